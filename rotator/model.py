@@ -1,0 +1,409 @@
+"""The words of the design as frozen values; no file, clock, socket or library lives here, only the standard types."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+
+class Code(StrEnum):
+    """Every code a problem can have: the single source for messages, metric labels, JSON and documentation."""
+
+    # reading
+    IO_ERROR = "io-error"
+    PERMISSION = "permission"
+    TOO_LARGE = "too-large"
+    EMPTY_FILE = "empty-file"
+    PARSE_ERROR = "parse-error"
+    ENCODING = "encoding"
+    CERT_MISSING = "cert-missing"
+    KEY_MISSING = "key-missing"
+    KEY_ENCRYPTED = "key-encrypted"
+    BAD_PASSWORD = "bad-password"  # noqa: S105 - a code, not a password
+    MULTIPLE_KEYS = "multiple-keys"
+    KEY_FORMAT = "key-format"
+    # key
+    KEY_MISMATCH = "key-mismatch"
+    KEY_INVALID = "key-invalid"
+    KEY_TYPE = "key-type"
+    WEAK_KEY = "weak-key"
+    COMPROMISED_KEY = "compromised-key"
+    # chain
+    INCOMPLETE_CHAIN = "incomplete-chain"
+    UNTRUSTED_ROOT = "untrusted-root"
+    SELF_SIGNED = "self-signed"
+    CHAIN_ORDER = "chain-order"
+    BAD_SIGNATURE = "bad-signature"
+    NOT_A_CA = "not-a-ca"
+    PATHLEN = "pathlen"
+    NAME_CONSTRAINTS = "name-constraints"
+    EXPIRED_INTERMEDIATE = "expired-intermediate"
+    EXPIRED_ROOT = "expired-root"
+    AKI_MISMATCH = "aki-mismatch"
+    NO_AKI = "no-aki"
+    CHAIN_TOO_LONG = "chain-too-long"
+    STORE_EMPTY = "store-empty"
+    # leaf
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    BAD_VALIDITY = "bad-validity"
+    TOO_LONG = "too-long"
+    NAME_MISMATCH = "name-mismatch"
+    NO_SAN = "no-san"
+    BAD_SAN = "bad-san"
+    BAD_EKU = "bad-eku"
+    BAD_KEY_USAGE = "bad-key-usage"
+    CA_LEAF = "ca-leaf"
+    WEAK_SIGNATURE = "weak-signature"
+    CRITICAL_EXTENSION = "critical-extension"
+    BAD_VERSION = "bad-version"
+    BAD_SERIAL = "bad-serial"
+    DUPLICATE_EXTENSION = "duplicate-extension"
+    PRECERTIFICATE = "precertificate"
+    # trust extras
+    REVOKED = "revoked"
+    MUST_STAPLE = "must-staple"
+    SCT_MISSING = "sct-missing"
+    SCT_INVALID = "sct-invalid"
+    SCT_DIVERSITY = "sct-diversity"
+    # against what is live
+    DOWNGRADE = "downgrade"
+    SAN_LOST = "san-lost"
+    KEY_REUSE = "key-reuse"
+    # in nginx
+    NGINX_REFUSED = "nginx-refused"
+    HANDSHAKE_FAILED = "handshake-failed"
+    # warnings
+    ROOT_INCLUDED = "root-included"
+    UNUSED_CERT = "unused-cert"
+    DUPLICATE_CERT = "duplicate-cert"
+    EXPIRED_EXTRA = "expired-extra"
+    KEY_IN_CERT_FILE = "key-in-cert-file"
+    EXPIRES_SOON = "expires-soon"
+    INTERMEDIATE_EXPIRES_FIRST = "intermediate-expires-first"
+    KEY_TYPE_CHANGE = "key-type-change"
+    KEY_REUSED = "key-reused"
+    KEY_PERMISSIONS = "key-permissions"
+    ORDER_SENSITIVE = "order-sensitive"
+    ISSUER_CHANGE = "issuer-change"
+    ISSUED_EARLIER = "issued-earlier"
+    EXPIRES_EARLIER = "expires-earlier"
+    CRL_UNUSABLE = "crl-unusable"
+    CRL_STALE = "crl-stale"
+    REVOCATION_UNKNOWN = "revocation-unknown"
+    OCSP_STALE = "ocsp-stale"
+    CN_NOT_IN_SAN = "cn-not-in-san"
+    NO_EKU = "no-eku"
+    NO_KEY_USAGE = "no-key-usage"
+    SMALL_EXPONENT = "small-exponent"
+    KEY_LARGE = "key-large"
+    TRAILING_DATA = "trailing-data"
+    SCT_UNVERIFIED = "sct-unverified"
+    CLIENT_AUTH_EKU = "client-auth-eku"
+
+
+class Severity(StrEnum):
+    """What a problem does to the verdict; it belongs to the problem, not to its code."""
+
+    REJECT = "reject"
+    WARN = "warn"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One gathered failure or warning.
+
+    Args:
+        code: what kind.
+        severity: whether the pair is refused for it.
+        message: one sentence for the person who has to mend it.
+        hint: the next step; empty where there is none.
+        file: the input file that it stands in; empty where it is about the pair as a whole.
+        line: 1-based line in that file; 0 where there is none.
+    """
+
+    code: Code
+    severity: Severity
+    message: str
+    hint: str = ""
+    file: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Bytes of a private key; they never show in `repr`, `str` or a format string."""
+
+    _value: bytes = field(repr=False)
+
+    def reveal(self) -> bytes:
+        """The bytes, for the file that they are written to or the library that signs with them."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+class KeyType(StrEnum):
+    """The kinds of key that a site may hold side by side."""
+
+    ECDSA = "ecdsa"
+    RSA = "rsa"
+    ED25519 = "ed25519"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One file as it was read, once: untrusted bytes.
+
+    Args:
+        name: the name to use in messages (the path as it was given, or the name in the drop).
+        data: the content, kept out of `repr` because it may hold a key.
+        mode: permission bits at the time of reading, e.g. 0o640.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+    mode: int = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Raw, untrusted files of one drop or one command line, in the order given."""
+
+    files: tuple[SourceFile, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over names and contents: the same drop read again has the same digest."""
+        whole = hashlib.sha256()
+        for source in sorted(self.files, key=lambda f: f.name):
+            for part in (source.name.encode("utf-8", "surrogateescape"), source.data):
+                whole.update(len(part).to_bytes(8, "big"))
+                whole.update(part)
+        return whole.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A chain and the key that was proved to belong to its leaf.
+
+    Args:
+        key_type: the kind of the leaf's key.
+        chain: DER certificates as nginx shall send them: leaf first, each signed by the next, no root, no double.
+        key: the private key as unencrypted PKCS#8 PEM; None only in `rotator check` without a key.
+        subject: the leaf's subject, for messages; may be empty (short-lived certificates have no CN).
+        issuer: the leaf's issuer, for messages.
+        serial: the leaf's serial number, lower-case hex.
+        names: the leaf's DNS and IP subject alternative names, as written there.
+        not_before: the leaf's, UTC.
+        not_after: the leaf's, UTC.
+        effective_not_after: the earliest notAfter on the served path, UTC.
+    """
+
+    key_type: KeyType
+    chain: tuple[bytes, ...]
+    key: Secret | None
+    subject: str
+    issuer: str
+    serial: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    effective_not_after: datetime
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the leaf, lower-case hex."""
+        return hashlib.sha256(self.chain[0]).hexdigest()
+
+
+def pairs_digest(pairs: tuple[Pair, ...]) -> str:
+    """SHA-256 (hex) over the chains of a site's pairs.
+
+    The whole chain counts: a renewed intermediate under the same leaf is a change. The key needs no place in it, as
+    the leaf names its public half, so nothing derived from a private key ends up in a file name.
+    """
+    whole = hashlib.sha256()
+    for pair in sorted(pairs, key=lambda p: p.key_type):
+        whole.update(pair.key_type.encode())
+        for der in pair.chain:
+            whole.update(len(der).to_bytes(8, "big"))
+            whole.update(der)
+    return whole.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What we demand of a site's pairs.
+
+    Args:
+        profile: the preset this was made from: `public` or `private-ca`; the roots come separately.
+        names: every name that must be covered, as configured (IDN allowed, wildcard with a concrete probe name beside).
+        key_types: kinds of leaf key that are accepted.
+        min_rsa_bits: smallest RSA modulus accepted, in bits (CA/B BR 6.1.5: 2048).
+        max_rsa_bits: largest RSA modulus accepted, in bits.
+        lifetime_caps: whether the CA/B Forum's caps on lifetime by issue date apply (BR 6.3.2).
+        allow_key_reuse: whether a renewal may keep the live key (a warning then, a refusal otherwise).
+        allow_san_loss: whether a renewal may drop a name that the live leaf covers and nobody configured.
+        forbid_downgrade: refuse a pair both issued and expiring earlier than the live one.
+    """
+
+    profile: str = "public"
+    names: tuple[str, ...] = ()
+    key_types: frozenset[KeyType] = frozenset(KeyType)
+    min_rsa_bits: int = 2048
+    max_rsa_bits: int = 8192
+    lifetime_caps: bool = True
+    allow_key_reuse: bool = True
+    allow_san_loss: bool = True
+    forbid_downgrade: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One certificate of the configuration.
+
+    Args:
+        name: a strict name (see `config`): it becomes a directory and a file name.
+        names: host names that must be covered, each proved on each listener.
+        listeners: `host:port`, `[v6]:port` or `unix:/path` addresses that serve it.
+        policy: what its pairs must satisfy.
+        keep: how many generations stay in the store.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    listeners: tuple[str, ...]
+    policy: Policy
+    keep: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An immutable, stored pair directory: what it holds, without the keys.
+
+    Args:
+        site: the site's name.
+        name: `<seq>-<digest12>`.
+        chains: the DER chain of each pair, leaf first.
+        meta: the content of meta.json (fingerprints, names, dates, origin, who, when).
+    """
+
+    site: str
+    name: str
+    chains: Mapping[KeyType, tuple[bytes, ...]]
+    meta: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to prove: this name, at this listener, with this kind of key (None: whatever is served)."""
+
+    site: str
+    listener: str
+    name: str
+    key_type: KeyType | None = None
+
+    def __str__(self) -> str:
+        kind = f" ({self.key_type})" if self.key_type else ""
+        return f"{self.name} at {self.listener}{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What one fresh handshake showed.
+
+    Args:
+        target: what was asked.
+        chain: DER certificates in the order sent; empty if the handshake failed.
+        failure: why there was none, in words; empty if there was one.
+    """
+
+    target: Target
+    chain: tuple[bytes, ...] = ()
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """nginx's processes at one look.
+
+    Args:
+        master: pid of the master that a signal would reach; None when nginx is not running.
+        active: (pid, start time) of every worker that accepts connections, those of a master in upgrade too.
+        draining: the same for those titled "shutting down".
+        upgrading: whether an old master (`.oldbin`) is still there (a binary upgrade in flight).
+    """
+
+    master: int | None
+    active: frozenset[tuple[int, int]] = frozenset()
+    draining: frozenset[tuple[int, int]] = frozenset()
+    upgrading: bool = False
+
+
+class Result(StrEnum):
+    """How a rotation ended for a site."""
+
+    UNCHANGED = "unchanged"
+    REJECTED = "rejected"
+    DEFERRED = "deferred"
+    ROTATED = "rotated"
+    ROLLED_BACK = "rolled-back"
+    STRANDED = "stranded"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How it ended for one site: the one record that feeds log line, metrics, history and exit status.
+
+    Args:
+        site: the site's name.
+        result: how it ended.
+        at: when, UTC.
+        reason: a stable kebab-case word (a problem's code, `nginx-down`, `listener`, `not-wired` …); empty if none.
+        message: one or two sentences: what happened, which file or address.
+        hint: the next step; empty where there is none.
+        problems: all problems and warnings of the candidate.
+        generation: the generation it was about; empty if none was stored.
+        previous: the generation that was live before; empty if none.
+        live: the generation that nginx's configuration names now; empty if none.
+        proof: `workers` (the full rule), `handshake-only` (the master could not be seen), or empty (nothing proved).
+        unproved: targets that had no veto and were not seen to serve it, in words.
+        stages: seconds by stage: validate, test, store, apply, prove, rollback.
+        nginx_words: what nginx itself said, line by line.
+        retry_after: for `deferred`: how long to wait before the next try.
+    """
+
+    site: str
+    result: Result
+    at: datetime
+    reason: str = ""
+    message: str = ""
+    hint: str = ""
+    problems: tuple[Problem, ...] = ()
+    generation: str = ""
+    previous: str = ""
+    live: str = ""
+    proof: str = ""
+    unproved: tuple[str, ...] = ()
+    stages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    nginx_words: tuple[str, ...] = ()
+    retry_after: timedelta | None = None
+
+
+def share_of_life_left(not_before: datetime, not_after: datetime, now: datetime) -> float:
+    """The share of a certificate's lifetime that is left, between 0.0 (over) and 1.0 (not begun)."""
+    whole = (not_after - not_before).total_seconds()
+    if whole <= 0:
+        return 0.0
+    return min(1.0, max(0.0, (not_after - now).total_seconds() / whole))
+
+
+def is_critical(not_before: datetime, not_after: datetime, now: datetime) -> bool:
+    """Whether a served certificate is in its critical rest: below min(10 % of its lifetime, 14 days)."""
+    return not_after - now < min((not_after - not_before) / 10, timedelta(days=14))

@@ -1,0 +1,229 @@
+"""A throw-away CA for the tests: keys, chains and pairs of every shape, made on the spot; nothing is read from disk."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+Tweak = Callable[[x509.CertificateBuilder], x509.CertificateBuilder]
+
+NOW = datetime(2026, 11, 22, 12, 0, 0, tzinfo=UTC)
+"""The reference time of tests that do not meet a real clock."""
+
+
+@cache
+def rsa_key(number: int = 0, bits: int = 2048) -> rsa.RSAPrivateKey:
+    """An RSA key, made once per test process for each number: RSA keys are slow to make."""
+    return rsa.generate_private_key(65537, bits)
+
+
+def new_key(kind: str = "ecdsa", number: int = 0) -> PrivateKey:
+    """A key of `ecdsa` (P-256), `rsa` (2048; cached by number) or `ed25519`."""
+    match kind:
+        case "ecdsa":
+            return ec.generate_private_key(ec.SECP256R1())
+        case "rsa":
+            return rsa_key(number)
+        case "ed25519":
+            return ed25519.Ed25519PrivateKey.generate()
+    raise ValueError(kind)
+
+
+def key_pem(key: PrivateKey, fmt: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, fmt, serialization.NoEncryption())
+
+
+def pem(*certs: x509.Certificate) -> bytes:
+    return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certs)
+
+
+def der(*certs: x509.Certificate) -> tuple[bytes, ...]:
+    return tuple(c.public_bytes(serialization.Encoding.DER) for c in certs)
+
+
+@dataclass
+class Issued:
+    """A leaf with its key and the intermediates that belong to it."""
+
+    key: PrivateKey
+    leaf: x509.Certificate
+    intermediates: tuple[x509.Certificate, ...] = ()
+
+    @property
+    def chain(self) -> tuple[x509.Certificate, ...]:
+        return (self.leaf, *self.intermediates)
+
+    @property
+    def chain_pem(self) -> bytes:
+        return pem(*self.chain)
+
+    @property
+    def key_pem(self) -> bytes:
+        return key_pem(self.key)
+
+    @property
+    def chain_der(self) -> tuple[bytes, ...]:
+        return der(*self.chain)
+
+
+@dataclass
+class CA:
+    """One certificate authority: `CA.root()` makes one, `.intermediate()` one below, `.issue()` a leaf."""
+
+    name: str
+    key: PrivateKey
+    cert: x509.Certificate
+    above: tuple[x509.Certificate, ...] = ()
+    at: datetime = field(default=NOW)
+
+    @classmethod
+    def root(
+        cls, name: str = "Test Root", *, at: datetime = NOW, days: int = 3650, key: PrivateKey | None = None
+    ) -> CA:
+        key = key or new_key()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        cert = _ca_builder(subject, subject, key, key, at - timedelta(days=30), at + timedelta(days=days), None)
+        return cls(name, key, cert, (), at)
+
+    def intermediate(
+        self,
+        name: str = "Test Intermediate",
+        *,
+        days: float = 1800,
+        key: PrivateKey | None = None,
+        pathlen: int | None = 0,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        tweak: Tweak | None = None,
+    ) -> CA:
+        """A CA below this one; `tweak` may change the certificate builder before it is signed."""
+        key = key or new_key()
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        cert = _ca_builder(
+            subject,
+            self.cert.subject,
+            key,
+            self.key,
+            not_before or self.at - timedelta(days=20),
+            not_after or self.at + timedelta(days=days),
+            pathlen,
+            tweak,
+        )
+        return CA(name, key, cert, (cert, *self.above), self.at)
+
+    def issue(
+        self,
+        *names: str,
+        kind: str = "ecdsa",
+        key: PrivateKey | None = None,
+        not_before: datetime | None = None,
+        not_after: datetime | None = None,
+        days: float = 90,
+        cn: str | None = "",
+        eku: Sequence[x509.ObjectIdentifier] | None = (ExtendedKeyUsageOID.SERVER_AUTH,),
+        key_usage: bool = True,
+        san: bool = True,
+        tweak: Tweak | None = None,
+    ) -> Issued:
+        """A leaf for these names; `cn=""` takes the first name, None leaves the subject empty."""
+        key = key or new_key(kind)
+        begin = not_before or self.at - timedelta(hours=1)
+        end = not_after or begin + timedelta(days=days)
+        common = names[0] if cn == "" and names else cn
+        attributes = [x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else []
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name(attributes))
+            .issuer_name(self.cert.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(begin)
+            .not_valid_after(end)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(_aki(self.key), critical=False)
+        )
+        if san:
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_general_name(n) for n in names]), critical=not attributes
+            )
+        if key_usage:
+            builder = builder.add_extension(_leaf_usage(), critical=True)
+        if eku is not None:
+            builder = builder.add_extension(x509.ExtendedKeyUsage(list(eku)), critical=False)
+        if tweak is not None:
+            builder = tweak(builder)
+        leaf = builder.sign(self.key, _hash(self.key))
+        return Issued(key, leaf, self.above)
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _hash(key: PrivateKey) -> hashes.SHA256 | None:
+    return None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+
+
+def _aki(key: PrivateKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key())
+
+
+def _usage(**on: bool) -> x509.KeyUsage:
+    flags = (
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+        "key_cert_sign",
+        "crl_sign",
+        "encipher_only",
+        "decipher_only",
+    )
+    return x509.KeyUsage(**{flag: on.get(flag, False) for flag in flags})
+
+
+def _leaf_usage() -> x509.KeyUsage:
+    return _usage(digital_signature=True)
+
+
+def _ca_builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: PrivateKey,
+    signer: PrivateKey,
+    begin: datetime,
+    end: datetime,
+    pathlen: int | None,
+    tweak: Tweak | None = None,
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=pathlen), critical=True)
+        .add_extension(_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    if subject != issuer:
+        builder = builder.add_extension(_aki(signer), critical=False)
+    if tweak is not None:
+        builder = tweak(builder)
+    return builder.sign(signer, _hash(signer))
