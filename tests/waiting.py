@@ -1,0 +1,26 @@
+"""Waiting for a condition with a deadline, instead of a lucky sleep; this module knows nothing of the condition."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 5.0, what: str = "", poll: float = 0.005) -> T:
+    """The first true value of `condition`, looked at every `poll` seconds; AssertionError after `timeout` seconds.
+
+    The condition is looked at once more after the deadline, so a test process that was not scheduled for a while
+    does not fail a condition that has long been true.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        late = time.monotonic() >= deadline
+        value = condition()
+        if value:
+            return value
+        if late:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}; last seen: {value!r}")
+        time.sleep(poll)
