@@ -1,0 +1,313 @@
+"""The only reader of untrusted files: paths in, bytes out; nothing is parsed, judged or written here.
+
+A reader that runs unattended must neither block nor be led elsewhere, so every file is looked at before it is opened
+(opening a device can do things), opened without waiting, looked at again through its descriptor, read once up to a
+bound, and looked at a last time. What is judged and installed later are those bytes, never the file again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shlex
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from rotator.errors import Exit, RotatorError
+from rotator.model import Candidate, Code, SourceFile
+
+MAX_FILE = 256 * 1024
+"""Bytes that one file may hold."""
+
+MAX_FILES = 64
+"""Files that one drop may hold, temporary ones not counted."""
+
+MAX_TOTAL = 4 * 1024 * 1024
+"""Bytes that one drop may hold in all."""
+
+FLAT_SUFFIXES = (".crt", ".pem", ".key", ".cer", ".der", ".p7b", ".p12", ".pfx")
+"""How the name of a flat file ends."""
+
+_TEMPORARY = re.compile(r"\..*|.*~|.*\.(?:tmp|part|filepart|swp)|README", re.DOTALL)
+_KINDS = (
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+    (stat.S_ISLNK, "a symbolic link"),
+)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a drop's reader passes over this file name.
+
+    Those are the names under which editors and copying tools write what is not finished (dotfiles, and with them
+    rsync's `.name.XXXXXX` and Kubernetes' `..data`; `*~`, `*.tmp`, `*.part`, `*.filepart`, `*.swp`), and certbot's
+    `README`, which stands in every directory of its `live/`.
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def shown(name: str) -> str:
+    """A file name for a message: what would move the cursor or break the line or the encoding is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name) or '""'
+
+
+def read_named(path: str | os.PathLike[str]) -> SourceFile:
+    """One file that a human named; as they named it, it may be a link.
+
+    Args:
+        path: as it was given; it becomes the name of the result.
+
+    Raises:
+        RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
+    """
+    name = os.fspath(path)
+    return _read(name, name, follow_links=True, alone=False)
+
+
+def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Candidate:
+    """All files of a drop directory, sorted by name, each named as in the directory; none if it is empty.
+
+    The directory is held open and its entries are opened relative to it, so renaming it under the reader changes
+    nothing. Temporary names (see `is_temporary`) are passed over.
+
+    Args:
+        path: the directory.
+        follow_links: whether it and its entries may be links, as in certbot's `live/` or a Kubernetes mount; only
+            where the configuration says so. The directory must then stay as it is while it is read.
+
+    Raises:
+        RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
+    """
+    where = os.fspath(path)
+    with _directory(where, follow_links=follow_links) as held:
+        before = os.fstat(held)
+        names = _bounded(where, (n for n in _listed(held, where) if not is_temporary(n)))
+        candidate = _read_all(held, where, names, follow_links=follow_links)
+        # Links are flipped one by one (certbot) or all through `..data` (Kubernetes): either shows in the directory.
+        if follow_links and _changed(before, os.fstat(held)):
+            _refuse(Code.IO_ERROR, f"{shown(where)} changed while it was read", "Nothing to do: it is read again.")
+        return candidate
+
+
+def read_flat(
+    incoming_dir: str | os.PathLike[str], site: str, *, others: Iterable[str] = (), follow_links: bool = False
+) -> Candidate:
+    """The files of one site that lie directly in the incoming directory, sorted by name; none if there are none.
+
+    A file is a site's if it is called `<site><suffix>` or `<site>-<anything><suffix>`, the suffix being one of
+    `FLAT_SUFFIXES`. Of two sites that a name fits, it belongs to the one with the longer name.
+
+    Args:
+        incoming_dir: the directory that holds flat files and drops.
+        site: the site's name.
+        others: the names of all sites, so that `shop-eu.pem` is not taken for the site `shop` where there is `shop-eu`.
+        follow_links: as in `read_drop`.
+
+    Raises:
+        RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
+    """
+    where = os.fspath(incoming_dir)
+    rivals = [other for other in others if len(other) > len(site)]
+
+    def ours(name: str) -> bool:
+        return _fits(name, site) and not is_temporary(name) and not any(_fits(name, rival) for rival in rivals)
+
+    with _directory(where, follow_links=True) as held:
+        names = _bounded(where, (n for n in _listed(held, where) if ours(n)))
+        return _read_all(held, where, names, follow_links=follow_links)
+
+
+def _fits(name: str, site: str) -> bool:
+    stem, dot, suffix = name.rpartition(".")
+    return dot + suffix.lower() in FLAT_SUFFIXES and (stem == site or stem.startswith(site + "-"))
+
+
+def _listed(held: int, where: str) -> Iterator[str]:
+    try:
+        with os.scandir(held) as entries:
+            for entry in entries:
+                yield entry.name
+    except OSError as error:
+        _translate(error, where)
+
+
+def _bounded(where: str, names: Iterable[str]) -> list[str]:
+    kept: list[str] = []
+    for name in names:
+        kept.append(name)
+        if len(kept) > MAX_FILES:
+            _refuse(
+                Code.TOO_LARGE,
+                f"{shown(where)} holds more than {MAX_FILES} files",
+                f"Leave only the newest certificate, its chain and its key: ls -lt {shlex.quote(shown(where))}",
+            )
+    return sorted(kept)
+
+
+def _read_all(held: int, where: str, names: Iterable[str], *, follow_links: bool) -> Candidate:
+    files: list[SourceFile] = []
+    total = 0
+    for name in names:
+        source = _read(
+            name, os.path.join(where, name), follow_links=follow_links, alone=not follow_links, directory=held
+        )
+        total += len(source.data)
+        if total > MAX_TOTAL:
+            _refuse(
+                Code.TOO_LARGE,
+                f"{shown(where)} holds more than {MAX_TOTAL // 1024} KiB in all",
+                f"Leave only the newest certificate, its chain and its key: ls -lS {shlex.quote(shown(where))}",
+            )
+        files.append(source)
+    return Candidate(tuple(files))
+
+
+@contextmanager
+def _directory(where: str, *, follow_links: bool) -> Iterator[int]:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    try:
+        held = os.open(where, flags)
+    except (OSError, ValueError) as error:
+        _translate(error, where)
+    try:
+        yield held
+    finally:
+        os.close(held)
+
+
+def _read(name: str, full: str, *, follow_links: bool, alone: bool, directory: int | None = None) -> SourceFile:
+    """Reads `name` (relative to `directory`), telling of it as `full`; `alone` refuses a second hard link."""
+    if not name.isprintable():
+        _refuse(
+            Code.IO_ERROR,
+            f"{shown(full)}: its name holds control characters or is not UTF-8",
+            "Rename it to letters, digits, dots and dashes.",
+        )
+    try:
+        # Looked at before it is opened, because opening a device can rewind a tape or arm a watchdog.
+        _demand_regular(os.stat(name, dir_fd=directory, follow_symlinks=follow_links), full, alone=alone)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+        held = os.open(name, flags, dir_fd=directory)
+        try:
+            before = os.fstat(held)
+            _demand_regular(before, full, alone=alone)
+            data = _read_bounded(held)
+            after = os.fstat(held)
+        finally:
+            os.close(held)
+    except (OSError, ValueError) as error:
+        _translate(error, full)
+    if len(data) > MAX_FILE:
+        _refuse_large(full, len(data))
+    if _changed(before, after) or len(data) != after.st_size:
+        _refuse(
+            Code.IO_ERROR,
+            f"{shown(full)} changed while it was read",
+            "Nothing is taken from a half-written file; copy it under a temporary name and rename it.",
+        )
+    if not data:
+        _refuse(Code.EMPTY_FILE, f"{shown(full)} is empty", f"Copy it again: ls -l {shlex.quote(full)}")
+    return SourceFile(name, data, stat.S_IMODE(after.st_mode))
+
+
+def _read_bounded(held: int) -> bytes:
+    """At most one byte more than the bound: several reads only where the kernel hands out less than asked."""
+    parts: list[bytes] = []
+    left = MAX_FILE + 1
+    while left > 0 and (part := os.read(held, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _demand_regular(found: os.stat_result, full: str, *, alone: bool) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = next((word for test, word in _KINDS if test(found.st_mode)), "no file")
+        hints = {
+            "a directory": f"Name the files in it: ls -l {shlex.quote(full)}",
+            "a symbolic link": f"Put the file itself there: cp --remove-destination "
+            f'"$(readlink -f {shlex.quote(full)})" {shlex.quote(full)}',
+        }
+        _refuse(
+            Code.IO_ERROR,
+            f"{shown(full)} is {kind}, not a regular file",
+            hints.get(kind, f"Put a regular file there: rm {shlex.quote(full)} and copy it again."),
+        )
+    if alone and found.st_nlink > 1:
+        # A drop's files are written by people with fewer rights than its reader: a second name could be anyone's file.
+        again = f"{full}.tmp"
+        _refuse(
+            Code.IO_ERROR,
+            f"{shown(full)} has {found.st_nlink} hard links: it may be another one's file",
+            f"Copy it: cp {shlex.quote(full)} {shlex.quote(again)} && mv {shlex.quote(again)} {shlex.quote(full)}",
+        )
+    if found.st_size > MAX_FILE:
+        _refuse_large(full, found.st_size)
+
+
+def _changed(before: os.stat_result, after: os.stat_result) -> bool:
+    def mark(s: os.stat_result) -> tuple[int, ...]:
+        return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+    return mark(before) != mark(after)
+
+
+def _refuse_large(full: str, size: int) -> NoReturn:
+    _refuse(
+        Code.TOO_LARGE,
+        f"{shown(full)} holds {size} bytes or more; {MAX_FILE // 1024} KiB are allowed",
+        f"A chain with its key needs some 10 KiB; see what this is: file {shlex.quote(full)}",
+    )
+
+
+def _refuse(code: Code, message: str, hint: str, cause: BaseException | None = None) -> NoReturn:
+    raise RotatorError(code, message, hint, Exit.REJECTED) from cause
+
+
+def _translate(error: OSError | ValueError, full: str) -> NoReturn:
+    """Turns a foreign error into words; whoever reads them has a shell, so the hint is a command where one helps."""
+    quoted = shlex.quote(full)
+    code, words, hint = Code.IO_ERROR, "cannot be read", f"See what stands there: ls -ld {quoted}"
+    if isinstance(error, ValueError):  # NUL in the name
+        _refuse(code, f"{shown(full)} is no file name", "Name it without control characters.", error)
+    match error.errno:
+        case errno.ENOENT:
+            words = "does not exist"
+            with suppress(OSError):
+                words = f"is a link to {shown(os.fspath(Path(full).readlink()))}, which does not exist"
+        case errno.EACCES | errno.EPERM:
+            code = Code.PERMISSION
+            obstacle = _obstacle(full)
+            words = "may not be read by this user" + (f": {shown(obstacle)} is closed to it" if obstacle else "")
+            right = "x" if obstacle else "r"
+            hint = f"Run it as root, or open it: setfacl -m u:{os.geteuid()}:{right} {shlex.quote(obstacle or full)}"
+        case errno.ELOOP:
+            words = "is a symbolic link, or a circle of them"
+        case errno.ENOTDIR:
+            words = "is not a directory"
+            if Path(full).is_symlink():
+                words, hint = "is a symbolic link, which is not followed here", f"Make it a directory: rm {quoted}"
+        case errno.EAGAIN:
+            words = "is held by another process (a lease)"
+            hint = f"Find it and try again: fuser -v {quoted}"
+        case errno.ENAMETOOLONG:
+            full = full[:80] + "…"
+            words, hint = "has too long a name", "Give it a shorter one."
+        case _:
+            words = f"cannot be read: {error.strerror}"
+    _refuse(code, f"{shown(full)} {words}", hint, error)
+
+
+def _obstacle(full: str) -> str:
+    """The topmost directory on the way that this user may not pass, or nothing."""
+    for above in reversed(Path(full).absolute().parents):
+        if not os.access(above, os.X_OK, effective_ids=True):
+            return os.fspath(above)
+    return ""
