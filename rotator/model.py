@@ -274,6 +274,8 @@ class Site:
         listeners: `host:port`, `[v6]:port` or `unix:/path` addresses that serve it.
         policy: what its pairs must satisfy.
         keep: how many generations stay in the store.
+        probe_names: for each of `names`, in their order, the name to send in a handshake: itself, or for a wildcard a
+            concrete name that it covers. Empty: the names themselves.
     """
 
     name: str
@@ -281,6 +283,7 @@ class Site:
     listeners: tuple[str, ...]
     policy: Policy
     keep: int = 5
+    probe_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
