@@ -59,9 +59,10 @@ class Records:
         """Those opened after this moment that were given this leaf (hex)."""
         return tuple(r for r in self.all if r.leaf == leaf and r.opened > opened_after)
 
-    def leaves(self, opened_after: float = 0.0) -> frozenset[str]:
-        """The leaves (hex) that connections opened after this moment were given."""
-        return frozenset(r.leaf for r in self.all if r.leaf and r.opened > opened_after)
+    def leaves(self, opened_after: float = 0.0, listener: str = "") -> frozenset[str]:
+        """The leaves (hex) that connections opened after this moment were given, at one listener or at all."""
+        here = (r for r in self.all if r.leaf and r.opened > opened_after)
+        return frozenset(r.leaf for r in here if listener in ("", r.listener))
 
 
 class Hammer:

@@ -30,7 +30,7 @@ def unknown_directive(server: NginxServer) -> Iterator[str]:
 def taken_port(server: NginxServer) -> Iterator[str]:
     """The configuration wants a port at which somebody else listens, until the end of the block; its address.
 
-    `-t` may pass; a HUP is refused after nginx has tried to bind five times, 0.5 s apart.
+    `-t` passes; a HUP is refused after nginx has tried to bind five times, 0.5 s apart.
     """
     before, listener = server.http_extra, server.reserve_port()
     server.http_extra += f"\nserver {{ listen {listener}; return 204; }}\n"

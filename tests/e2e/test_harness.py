@@ -195,6 +195,7 @@ def test_a_port_of_somebody_else_refuses_the_reload_after_the_retries(tmp_path: 
             site.nginx.start()
             site.name_pair(site.new_files)
             both.enter_context(taken_port(site.nginx))
+            assert site.nginx.test_cli().returncode == 0
         workers = [site.nginx.active_workers() for site in sites]
         began = time.monotonic()
         for site in sites:
@@ -330,19 +331,23 @@ def test_a_hammer_sees_a_reload_without_a_failure_and_the_old_leaf_never_after_i
 ) -> None:
     unix = site.nginx.unix_listener()
     site.nginx.blocks[0].listeners += (unix,)
+    stale = add_stale_listener(site.nginx, NAME, site.old_files)
     site.nginx.worker_processes = 2
     site.nginx.start()
     old, new = fingerprint(site.old.chain_der[0]), fingerprint(site.new.chain_der[0])
-    with Hammer([(site.listener, NAME), (unix, NAME)], root_pem, tmp_path) as hammer:
+    listeners = (site.listener, unix, stale)
+    with Hammer([(listener, NAME) for listener in listeners], root_pem, tmp_path) as hammer:
         site.name_pair(site.new_files)
         site.nginx.reload_and_wait()
         converged = time.monotonic()
         wait_until(lambda: time.monotonic() > converged + 0.1, what="some connections more")
         records = hammer.stop()
     assert records.failures == ()
-    assert records.saw(old)
-    assert records.leaves(opened_after=converged) == {new}
-    assert {(r.listener, r.name) for r in records.all} == {(site.listener, NAME), (unix, NAME)}
+    for listener in (site.listener, unix):
+        assert records.leaves(listener=listener) == {old, new}
+        assert records.leaves(opened_after=converged, listener=listener) == {new}
+    assert records.leaves(opened_after=converged, listener=stale) == {old}  # it would see an old leaf if there were one
+    assert records.saw(old, opened_after=converged)
 
 
 def test_a_hammer_records_why_a_handshake_or_a_request_failed(
