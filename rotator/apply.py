@@ -1,0 +1,673 @@
+"""The privileged step, alone: copy a stored pair beside nginx, name it in nginx's include, send one HUP, say what came.
+
+Root runs this file by itself (`python3 -I -S apply.py`), so it uses the standard library only, imports nothing of
+rotator, decides nothing about certificates, and takes from its caller nothing but names of a strict grammar. It is
+the only place that writes nginx's include, makes root's copies of the pairs, or sends a signal. It answers with a
+record and does not raise for what the outside world does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import grp
+import json
+import os
+import re
+import signal
+import stat
+import sys
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+SITE = re.compile(r"[a-z0-9](?:[a-z0-9_-]|\.(?!\.)){0,63}\Z")
+GENERATION = re.compile(r"[0-9]{6,12}-[0-9a-f]{12}\Z")
+REQUEST_ID = re.compile(r"[0-9a-f]{32}\Z")
+SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@-]*\Z")
+"""Paths that nginx reads as they stand: no quoting, no `$` (a variable), no `;{}` or space."""
+
+MAX_REQUEST = 64 * 1024
+MAX_FILE = 256 * 1024
+MAX_LOG = 64 * 1024
+LOOK_EVERY = 0.002
+"""Seconds between two looks at the master; a refusal is told by three looks (7 ms at one server block)."""
+
+_DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LAYOUTS = [(), ("ecdsa", "rsa"), ("ecdsa", "ed25519"), ("ed25519", "rsa"), ("ecdsa", "ed25519", "rsa")]
+_INCLUDE_LINE = re.compile(r"ssl_certificate(?:_key)? +(\S+);\Z")
+_SIGSUSPEND = {"x86_64": "130", "aarch64": "133", "riscv64": "133", "s390x": "179", "ppc64le": "178"}
+"""Number of rt_sigsuspend(2), in which an idle nginx master waits (src/os/unix/ngx_process_cycle.c)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What root configured; nothing of it comes from a request.
+
+    Args:
+        state_dir: the store.
+        include_dir: where the includes and root's copies stand.
+        pid_file: nginx's pid file.
+        error_log: nginx's error log; empty where it cannot be read.
+        sites: the names that may be asked for.
+        key_group: group that may read the copied keys (0640); empty for 0600.
+        watch_for: seconds to wait for nginx's decision after the HUP.
+    """
+
+    state_dir: str
+    include_dir: str
+    pid_file: str
+    error_log: str
+    sites: frozenset[str]
+    key_group: str = ""
+    watch_for: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which generation each site shall have, and whether nginx is to be told.
+
+    Args:
+        id: 32 random hex digits, repeated in the answer.
+        generations: generation by site.
+        hup: False only on the way back after a reload that nginx refused, and where nginx is not running.
+    """
+
+    id: str
+    generations: Mapping[str, str]
+    hup: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What was done.
+
+    Args:
+        id: the request's.
+        live: generation that each asked site's include names now, read back from the disk; empty if none.
+        before: the same, before.
+        error: a kebab-case word if something failed; empty if not.
+        message: what failed, in words.
+        uncertain: the include was renamed but its directory could not be flushed: committed, durability unknown.
+        signalled: pid of the master that got the HUP; 0 if none.
+        decision: `accepted`, `refused`, `unknown` (no evidence in time), `gone` (the master ended) or empty (no HUP).
+        words: what nginx wrote about it, `[emerg]` lines of its master.
+    """
+
+    id: str
+    live: Mapping[str, str] = field(default_factory=dict)
+    before: Mapping[str, str] = field(default_factory=dict)
+    error: str = ""
+    message: str = ""
+    uncertain: bool = False
+    signalled: int = 0
+    decision: str = ""
+    words: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a site's include names: a generation, or nothing, or a problem with the file as it stands."""
+
+    generation: str = ""
+    problem: str = ""
+
+
+class _RequestError(Exception):
+    """A request that is not carried out: a word and a sentence."""
+
+    def __init__(self, word: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.word = word
+        self.sentence = sentence
+
+
+# -- the include: rendered and read here only -------------------------------------------------------------------------
+
+
+def include_path(include_dir: str, site: str) -> str:
+    """The file that nginx is told to include for a site."""
+    return f"{include_dir}/{site}.conf"
+
+
+def copies_path(include_dir: str, site: str, generation: str) -> str:
+    """Where root's copy of a generation stands: the paths that nginx's own messages name."""
+    return f"{include_dir}/pairs/{site}/{generation}"
+
+
+def pair_files(kinds: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """File names (chain, key) of a generation that holds these kinds of key side by side; `()` for the usual one."""
+    if not kinds:
+        return (("fullchain.pem", "privkey.pem"),)
+    return tuple((f"{kind}-fullchain.pem", f"{kind}-privkey.pem") for kind in kinds)
+
+
+def render_include(include_dir: str, site: str, generation: str, files: tuple[tuple[str, str], ...]) -> bytes:
+    """The whole text of a site's include: the absolute paths of one generation's pairs and a comment, nothing else."""
+    where = copies_path(include_dir, site, generation)
+    lines = ["# Written by rotator; it replaces this file whole. Change nothing here: see `rotator status`."]
+    for chain, key in files:
+        lines += [f"ssl_certificate     {where}/{chain};", f"ssl_certificate_key {where}/{key};"]
+    return ("\n".join(lines) + "\n").encode()
+
+
+def read_live(include_dir: str, site: str) -> Live:
+    """The generation that a site's include names now. Never raises."""
+    path = include_path(include_dir, site)
+    try:
+        text = _read_file(path, None, MAX_FILE).decode("ascii")
+    except FileNotFoundError:
+        return Live()
+    except (OSError, UnicodeDecodeError, _RequestError) as e:
+        return Live(problem=f"{path} cannot be read: {_plain(e)}")
+    named = set()
+    prefix = f"{include_dir}/pairs/{site}/"
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        found = _INCLUDE_LINE.match(line.strip())
+        generation = found[1].removeprefix(prefix).partition("/")[0] if found and found[1].startswith(prefix) else ""
+        if not GENERATION.match(generation):
+            return Live(problem=f"{path}:{number} is not a line that rotator writes")
+        named.add(generation)
+    if len(named) != 1:
+        return Live(problem=f"{path} names {len(named)} generations instead of one")
+    return Live(generation=named.pop())
+
+
+# -- the step ---------------------------------------------------------------------------------------------------------
+
+
+def apply(
+    setup: Setup, request: Request, hup: Callable[[Setup], tuple[int, str, tuple[str, ...]]] | None = None
+) -> Applied:
+    """Makes the includes name the asked generations, then sends nginx one HUP.
+
+    All copies are complete and flushed before the first include changes; each include changes by one rename (the
+    commit). Run under the host's rotation lock.
+
+    Args:
+        setup: root's configuration.
+        request: what is wanted.
+        hup: sends the signal and waits for the decision: (pid, decision, nginx's words); for a simulated nginx.
+
+    Returns:
+        What was done; `error` tells of a failure, `live` what stands on the disk in every case.
+    """
+    before = {site: read_live(setup.include_dir, site).generation for site in request.generations if SITE.match(site)}
+    error = message = ""
+    uncertain = False
+    try:
+        _check(setup, request)
+        with _include_dir(setup.include_dir) as top:
+            uncertain = _install(setup, request, before, top)
+    except _RequestError as e:
+        error, message = e.word, e.sentence
+    except OSError as e:
+        error, message = _word(e), f"{setup.include_dir}: {_plain(e)}"
+    live = {site: read_live(setup.include_dir, site).generation for site in before}
+    done = Applied(request.id, live, before, error, message, uncertain)
+    if error or not request.hup:
+        return done
+    try:
+        pid, decision, words = (hup or hup_master)(setup)
+    except _RequestError as e:
+        return Applied(request.id, live, before, e.word, e.sentence, uncertain)
+    return Applied(request.id, live, before, "", "", uncertain, pid, decision, words)
+
+
+def _check(setup: Setup, request: Request) -> None:
+    if not REQUEST_ID.match(request.id):
+        raise _RequestError("bad-request", "the request has no proper id")
+    if not request.generations:
+        raise _RequestError("bad-request", "the request names no site")
+    for path in (setup.state_dir, setup.include_dir):
+        if not SAFE_PATH.match(path):
+            raise _RequestError(
+                "configuration", f"{path}: a path for nginx is absolute and holds only A-Z a-z 0-9 . _ / + @ -"
+            )
+    for site, generation in request.generations.items():
+        if not SITE.match(site) or site not in setup.sites:
+            raise _RequestError("bad-request", f"site {site[:64]!r} is not configured")
+        if not GENERATION.match(generation):
+            raise _RequestError("bad-request", f"{generation[:64]!r} is not the name of a generation")
+
+
+@contextlib.contextmanager
+def _include_dir(path: str) -> Iterator[int]:
+    """Opens (makes, if only it is missing) the include directory; refuses one that others could write."""
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o755)
+    fd = os.open(path, _DIR)
+    try:
+        found = os.fstat(fd)
+        if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise _RequestError(
+                "include-dir-unsafe",
+                f"{path} belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}; "
+                f"what nginx includes must belong to uid {os.geteuid()} and be writable by nobody else",
+            )
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _install(setup: Setup, request: Request, before: Mapping[str, str], top: int) -> bool:
+    """Copies, renders, commits. Returns whether the durability of the commit is uncertain."""
+    ready: dict[str, str] = {}
+    with _opened_dir("pairs", top, make=True) as pairs:
+        for site, generation in request.generations.items():
+            _refuse_foreign(setup, site, top)
+            with _opened_dir(site, pairs, make=True) as own:
+                files = _copy_generation(setup, site, generation, own)
+            text = render_include(setup.include_dir, site, generation, files)
+            ready[site] = _write_new(f".{site}.conf.new", text, 0o644, top)
+            _replace_link(f".{site}.link.new", f"pairs/{site}/{generation}", top)
+        for site, new in ready.items():
+            os.rename(new, f"{site}.conf", src_dir_fd=top, dst_dir_fd=top)  # the commit
+            os.rename(f".{site}.link.new", site, src_dir_fd=top, dst_dir_fd=top)
+        try:
+            os.fsync(top)
+        except OSError:
+            return True
+        for site, generation in request.generations.items():
+            _prune_copies(site, {generation, before.get(site, "")}, pairs)
+    return False
+
+
+def _refuse_foreign(setup: Setup, site: str, top: int) -> None:
+    problem = read_live(setup.include_dir, site).problem
+    if problem:
+        raise _RequestError("include-foreign", f"{problem}; move it away if rotator is to manage it")
+    try:
+        found = os.stat(site, dir_fd=top, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISLNK(found.st_mode):
+        raise _RequestError("include-foreign", f"{setup.include_dir}/{site} is no link of rotator's; move it away")
+
+
+def _copy_generation(setup: Setup, site: str, generation: str, own: int) -> tuple[tuple[str, str], ...]:
+    """Makes (or finds, byte-equal) root's copy of one generation. Returns its (chain, key) file names."""
+    files, contents, mtime = _read_generation(setup, site, generation)
+    modes = {chain: 0o644 for chain, _ in files} | {key: 0o640 if setup.key_group else 0o600 for _, key in files}
+    for stray in os.listdir(own):
+        if stray.startswith(".new-"):
+            _remove_dir(stray, own)
+    with contextlib.suppress(FileNotFoundError):
+        with _opened_dir(generation, own) as there:
+            same = {name: _read_file(name, there, MAX_FILE) for name in os.listdir(there)} == contents
+        if not same:
+            raise _RequestError(
+                "copy-differs",
+                f"{copies_path(setup.include_dir, site, generation)} differs from the stored generation; "
+                "remove it if nginx does not name it",
+            )
+        return files
+    new = f".new-{generation}"
+    os.mkdir(new, 0o755, dir_fd=own)
+    with _opened_dir(new, own) as there:
+        for name, data in contents.items():
+            _write_new(
+                name, data, modes[name], there, group=setup.key_group if modes[name] == 0o640 else "", mtime=mtime
+            )
+        os.fsync(there)
+    os.rename(new, generation, src_dir_fd=own, dst_dir_fd=own)
+    os.fsync(own)
+    return files
+
+
+def _read_generation(
+    setup: Setup, site: str, generation: str
+) -> tuple[tuple[tuple[str, str], ...], dict[str, bytes], int]:
+    """Reads one generation below the store, trusting nothing in it: (file names, contents by name, mtime in ns)."""
+    where = f"{setup.state_dir}/sites/{site}/generations/{generation}"
+    try:
+        with contextlib.ExitStack() as stack:
+            at = os.open(setup.state_dir, _DIR)
+            stack.callback(os.close, at)
+            owner = os.fstat(at).st_uid
+            for part in ("sites", site, "generations", generation):
+                at = os.open(part, _DIR, dir_fd=at)
+                stack.callback(os.close, at)
+                if os.fstat(at).st_uid != owner:
+                    raise _RequestError(
+                        "store-unsafe", f"{where}: {part} does not belong to the store's owner, uid {owner}"
+                    )
+            names = {name for name in os.listdir(at) if name.endswith(".pem")}
+            layouts = [pair_files(kinds) for kinds in _LAYOUTS]
+            files = next((f for f in layouts if names == {name for pair in f for name in pair}), None)
+            if files is None:
+                raise _RequestError("store-unsafe", f"{where} does not hold the files of a generation")
+            contents = {name: _read_file(name, at, MAX_FILE, owner=owner) for name in sorted(names)}
+            mtime = max(os.stat(name, dir_fd=at, follow_symlinks=False).st_mtime_ns for name in names)
+    except OSError as e:
+        raise _RequestError(_word(e), f"{where}: {_plain(e)}") from e
+    for chain, _ in files:
+        if b"PRIVATE KEY" in contents[chain] or not contents[chain].startswith(b"-----BEGIN CERTIFICATE-----\n"):
+            raise _RequestError("store-unsafe", f"{where}/{chain} holds something else than certificates")
+    return files, contents, mtime
+
+
+def _prune_copies(site: str, keep: set[str], pairs: int) -> None:
+    """Removes copies that no include named just before or names now; failures are left for the next time."""
+    if len(keep - {""}) < 2:
+        return
+    with contextlib.suppress(OSError), _opened_dir(site, pairs) as own:
+        for name in os.listdir(own):
+            if name not in keep:
+                _remove_dir(name, own)
+
+
+# -- the signal, and what came of it ----------------------------------------------------------------------------------
+
+
+def hup_master(setup: Setup) -> tuple[int, str, tuple[str, ...]]:
+    """Sends the master that the pid file names one HUP and waits for its decision, at most `setup.watch_for` seconds.
+
+    Returns:
+        (pid, decision, nginx's words); pid 0 and decision `gone` where no master runs.
+    """
+    pid = master_pid(setup.pid_file)
+    if not pid:
+        return 0, "gone", ()
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return 0, "gone", ()
+    try:
+        if not is_master(pid):
+            return 0, "gone", ()
+        log = _Log(setup.error_log, pid)
+        children = read_children(pid)
+        try:
+            signal.pidfd_send_signal(process, signal.SIGHUP)
+        except ProcessLookupError:
+            return 0, "gone", ()
+        except PermissionError as e:
+            raise _RequestError(
+                "signal-permission",
+                f"no permission to signal nginx's master {pid}; run rotator as the user of that process",
+            ) from e
+        decision = _watch(pid, children, log, setup.watch_for)
+        return pid, decision, log.words()
+    finally:
+        os.close(process)
+
+
+def master_pid(pid_file: str) -> int:
+    """The pid that nginx's pid file names; 0 if there is none (`nginx -t` as root leaves an empty one)."""
+    try:
+        text = _read_file(pid_file, None, 64).decode("ascii").strip()
+    except (OSError, UnicodeDecodeError, _RequestError):
+        return 0
+    return int(text) if text.isdigit() and 0 < int(text) < 2**31 else 0
+
+
+def is_master(pid: int) -> bool:
+    """Whether that process shows itself as an nginx master, so that no stale pid file makes us signal another."""
+    try:
+        return _proc(pid, "cmdline").startswith(b"nginx: master process")
+    except OSError:
+        return False
+
+
+def read_children(pid: int) -> frozenset[int]:
+    """Pids of a process's children. One read may miss some while a sibling exits, so two equal ones are asked for."""
+    last: frozenset[int] | None = None
+    union: frozenset[int] = frozenset()
+    for _ in range(5):
+        try:
+            now = frozenset(int(word) for word in _proc(pid, f"task/{pid}/children").split())
+        except OSError:
+            return union
+        if now == last:
+            return now
+        last, union = now, union | now
+    return union
+
+
+def _watch(pid: int, before: frozenset[int], log: _Log, within: float) -> str:
+    """Accepted: a new child of the master. Refused: three looks at an idle master without one, or its final word."""
+    end = time.monotonic() + within
+    patience = time.monotonic() + 8 * within
+    idle_looks = 0
+    while True:
+        if read_children(pid) - before:
+            return "accepted"
+        idle = _is_idle(pid)
+        if idle is None:  # its wait state is not ours to see: its words have to do
+            if not is_master(pid):
+                return "gone"
+            if log.refused():
+                return "refused"
+        idle_looks = idle_looks + 1 if idle else 0
+        if idle_looks >= 3:
+            return "accepted" if read_children(pid) - before else "refused"
+        now = time.monotonic()
+        if now > patience or (now > end and idle is not False):
+            return "unknown"
+        time.sleep(LOOK_EVERY)
+
+
+def _is_idle(pid: int) -> bool | None:
+    """Whether the master waits for signals with no HUP pending; None where that cannot be read."""
+    number = _SIGSUSPEND.get(os.uname().machine)
+    if number is None:
+        return None
+    try:
+        if _proc(pid, "syscall").split()[:1] != [number.encode()]:
+            return False
+        pending = 0
+        for line in _proc(pid, "status").splitlines():
+            if line.startswith((b"SigPnd:", b"ShdPnd:")):
+                pending |= int(line.split()[1], 16)
+    except (OSError, ValueError):
+        return None
+    return not pending & (1 << (signal.SIGHUP - 1))
+
+
+class _Log:
+    """The part of nginx's error log that is written after this was made, and of it what the master itself said."""
+
+    def __init__(self, path: str, pid: int) -> None:
+        self._path = path
+        self._mark = f"#{pid}: ".encode()
+        self._pid = b" %d#" % pid
+        self._begin = self._where()
+
+    def _where(self) -> tuple[int, int]:
+        try:
+            found = os.stat(self._path, follow_symlinks=False)
+        except OSError:
+            return (0, 0)
+        return (found.st_ino, found.st_size)
+
+    def words(self) -> tuple[str, ...]:
+        inode, size = self._begin
+        try:
+            fd = os.open(self._path, _READ)
+        except OSError:
+            return ()
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                return ()
+            begin = size if found.st_ino == inode and found.st_size >= size else 0
+            data = os.pread(fd, MAX_LOG, begin)
+        except OSError:
+            return ()
+        finally:
+            os.close(fd)
+        lines = [line for line in data.splitlines() if b" [emerg] " in line and self._pid in line]
+        told = (line.decode("utf-8", "replace").partition(" [emerg] ")[2].partition(": ")[2] for line in lines)
+        return tuple(dict.fromkeys(line[:500] for line in told if line))[:10]
+
+    def refused(self) -> bool:
+        """Whether the last word stands there; nginx tries a busy port five times before it gives up (2.5 s)."""
+        words = self.words()
+        return bool(words) and (
+            not all("bind() to" in word for word in words) or any("still could not bind" in word for word in words)
+        )
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened_dir(name: str, parent: int, *, make: bool = False) -> Iterator[int]:
+    if make:
+        try:
+            os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            pass
+        else:
+            os.fsync(parent)
+    fd = os.open(name, _DIR, dir_fd=parent)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _read_file(name: str, parent: int | None, limit: int, *, owner: int | None = None) -> bytes:
+    """Reads a regular file without following a link, at most `limit` bytes of it."""
+    fd = os.open(name, _READ, dir_fd=parent)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise _RequestError("not-a-file", f"{name} is not a regular file")
+        if owner is not None and (found.st_uid != owner or found.st_nlink != 1):
+            raise _RequestError("store-unsafe", f"{name} has another owner or another name besides this one")
+        data = b""
+        while len(data) <= limit and (part := os.read(fd, limit + 1 - len(data))):
+            data += part
+        if len(data) > limit:
+            raise _RequestError("too-large", f"{name} holds more than {limit} bytes")
+        return data
+    finally:
+        os.close(fd)
+
+
+def _write_new(name: str, data: bytes, mode: int, parent: int, *, group: str = "", mtime: int = 0) -> str:
+    """Writes and flushes a file that did not exist; one left by a crash is removed first. Returns its name."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+    fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[os.write(fd, left) :]
+        if group:
+            try:
+                os.fchown(fd, -1, grp.getgrnam(group).gr_gid)
+            except KeyError:
+                raise _RequestError("configuration", f"key_group: there is no group {group!r} on this host") from None
+        os.fchmod(fd, mode)
+        if mtime:
+            os.utime(fd, ns=(mtime, mtime))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return name
+
+
+def _replace_link(name: str, target: str, parent: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=parent)
+    os.symlink(target, name, dir_fd=parent)
+
+
+def _remove_dir(name: str, parent: int) -> None:
+    with _opened_dir(name, parent) as there:
+        for inner in os.listdir(there):
+            os.unlink(inner, dir_fd=there)
+    os.rmdir(name, dir_fd=parent)
+
+
+def _proc(pid: int, what: str) -> bytes:
+    with open(f"/proc/{pid}/{what}", "rb") as f:
+        return f.read(MAX_LOG)
+
+
+def _word(e: OSError) -> str:
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "disk-full"
+    if e.errno in (errno.EACCES, errno.EPERM):
+        return "permission"
+    return "io-error"
+
+
+def _plain(e: Exception) -> str:
+    """An error without the bytes it may carry."""
+    if isinstance(e, _RequestError):
+        return e.sentence
+    if isinstance(e, OSError):
+        return e.strerror or type(e).__name__
+    return "not plain text"
+
+
+# -- as a program: the root oneshot -----------------------------------------------------------------------------------
+
+
+def read_request(path: str) -> Request:
+    """Reads a request once, without following a link, at most 64 KiB; raises ValueError for anything but a request."""
+    try:
+        raw = json.loads(_read_file(path, None, MAX_REQUEST))
+    except (_RequestError, UnicodeDecodeError, RecursionError) as e:
+        raise ValueError(f"{path}: {_plain(e)}") from None
+    match raw:
+        case {"id": str(id_), "generations": dict(generations), "hup": bool(hup), **rest} if not rest:
+            if all(isinstance(k, str) and isinstance(v, str) for k, v in generations.items()):
+                return Request(id_, generations, hup)
+    raise ValueError(f"{path}: not a request")
+
+
+def read_setup(path: str) -> Setup:
+    """Root's configuration, from the same file as rotator's; one that others can write is refused (ValueError)."""
+    fd = os.open(path, _READ)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
+            raise ValueError(f"{path}: must belong to uid {os.geteuid()} and be writable by nobody else")
+        with os.fdopen(os.dup(fd), "rb") as f:
+            raw = tomllib.load(f)
+    finally:
+        os.close(fd)
+    nginx = raw.get("nginx", {})
+    return Setup(
+        state_dir=str(raw.get("state_dir", "/var/lib/rotator")),
+        include_dir=str(nginx.get("include_dir", "/etc/nginx/rotator")),
+        pid_file=str(nginx.get("pid_file", "/run/nginx.pid")),
+        error_log=str(nginx.get("error_log", "/var/log/nginx/error.log")),
+        sites=frozenset(str(site.get("name", "")) for site in raw.get("site", [])),
+        key_group=str(nginx.get("key_group", "")),
+    )
+
+
+def main() -> int:
+    """Carries out one request: `apply.py --config F --request F --result F`. Exit 0 if an answer was left."""
+    parser = argparse.ArgumentParser(description="Carries out one request of rotator's as root.")
+    parser.add_argument("--config", default="/etc/rotator/rotator.toml")
+    parser.add_argument("--request", required=True)
+    parser.add_argument("--result", required=True)
+    args = parser.parse_args()
+    try:
+        setup, request = read_setup(args.config), read_request(args.request)
+    except (ValueError, OSError) as e:
+        print(f"rotator-apply: {e}", file=sys.stderr)
+        return 1
+    answer = json.dumps(asdict(apply(setup, request))).encode()
+    where, name = os.path.split(args.result)
+    with contextlib.closing(os.fdopen(os.open(where or ".", _DIR))) as parent:
+        new = _write_new(f".{name}.new", answer, 0o644, parent.fileno())
+        os.rename(new, name, src_dir_fd=parent.fileno(), dst_dir_fd=parent.fileno())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

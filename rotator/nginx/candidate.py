@@ -1,0 +1,125 @@
+"""Would this nginx take this pair? Asks its own `-t` with a private configuration that touches nothing live."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rotator.errors import RotatorError
+
+_CONF = """\
+daemon off;
+pid /dev/null;
+error_log stderr;
+events {{ }}
+http {{
+    access_log off;
+    client_body_temp_path /proc/self/cwd;
+    proxy_temp_path /proc/self/cwd;
+{fastcgi}
+    server {{
+        listen unix:rotator-test.sock ssl;
+{pairs}
+    }}
+}}
+"""
+"""Every path is the process's own directory, so nothing is created elsewhere, nothing needs quoting, and a long state
+directory does not outgrow a socket's 107 characters."""
+
+_MORE_TEMP = (
+    "    fastcgi_temp_path /proc/self/cwd;\n    uwsgi_temp_path /proc/self/cwd;\n    scgi_temp_path /proc/self/cwd;"
+)
+_NOISE = ("the configuration file", "configuration file /proc/self/fd", 'the "user" directive')
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What nginx said.
+
+    Args:
+        ok: whether it would load it.
+        words: its error lines, without the name of the private configuration.
+    """
+
+    ok: bool
+    words: tuple[str, ...] = ()
+
+
+class CandidateTest:
+    """One running `nginx -t`; start it, do something else, then ask for the `verdict`.
+
+    Args:
+        binary: the nginx program.
+        directory: where the files lie; also the process's working directory.
+        files: (chain, key) file names in it.
+        within: seconds until it is ended (nginx hangs on a FIFO, and a host can be slow).
+
+    Raises:
+        RotatorError: `nginx-missing` if the program cannot be run.
+    """
+
+    def __init__(self, binary: str, directory: Path, files: Sequence[tuple[str, str]], within: float = 10.0) -> None:
+        self._binary, self._directory, self._files, self._within = binary, directory, tuple(files), within
+        self._process = self._start(with_temp_paths=True)
+
+    def verdict(self) -> Verdict:
+        """Waits for nginx's answer."""
+        verdict = self._answer()
+        if any("unknown directive" in word and "_temp_path" in word for word in verdict.words):
+            self._process = self._start(with_temp_paths=False)  # an nginx built without these modules
+            verdict = self._answer()
+        return verdict
+
+    def _start(self, *, with_temp_paths: bool) -> subprocess.Popen[bytes]:
+        pairs = "\n".join(
+            f"        ssl_certificate /proc/self/cwd/{chain};\n        ssl_certificate_key /proc/self/cwd/{key};"
+            for chain, key in self._files
+        )
+        fd = os.memfd_create("rotator-test", os.MFD_CLOEXEC)
+        try:
+            os.write(fd, _CONF.format(pairs=pairs, fastcgi=_MORE_TEMP if with_temp_paths else "").encode())
+            return subprocess.Popen(
+                [self._binary, "-t", "-q", "-p", "/proc/self/cwd/", "-c", f"/proc/self/fd/{fd}"],
+                cwd=self._directory,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                pass_fds=(fd,),
+            )
+        except OSError as e:
+            raise RotatorError(
+                "nginx-missing",
+                f"{self._binary} cannot be run: {e.strerror}",
+                'set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]',
+            ) from e
+        finally:
+            os.close(fd)
+
+    def _answer(self) -> Verdict:
+        with self._process as process:
+            try:
+                _, errors = process.communicate(timeout=self._within)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                return Verdict(False, (f"nginx -t did not answer within {self._within:g} s",))
+            finally:
+                with contextlib.suppress(OSError):
+                    (self._directory / "rotator-test.sock").unlink()
+        return Verdict(process.returncode == 0, _words(errors))
+
+
+def _words(errors: bytes) -> tuple[str, ...]:
+    """nginx's own words of level emerg, without time stamps and without what concerns the private configuration."""
+    told = []
+    for line in errors.decode("utf-8", "replace").splitlines():
+        text = line.split("[emerg] ", 1)[-1] if "[emerg]" in line else ""
+        text = text.partition(": ")[2] if text.partition(": ")[0].replace("#", "").isdigit() else text
+        text = text.replace("/proc/self/cwd/", "").partition(" in /proc/self/fd/")[0]
+        if text and not text.startswith(_NOISE):
+            told.append(text[:500])
+    return tuple(told[:10])

@@ -1,0 +1,104 @@
+"""nginx's processes as /proc shows them, at one look; nothing here waits, signals or judges."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rotator.model import Workers
+
+_WORKER = b"nginx: worker process"
+_DRAINING = b"nginx: worker process is shutting down"
+_HELPERS = (b"nginx: cache manager process", b"nginx: cache loader process")
+_MASTER = b"nginx: master process"
+
+
+def look(pid_file: Path) -> Workers | None:
+    """All workers that this host's nginx has now.
+
+    Args:
+        pid_file: the file that nginx's `pid` directive names.
+
+    Returns:
+        The workers (`master=None` where nginx is not running), or None where a master runs but cannot be seen: another
+        PID namespace, or /proc mounted with hidepid.
+    """
+    # During a binary upgrade (USR2) the pid file is renamed to .oldbin; that master keeps its workers, and they keep
+    # serving the old pair, while a signal reaches the new master only.
+    old = _read_pid(Path(f"{pid_file}.oldbin"))
+    upgrading = old is not None and (_title(old) or b"").startswith(_MASTER)
+    pid = _read_pid(pid_file)
+    title = _title(pid) if pid is not None else b""
+    if pid is not None and title is None and _exists(pid):
+        return None
+    master = pid if title is not None and title.startswith(_MASTER) else None
+    if master is None and not upgrading:
+        return Workers(master=None)
+    masters = [m for m in (master, old if upgrading else None) if m is not None]
+    looks = [_workers(m, masters) for m in masters]
+    active = frozenset[tuple[int, int]]().union(*(look[0] for look in looks))
+    draining = frozenset[tuple[int, int]]().union(*(look[1] for look in looks))
+    return Workers(master or old, active, draining, upgrading)
+
+
+def _workers(master: int, masters: list[int]) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
+    active, draining = set(), set()
+    for pid in _children(master):
+        title, started = _title(pid), _start_time(pid)
+        if title is None or started is None or title.startswith(_HELPERS) or pid in masters:
+            continue
+        if title.startswith(_DRAINING):
+            draining.add((pid, started))
+        elif title.startswith((_WORKER, _MASTER)):
+            active.add((pid, started))  # a child that was forked this instant still has its parent's title
+    return frozenset(active), frozenset(draining)
+
+
+def _children(pid: int) -> frozenset[int]:
+    """A single read may skip a child while a sibling exits (proc(5)), so two equal reads are asked for."""
+    last: frozenset[int] | None = None
+    union: frozenset[int] = frozenset()
+    for _ in range(5):
+        try:
+            now = frozenset(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()))
+        except OSError:
+            return union
+        if now == last:
+            return now
+        last, union = now, union | now
+    return union
+
+
+def _title(pid: int) -> bytes | None:
+    """The process title; None where there is no such process to see, or it is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes() or None
+    except OSError:
+        return None
+
+
+def _start_time(pid: int) -> int | None:
+    """Start time in clock ticks since boot (proc(5), field 22): tells a process from a later one with its pid."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.close(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _read_pid(pid_file: Path) -> int | None:
+    """The pid in a file; None where there is none (`nginx -t` by root leaves an empty one when nginx is stopped)."""
+    try:
+        text = pid_file.read_bytes()[:32].strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and int(text) > 0 else None

@@ -1,0 +1,224 @@
+"""Steps 1 to 4 of a rotation: everything that is asked, judged and stored before the first change nginx could see."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from types import TracebackType
+
+from rotator.errors import RotatorError
+from rotator.hands import Clock, Hands
+from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, is_critical, pairs_digest
+from rotator.outcome import (
+    Ready,
+    Wanted,
+    deferred,
+    meta_pairs,
+    meta_time,
+    outcome,
+    rejected,
+)
+from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
+from rotator.trust import examine, judge_chains
+
+CLOCK_TOLERANCE = timedelta(hours=1)
+"""How far the clock may stand before the last entry of the history."""
+
+
+class Stop(Exception):  # noqa: N818 - no error: a rotation that ends before it began
+    """Carries the outcome of a site that goes no further."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+class Timer:
+    """Adds the seconds of its block to a stage."""
+
+    def __init__(self, ready: Ready, stage: str, clock: Clock) -> None:
+        self._stages, self._stage, self._clock = ready.stages, stage, clock
+
+    def __enter__(self) -> None:
+        self._began = self._clock.monotonic()
+
+    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, tb: TracebackType | None) -> None:
+        self._stages[self._stage] = self._stages.get(self._stage, 0.0) + self._clock.monotonic() - self._began
+
+
+def prepare(wanted: Wanted, hands: Hands, *, dry: bool = False) -> Ready:
+    """Brings one site to the point where one rename and one HUP are missing.
+
+    Args:
+        wanted: what is wanted.
+        hands: the world.
+        dry: ask and judge, but leave nothing in the store.
+
+    Returns:
+        The site, with its stored generation (unless `dry`), or with `same` where it is live already.
+
+    Raises:
+        Stop: it ends here; with its outcome.
+        RotatorError: a hand could not do its part; nothing was changed.
+    """
+    ready = Ready(wanted)
+    name, now = wanted.site.name, hands.clock.now()
+
+    # 1. Look.
+    live = hands.live(name)
+    if live.problem:
+        hint = f"move that file away, then: rotator swap {name} --cert FILE --key FILE --first"
+        raise RotatorError("include-foreign", live.problem, hint)
+    ready.previous = hands.store.load(name, live.generation) if live.generation else None
+    ready.verified = hands.store.verified(name)
+    _check_clock(ready.previous, now, hands)
+
+    # 2. Judge.
+    with Timer(ready, "validate", hands.clock):
+        ready.pairs, ready.problems = _judged(ready, now, hands)
+    if any(p.severity is Severity.REJECT for p in ready.problems):
+        raise Stop(rejected(ready, ready.problems, hands))
+    if ready.previous and name_digest(ready.previous.name) == pairs_digest(ready.pairs)[:12]:
+        ready.same, ready.generation = True, ready.previous
+        return ready
+    if not ready.previous and not wanted.first:
+        words = f"{name} has no pair yet that nginx's configuration names; nothing was changed"
+        hint = f"the first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
+        raise Stop(deferred(ready, hands, "not-wired", words, hint))
+
+    # 3. Ask, before anything changes.
+    _ask_nginx(ready, hands)
+    _stage(ready, now, hands, dry=dry)
+    return ready
+
+
+def targets(ready: Ready) -> tuple[Target, ...]:
+    """What a prepared rotation has to prove."""
+    if ready.generation:
+        return tuple(ready.expected())
+    chains = {pair.key_type: pair.chain for pair in ready.pairs}
+    return tuple(expectation(ready.site, Generation(ready.site.name, "", chains)))
+
+
+def name_digest(generation: str) -> str:
+    """The digest in the name of a generation."""
+    return generation.partition("-")[2]
+
+
+def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...], tuple[Problem, ...]]:
+    wanted, site = ready.wanted, ready.site
+    if wanted.generation:
+        pairs = hands.store.load_pairs(site.name, wanted.generation)
+        return pairs, judge_chains([p.chain for p in pairs], site.policy, wanted.anchors, now)
+    if wanted.candidate is not None:
+        chains = tuple(ready.previous.chains.values()) if ready.previous else ()
+        verdict = examine(wanted.candidate, site.policy, wanted.anchors, now, live=chains, force=wanted.force)
+        return verdict.pairs, verdict.problems
+    if ready.previous is None:
+        words = f"{site.name}: there is no new pair to install, and nginx's include names none"
+        raise RotatorError("nothing-to-do", words, f"rotator swap {site.name} --cert FILE --key FILE --first")
+    return hands.store.load_pairs(site.name, ready.previous.name), ()
+
+
+def _check_clock(previous: Generation | None, now: datetime, hands: Hands) -> None:
+    """A clock that stands before what is known to have happened says nothing true about validity."""
+    known = [(meta_time(p, "not_before"), "the live certificate is valid only from") for p in meta_pairs(previous)]
+    if last := hands.store.last_entry_at():
+        known.append((last - CLOCK_TOLERANCE, "something was written down an hour after"))
+    for when, what in known:
+        if now < when:
+            raise RotatorError(
+                "clock-suspect",
+                f"the clock says {now:%Y-%m-%d %H:%M} UTC, but {what} {when:%Y-%m-%d %H:%M} UTC",
+                "set the clock (timedatectl); no verdict about validity is acted on until then",
+            )
+
+
+def _ask_nginx(ready: Ready, hands: Hands) -> None:
+    """Defers if no reload could succeed now. The first include is written without nginx's help."""
+    workers = hands.nginx.workers()
+    if workers is None or ready.wanted.first:
+        return
+    if workers.upgrading:
+        raise RotatorError(
+            "nginx-upgrade",
+            "a binary upgrade of nginx is in flight: a reload would reach its new master only",
+            "finish it (QUIT to the old master) or take it back, then repeat the swap",
+        )
+    if workers.master is None:
+        words = "nginx is not running (its pid file names no master), so nothing could be proved"
+        raise RotatorError(
+            "nginx-down", words, "start nginx, or correct `pid_file` under [nginx]; then repeat the swap"
+        )
+
+
+def _stage(ready: Ready, now: datetime, hands: Hands, *, dry: bool) -> None:
+    """Step 4, with the questions to nginx and the listeners running side by side."""
+    clock = hands.clock
+    meta = {"origin": list(ready.wanted.origin), "who": ready.wanted.who, "when": now.isoformat()}
+    with Timer(ready, "store", clock):
+        staged = hands.store.stage(ready.site.name, ready.pairs, meta)
+    try:
+        with Timer(ready, "test", clock):
+            pending = hands.nginx.test_candidate(staged.path, staged.files)
+            try:
+                _ask_listeners(ready, hands)
+                _rehearse(ready, hands)
+                if not dry:
+                    staged.flush()
+            finally:
+                verdict = pending.verdict()  # never leaves the process behind
+        if not verdict.ok:
+            words = "; ".join(verdict.words) or "it gives no reason"
+            told = f"this nginx does not take the pair, tested alone: {words}"
+            problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, told)
+            raise Stop(rejected(ready, (*ready.problems, problem), hands, verdict.words))
+        if not dry:
+            with Timer(ready, "store", clock):
+                ready.generation = staged.commit()
+    finally:
+        if ready.generation is None:
+            staged.discard()
+
+
+def _ask_listeners(ready: Ready, hands: Hands) -> None:
+    """Defers if a listener does not serve the live pair now.
+
+    No veto has a listener where the live certificate is in its critical rest, or where the way is back; a pair that
+    was never proved asks nobody.
+    """
+    if ready.previous is None or not ready.verified or ready.wanted.first:
+        return
+    expected = expectation(ready.site, ready.previous)
+    served = hands.probe(tuple(expected), HANDSHAKE_WITHIN)
+    bad = {s.target: differs(s, expected[s.target]) for s in served if s.chain != expected[s.target]}
+    if not bad:
+        return
+    now = hands.clock.now()
+    pairs = meta_pairs(ready.previous)
+    critical = any(is_critical(meta_time(p, "not_before"), meta_time(p, "not_after"), now) for p in pairs)
+    exempt = frozenset((target.listener, target.name) for target in bad)
+    if (critical or ready.wanted.generation) and exempt != {(t.listener, t.name) for t in expected}:
+        ready.exempt = exempt
+        return
+    told = "; ".join(f"{target} {words}" for target, words in bad.items())
+    raise Stop(
+        outcome(
+            ready,
+            Result.DEFERRED,
+            hands,
+            "listener",
+            f"not every listener serves the live pair, before anything was changed: {told}",
+            f"see that nginx listens there and that the server block has `include {hands.include_dir}/"
+            f"{ready.site.name}.conf;` (then reload nginx), or correct the site's `listeners` and `names`; "
+            "then repeat the swap",
+            retry=timedelta(seconds=5),
+        )
+    )
+
+
+def _rehearse(ready: Ready, hands: Hands) -> None:
+    for pair in ready.pairs:
+        why = hands.rehearse(pair, (ready.site.probe_names or ready.site.names)[0])
+        if why:
+            problem = Problem(Code.HANDSHAKE_FAILED, Severity.REJECT, f"no client could use this pair: {why}")
+            raise Stop(rejected(ready, (*ready.problems, problem), hands))

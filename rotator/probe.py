@@ -1,0 +1,208 @@
+"""One TLS handshake and what it showed: the chain as sent, in a fresh session; whether it is right is not said here."""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import socket
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from OpenSSL import SSL, crypto
+from OpenSSL._util import ffi as _ffi  # pyOpenSSL has no call of its own for signature algorithms
+from OpenSSL._util import lib as _lib
+
+from rotator.model import KeyType, Pair, Served, Target
+
+_SIGALGS = {
+    KeyType.ECDSA: "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512",
+    KeyType.RSA: "RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512",
+    KeyType.ED25519: "ed25519",
+}
+"""With TLS 1.3 the client's signature algorithms decide which certificate is sent (RFC 8446, 4.4.2.2)."""
+_CIPHERS = {
+    KeyType.ECDSA: "aECDSA:!aNULL:!eNULL@SECLEVEL=0",
+    KeyType.RSA: "aRSA:!aNULL:!eNULL@SECLEVEL=0",
+    KeyType.ED25519: "aECDSA:!aNULL:!eNULL@SECLEVEL=0",
+    None: "ALL:!aNULL:!eNULL@SECLEVEL=0",
+}
+"""Up to TLS 1.2 the cipher decides. The level is 0 because what is served is to be seen, whatever it is worth."""
+
+
+def probe(target: Target, within: float = 2.0) -> Served:
+    """One new connection, one full handshake.
+
+    Args:
+        target: listener (`host:port`, `[v6]:port`, `unix:/path`), the name to ask for, and the kind of key.
+        within: seconds for connecting and handshake together.
+
+    Returns:
+        The chain as sent; or the failure in words. Never raises for what the other side does.
+    """
+    end = time.monotonic() + within
+    try:
+        sock = _connect(target.listener, within)
+    except (OSError, ValueError) as e:
+        return Served(target, failure=_connect_failure(e, within))
+    connection = SSL.Connection(_context(target.key_type), sock)
+    try:
+        if not _is_ip(target.name):
+            connection.set_tlsext_host_name(target.name.encode("ascii"))
+        connection.set_connect_state()
+        sock.setblocking(False)
+        failure = _handshake(connection, sock, end, within)
+        if failure:
+            return Served(target, failure=failure)
+        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
+        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
+    finally:
+        sock.close()
+
+
+def probe_all(targets: Sequence[Target], within: float = 2.0) -> tuple[Served, ...]:
+    """Probes every target, a few at a time; the answers come in the order asked."""
+    if len(targets) < 3:
+        return tuple(probe(target, within) for target in targets)
+    with ThreadPoolExecutor(max_workers=min(8, len(targets)), thread_name_prefix="probe") as pool:
+        return tuple(pool.map(lambda target: probe(target, within), targets))
+
+
+def rehearse(pair: Pair, name: str) -> str:
+    """A handshake in memory between this pair and a client: what no parser finds, the handshake does.
+
+    Args:
+        pair: with its key.
+        name: the name that the client asks for.
+
+    Returns:
+        Why it failed, in words without a byte of the key; empty if the client got the whole chain.
+    """
+    assert pair.key is not None  # noqa: S101 - a bug, not an input
+    try:
+        server_context = SSL.Context(SSL.TLS_SERVER_METHOD)
+        leaf, *rest = [crypto.load_certificate(crypto.FILETYPE_ASN1, der).to_cryptography() for der in pair.chain]
+        server_context.use_certificate(leaf)
+        for cert in rest:
+            server_context.add_extra_chain_cert(cert)
+        key = load_pem_private_key(pair.key.reveal(), None, unsafe_skip_rsa_key_validation=True)
+        server_context.use_privatekey(key)  # type: ignore[arg-type]  # any key kind that a leaf can have
+    except (SSL.Error, ValueError, TypeError, crypto.Error) as e:
+        return f"OpenSSL does not take the pair: {_ssl_words(e)}"
+    server, client = SSL.Connection(server_context), SSL.Connection(_strict())
+    server.set_accept_state()
+    client.set_connect_state()
+    if not _is_ip(name):
+        client.set_tlsext_host_name(name.encode("ascii"))
+    try:
+        for _ in range(10):
+            done = [_step(client), _step(server)]
+            _carry(client, server)
+            _carry(server, client)
+            if all(done):
+                break
+        else:
+            return "the handshake did not come to an end"
+    except SSL.Error as e:
+        return f"the handshake failed: {_ssl_words(e)}"
+    sent = tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in client.get_peer_cert_chain() or [])
+    return "" if sent == pair.chain else "the client got another chain than the one that was to be sent"
+
+
+def _connect(listener: str, within: float) -> socket.socket:
+    if listener.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(within)
+            sock.connect(listener.removeprefix("unix:"))
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+    host, _, port = listener.rpartition(":")
+    return socket.create_connection((host.strip("[]"), int(port)), timeout=within)
+
+
+def _connect_failure(e: Exception, within: float) -> str:
+    if isinstance(e, TimeoutError):
+        return f"no connection within {within:g} s"
+    if isinstance(e, PermissionError):
+        return "connecting is not permitted (a sandbox such as IPAddressDeny=, a firewall, or the socket's mode)"
+    if isinstance(e, OSError):
+        return (e.strerror or "the address is not known").lower()
+    return "not an address"
+
+
+def _handshake(connection: SSL.Connection, sock: socket.socket, end: float, within: float) -> str:
+    while True:
+        try:
+            connection.do_handshake()
+        except SSL.WantReadError:
+            ready = select.select([sock], [], [], max(0.0, end - time.monotonic()))
+            if not ready[0]:
+                return f"connected, but no TLS handshake within {within:g} s"
+        except SSL.WantWriteError:
+            select.select([], [sock], [], max(0.0, end - time.monotonic()))
+        except SSL.SysCallError as e:
+            return f"the connection was closed during the handshake ({e.args[-1] if e.args else 'no reason given'})"
+        except SSL.Error as e:
+            return f"the TLS handshake failed: {_ssl_words(e)}"
+        else:
+            return ""
+        if time.monotonic() >= end:
+            return f"connected, but no TLS handshake within {within:g} s"
+
+
+@cache
+def _context(kind: KeyType | None) -> SSL.Context:
+    """A client that accepts whatever it is shown and never resumes: a ticket would hide a new certificate."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_NONE)
+    context.set_options(SSL.OP_NO_TICKET)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    context.set_cipher_list(_CIPHERS[kind].encode())
+    if kind is not None:
+        done = _lib.SSL_CTX_set1_sigalgs_list(context._context, _ffi.new("char[]", _SIGALGS[kind].encode()))
+        assert done == 1, f"OpenSSL does not know the signature algorithms of {kind}"  # noqa: S101
+    return context
+
+
+@cache
+def _strict() -> SSL.Context:
+    """OpenSSL's defaults of today, as a current client has them; trust is judged elsewhere."""
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_verify(SSL.VERIFY_NONE)
+    return context
+
+
+def _step(connection: SSL.Connection) -> bool:
+    try:
+        connection.do_handshake()
+    except SSL.WantReadError:
+        return False
+    return True
+
+
+def _carry(source: SSL.Connection, sink: SSL.Connection) -> None:
+    while True:
+        try:
+            sink.bio_write(source.bio_read(64 * 1024))
+        except SSL.WantReadError:
+            return
+
+
+def _ssl_words(e: Exception) -> str:
+    """OpenSSL's reasons alone: no data of the connection or the key stands in them."""
+    if isinstance(e, SSL.Error) and e.args and isinstance(e.args[0], list):
+        return "; ".join(str(reason[-1]) for reason in e.args[0]) or "no reason given"
+    return type(e).__name__
+
+
+def _is_ip(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,175 @@
+"""The proof on the wire: which workers accept connections and what each listener shows; nothing is changed here.
+
+A swap is converged when, in this order:
+
+1. no worker from before the reload is active (gone, or titled "shutting down"), and no binary upgrade is in flight;
+2. the active workers are one set: at the steady count, or unchanged for 200 ms;
+3. fresh handshakes at every listener, name and kind of key show the stored chain byte for byte;
+4. the set of workers is the same after the handshakes as before them.
+
+One good handshake proves nothing: for up to 100 ms of every reload both generations of workers accept, and a reload of
+somebody else's may be in flight (nginx, src/os/unix/ngx_process_cycle.c).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rotator.hands import Hands
+from rotator.model import Generation, Served, Site, Target, Workers
+
+UNCHANGED_FOR = 0.2
+"""Seconds for which a set of workers of unknown size has to stay the same."""
+WEAK_FOR = 1.0
+"""Seconds for which every handshake has to show the new chain where the workers cannot be seen."""
+LOOK_EVERY = 0.002
+"""Seconds between two looks at the workers."""
+PROBE_EVERY = 0.05
+"""Seconds between two rounds of handshakes that showed something else."""
+HANDSHAKE_WITHIN = 2.0
+"""Seconds for one handshake."""
+
+Expected = Mapping[Target, tuple[bytes, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was seen.
+
+    Args:
+        ok: whether everything expected is served everywhere.
+        kind: `workers`, or `handshake-only` where the master cannot be seen.
+        reasons: what was missing at the last look, in words.
+        seen: targets that showed the expected chain in the last round of handshakes.
+    """
+
+    ok: bool
+    kind: str = ""
+    reasons: tuple[str, ...] = ()
+    seen: frozenset[Target] = frozenset()
+
+
+def expectation(site: Site, generation: Generation) -> dict[Target, tuple[bytes, ...]]:
+    """What every listener of a site shall show for each of its names, and for each kind of key if there are several."""
+    several = len(generation.chains) > 1
+    return {
+        Target(site.name, listener, name, kind if several else None): chain
+        for listener in site.listeners
+        for name in site.probe_names or site.names
+        for kind, chain in generation.chains.items()
+    }
+
+
+def deadline(prove_within: float | None, last_reload: float) -> float:
+    """Seconds that a proof may take.
+
+    Args:
+        prove_within: configured seconds, or None.
+        last_reload: seconds that the last proved reload took; 0 if none is known.
+    """
+    bind_retries = 2.5  # src/core/ngx_cycle.c: 5 tries, 500 ms apart
+    return prove_within if prove_within is not None else max(5.0, 3 * last_reload) + bind_retries
+
+
+def prove(expected: Expected, before: Workers | None, hands: Hands, within: float) -> Proof:
+    """Waits until what is expected is served, by the rule at the top of this module.
+
+    Args:
+        expected: chain by target.
+        before: the workers before the reload (empty where there was no reload); None where they could not be seen.
+        hands: probe, nginx's workers, clock.
+        within: seconds; there is always one full round of handshakes if the workers allow it.
+    """
+    end = hands.clock.monotonic() + within
+    old = before.active if before else frozenset()
+    last: frozenset[tuple[int, int]] = frozenset()
+    since = hands.clock.monotonic()
+    proof = Proof(False, reasons=("nothing was seen yet",))
+    told = 0.0
+    while True:
+        look = hands.nginx.workers()
+        if look is None or before is None:
+            return _prove_weakly(expected, hands, end)
+        now = hands.clock.monotonic()
+        if look.active != last:
+            last, since = look.active, now
+        unsettled = _unsettled(look, old, now - since)
+        if unsettled:
+            proof = Proof(False, "workers", (unsettled,), proof.seen)
+            pause = LOOK_EVERY
+        else:
+            proof = _handshakes(expected, hands, "workers")
+            if proof.ok:
+                again = hands.nginx.workers()
+                if again is not None and again.active == look.active and not again.upgrading:
+                    return proof
+                proof = Proof(False, "workers", ("nginx's workers changed during the handshakes",), proof.seen)
+            pause = LOOK_EVERY if proof.seen == set(expected) else PROBE_EVERY
+        if now >= end and (not unsettled or now >= end + UNCHANGED_FOR or look.master is None):
+            return proof
+        if now - told > 1.0:
+            told = now
+            hands.say(f"waiting for the proof: {proof.reasons[0] if proof.reasons else 'looking again'}")
+        hands.clock.sleep(pause)
+
+
+def unchanged(expected: Expected, before: Workers, hands: Hands) -> Proof:
+    """The proof after a reload that nginx refused and that was taken back without another one: the workers of before
+    are still the active set, and every handshake shows what is expected.
+    """
+    look = hands.nginx.workers()
+    if look is None:
+        return _prove_weakly(expected, hands, hands.clock.monotonic() + WEAK_FOR)
+    if look.active != before.active:
+        return Proof(False, "workers", ("nginx's workers are not those of before",))
+    proof = _handshakes(expected, hands, "workers")
+    again = hands.nginx.workers()
+    if proof.ok and (again is None or again.active != before.active):
+        return Proof(False, "workers", ("nginx's workers are not those of before",), proof.seen)
+    return proof
+
+
+def _unsettled(look: Workers, old: frozenset[tuple[int, int]], same_for: float) -> str:
+    """Why no handshake could prove anything yet; empty if one can."""
+    if look.master is None:
+        return "nginx is not running"
+    if look.upgrading:
+        return "a binary upgrade of nginx is in flight: its old master still serves"
+    if still := look.active & old:
+        return f"{len(still)} of nginx's workers from before the reload still accept connections"
+    if not look.active:
+        return "nginx has no worker yet"
+    if len(look.active) != len(old) and same_for < UNCHANGED_FOR:
+        return "nginx's workers are still starting"
+    return ""
+
+
+def _handshakes(expected: Expected, hands: Hands, kind: str) -> Proof:
+    served = hands.probe(tuple(expected), HANDSHAKE_WITHIN)
+    wrong = tuple(f"{s.target}: {differs(s, expected[s.target])}" for s in served if s.chain != expected[s.target])
+    return Proof(not wrong, kind, wrong, frozenset(s.target for s in served if s.chain == expected[s.target]))
+
+
+def _prove_weakly(expected: Expected, hands: Hands, end: float) -> Proof:
+    """Where the workers cannot be seen: every handshake of a whole second, longer than the 100 ms of both pairs."""
+    good_since: float | None = None
+    while True:
+        begun = hands.clock.monotonic()
+        proof = _handshakes(expected, hands, "handshake-only")
+        now = hands.clock.monotonic()
+        good_since = None if not proof.ok else begun if good_since is None else good_since
+        if good_since is not None and now - good_since >= WEAK_FOR:
+            return proof
+        if now >= end and (good_since is None or now >= end + WEAK_FOR):
+            return Proof(False, "handshake-only", proof.reasons or ("it did not stay so for a second",), proof.seen)
+        hands.clock.sleep(PROBE_EVERY)
+
+
+def differs(served: Served, chain: Sequence[bytes]) -> str:
+    """What a handshake showed instead of a chain, in words."""
+    if served.failure:
+        return served.failure
+    if served.chain[:1] == tuple(chain[:1]):
+        return f"shows the right leaf with another chain ({len(served.chain)} certificates instead of {len(chain)})"
+    return "shows another certificate"
