@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rotator.config.build import build
+from rotator.config.assembly import assemble
 from rotator.config.shape import Config, Mistake, NginxConfig, SiteConfig
 from rotator.config.text import NotTomlError, parse
 from rotator.errors import Exit, RotatorError
@@ -50,7 +50,7 @@ def check(text: str, path: str | os.PathLike[str]) -> tuple[Config | None, tuple
         document = parse(text)
     except NotTomlError as error:
         return None, (Mistake(error.line, "", error.message, "it is written in TOML: https://toml.io"),)
-    return build(document, Path(path))
+    return assemble(document, Path(path))
 
 
 def read_text(path: Path) -> str:

@@ -28,15 +28,15 @@ def system_roots() -> Path:
     return next((p for p in map(Path, SYSTEM_ROOTS) if p.exists()), Path(SYSTEM_ROOTS[0]))
 
 
-def build(document: Document, path: Path) -> tuple[Config | None, tuple[Mistake, ...]]:
+def assemble(document: Document, path: Path) -> tuple[Config | None, tuple[Mistake, ...]]:
     """The configuration, or None and every mistake, in the order of their lines."""
-    builder = _Builder(document)
-    config = builder.config(path)
-    mistakes = tuple(sorted(builder.mistakes, key=lambda m: m.line))
+    assembly = _Assembly(document)
+    config = assembly.config(path)
+    mistakes = tuple(sorted(assembly.mistakes, key=lambda m: m.line))
     return (None if mistakes else config), mistakes
 
 
-class _Builder:
+class _Assembly:
     """Goes through the tables once; a value that is wrong is noted and its default taken, so that all are found."""
 
     def __init__(self, document: Document) -> None:
@@ -211,6 +211,6 @@ class _Builder:
                         told = True
                         self.add(
                             ("site", number, "names", index),
-                            f"{quoted(sent)} at {listener} is claimed by site {quoted(other.site.name)}, line {other.line}",
+                            f"{quoted(sent)} at {listener} is site {quoted(other.site.name)}'s, line {other.line}",
                             "nginx serves one certificate there: leave it in one of the two sites",
                         )
