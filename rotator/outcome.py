@@ -20,8 +20,8 @@ REFUSAL_HINT = (
     "the new pair is not the cause: mend nginx's configuration (`nginx -t` names the line), then repeat the swap"
 )
 ROLLED_BACK_HINT = (
-    "see whether each server block of these listeners includes the site's file (another path there keeps the old pair), "
-    "and nginx's error log; then repeat the swap"
+    "see whether each server block of these listeners includes the site's file (another path there keeps the old "
+    "pair), and nginx's error log; then repeat the swap"
 )
 STRANDED_HINT = "look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
 APPLY_HINTS: Mapping[str, str] = {

@@ -21,6 +21,8 @@ from rotator.model import Generation, Served, Site, Target, Workers
 
 UNCHANGED_FOR = 0.2
 """Seconds for which a set of workers of unknown size has to stay the same."""
+SETTLE_GRACE = 3 * UNCHANGED_FOR
+"""Seconds beyond a deadline for workers that are just settling, so that even a proof without time gets one look."""
 WEAK_FOR = 1.0
 """Seconds for which every handshake has to show the new chain where the workers cannot be seen."""
 LOOK_EVERY = 0.002
@@ -105,8 +107,8 @@ def prove(expected: Expected, before: Workers | None, hands: Hands, within: floa
                 if again is not None and again.active == look.active and not again.upgrading:
                     return proof
                 proof = Proof(False, "workers", ("nginx's workers changed during the handshakes",), proof.seen)
-            pause = LOOK_EVERY if proof.seen == set(expected) else PROBE_EVERY
-        if now >= end and (not unsettled or now >= end + UNCHANGED_FOR or look.master is None):
+            pause = LOOK_EVERY if proof.seen >= set(expected) else PROBE_EVERY
+        if now >= end and (not unsettled or now >= end + SETTLE_GRACE or look.master is None):
             return proof
         if now - told > 1.0:
             told = now

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from rotator.apply import Applied, copies_path
 from rotator.errors import RotatorError
 from rotator.hands import Hands
-from rotator.model import Code, Outcome, Problem, Result, Severity, Target, Workers
+from rotator.model import Code, Generation, Outcome, Problem, Result, Severity, Target, Workers
 from rotator.outcome import (
     APPLY_HINTS,
     REFUSAL_HINT,
@@ -227,11 +227,15 @@ def _must_stay(ready: Ready, proof: Proof, hands: Hands) -> bool:
     """Never back to a pair that would be refused now while the new one is fit and served somewhere."""
     if ready.previous is None:
         return True
-    if not any(t.site == ready.site.name for t in proof.seen):
-        return False
-    chains = tuple(ready.previous.chains.values())
-    problems = judge_chains(chains, ready.site.policy, ready.wanted.anchors, hands.clock.now())
-    return any(p.severity is Severity.REJECT for p in problems)
+    served = any(t.site == ready.site.name for t in proof.seen)
+    return served and not fit_to_return(ready.previous, ready.wanted, hands)
+
+
+def fit_to_return(generation: Generation, wanted: Wanted, hands: Hands) -> bool:
+    """Whether a stored generation would be accepted now, so that it may be put back."""
+    chains = tuple(generation.chains.values())
+    problems = judge_chains(chains, wanted.site.policy, wanted.anchors, hands.clock.now())
+    return not any(p.severity is Severity.REJECT for p in problems)
 
 
 def _rotated(ready: Ready, hands: Hands) -> Outcome:
@@ -290,7 +294,7 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
 
 
 def _reload_unverified(one: Ready, hands: Hands) -> dict[str, Outcome]:
-    """A pair that is named but never was proved: a reload may be all it takes. There is nothing to go back to."""
+    """A pair that is named but never was proved: a reload may be all it takes; there is nothing to go back to."""
     before = hands.nginx.workers()
     hands.say(f"reloading nginx for {one.site.name}")
     with Timer(one, "apply", hands.clock):

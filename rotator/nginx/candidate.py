@@ -12,7 +12,7 @@ from pathlib import Path
 from rotator.errors import RotatorError
 
 _CONF = """\
-daemon off;
+{user}daemon off;
 pid /dev/null;
 error_log stderr;
 events {{ }}
@@ -29,6 +29,9 @@ http {{
 """
 """Every path is the process's own directory, so nothing is created elsewhere, nothing needs quoting, and a long state
 directory does not outgrow a socket's 107 characters."""
+
+_AS_ROOT = "user root root;\n"
+"""Run by root, nginx gives its temporary paths to its user (`nobody`): here that would be the stored pair's directory."""
 
 _MORE_TEMP = (
     "    fastcgi_temp_path /proc/self/cwd;\n    uwsgi_temp_path /proc/self/cwd;\n    scgi_temp_path /proc/self/cwd;"
@@ -81,7 +84,9 @@ class CandidateTest:
         )
         fd = os.memfd_create("rotator-test", os.MFD_CLOEXEC)
         try:
-            os.write(fd, _CONF.format(pairs=pairs, fastcgi=_MORE_TEMP if with_temp_paths else "").encode())
+            user = _AS_ROOT if os.geteuid() == 0 else ""
+            conf = _CONF.format(user=user, pairs=pairs, fastcgi=_MORE_TEMP if with_temp_paths else "")
+            os.write(fd, conf.encode())
             return subprocess.Popen(
                 [self._binary, "-t", "-q", "-p", "/proc/self/cwd/", "-c", f"/proc/self/fd/{fd}"],
                 cwd=self._directory,

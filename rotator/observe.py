@@ -1,0 +1,90 @@
+"""The three facts of a site, side by side: what is wanted, what is on the disk, what is served; nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rotator.errors import RotatorError
+from rotator.hands import Hands
+from rotator.model import Generation, KeyType, Served, Site, Workers
+from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
+from rotator.store import Intent
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One handshake beside what it should have shown.
+
+    Args:
+        served: what it showed.
+        matches: whether that is the live chain, byte for byte; None where nothing is live.
+        words: what is different; empty if nothing is.
+    """
+
+    served: Served
+    matches: bool | None
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is so, now.
+
+    Args:
+        site: which.
+        live: the generation that nginx's include names.
+        verified: name of the generation last proved; empty if none.
+        intent: what was decided last, and a hold.
+        seen: one for each listener, name and kind of key.
+        workers: nginx's processes; None where they cannot be seen.
+        problem: why the disk could not be read, in words; empty if it could.
+    """
+
+    site: Site
+    live: Generation | None
+    verified: str
+    intent: Intent
+    seen: tuple[Seen, ...]
+    workers: Workers | None
+    problem: str = ""
+
+    @property
+    def served_everywhere(self) -> bool:
+        """Whether every listener serves what is live."""
+        return bool(self.seen) and all(one.matches for one in self.seen)
+
+    @property
+    def well(self) -> bool:
+        """Whether wanted, disk and served agree."""
+        return self.live is not None and self.live.name == self.verified and self.served_everywhere
+
+
+def observe(site: Site, hands: Hands) -> Facts:
+    """Reads the disk and asks every listener once. Never raises for what is wrong: that is what it is to show."""
+    live, problem = hands.live(site.name), ""
+    generation = None
+    if live.problem:
+        problem = live.problem
+    elif live.generation:
+        try:
+            generation = hands.store.load(site.name, live.generation)
+        except RotatorError as e:
+            problem = e.message
+    expected = expectation(site, generation) if generation else {}
+    anything = Generation(site.name, "", {KeyType.ECDSA: ()})  # with one kind of key, whichever is served is shown
+    targets = tuple(expected or expectation(site, anything))
+    seen = []
+    for served in hands.probe(targets, HANDSHAKE_WITHIN):
+        chain = expected.get(served.target)
+        matches = None if chain is None else served.chain == chain
+        words = served.failure or ("" if matches or chain is None else differs(served, chain))
+        seen.append(Seen(served, matches, words))
+    return Facts(
+        site,
+        generation,
+        hands.store.verified(site.name),
+        hands.store.intent(site.name),
+        tuple(seen),
+        hands.nginx.workers(),
+        problem,
+    )

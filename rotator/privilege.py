@@ -1,0 +1,126 @@
+"""Root beside an unprivileged store: the parent keeps root and does nothing but apply, the child becomes the owner.
+
+So nothing is left in the store that the daemon's user could not manage, and root follows no link that it might plant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TypeVar
+
+from rotator import apply as privileged
+from rotator.apply import Applied, Request, Setup
+from rotator.errors import Exit, RotatorError
+from rotator.hands import ApplyHand
+from rotator.wiring import direct, request
+
+MAX_MESSAGE = 256 * 1024
+T = TypeVar("T")
+
+
+def run(setup: Setup, read: Callable[[], T], work: Callable[[T, ApplyHand], int]) -> int:
+    """Reads the inputs with the caller's rights, then works as the store's owner.
+
+    Args:
+        setup: root's configuration; `state_dir` tells the owner.
+        read: reads the caller's files.
+        work: gets what was read and the privileged step; returns the exit status. It reports its own errors.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        RotatorError: `no-store`; and, where no other user is involved, what `read` and `work` raise.
+    """
+    try:
+        owner = os.stat(setup.state_dir)  # noqa: PTH116 - a path of the configuration, as it stands
+    except OSError as e:
+        hint = f"make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {setup.state_dir}"
+        raise RotatorError("no-store", f"state_dir {setup.state_dir}: {e.strerror}", hint) from e
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        return work(read(), direct(setup))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    child = os.fork()
+    if child == 0:
+        ours.close()
+        _child(theirs, owner.st_uid, owner.st_gid, read, work)
+    theirs.close()
+    with ours:
+        return _parent(child, ours, setup)
+
+
+def _parent(child: int, sock: socket.socket, setup: Setup) -> int:
+    """Applies what the child asks for, until it ends: signals that end a command are for the child to answer."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while message := sock.recv(MAX_MESSAGE):
+            raw = json.loads(message)
+            done = privileged.apply(setup, Request(raw["id"], raw["generations"], raw["hup"]))
+            sock.send(json.dumps(asdict(done)).encode())
+    except (OSError, ValueError, KeyError):
+        pass  # the child is gone or talks nonsense: nothing more is applied
+    finally:
+        _, status = os.waitpid(child, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _child(sock: socket.socket, uid: int, gid: int, read: Callable[[], T], work: Callable[[T, ApplyHand], int]) -> None:
+    """Never returns: the parent's Python is not to be unwound twice."""
+    code = int(Exit.FAILURE)
+    try:
+        inputs = read()
+        become(uid, gid)
+        code = work(inputs, _through(sock))
+    except SystemExit as e:
+        code = e.code if isinstance(e.code, int) else int(Exit.FAILURE)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException:  # a bug is shown here, because nothing above this can
+        traceback.print_exc()
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def become(uid: int, gid: int) -> None:
+    """Becomes an ordinary user for good, with that user's groups."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        os.setgroups([gid])
+    else:
+        os.initgroups(name, gid)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    os.umask(0o027)
+
+
+def _through(sock: socket.socket) -> ApplyHand:
+    """The privileged step, done by the parent."""
+
+    def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        asked = request(generations, hup=hup)
+        try:
+            sock.send(json.dumps(asdict(asked)).encode())
+            raw = json.loads(sock.recv(MAX_MESSAGE))
+        except (OSError, ValueError) as e:
+            raise RotatorError("apply-gone", "the process that keeps root is gone", "repeat the command") from e
+        return Applied(**raw | {"words": tuple(raw["words"])})
+
+    return apply

@@ -1,0 +1,163 @@
+"""Recovery: after a crash or a restart, what nginx's configuration names is proved, or else the verified pair is.
+
+For each site:
+
+ 1. nginx's include names a generation and every listener serves it: it is verified, whoever was interrupted.
+ 2. nginx is down: what is live stays if nginx's own test passes, or fails without naming our files; it is proved later.
+ 3. It was never verified and nobody serves it: it waits for nginx's configuration; no reload is spent on it.
+ 4. Otherwise one reload, and the proof again.
+ 5. Otherwise the verified generation is applied and proved. Without one, what is live is never removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rotator.apply import copies_path
+from rotator.errors import RotatorError
+from rotator.hands import Hands
+from rotator.model import Outcome, Result
+from rotator.outcome import (
+    APPLY_HINTS,
+    REFUSAL_HINT,
+    Ready,
+    Wanted,
+    deferred,
+    deferred_by,
+    not_wired,
+    outcome,
+    refusal,
+    stranded,
+)
+from rotator.prepare import Timer
+from rotator.proof import Proof, prove
+from rotator.rotate import NO_RELOAD, fit_to_return, within, write_down
+from rotator.store import Lock
+
+SETTLE_WITHIN = 1.0
+"""Seconds for a proof without a reload: one that was sent just before a crash may still be on its way."""
+
+
+def recover(sites: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome, ...]:
+    """Brings each site to a proved state, or says why that has to wait. Nothing is written for a site that is well.
+
+    Args:
+        sites: with neither candidate nor generation.
+        hands: the world.
+        lock: the held rotation lock.
+
+    Returns:
+        One outcome for each site, in their order: `unchanged` (reason `verified`) for one that is well.
+    """
+    outcomes = []
+    for wanted in sites:
+        try:
+            done = _recover(wanted, hands, lock)
+        except RotatorError as e:
+            done = deferred_by(e, wanted, hands)
+        if done.result is not Result.DEFERRED:
+            lock.settled([wanted.site.name])
+        if done.result is not Result.UNCHANGED:
+            write_down(wanted, done, hands)
+        outcomes.append(done)
+    return tuple(outcomes)
+
+
+def _recover(wanted: Wanted, hands: Hands, lock: Lock) -> Outcome:
+    name = wanted.site.name
+    ready = Ready(wanted, verified=hands.store.verified(name))
+    live = hands.live(name)
+    if live.problem:
+        raise RotatorError("include-foreign", live.problem, APPLY_HINTS["include-foreign"])
+    hands.store.sweep(name)
+    if not live.generation:
+        if not ready.verified:
+            return outcome(ready, Result.UNCHANGED, hands, "nothing", f"{name} has no pair yet")
+        ready.generation = hands.store.load(name, ready.verified)
+        return _reload(ready, hands, lock, "its include was missing")
+    ready.generation = hands.store.load(name, live.generation)
+    interrupted = name in lock.interrupted
+
+    # 1. Served?
+    with Timer(ready, "prove", hands.clock):
+        ready.proof = prove(ready.expected(), NO_RELOAD, hands, SETTLE_WITHIN if interrupted else 0.0)
+    if ready.proof.ok:
+        return _served(ready, hands, interrupted=interrupted)
+
+    # 2. nginx down?
+    workers = hands.nginx.workers()
+    if workers is not None and workers.master is None:
+        return _nginx_down(ready, hands)
+
+    # 3. Never served?
+    if not ready.verified:
+        return not_wired(ready, hands)
+
+    # 4 and 5.
+    return _reload(ready, hands, lock, "; ".join(ready.proof.reasons))
+
+
+def _served(ready: Ready, hands: Hands, *, interrupted: bool) -> Outcome:
+    name = ready.new.name
+    if ready.verified == name and not interrupted:
+        return outcome(ready, Result.UNCHANGED, hands, "verified", f"{name} is live, and every listener serves it")
+    hands.store.mark_verified(ready.site.name, name)
+    words = f"{name} is live, and now every listener was seen serving it"
+    return outcome(ready, Result.ROTATED, hands, "recovered", words)
+
+
+def _nginx_down(ready: Ready, hands: Hands) -> Outcome:
+    """nginx is stopped. Evidence against our files is only a test that names them."""
+    verdict = hands.nginx.full_test()
+    ours = copies_path(hands.include_dir, ready.site.name, ready.new.name)
+    if not verdict.ok and ready.verified not in ("", ready.new.name) and any(ours in word for word in verdict.words):
+        bad = ready.new.name
+        applied = hands.apply({ready.site.name: ready.verified}, hup=False)
+        if not applied.error:
+            words = f"nginx is not running and its own test refuses {bad}; {ready.verified} is named again"
+            return deferred(ready, hands, "nginx-down", words, "start nginx", verdict.words)
+    words = f"{ready.new.name} is live, but nginx is not running; it is proved when nginx is"
+    hint = "start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
+    return deferred(ready, hands, "nginx-down", words, hint, verdict.words)
+
+
+def _reload(ready: Ready, hands: Hands, lock: Lock, why: str) -> Outcome:
+    lock.begin([ready.site.name])
+    first = _apply(ready, hands)
+    if ready.proof.ok:
+        hands.store.mark_verified(ready.site.name, ready.new.name)
+        words = f"{ready.new.name} is live and proved, after a reload ({why})"
+        return outcome(ready, Result.ROTATED, hands, "recovered", words)
+    if first is not None and first.reason != "nginx-refused":
+        return first
+    unproved = ready.new.name
+    if ready.verified in ("", unproved):
+        if first is not None:
+            return first
+        return stranded(ready, hands, "not-proved", "; ".join(ready.proof.reasons))
+    ready.previous, ready.generation = ready.new, hands.store.load(ready.site.name, ready.verified)
+    if not fit_to_return(ready.new, ready.wanted, hands):
+        return stranded(ready, hands, "not-proved", f"{why}; and {ready.verified} is not fit any more")
+    back = _apply(ready, hands)
+    if ready.proof.ok:
+        words = f"{unproved} could not be proved ({why}); {ready.new.name} is back, live and proved"
+        return outcome(ready, Result.ROLLED_BACK, hands, "recovered", words)
+    return back or stranded(ready, hands, "rollback-failed", "; ".join(ready.proof.reasons))
+
+
+def _apply(ready: Ready, hands: Hands) -> Outcome | None:
+    """One reload with the site's `generation` and its proof; an outcome where nginx would not even load it."""
+    before = hands.nginx.workers()
+    hands.say(f"reloading nginx for {ready.site.name}")
+    ready.proof = Proof(ok=False)
+    with Timer(ready, "apply", hands.clock):
+        applied = hands.apply({ready.site.name: ready.new.name}, hup=True)
+    if applied.error:
+        return deferred(ready, hands, applied.error, applied.message, APPLY_HINTS.get(applied.error, ""))
+    if applied.decision == "gone":
+        return deferred(ready, hands, "nginx-down", "nginx ended before it could be told", "start nginx")
+    if applied.decision == "refused":
+        return deferred(ready, hands, "nginx-refused", refusal(applied), REFUSAL_HINT, applied.words)
+    with Timer(ready, "prove", hands.clock):
+        ready.proof = prove(ready.expected(), before, hands, within(hands))
+    return None

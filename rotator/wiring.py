@@ -1,0 +1,82 @@
+"""Which hand is the real one: a configuration becomes `Hands`; nothing is decided and nothing happens here."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+
+from rotator import apply as privileged
+from rotator import probe
+from rotator.apply import Applied, Request, Setup
+from rotator.config import Config
+from rotator.hands import ApplyHand, Hands
+from rotator.nginx.command import Nginx
+from rotator.store import Store
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        time.sleep(seconds)
+
+
+def make_setup(config: Config) -> Setup:
+    """What the privileged step may do, from root's configuration alone."""
+    return Setup(
+        state_dir=str(config.state_dir),
+        include_dir=str(config.nginx.include_dir),
+        pid_file=str(config.nginx.pid_file),
+        error_log=str(config.nginx.error_log or ""),
+        sites=frozenset(one.site.name for one in config.sites),
+        key_group=config.nginx.key_group,
+        watch_for=config.nginx.prove_within or 10.0,
+    )
+
+
+def request(generations: Mapping[str, str], *, hup: bool) -> Request:
+    """A request with an id of its own."""
+    return Request(secrets.token_hex(16), dict(generations), hup)
+
+
+def direct(setup: Setup) -> ApplyHand:
+    """The privileged step in this process, where everything belongs to us."""
+
+    def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        return privileged.apply(setup, request(generations, hup=hup))
+
+    return apply
+
+
+def make_hands(config: Config, apply: ApplyHand, say: Callable[[str], None] = lambda _: None) -> Hands:
+    """The hands of this host.
+
+    Args:
+        config: the configuration.
+        apply: the privileged step: `direct`, or through whoever may.
+        say: told what is going on.
+    """
+    return Hands(
+        store=Store(config.state_dir),
+        apply=apply,
+        live=partial(privileged.read_live, str(config.nginx.include_dir)),
+        nginx=Nginx(config.nginx.command, config.nginx.pid_file),
+        probe=probe.probe_all,
+        rehearse=probe.rehearse,
+        clock=SystemClock(),
+        include_dir=str(config.nginx.include_dir),
+        prove_within=config.nginx.prove_within,
+        say=say,
+    )

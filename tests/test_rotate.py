@@ -1,0 +1,574 @@
+"""The rotation through every outcome, on a simulated nginx; the store and the privileged step are the real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from rotator.errors import RotatorError
+from rotator.model import Code, Result
+from rotator.outcome import Wanted
+from rotator.rotate import plan, rotate
+from tests.authority import CA
+from tests.worlds import LISTENERS, Host, candidate_of, make_site
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Host:
+    return Host(tmp_path, (make_site("a"), make_site("b"), make_site("c")))
+
+
+# -- the good way
+
+
+def test_a_renewal_is_rotated_when_every_listener_serves_it(host: Host) -> None:
+    new = host.issue()
+    done = host.swap(host.sites[0], new)
+    assert (done.result, done.reason, done.proof) == (Result.ROTATED, "rotated", "workers")
+    assert host.nginx_shows["example"] == new.chain_der
+
+
+def test_a_rotation_costs_one_reload(host: Host) -> None:
+    host.swap(host.sites[0], host.issue())
+    assert host.world.nginx.hups == 1
+
+
+def test_when_rotated_is_reported_no_old_worker_accepts_connections(host: Host) -> None:
+    before = {w.pid for w in host.world.nginx.workers_}
+    host.swap(host.sites[0], host.issue())
+    assert not {w.pid for w in host.world.nginx.workers_ if w.active} & before
+
+
+def test_when_rotated_is_reported_the_generation_is_verified_and_live(host: Host) -> None:
+    done = host.swap(host.sites[0], host.issue())
+    assert host.world.store.verified("example") == host.world.live("example") == done.generation
+
+
+def test_a_batch_goes_with_one_reload(three: Host) -> None:
+    new = {s.name: three.issue(s) for s in three.sites}
+    done = three.run(*(three.wanted(s, new[s.name]) for s in three.sites))
+    assert [o.result for o in done] == [Result.ROTATED] * 3
+    assert three.world.nginx.hups == 1
+    assert three.nginx_shows == {name: issued.chain_der for name, issued in new.items()}
+
+
+def test_a_chain_that_changed_under_the_same_leaf_is_a_change(host: Host) -> None:
+    issuer_again = host.ca.intermediate(key=host.issuer.key)
+    same_leaf = type(host.first["example"])(host.first["example"].key, host.first["example"].leaf, (issuer_again.cert,))
+    done = host.swap(host.sites[0], same_leaf)
+    assert done.result is Result.ROTATED
+    assert host.nginx_shows["example"] == same_leaf.chain_der
+
+
+def test_rsa_and_ecdsa_change_together(tmp_path: Path) -> None:
+    host = Host(tmp_path)
+    pairs = host.issue(kind="ecdsa"), host.issue(kind="rsa")
+    done = host.swap(host.sites[0], *pairs)
+    assert done.result is Result.ROTATED
+    loaded = host.world.nginx.workers_[-1].loaded["example"]
+    assert {str(kind): chain for kind, chain in loaded.items()} == {
+        "ecdsa": pairs[0].chain_der,
+        "rsa": pairs[1].chain_der,
+    }
+
+
+def test_the_stages_are_told_in_seconds(host: Host) -> None:
+    done = host.swap(host.sites[0], host.issue())
+    assert set(done.stages) == {"validate", "store", "test", "apply", "prove"}
+    assert 0.1 <= done.stages["prove"] < 1.0
+
+
+def test_every_outcome_stands_in_the_history_with_who_and_fingerprint(host: Host) -> None:
+    new = host.issue()
+    host.swap(host.sites[0], new)
+    entry = host.world.store.history("example")[-1]
+    assert (entry["result"], entry["who"], entry["trigger"]) == ("rotated", "tester", "swap")
+    assert set(entry["fingerprints"]) == {"ecdsa"}
+
+
+def test_old_generations_are_pruned_but_never_what_is_live_verified_or_previous(tmp_path: Path) -> None:
+    host = Host(tmp_path, (make_site(keep=1),))
+    for _ in range(4):
+        last = host.swap(host.sites[0], host.issue())
+    assert set(host.world.store.names("example")) == {last.generation, last.previous}
+
+
+# -- nothing is changed
+
+
+def test_the_same_pair_again_changes_nothing_and_reloads_nothing(host: Host) -> None:
+    done = host.swap(host.sites[0], host.first["example"])
+    assert (done.result, done.reason) == (Result.UNCHANGED, "same")
+    assert host.world.nginx.hups == 0
+
+
+def test_an_unfit_pair_is_rejected_with_all_its_problems_and_touches_nothing(host: Host) -> None:
+    live = host.world.live("example")
+    other = CA.root("Elsewhere").intermediate().issue("other.example.test")
+    done = host.swap(host.sites[0], other)
+    assert done.result is Result.REJECTED
+    assert {p.code for p in done.problems} >= {Code.NAME_MISMATCH}
+    assert host.world.live("example") == live
+    assert not host.world.applied
+
+
+def test_a_rejection_says_what_nginx_still_serves_and_until_when(host: Host) -> None:
+    other = host.issuer.issue("other.example.test")
+    done = host.swap(host.sites[0], other)
+    assert f"nginx still serves {host.world.live('example')}" in done.message
+
+
+def test_a_pair_older_than_the_live_one_needs_force(host: Host) -> None:
+    old = host.issue(later=-48, days=80)
+    assert host.swap(host.sites[0], old).reason == "downgrade"
+    assert host.swap(host.sites[0], old, force=True).result is Result.ROTATED
+
+
+def test_a_pair_that_this_nginx_does_not_take_is_rejected_with_its_words(host: Host) -> None:
+    host.world.nginx.refused_candidates = ("SSL_CTX_use_PrivateKey() failed",)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.REJECTED, "nginx-refused")
+    assert done.nginx_words == ("SSL_CTX_use_PrivateKey() failed",)
+    assert host.world.nginx.hups == 0
+
+
+def test_a_pair_that_completes_no_handshake_is_rejected(host: Host) -> None:
+    host.world.rehearsal = "no shared cipher"
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.REJECTED, "handshake-failed")
+    assert host.world.nginx.hups == 0
+
+
+def test_a_rejected_pair_leaves_nothing_in_the_store(host: Host) -> None:
+    before = sorted(p.name for p in (host.world.state / "sites/example/generations").iterdir())
+    host.world.nginx.refused_candidates = ("no",)
+    host.swap(host.sites[0], host.issue())
+    assert sorted(p.name for p in (host.world.state / "sites/example/generations").iterdir()) == before
+
+
+def test_a_dry_run_says_what_would_happen_and_changes_nothing(host: Host) -> None:
+    before = sorted(str(p) for p in host.root.rglob("*"))
+    done = plan(host.wanted(host.sites[0], host.issue()), host.world.hands)
+    assert (done.reason, "one HUP" in done.message) == ("would-rotate", True)
+    assert sorted(str(p) for p in host.root.rglob("*")) == before
+
+
+# -- deferred: the environment is at fault
+
+
+def test_with_nginx_stopped_it_is_deferred_and_nothing_is_changed(host: Host) -> None:
+    host.world.nginx.stop()
+    live = host.world.live("example")
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-down")
+    assert host.world.live("example") == live
+
+
+def test_a_listener_dead_before_defers_without_a_reload(host: Host) -> None:
+    host.world.nginx.dead.add(LISTENERS[1])
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "listener")
+    assert LISTENERS[1] in done.message
+    assert host.world.nginx.hups == 0
+
+
+def test_a_dead_listener_has_no_veto_when_the_live_pair_is_close_to_its_end(host: Host) -> None:
+    host.world.nginx.dead.add(LISTENERS[1])
+    host.world.clock.sleep(timedelta(days=82).total_seconds())
+    done = host.swap(host.sites[0], host.issue())
+    assert done.result is Result.ROTATED
+    assert [LISTENERS[1] in words for words in done.unproved] == [True]
+
+
+def test_with_every_listener_dead_even_a_critical_pair_is_deferred(host: Host) -> None:
+    host.world.nginx.dead.update(LISTENERS)
+    host.world.clock.sleep(timedelta(days=82).total_seconds())
+    assert host.swap(host.sites[0], host.issue()).reason == "listener"
+
+
+def test_a_binary_upgrade_in_flight_defers_without_a_reload(host: Host) -> None:
+    host.world.nginx.upgrading = True
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-upgrade")
+    assert host.world.nginx.hups == 0
+
+
+def test_a_clock_before_the_last_entry_of_the_history_is_suspect(host: Host) -> None:
+    new = host.issue()
+    host.world.clock.sleep(-7200)
+    assert host.swap(host.sites[0], new).reason == "clock-suspect"
+
+
+def test_a_clock_before_the_live_pair_began_is_suspect(host: Host) -> None:
+    (host.world.state / "history.jsonl").unlink()
+    new = host.issue()
+    host.world.clock.sleep(-7200)
+    assert host.swap(host.sites[0], new).reason == "clock-suspect"
+
+
+def test_a_full_disk_defers_with_its_name(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RotatorError("disk-full", "/state: No space left on device")
+
+    monkeypatch.setattr(host.world.store, "stage", full)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "disk-full")
+
+
+def test_an_include_that_rotator_did_not_write_is_left_alone(host: Host) -> None:
+    include = host.world.include_dir / "example.conf"
+    include.write_text("ssl_certificate /etc/ssl/own.pem;\n")
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "include-foreign")
+    assert include.read_text() == "ssl_certificate /etc/ssl/own.pem;\n"
+
+
+# -- refused by nginx
+
+
+def test_a_refused_reload_goes_back_without_another_one(host: Host) -> None:
+    live = host.world.live("example")
+    host.world.nginx.refuses = ('unknown directive "bogus" in /etc/nginx/nginx.conf:7',)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-refused")
+    assert host.world.nginx.hups == 1
+    assert host.world.live("example") == live
+
+
+def test_a_refused_reload_quotes_nginx(host: Host) -> None:
+    host.world.nginx.refuses = ('unknown directive "bogus" in /etc/nginx/nginx.conf:7',)
+    done = host.swap(host.sites[0], host.issue())
+    assert 'unknown directive "bogus" in /etc/nginx/nginx.conf:7' in done.message
+
+
+def _blame(host: Host, site: str) -> None:
+    """nginx refuses whatever new generation of this site its include names, and names the file."""
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        if hup and site in generations and generations[site] != host.world.store.verified(site):
+            path = f"{host.world.include_dir}/pairs/{site}/{generations[site]}/fullchain.pem"
+            host.world.nginx.refuses = (f'cannot load certificate "{path}"',)
+            host.world.nginx.refuses_if_named = generations[site]
+
+    host.world.before_apply = look
+
+
+def test_a_reload_refused_for_our_file_rejects_the_pair(host: Host) -> None:
+    _blame(host, "example")
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.REJECTED, "nginx-refused")
+    assert host.world.nginx.hups == 1
+
+
+def test_in_a_batch_only_the_site_that_nginx_names_is_rejected(three: Host) -> None:
+    _blame(three, "b")
+    done = three.run(*(three.wanted(s, three.issue(s)) for s in three.sites))
+    assert [o.result for o in done] == [Result.ROTATED, Result.REJECTED, Result.ROTATED]
+
+
+def test_a_refusal_during_somebody_elses_reload_is_settled_by_a_reload_with_the_old_pair(host: Host) -> None:
+    nginx = host.world.nginx
+    nginx.refuses = ("unknown directive",)
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        if not hup:  # our way back: a foreign reload has just read the new include and replaced the workers
+            nginx.refuses = ()
+            nginx.reload()
+            host.world.clock.sleep(0.2)
+
+    host.world.before_apply = look
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-refused")
+    assert host.nginx_shows["example"] == host.first["example"].chain_der
+
+
+# -- rolled back, stranded
+
+
+def test_a_listener_that_keeps_the_old_pair_rolls_it_all_back(host: Host) -> None:
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason, done.proof) == (Result.ROLLED_BACK, "not-proved", "workers")
+    assert LISTENERS[1] in done.message
+    assert host.nginx_shows["example"] == host.first["example"].chain_der
+
+
+def test_after_a_rollback_the_old_generation_is_live_and_verified(host: Host) -> None:
+    live = host.world.live("example")
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    host.swap(host.sites[0], host.issue())
+    assert host.world.live("example") == host.world.store.verified("example") == live
+
+
+def test_an_ignored_reload_is_never_called_proved(host: Host) -> None:
+    host.world.nginx.ignores_reload = True
+    done = host.swap(host.sites[0], host.issue())
+    assert done.result is Result.STRANDED  # the old workers serve the old pair, but nothing proves that they will go on
+    assert host.world.live("example") == done.previous
+
+
+def test_a_slow_nginx_is_waited_for(host: Host) -> None:
+    host.world.nginx.serves_old_for = 3.0
+    assert host.swap(host.sites[0], host.issue()).result is Result.ROTATED
+
+
+def test_the_wait_is_bounded_by_the_configured_time(tmp_path: Path) -> None:
+    host = Host(tmp_path, prove_within=2.0)
+    host.world.nginx.serves_old_for = 3.0
+    began = host.world.clock.time
+    assert host.swap(host.sites[0], host.issue()).result is Result.ROLLED_BACK
+    assert host.world.clock.time - began < 8.0
+
+
+def test_one_badly_wired_site_of_a_batch_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    sites = (make_site("a"), make_site("b", listeners=("127.0.0.1:8883",)), make_site("c"))
+    host = Host(tmp_path, sites)
+    host.world.nginx.wire_wrongly("127.0.0.1:8883")
+    done = host.run(*(host.wanted(s, host.issue(s)) for s in sites))
+    assert [o.result for o in done] == [Result.ROTATED, Result.ROLLED_BACK, Result.ROTATED]
+
+
+def test_nothing_goes_back_to_a_pair_that_is_not_fit_any_more(host: Host) -> None:
+    host.world.clock.sleep(timedelta(days=91).total_seconds())
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    new = host.issue()
+    done = host.swap(host.sites[0], new)
+    assert (done.result, done.reason) == (Result.ROTATED, "unproved")
+    assert [LISTENERS[1] in words for words in done.unproved] == [True]
+    assert host.nginx_shows["example"] == new.chain_der
+
+
+def test_when_neither_pair_can_be_proved_it_is_stranded(host: Host) -> None:
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        if hup:
+            host.world.nginx.dead.update(LISTENERS)
+
+    host.world.before_apply = look
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.STRANDED, "rollback-failed")
+
+
+def test_nginx_that_ends_before_it_is_told_is_deferred_with_the_old_pair_named(host: Host) -> None:
+    live = host.world.live("example")
+    host.world.before_apply = lambda generations, hup: host.world.nginx.stop()
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-down")
+    assert host.world.live("example") == live
+
+
+# -- what a lazy proof would get wrong
+
+
+def test_a_new_worker_that_answers_first_proves_nothing_while_old_ones_accept(host: Host) -> None:
+    host.world.nginx.overlap = 2.0  # for two seconds both serve, and each handshake meets a new worker
+    done = host.swap(host.sites[0], host.issue())
+    assert done.stages["prove"] >= 2.0
+
+
+def test_workers_that_change_during_the_handshakes_make_them_worthless(host: Host) -> None:
+    nginx = host.world.nginx
+    nginx.newest_answers = False
+    stale = nginx.snapshot()
+
+    def foreign() -> None:
+        nginx.reload(stale)  # somebody's reload that had read the old include before we changed it
+        nginx.overlap = 0.1
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        nginx.during_handshakes = foreign
+        host.world.before_apply = lambda generations, hup: None
+
+    host.world.before_apply = look
+    new = host.issue()
+    done = host.swap(host.sites[0], new)
+    host.world.clock.sleep(1.0)
+    shown = host.nginx_shows["example"]
+    assert (done.result, shown) != (Result.ROTATED, host.first["example"].chain_der)
+
+
+def test_the_right_leaf_with_another_chain_is_not_served(host: Host) -> None:
+    new = host.issue()
+    real = host.world.nginx.probe
+    asked = {"n": 0}
+
+    def leaf_only(targets, within):  # type: ignore[no-untyped-def]
+        asked["n"] += 1
+        served = real(targets, within)
+        if asked["n"] == 1 or host.world.live("example") == host.world.store.verified("example"):
+            return served
+        return tuple(type(s)(s.target, s.chain[:1]) for s in served)
+
+    host.world.nginx.probe = leaf_only  # type: ignore[method-assign]
+    done = host.swap(host.sites[0], new)
+    assert done.result is Result.ROLLED_BACK
+    assert "right leaf with another chain" in done.message
+
+
+def test_where_the_workers_cannot_be_seen_the_proof_is_weaker_and_says_so(host: Host) -> None:
+    host.world.nginx.invisible = True
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.proof) == (Result.ROTATED, "handshake-only")
+    assert done.stages["prove"] >= 1.0
+
+
+def test_after_the_weaker_proof_no_old_worker_accepts_either(host: Host) -> None:
+    host.world.nginx.invisible = True
+    before = {w.pid for w in host.world.nginx.workers_}
+    host.swap(host.sites[0], host.issue())
+    assert not {w.pid for w in host.world.nginx.workers_ if w.active} & before
+
+
+# -- the first time
+
+
+def test_without_first_a_site_that_was_never_live_is_deferred_with_the_command(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "not-wired")
+    assert "--first" in done.hint
+
+
+def test_the_first_pair_is_stored_and_named_and_the_line_for_nginx_is_told(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    done = host.swap(host.sites[0], host.issue(), first=True)
+    assert (done.result, done.reason) == (Result.DEFERRED, "not-wired")
+    assert f"include {host.world.include_dir}/example.conf;" in done.hint
+    assert host.world.live("example") == done.generation
+
+
+def test_the_first_pair_is_written_without_a_reload(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    host.world.nginx.start()
+    host.swap(host.sites[0], host.issue(), first=True)
+    assert host.world.nginx.hups == 0
+
+
+def test_once_nginx_is_wired_the_first_pair_is_proved(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    host.swap(host.sites[0], host.issue(), first=True)
+    host.world.nginx.start()
+    done = host.run(Wanted(host.sites[0], host.anchors))[0]
+    assert (done.result, done.reason) == (Result.ROTATED, "proved")
+
+
+def test_a_named_pair_that_nginx_has_not_read_yet_gets_one_reload(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    host.world.nginx.start()
+    host.swap(host.sites[0], host.issue(), first=True)
+    done = host.run(Wanted(host.sites[0], host.anchors))[0]
+    assert (done.result, host.world.nginx.hups) == (Result.ROTATED, 1)
+
+
+# -- rollback by hand
+
+
+def test_a_stored_generation_can_be_put_back(host: Host) -> None:
+    first = host.world.live("example")
+    host.swap(host.sites[0], host.issue())
+    done = host.run(Wanted(host.sites[0], host.anchors, generation=first))[0]
+    assert (done.result, done.live) == (Result.ROTATED, first)
+    assert host.nginx_shows["example"] == host.first["example"].chain_der
+
+
+def test_a_rollback_skips_the_comparison_with_live_and_nothing_else(host: Host) -> None:
+    first = host.world.live("example")
+    host.swap(host.sites[0], host.issue(later=12))
+    host.world.clock.sleep(timedelta(days=91).total_seconds())
+    done = host.run(Wanted(host.sites[0], host.anchors, generation=first))[0]
+    assert (done.result, done.reason) == (Result.REJECTED, "expired")
+
+
+# -- crashes: the same command again
+
+
+class _Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", range(8))
+def test_killed_at_any_step_the_same_command_ends_proved(tmp_path: Path, step: int) -> None:
+    host = Host(tmp_path)
+    new = host.issue()
+    site = host.sites[0]
+    world, left = host.world, [step]
+
+    def die_now() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise _Killed
+
+    real_mark, real_record, real_hup, real_probe = (
+        world.store.mark_verified, world.store.record, world.nginx.hup, world.nginx.probe,
+    )  # fmt: skip
+
+    def around(real):  # type: ignore[no-untyped-def]
+        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+            die_now()
+            result = real(*args, **kwargs)
+            die_now()
+            return result
+
+        return call
+
+    world.nginx.hup = around(real_hup)  # type: ignore[method-assign]
+    world.store.mark_verified = around(real_mark)  # type: ignore[method-assign]
+    world.store.record = around(real_record)  # type: ignore[method-assign]
+    world.nginx.probe = around(real_probe)  # type: ignore[method-assign]
+    try:
+        host.swap(site, new)
+    except _Killed:
+        pass
+    finally:
+        world.nginx.hup, world.nginx.probe = real_hup, real_probe  # type: ignore[method-assign]
+        world.store.mark_verified, world.store.record = real_mark, real_record  # type: ignore[method-assign]
+    done = host.swap(site, new)
+    assert done.result in (Result.ROTATED, Result.UNCHANGED)
+    world.clock.sleep(1.0)
+    assert host.nginx_shows["example"] == new.chain_der
+    assert world.store.verified("example") == world.live("example") == done.live
+
+
+def test_a_rotation_needs_a_lock_that_it_can_write_its_sites_into(host: Host) -> None:
+    seen = []
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        seen.append((host.world.state / "lock").read_text())
+
+    host.world.before_apply = look
+    host.swap(host.sites[0], host.issue())
+    assert '"in_flight": ["example"]' in seen[0]
+    assert (host.world.state / "lock").read_text() == ""
+
+
+def test_a_batch_with_one_unfit_pair_rotates_the_rest(three: Host) -> None:
+    bad = three.issuer.issue("other.example.test")
+    batch = [three.wanted(three.sites[0], three.issue(three.sites[0])), three.wanted(three.sites[1], bad)]
+    done = three.run(*batch)
+    assert [o.result for o in done] == [Result.ROTATED, Result.REJECTED]
+
+
+def test_no_outcome_shows_a_byte_of_a_key(host: Host) -> None:
+    new = host.issue()
+    done = host.swap(host.sites[0], new)
+    body = new.key_pem.splitlines()[1].decode()
+    everything = repr(done) + repr(candidate_of(new)) + (host.world.state / "history.jsonl").read_text()
+    assert body not in everything
+
+
+def test_the_outcomes_come_in_the_order_asked(three: Host) -> None:
+    batch = [three.wanted(s, three.issue(s)) for s in reversed(three.sites)]
+    assert [o.site for o in three.run(*batch)] == ["c", "b", "a"]
+
+
+def test_an_empty_batch_does_nothing(host: Host) -> None:
+    with host.world.store.rotation_lock("tester", 1.0) as lock:
+        assert rotate([], host.world.hands, lock) == ()
+    assert host.world.nginx.hups == 0
