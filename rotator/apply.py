@@ -20,10 +20,12 @@ import stat
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
-SITE = re.compile(r"[a-z0-9](?:[a-z0-9_-]|\.(?!\.)){0,63}\Z")
+SITE = re.compile(r"(?!pairs\Z)(?!.*\.\.)(?!.*\.(?:conf)?\Z)[a-z0-9][a-z0-9._-]{0,63}\Z")
+"""A site's name is that of its link, and with `.conf` of its include: no two may meet, nor meet `pairs`."""
+
 GENERATION = re.compile(r"[0-9]{6,12}-[0-9a-f]{12}\Z")
 REQUEST_ID = re.compile(r"[0-9a-f]{32}\Z")
 SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@-]*\Z")
@@ -39,7 +41,11 @@ _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _LAYOUTS = [(), ("ecdsa", "rsa"), ("ecdsa", "ed25519"), ("ed25519", "rsa"), ("ecdsa", "ed25519", "rsa")]
-_INCLUDE_LINE = re.compile(r"ssl_certificate(?:_key)? +(\S+);\Z")
+_INCLUDE_LINE = re.compile(
+    r"ssl_certificate(?:_key)? +(?P<dir>/\S+)/(?P<generation>[0-9]{6,12}-[0-9a-f]{12})"
+    r"/(?:(?:ecdsa|ed25519|rsa)-)?(?:fullchain|privkey)\.pem;\Z"
+)
+_STRAY = ".new-"
 _SIGSUSPEND = {"x86_64": "130", "aarch64": "133", "riscv64": "133", "s390x": "179", "ppc64le": "178"}
 """Number of rt_sigsuspend(2), in which an idle nginx master waits (src/os/unix/ngx_process_cycle.c)."""
 
@@ -92,7 +98,7 @@ class Applied:
         before: the same, before.
         error: a kebab-case word if something failed; empty if not.
         message: what failed, in words.
-        uncertain: the include was renamed but its directory could not be flushed: committed, durability unknown.
+        uncertain: an include was renamed but something failed afterwards: committed, durability unknown.
         signalled: pid of the master that got the HUP; 0 if none.
         decision: `accepted`, `refused`, `unknown` (no evidence in time), `gone` (the master ended) or empty (no HUP).
         words: what nginx wrote about it, `[emerg]` lines of its master.
@@ -157,26 +163,33 @@ def render_include(include_dir: str, site: str, generation: str, files: tuple[tu
 
 def read_live(include_dir: str, site: str) -> Live:
     """The generation that a site's include names now. Never raises."""
+    try:
+        return Live(_named(include_dir, site))
+    except (OSError, _RequestError) as e:
+        return Live(problem=f"{include_path(include_dir, site)} cannot be read: {_plain(e)}")
+    except ValueError as e:
+        return Live(problem=str(e))
+
+
+def _named(include_dir: str, site: str) -> str:
+    """The same; ValueError for a file that is not as rotator writes it."""
     path = include_path(include_dir, site)
     try:
-        text = _read_file(path, None, MAX_FILE).decode("ascii")
+        text = _read_file(path, None, MAX_FILE).decode("ascii", "replace")
     except FileNotFoundError:
-        return Live()
-    except (OSError, UnicodeDecodeError, _RequestError) as e:
-        return Live(problem=f"{path} cannot be read: {_plain(e)}")
+        return ""
     named = set()
-    prefix = f"{include_dir}/pairs/{site}/"
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.lstrip().startswith("#"):
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.strip(" \t\r")
+        if not words or words.startswith("#"):
             continue
-        found = _INCLUDE_LINE.match(line.strip())
-        generation = found[1].removeprefix(prefix).partition("/")[0] if found and found[1].startswith(prefix) else ""
-        if not GENERATION.match(generation):
-            return Live(problem=f"{path}:{number} is not a line that rotator writes")
-        named.add(generation)
+        found = _INCLUDE_LINE.match(words)
+        if not found or found["dir"] != f"{include_dir}/pairs/{site}":
+            raise ValueError(f"{path}:{number} is not a line that rotator writes")
+        named.add(found["generation"])
     if len(named) != 1:
-        return Live(problem=f"{path} names {len(named)} generations instead of one")
-    return Live(generation=named.pop())
+        raise ValueError(f"{path} names {len(named)} generations instead of one")
+    return named.pop()
 
 
 # -- the step ---------------------------------------------------------------------------------------------------------
@@ -198,25 +211,31 @@ def apply(
     Returns:
         What was done; `error` tells of a failure, `live` what stands on the disk in every case.
     """
-    before = {site: read_live(setup.include_dir, site).generation for site in request.generations if SITE.match(site)}
+    before: dict[str, str] = {}
+    named: dict[str, str] = {}
     error = message = ""
     uncertain = False
     try:
         _check(setup, request)
+        before = {site: read_live(setup.include_dir, site).generation for site in request.generations}
         with _include_dir(setup.include_dir) as top:
-            uncertain = _install(setup, request, before, top)
+            uncertain = _install(setup, request, before, named, top)
     except _RequestError as e:
         error, message = e.word, e.sentence
     except OSError as e:
-        error, message = _word(e), f"{setup.include_dir}: {_plain(e)}"
-    live = {site: read_live(setup.include_dir, site).generation for site in before}
-    done = Applied(request.id, live, before, error, message, uncertain)
+        error, message, uncertain = _word(e), f"{setup.include_dir}: {_plain(e)}", bool(named)
+    live = {}
+    for site, was in before.items():
+        found = read_live(setup.include_dir, site)
+        live[site] = named.get(site, was) if found.problem else found.generation
     if error or not request.hup:
-        return done
+        return Applied(request.id, live, before, error, message, uncertain)
     try:
         pid, decision, words = (hup or hup_master)(setup)
     except _RequestError as e:
         return Applied(request.id, live, before, e.word, e.sentence, uncertain)
+    except OSError as e:
+        return Applied(request.id, live, before, _word(e), f"nginx could not be told: {_plain(e)}", uncertain)
     return Applied(request.id, live, before, "", "", uncertain, pid, decision, words)
 
 
@@ -240,10 +259,7 @@ def _check(setup: Setup, request: Request) -> None:
 @contextlib.contextmanager
 def _include_dir(path: str) -> Iterator[int]:
     """Opens (makes, if only it is missing) the include directory; refuses one that others could write."""
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o755)
-    fd = os.open(path, _DIR)
-    try:
+    with _opened_dir(path, None, make=True) as fd:
         found = os.fstat(fd)
         if found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise _RequestError(
@@ -252,72 +268,75 @@ def _include_dir(path: str) -> Iterator[int]:
                 f"what nginx includes must belong to uid {os.geteuid()} and be writable by nobody else",
             )
         yield fd
-    finally:
-        os.close(fd)
 
 
-def _install(setup: Setup, request: Request, before: Mapping[str, str], top: int) -> bool:
-    """Copies, renders, commits. Returns whether the durability of the commit is uncertain."""
-    ready: dict[str, str] = {}
-    with _opened_dir("pairs", top, make=True) as pairs:
+def _install(setup: Setup, request: Request, before: Mapping[str, str], named: dict[str, str], top: int) -> bool:
+    """Copies, renders, commits; notes in `named` what is committed. Returns whether its durability is uncertain."""
+    gid = _gid(setup.key_group)
+    with contextlib.ExitStack() as stack:
+        pairs = stack.enter_context(_opened_dir("pairs", top, make=True))
         for site, generation in request.generations.items():
             _refuse_foreign(setup, site, top)
             with _opened_dir(site, pairs, make=True) as own:
-                files = _copy_generation(setup, site, generation, own)
-            text = render_include(setup.include_dir, site, generation, files)
-            ready[site] = _write_new(f".{site}.conf.new", text, 0o644, top)
-            _replace_link(f".{site}.link.new", f"pairs/{site}/{generation}", top)
-        for site, new in ready.items():
-            os.rename(new, f"{site}.conf", src_dir_fd=top, dst_dir_fd=top)  # the commit
+                files = _copy_generation(setup, site, generation, gid, own)
+            for new in (f".{site}.conf.new", f".{site}.link.new"):
+                _remove(new, top)
+                stack.callback(_remove, new, top)
+            _write_new(f".{site}.conf.new", render_include(setup.include_dir, site, generation, files), top, mode=0o644)
+            os.symlink(f"pairs/{site}/{generation}", f".{site}.link.new", dir_fd=top)
+        for site, generation in request.generations.items():
+            os.rename(f".{site}.conf.new", f"{site}.conf", src_dir_fd=top, dst_dir_fd=top)  # the commit
+            named[site] = generation
+        for site in request.generations:
             os.rename(f".{site}.link.new", site, src_dir_fd=top, dst_dir_fd=top)
         try:
             os.fsync(top)
         except OSError:
             return True
         for site, generation in request.generations.items():
-            _prune_copies(site, {generation, before.get(site, "")}, pairs)
+            _prune_copies(site, {generation, before[site]}, pairs)
     return False
 
 
-def _refuse_foreign(setup: Setup, site: str, top: int) -> None:
-    problem = read_live(setup.include_dir, site).problem
-    if problem:
-        raise _RequestError("include-foreign", f"{problem}; move it away if rotator is to manage it")
+def _gid(group: str) -> int:
     try:
-        found = os.stat(site, dir_fd=top, follow_symlinks=False)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISLNK(found.st_mode):
-        raise _RequestError("include-foreign", f"{setup.include_dir}/{site} is no link of rotator's; move it away")
+        return grp.getgrnam(group).gr_gid if group else -1
+    except KeyError:
+        raise _RequestError("configuration", f"key_group: there is no group {group!r} on this host") from None
 
 
-def _copy_generation(setup: Setup, site: str, generation: str, own: int) -> tuple[tuple[str, str], ...]:
-    """Makes (or finds, byte-equal) root's copy of one generation. Returns its (chain, key) file names."""
-    files, contents, mtime = _read_generation(setup, site, generation)
-    modes = {chain: 0o644 for chain, _ in files} | {key: 0o640 if setup.key_group else 0o600 for _, key in files}
-    for stray in os.listdir(own):
-        if stray.startswith(".new-"):
-            _remove_dir(stray, own)
+def _refuse_foreign(setup: Setup, site: str, top: int) -> None:
+    try:
+        _named(setup.include_dir, site)
+    except (_RequestError, ValueError) as e:
+        raise _RequestError("include-foreign", f"{e}; move it away if rotator is to manage it") from None
     with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISLNK(os.stat(site, dir_fd=top, follow_symlinks=False).st_mode):
+            raise _RequestError("include-foreign", f"{setup.include_dir}/{site} is no link of rotator's; move it away")
+
+
+def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: int) -> tuple[tuple[str, str], ...]:
+    """Makes (or finds, byte-equal) root's copy of one generation, durably. Returns its (chain, key) file names."""
+    files, contents, mtime = _read_generation(setup, site, generation)
+    for stray in os.listdir(own):
+        if stray.startswith(_STRAY):
+            _remove_dir(stray, own)
+    try:
         with _opened_dir(generation, own) as there:
-            same = {name: _read_file(name, there, MAX_FILE) for name in os.listdir(there)} == contents
-        if not same:
-            raise _RequestError(
-                "copy-differs",
-                f"{copies_path(setup.include_dir, site, generation)} differs from the stored generation; "
-                "remove it if nginx does not name it",
-            )
-        return files
-    new = f".new-{generation}"
-    os.mkdir(new, 0o755, dir_fd=own)
-    with _opened_dir(new, own) as there:
-        for name, data in contents.items():
-            _write_new(
-                name, data, modes[name], there, group=setup.key_group if modes[name] == 0o640 else "", mtime=mtime
-            )
-        os.fsync(there)
-    os.rename(new, generation, src_dir_fd=own, dst_dir_fd=own)
-    os.fsync(own)
+            if {name: _read_file(name, there, MAX_FILE) for name in os.listdir(there)} != contents:
+                raise _RequestError(
+                    "copy-differs",
+                    f"{copies_path(setup.include_dir, site, generation)} differs from the stored generation; "
+                    "remove it if nginx does not name it",
+                )
+    except FileNotFoundError:
+        with _opened_dir(_STRAY + generation, own, make=True) as there:
+            for chain, key in files:
+                _write_new(chain, contents[chain], there, mode=0o644, mtime=mtime)
+                _write_new(key, contents[key], there, mode=0o600 if gid < 0 else 0o640, gid=gid, mtime=mtime)
+            os.fsync(there)
+        os.rename(_STRAY + generation, generation, src_dir_fd=own, dst_dir_fd=own)
+    os.fsync(own)  # also for a copy that was there: who made it may have been killed before this
     return files
 
 
@@ -358,9 +377,13 @@ def _prune_copies(site: str, keep: set[str], pairs: int) -> None:
     if len(keep - {""}) < 2:
         return
     with contextlib.suppress(OSError), _opened_dir(site, pairs) as own:
-        for name in os.listdir(own):
-            if name not in keep:
-                _remove_dir(name, own)
+        gone = [name for name in os.listdir(own) if GENERATION.match(name) and name not in keep]
+        for name in gone:  # out of their names first: what has a name is whole
+            os.rename(name, _STRAY + name, src_dir_fd=own, dst_dir_fd=own)
+        if gone:
+            os.fsync(own)
+        for name in gone:
+            _remove_dir(_STRAY + name, own)
 
 
 # -- the signal, and what came of it ----------------------------------------------------------------------------------
@@ -437,17 +460,16 @@ def _watch(pid: int, before: frozenset[int], log: _Log, within: float) -> str:
     patience = time.monotonic() + 8 * within
     idle_looks = 0
     while True:
+        idle = _is_idle(pid)
         if read_children(pid) - before:
             return "accepted"
-        idle = _is_idle(pid)
-        if idle is None:  # its wait state is not ours to see: its words have to do
-            if not is_master(pid):
-                return "gone"
-            if log.refused():
-                return "refused"
+        if not is_master(pid):
+            return "gone"
         idle_looks = idle_looks + 1 if idle else 0
-        if idle_looks >= 3:
-            return "accepted" if read_children(pid) - before else "refused"
+        if idle_looks >= 3 and before:  # a master whose children cannot be seen at all tells nothing by having no new
+            return "refused"
+        if (not before or idle is None) and log.refused():  # then its words have to do
+            return "refused"
         now = time.monotonic()
         if now > patience or (now > end and idle is not False):
             return "unknown"
@@ -476,7 +498,6 @@ class _Log:
 
     def __init__(self, path: str, pid: int) -> None:
         self._path = path
-        self._mark = f"#{pid}: ".encode()
         self._pid = b" %d#" % pid
         self._begin = self._where()
 
@@ -519,24 +540,44 @@ class _Log:
 
 
 @contextlib.contextmanager
-def _opened_dir(name: str, parent: int, *, make: bool = False) -> Iterator[int]:
+def _opened_dir(name: str, parent: int | None, *, make: bool = False) -> Iterator[int]:
+    """Opens a directory, following no link. `make`: makes it if it is missing, and sees to it that its entry lasts."""
+    made = False
     if make:
-        try:
+        with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o755, dir_fd=parent)
-        except FileExistsError:
-            pass
-        else:
-            os.fsync(parent)
+            made = True
     fd = os.open(name, _DIR, dir_fd=parent)
     try:
+        if made:
+            os.fchmod(fd, 0o755)  # whatever the umask is
+        if make:
+            _flush_parent(name, parent)  # also if it was there: who made it may have been killed before this
         yield fd
     finally:
         os.close(fd)
 
 
+def _flush_parent(name: str, parent: int | None) -> None:
+    if parent is not None:
+        os.fsync(parent)
+        return
+    with contextlib.suppress(PermissionError):  # not ours to open, so not where we made anything
+        fd = os.open(os.path.dirname(name) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
 def _read_file(name: str, parent: int | None, limit: int, *, owner: int | None = None) -> bytes:
     """Reads a regular file without following a link, at most `limit` bytes of it."""
-    fd = os.open(name, _READ, dir_fd=parent)
+    try:
+        fd = os.open(name, _READ, dir_fd=parent)
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.ENXIO):  # a link, a socket
+            raise _RequestError("not-a-file", f"{name} is not a regular file") from None
+        raise
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
@@ -553,33 +594,27 @@ def _read_file(name: str, parent: int | None, limit: int, *, owner: int | None =
         os.close(fd)
 
 
-def _write_new(name: str, data: bytes, mode: int, parent: int, *, group: str = "", mtime: int = 0) -> str:
-    """Writes and flushes a file that did not exist; one left by a crash is removed first. Returns its name."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=parent)
+def _write_new(name: str, data: bytes, parent: int, *, mode: int, gid: int = -1, mtime: int = 0) -> None:
+    """Writes and flushes a file that does not exist yet."""
     fd = os.open(name, _CREATE, 0o600, dir_fd=parent)
     try:
         left = memoryview(data)
         while left:
             left = left[os.write(fd, left) :]
-        if group:
-            try:
-                os.fchown(fd, -1, grp.getgrnam(group).gr_gid)
-            except KeyError:
-                raise _RequestError("configuration", f"key_group: there is no group {group!r} on this host") from None
+        if gid >= 0:
+            os.fchown(fd, -1, gid)
         os.fchmod(fd, mode)
         if mtime:
             os.utime(fd, ns=(mtime, mtime))
         os.fsync(fd)
     finally:
         os.close(fd)
-    return name
 
 
-def _replace_link(name: str, target: str, parent: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
+def _remove(name: str, parent: int) -> None:
+    """Removes a temporary file, if there is one; one that stays is in the way of the next, and told then."""
+    with contextlib.suppress(OSError):
         os.unlink(name, dir_fd=parent)
-    os.symlink(target, name, dir_fd=parent)
 
 
 def _remove_dir(name: str, parent: int) -> None:
@@ -608,7 +643,7 @@ def _plain(e: Exception) -> str:
         return e.sentence
     if isinstance(e, OSError):
         return e.strerror or type(e).__name__
-    return "not plain text"
+    return str(e)
 
 
 # -- as a program: the root oneshot -----------------------------------------------------------------------------------
@@ -617,55 +652,65 @@ def _plain(e: Exception) -> str:
 def read_request(path: str) -> Request:
     """Reads a request once, without following a link, at most 64 KiB; raises ValueError for anything but a request."""
     try:
-        raw = json.loads(_read_file(path, None, MAX_REQUEST))
-    except (_RequestError, UnicodeDecodeError, RecursionError) as e:
+        return parse_request(_read_file(path, None, MAX_REQUEST))
+    except (_RequestError, ValueError) as e:
         raise ValueError(f"{path}: {_plain(e)}") from None
-    match raw:
-        case {"id": str(id_), "generations": dict(generations), "hup": bool(hup), **rest} if not rest:
-            if all(isinstance(k, str) and isinstance(v, str) for k, v in generations.items()):
-                return Request(id_, generations, hup)
-    raise ValueError(f"{path}: not a request")
+
+
+def parse_request(data: bytes) -> Request:
+    """A request from its JSON; ValueError for anything else, a name that stands there twice included."""
+
+    def once(members: list[tuple[str, object]]) -> dict[str, object]:
+        if len(dict(members)) != len(members):
+            raise ValueError("a name stands there twice")
+        return dict(members)
+
+    with contextlib.suppress(ValueError, RecursionError):
+        match json.loads(data, object_pairs_hook=once):
+            case {"id": str(id_), "generations": dict(generations), "hup": bool(hup), **rest} if not rest:
+                if all(isinstance(generation, str) for generation in generations.values()):
+                    return Request(id_, generations, hup)
+    raise ValueError("not a request")
 
 
 def read_setup(path: str) -> Setup:
     """Root's configuration, from the same file as rotator's; one that others can write is refused (ValueError)."""
-    fd = os.open(path, _READ)
-    try:
-        found = os.fstat(fd)
+    with os.fdopen(os.open(path, _READ), "rb") as f:
+        found = os.fstat(f.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise ValueError(f"{path}: must belong to uid {os.geteuid()} and be writable by nobody else")
-        with os.fdopen(os.dup(fd), "rb") as f:
-            raw = tomllib.load(f)
-    finally:
-        os.close(fd)
-    nginx = raw.get("nginx", {})
-    return Setup(
-        state_dir=str(raw.get("state_dir", "/var/lib/rotator")),
-        include_dir=str(nginx.get("include_dir", "/etc/nginx/rotator")),
-        pid_file=str(nginx.get("pid_file", "/run/nginx.pid")),
-        error_log=str(nginx.get("error_log", "/var/log/nginx/error.log")),
-        sites=frozenset(str(site.get("name", "")) for site in raw.get("site", [])),
-        key_group=str(nginx.get("key_group", "")),
-    )
+        raw = tomllib.load(f)
+    try:
+        nginx = raw.get("nginx", {})
+        return Setup(
+            state_dir=os.path.normpath(raw.get("state_dir", "/var/lib/rotator")),
+            include_dir=os.path.normpath(nginx.get("include_dir", "/etc/nginx/rotator")),
+            pid_file=os.path.normpath(nginx.get("pid_file", "/run/nginx.pid")),
+            error_log=str(nginx.get("error_log", "/var/log/nginx/error.log")),
+            sites=frozenset(site["name"] for site in raw.get("site", [])),
+            key_group=str(nginx.get("key_group", "")),
+        )
+    except (AttributeError, KeyError, TypeError):
+        raise ValueError(f"{path}: not a configuration of rotator's; see `rotator config check`") from None
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Carries out one request: `apply.py --config F --request F --result F`. Exit 0 if an answer was left."""
     parser = argparse.ArgumentParser(description="Carries out one request of rotator's as root.")
     parser.add_argument("--config", default="/etc/rotator/rotator.toml")
     parser.add_argument("--request", required=True)
     parser.add_argument("--result", required=True)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     try:
-        setup, request = read_setup(args.config), read_request(args.request)
+        answer = json.dumps(asdict(apply(read_setup(args.config), read_request(args.request)))).encode()
+        where, name = os.path.split(args.result)
+        with _opened_dir(where or ".", None) as parent:
+            _remove(f".{name}.new", parent)
+            _write_new(f".{name}.new", answer, parent, mode=0o644)
+            os.rename(f".{name}.new", name, src_dir_fd=parent, dst_dir_fd=parent)
     except (ValueError, OSError) as e:
         print(f"rotator-apply: {e}", file=sys.stderr)
         return 1
-    answer = json.dumps(asdict(apply(setup, request))).encode()
-    where, name = os.path.split(args.result)
-    with contextlib.closing(os.fdopen(os.open(where or ".", _DIR))) as parent:
-        new = _write_new(f".{name}.new", answer, 0o644, parent.fileno())
-        os.rename(new, name, src_dir_fd=parent.fileno(), dst_dir_fd=parent.fileno())
     return 0
 
 

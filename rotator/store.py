@@ -3,11 +3,15 @@
 The storage contract, and the only mutations that are permitted:
 
 1. a generation is made under a temporary name (files O_EXCL with their final mode, each flushed, then their
-   directory), renamed to its name, and `generations/` is flushed; it is never edited and only deleted whole;
+   directory), renamed to its name, and `generations/` is flushed; it is never edited and only deleted whole: it loses
+   its name, that is flushed, then its files go;
 2. `verified` is a link that is replaced by rename, then its directory is flushed;
 3. `intent.json` is replaced by rename after it was flushed, then its directory is flushed;
-4. `history.jsonl` is appended to by one write a line and flushed;
+4. `history.jsonl` is appended to, a line at a time, and flushed;
 5. `lock` is permanent; who holds it stands in it only for people and for whoever comes after a crash.
+
+A directory is flushed where its entry has to last, also if this run did not make that entry: whoever made it may have
+been killed before the flush.
 """
 
 from __future__ import annotations
@@ -84,12 +88,17 @@ class Lock:
     """
 
     _fd: int
+    _path: Path
     _who: str
     interrupted: tuple[str, ...] = ()
     in_flight: tuple[str, ...] = field(default=())
 
     def begin(self, sites: Sequence[str]) -> None:
-        """Notes which sites are between their old and their new generation, for whoever comes after a crash."""
+        """Notes which sites are between their old and their new generation, for whoever comes after a crash.
+
+        Raises:
+            RotatorError: what the disk said; as for `settled`.
+        """
         self.in_flight = tuple(sites)
         self._write()
 
@@ -102,9 +111,10 @@ class Lock:
     def _write(self) -> None:
         # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
         note = {"pid": os.getpid(), "who": self._who, "since": _stamp(datetime.now(UTC))}
-        data = json.dumps(note | {"in_flight": sorted({*self.in_flight, *self.interrupted})}).encode() + b"\n"
-        os.pwrite(self._fd, data, 0)
-        os.ftruncate(self._fd, len(data))
+        data = _json(note | {"in_flight": sorted({*self.in_flight, *self.interrupted})})
+        with _in_words(self._path.parent, self._path):
+            os.pwrite(self._fd, data, 0)  # over the note of before, of which `_note` reads the first line only
+            os.ftruncate(self._fd, len(data))
 
 
 class Store:
@@ -121,12 +131,9 @@ class Store:
 
     def names(self, site: str) -> tuple[str, ...]:
         """Names of the stored generations of a site, oldest first."""
-        try:
+        found: list[str] = []
+        with self._in_words(self._generations(site)), contextlib.suppress(FileNotFoundError):
             found = os.listdir(self._generations(site))
-        except FileNotFoundError:
-            return ()
-        except OSError as e:
-            raise self._error(e, self._generations(site)) from e
         return tuple(sorted((n for n in found if _NAME.match(n)), key=lambda n: int(n.partition("-")[0])))
 
     def load(self, site: str, name: str) -> Generation:
@@ -136,20 +143,16 @@ class Store:
             RotatorError: `no-generation` or `store-damaged`, or what the disk said.
         """
         path = self._generations(site) / name
-        matched = _NAME.match(name)
-        if not matched or not path.is_dir():
-            known = ", ".join(self.names(site)) or "none"
-            raise RotatorError("no-generation", f"{site} has no generation {name} (stored: {known})", exit=Exit.USAGE)
+        self._must_be_stored(site, name)
         chains: dict[KeyType, tuple[bytes, ...]] = {}
         try:
-            meta = json.loads((path / "meta.json").read_text())
-            for kind in map(KeyType, meta["pairs"]):
-                chains[kind] = _certificates((path / pair_files(kind, len(meta["pairs"]))[0]).read_bytes())
-        except OSError as e:
-            raise self._error(e, path) from e
+            with self._in_words(path):
+                meta = json.loads((path / "meta.json").read_bytes())
+                for kind in map(KeyType, meta["pairs"]):
+                    chains[kind] = _certificates((path / pair_files(kind, len(meta["pairs"]))[0]).read_bytes())
         except (ValueError, KeyError, TypeError) as e:
             raise self._damaged(path) from e
-        if _digest(chains)[:12] != matched[2]:
+        if _digest(chains)[:12] != name.partition("-")[2]:
             raise self._damaged(path)
         return Generation(site, name, MappingProxyType(chains), MappingProxyType(meta))
 
@@ -165,14 +168,13 @@ class Store:
         try:
             for kind, chain in generation.chains.items():
                 told = generation.meta["pairs"][kind]  # type: ignore[index]
-                key = (path / pair_files(kind, len(generation.chains))[1]).read_bytes()
+                with self._in_words(path):
+                    key = (path / pair_files(kind, len(generation.chains))[1]).read_bytes()
                 dates = (datetime.fromisoformat(told[d]) for d in ("not_before", "not_after", "effective_not_after"))
                 names = tuple(told["names"])
                 pairs.append(
                     Pair(kind, chain, Secret(key), told["subject"], told["issuer"], told["serial"], names, *dates)
                 )
-        except OSError as e:
-            raise self._error(e, path) from e
         except (ValueError, KeyError, TypeError) as e:
             raise self._damaged(path) from e
         return tuple(pairs)
@@ -191,46 +193,45 @@ class Store:
         home = self._generations(site)
         digest = pairs_digest(tuple(pairs))
         contents = _contents(pairs, meta, digest)
-        try:
+        files = tuple(pair_files(kind, len(pairs)) for kind in sorted(p.key_type for p in pairs))
+        with self._in_words(home):
             self._make_home(site)
             self.sweep(site)
             known = self.names(site)
             number = int(known[-1].partition("-")[0]) + 1 if known else 1
             same = next((n for n in known if n.endswith(digest[:12]) and _same(home / n, contents)), "")
-            files = tuple(pair_files(p.key_type, len(pairs)) for p in pairs)
             staged = Staged(self, site, home, f"{number:06d}-{digest[:12]}", same, files)
             with contextlib.ExitStack() as undo:
                 undo.callback(staged.discard)
                 staged.write(contents, self._next_mtime(home, known))
                 undo.pop_all()
-        except OSError as e:
-            raise self._error(e, home) from e
         return staged
 
     def sweep(self, site: str) -> None:
         """Removes what a crash left half made; call it under the lock only."""
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self._generations(site)):
+        home = self._generations(site)
+        with self._in_words(home), contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(home):
                 if name.startswith(_STRAY):
-                    shutil.rmtree(self._generations(site) / name)
+                    shutil.rmtree(home / name)
 
     def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
-        """Deletes the oldest generations beyond `keep`, never one of `protect`, nor the newest.
+        """Deletes the oldest generations beyond `keep`, never one of `protect`, nor the verified one, nor the newest.
 
         Returns:
             The names that were deleted.
         """
         names = self.names(site)
         surplus = max(0, len(names) - max(1, keep))
-        gone = tuple(n for n in names[:-1] if n not in protect)[:surplus]
+        gone = tuple(n for n in names[:-1] if n not in protect | {self.verified(site)})[:surplus]
         home = self._generations(site)
-        for name in gone:
-            stray = home / f"{_STRAY}{name}"  # out of its name first: a half-deleted generation is never seen
-            try:
-                os.rename(home / name, stray)
-                shutil.rmtree(stray)
-            except OSError as e:
-                raise self._error(e, home / name) from e
+        with self._in_words(home):
+            for name in gone:  # out of their names first: a half-deleted generation is never seen
+                os.rename(home / name, home / f"{_STRAY}{name}")
+            if gone:
+                _flush_dir(home)
+            for name in gone:
+                shutil.rmtree(home / f"{_STRAY}{name}")
         return gone
 
     # -- verified --------------------------------------------------------------------------------------------------
@@ -238,48 +239,41 @@ class Store:
     def verified(self, site: str) -> str:
         """Name of the generation last proved on the wire; empty if there is none."""
         try:
-            target = os.readlink(self._site(site) / "verified")
-        except (FileNotFoundError, OSError):
+            name = os.readlink(self._site(site) / "verified").rpartition("/")[2]
+            return name if self._is_stored(site, name) else ""
+        except OSError:
             return ""
-        name = target.rpartition("/")[2]
-        return name if _NAME.match(name) and (self._generations(site) / name).is_dir() else ""
 
     def mark_verified(self, site: str, name: str) -> None:
-        """Notes that this generation was seen served everywhere; returns when that is on the disk."""
-        home, new = self._site(site), self._site(site) / f"{_STRAY}verified"
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(new)
-            os.symlink(f"generations/{name}", new)
-            os.rename(new, home / "verified")
-            _flush_dir(home)
-        except OSError as e:
-            raise self._error(e, home / "verified") from e
+        """Notes that this generation was seen served everywhere; returns when that is on the disk.
+
+        Raises:
+            RotatorError: `no-generation`, `disk-full`, `permission` or `io-error`.
+        """
+        self._must_be_stored(site, name)
+        self._replace(self._site(site) / "verified", lambda new: os.symlink(f"generations/{name}", new))
 
     # -- intent ----------------------------------------------------------------------------------------------------
 
     def intent(self, site: str) -> Intent:
         """What was decided last; an empty one if nothing was, or if the file is not readable as such."""
         try:
-            raw = json.loads((self._site(site) / "intent.json").read_text())
+            raw = dict(json.loads((self._site(site) / "intent.json").read_bytes()))
             hold = raw.pop("hold", None)
             return Intent(**raw, hold=Hold(**hold) if hold else None)
         except (OSError, ValueError, TypeError):
             return Intent()  # it costs one needless look at the drop, never correctness
 
     def write_intent(self, site: str, intent: Intent) -> None:
-        """Replaces what was decided; returns when that is on the disk."""
-        home = self._site(site)
-        try:
+        """Replaces what was decided; returns when that is on the disk.
+
+        Raises:
+            RotatorError: `disk-full`, `permission` or `io-error`; what was decided before still stands then.
+        """
+        path = self._site(site) / "intent.json"
+        with self._in_words(path):
             self._make_home(site)
-            new = home / f"{_STRAY}intent.json"
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(new)
-            _write_new(new, json.dumps(asdict(intent), indent=1).encode() + b"\n", 0o640, flush=True)
-            os.rename(new, home / "intent.json")
-            _flush_dir(home)
-        except OSError as e:
-            raise self._error(e, home / "intent.json") from e
+        self._replace(path, lambda new: _write_new(new, _json(asdict(intent), indent=1), 0o640, flush=True))
 
     # -- history ---------------------------------------------------------------------------------------------------
 
@@ -292,23 +286,21 @@ class Store:
             trigger: `swap`, `rollback`, `drop`, `recovery` …
         """
         told = self._fingerprints(outcome.site, outcome.generation or outcome.live)
-        entry = outcome_as_dict(outcome) | {"who": who, "trigger": trigger, "fingerprints": told}
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        line = _json(outcome_as_dict(outcome) | {"who": who, "trigger": trigger, "fingerprints": told})
         path = self.root / "history.jsonl"
-        try:
+        with self._in_words(path):
             fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
             try:
                 size = os.fstat(fd).st_size
-                if size and os.pread(fd, 1, size - 1) != b"\n":
+                if not size:
+                    os.fchmod(fd, 0o640)  # whatever the umask is
+                elif os.pread(fd, 1, size - 1) != b"\n":
                     line = b"\n" + line  # a line that a power cut tore stays torn, and alone
-                os.write(fd, line)
+                _write_all(fd, line)
                 os.fsync(fd)
             finally:
                 os.close(fd)
-            if not size:
-                _flush_dir(self.root)
-        except OSError as e:
-            raise self._error(e, path) from e
+            _flush_dir(self.root)
 
     def history(self, site: str = "", limit: int = 0) -> tuple[dict[str, Any], ...]:
         """Entries of the audit trail, oldest first; torn lines are left out.
@@ -317,12 +309,10 @@ class Store:
             site: only this one's; empty for all.
             limit: only the newest so many; 0 for all.
         """
-        try:
-            lines = (self.root / "history.jsonl").read_bytes().splitlines()
-        except FileNotFoundError:
-            return ()
-        except OSError as e:
-            raise self._error(e, self.root / "history.jsonl") from e
+        path = self.root / "history.jsonl"
+        lines: list[bytes] = []
+        with self._in_words(path), contextlib.suppress(FileNotFoundError):
+            lines = path.read_bytes().splitlines()
         found: list[dict[str, Any]] = []
         for line in reversed(lines):
             with contextlib.suppress(ValueError):
@@ -337,13 +327,13 @@ class Store:
         """When the last entry of the history was written; None without one."""
         for entry in reversed(self._tail()):
             with contextlib.suppress(KeyError, TypeError, ValueError):
-                return datetime.fromisoformat(entry["at"])
+                return datetime.fromisoformat(entry["at"]).astimezone(UTC)
         return None
 
     def last_reload_seconds(self) -> float:
         """How long the last reload took until it was proved; 0.0 if none of late is known."""
         for entry in reversed(self._tail()):
-            with contextlib.suppress(KeyError, TypeError, ValueError):
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
                 if entry["result"] == str(Result.ROTATED) and entry["stages"].get("apply"):
                     return float(entry["stages"]["apply"]) + float(entry["stages"].get("prove", 0.0))
         return 0.0
@@ -377,18 +367,21 @@ class Store:
             RotatorError: `lock-busy` (exit 7) with the holder's pid.
         """
         path = self.root / "lock"
-        try:
+        with self._in_words(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        except OSError as e:
-            raise self._error(e, path) from e
         try:
-            self._acquire(fd, within, waiting)
-            left = _note(fd).get("in_flight", [])
-            lock = Lock(fd, who, tuple(str(s) for s in left) if isinstance(left, list) else ())
+            with self._in_words(path):
+                self._acquire(fd, within, waiting)
+                left = _note(fd).get("in_flight", [])
+            lock = Lock(fd, path, who, tuple(str(s) for s in left) if isinstance(left, list) else ())
             lock._write()
             yield lock
-            os.ftruncate(fd, 0) if not lock.interrupted and not lock.in_flight else lock._write()
+            if not lock.interrupted and not lock.in_flight:
+                with contextlib.suppress(OSError):  # a note that stays names nobody in flight
+                    os.ftruncate(fd, 0)
         finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(fd, fcntl.LOCK_UN)  # at once, also if a child has been forked meanwhile
             os.close(fd)
 
     def _acquire(self, fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
@@ -430,10 +423,33 @@ class Store:
 
     def _make_home(self, site: str) -> None:
         for path in (self.root / "sites", self._site(site), self._generations(site)):
+            with contextlib.suppress(FileExistsError):
+                _make_dir(path)
+            _flush_dir(path.parent)
+
+    def _is_stored(self, site: str, name: str) -> bool:
+        return bool(_NAME.match(name)) and (self._generations(site) / name).is_dir()
+
+    def _must_be_stored(self, site: str, name: str) -> None:
+        with self._in_words(self._generations(site)):
+            if self._is_stored(site, name):
+                return
+        known = ", ".join(self.names(site)) or "none"
+        raise RotatorError("no-generation", f"{site} has no generation {name} (stored: {known})", exit=Exit.USAGE)
+
+    def _replace(self, path: Path, make: Callable[[Path], None]) -> None:
+        """Gives what `make` makes under a temporary name this name, by rename; a failure leaves nothing of it."""
+        new = path.with_name(f"{_STRAY}{path.name}")
+        with self._in_words(path):
             try:
-                os.mkdir(path, 0o750)
-            except FileExistsError:
-                continue
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(new)
+                make(new)
+                os.rename(new, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)
+                raise
             _flush_dir(path.parent)
 
     def _next_mtime(self, home: Path, known: Sequence[str]) -> int:
@@ -443,9 +459,9 @@ class Store:
         (src/core/ngx_open_file_cache.c's way of comparing, used by ssl_object_cache_inheritable).
         """
         newest = 0
-        for name in known[-1:]:
+        for name in known:
             with contextlib.suppress(OSError):
-                newest = os.stat(home / name / "meta.json").st_mtime_ns
+                newest = max(newest, os.stat(home / name / "meta.json").st_mtime_ns)
         return max(time.time_ns(), (newest // 1_000_000_000 + 1) * 1_000_000_000)
 
     def _damaged(self, path: Path) -> RotatorError:
@@ -455,17 +471,8 @@ class Store:
             "do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
         )
 
-    def _error(self, e: OSError, path: Path) -> RotatorError:
-        words = {
-            errno.ENOSPC: ("disk-full", "free some space; the swap can then be repeated as it was"),
-            errno.EDQUOT: ("disk-full", "raise the quota; the swap can then be repeated as it was"),
-            errno.EACCES: ("permission", f"run it as root or as the owner of {self.root}"),
-            errno.EPERM: ("permission", f"run it as root or as the owner of {self.root}"),
-            errno.EROFS: ("io-error", "the file system is mounted read-only; see `dmesg`"),
-            errno.ENOENT: ("io-error", f"make it first: install -d -o rotator -g rotator -m 0750 {self.root}"),
-        }
-        code, hint = words.get(e.errno or 0, ("io-error", "see `dmesg`; nothing that nginx reads was changed"))
-        return RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint)
+    def _in_words(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        return _in_words(self.root, path)
 
 
 class Staged:
@@ -483,7 +490,7 @@ class Staged:
 
     def write(self, contents: Mapping[str, tuple[bytes, int]], mtime: int) -> None:
         """Writes the files with their final modes and one mtime (ns), unflushed."""
-        os.mkdir(self.path, 0o750)
+        _make_dir(self.path)
         for name, (data, mode) in contents.items():
             _write_new(self.path / name, data, mode, mtime=mtime)
             self._written.append(name)
@@ -496,12 +503,10 @@ class Staged:
         """
         if self._same:
             return
-        try:
+        with self._store._in_words(self.path):
             for name in self._written:
                 _flush_file(self.path / name)
             _flush_dir(self.path)
-        except OSError as e:
-            raise self._store._error(e, self.path) from e
         self._flushed = True
 
     def commit(self) -> Generation:
@@ -510,16 +515,14 @@ class Staged:
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`.
         """
-        if self._same:
-            self.discard()
-            return self._store.load(self._site, self._same)
-        assert self._flushed, "a generation is flushed before it gets its name"  # noqa: S101 - a bug, not an input
-        try:
-            os.rename(self.path, self._home / self.name)
+        assert self._same or self._flushed, "flushed before it gets its name"  # noqa: S101 - a bug, not an input
+        with self._store._in_words(self.path):
+            if self._same:
+                self.discard()
+            else:
+                os.rename(self.path, self._home / self.name)
             _flush_dir(self._home)
-        except OSError as e:
-            raise self._store._error(e, self.path) from e
-        return self._store.load(self._site, self.name)
+        return self._store.load(self._site, self._same or self.name)
 
     def discard(self) -> None:
         """Removes it; what cannot be removed is swept the next time."""
@@ -576,8 +579,7 @@ def _contents(pairs: Sequence[Pair], meta: Mapping[str, object], digest: str) ->
             "not_after": _stamp(pair.not_after),
             "effective_not_after": _stamp(pair.effective_not_after),
         }
-    text = json.dumps({"schema_version": 1, "digest": digest, "pairs": told, **meta}, indent=1, ensure_ascii=False)
-    contents["meta.json"] = (text.encode() + b"\n", 0o644)
+    contents["meta.json"] = (_json({**meta, "schema_version": 1, "digest": digest, "pairs": told}, indent=1), 0o644)
     return contents
 
 
@@ -602,12 +604,20 @@ def _certificates(data: bytes) -> tuple[bytes, ...]:
     return tuple(base64.b64decode(body.replace(b"\n", b""), validate=True) for body in _BLOCK.findall(data))
 
 
+def _json(value: object, indent: int | None = None) -> bytes:
+    """JSON as UTF-8, with a line feed; a file name that is no UTF-8 is escaped, and comes back as it was."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _make_dir(path: Path) -> None:
+    os.mkdir(path, 0o750)
+    os.chmod(path, 0o750)  # noqa: S103 - the contract's mode, whatever the umask is
+
+
 def _write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool = False) -> None:
     fd = os.open(path, _CREATE, mode)
     try:
-        left = memoryview(data)
-        while left:
-            left = left[os.write(fd, left) :]
+        _write_all(fd, data)
         os.fchmod(fd, mode)  # whatever the umask is
         if mtime:
             os.utime(fd, ns=(mtime, mtime))
@@ -615,6 +625,12 @@ def _write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: boo
             os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
 
 
 def _flush_file(path: Path) -> None:
@@ -635,7 +651,7 @@ def _flush_dir(path: Path) -> None:
 
 def _note(fd: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(fd, 64 * 1024, 0))
+        found = json.loads(os.pread(fd, 1024 * 1024, 0).partition(b"\n")[0])
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -643,3 +659,24 @@ def _note(fd: int) -> dict[str, Any]:
 
 def _stamp(when: datetime) -> str:
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextlib.contextmanager
+def _in_words(root: Path, path: Path) -> Iterator[None]:
+    """Turns what the system says about a path below the state directory into an error for the person on call."""
+    try:
+        yield
+    except OSError as e:
+        owner = f"run it as root or as the owner of {root}"
+        words = {
+            errno.ENOSPC: ("disk-full", "free some space; the swap can then be repeated as it was"),
+            errno.EDQUOT: ("disk-full", "raise the quota; the swap can then be repeated as it was"),
+            errno.EACCES: ("permission", owner),
+            errno.EPERM: ("permission", owner),
+            errno.EROFS: ("io-error", "the file system is mounted read-only; see `dmesg`"),
+            errno.ENOENT: ("io-error", f"make it first: install -d -o rotator -g rotator -m 0750 {root}"),
+            errno.EMFILE: ("io-error", "too many files are open; see LimitNOFILE= of the unit"),
+            errno.ENOMEM: ("io-error", "the host is out of memory; see `dmesg`"),
+        }
+        code, hint = words.get(e.errno or 0, ("io-error", "see `dmesg`; nothing that nginx reads was changed"))
+        raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e
