@@ -1,0 +1,79 @@
+"""Trust anchors, parsed once and asked often; no certificate is judged here."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cryptography.x509.verification import Store
+
+from rotator.certificate import Certificate
+from rotator.decode import read_certificate
+from rotator.errors import Exit, RotatorError
+from rotator.model import Code, Severity
+from rotator.pem import CERTIFICATE_LABELS, parse_text, shown
+
+MAX_STORE = 16 * 1024 * 1024
+"""Bytes that a file of roots may hold; the system's has about 220 KiB."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Anchors:
+    """The roots that a verdict trusts, and nothing else of the host.
+
+    Args:
+        name: where they came from, for messages.
+        digest: SHA-256 (hex) of the file, as `sha256sum` prints it.
+        certificates: each once, in the order of the file.
+        store: the same for the library.
+        by_subject: the same by DER of their subject.
+        raws: their bytes.
+    """
+
+    name: str
+    digest: str
+    certificates: tuple[Certificate, ...] = field(repr=False)
+    store: Store = field(repr=False)
+    by_subject: Mapping[bytes, Sequence[Certificate]] = field(repr=False)
+    raws: frozenset[bytes] = field(repr=False)
+
+    @classmethod
+    def from_pem(cls, data: bytes, name: str) -> Anchors:
+        """Read a file of roots.
+
+        Args:
+            data: PEM; anything but certificates in it is passed over.
+            name: what to call it in messages.
+
+        Raises:
+            RotatorError: `store-empty` if it holds no certificate that can be read, `too-large`, or `parse-error`
+                with the line where its grammar fails: half a trust store would refuse what was accepted yesterday.
+        """
+        title = shown(name)
+        if len(data) > MAX_STORE:
+            raise RotatorError(Code.TOO_LARGE, f"{title} holds more than {MAX_STORE >> 20} MiB.", exit=Exit.REJECTED)
+        blocks, problems = parse_text(data, title)
+        refusals = [p for p in problems if p.severity is Severity.REJECT]
+        if refusals and b"-----BEGIN " in data:
+            raise RotatorError(Code.PARSE_ERROR, refusals[0].message, refusals[0].hint, exit=Exit.REJECTED)
+        found: dict[bytes, Certificate] = {}
+        for block in blocks:
+            if block.label in CERTIFICATE_LABELS:
+                certificate, _ = read_certificate(block.data, title, block.line)
+                if certificate is not None:
+                    found.setdefault(certificate.raw, certificate)
+        if not found:
+            hint = "Name a PEM file with the root certificates that clients trust."
+            raise RotatorError(Code.STORE_EMPTY, f"{title} holds no root certificate.", hint, exit=Exit.REJECTED)
+        by_subject: dict[bytes, list[Certificate]] = {}
+        for certificate in found.values():
+            by_subject.setdefault(certificate.shape.subject, []).append(certificate)
+        return cls(
+            name=title,
+            digest=hashlib.sha256(data).hexdigest(),
+            certificates=tuple(found.values()),
+            store=Store([certificate.loaded for certificate in found.values()]),
+            by_subject=by_subject,
+            raws=frozenset(found),
+        )

@@ -1,0 +1,264 @@
+"""One certificate that has been read: what it says and whom it signed; reading is `decode`'s, judging others'."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+
+from rotator import der
+from rotator.model import Code, KeyType, Problem, Severity
+from rotator.names import Address, Covered
+from rotator.pem import shown
+
+MAX_RSA_BITS = 8192
+"""Bits of an RSA modulus above which nothing is computed with a key."""
+
+CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
+"""Curves that TLS clients of the web know (CA/B BR 6.1.5); OpenSSL's names of them."""
+
+_SHORT = {
+    "2.5.4.5": "serialNumber",
+    "2.5.4.15": "businessCategory",
+    "1.2.840.113549.1.9.1": "emailAddress",
+    "1.3.6.1.4.1.311.60.2.1.1": "jurisdictionL",
+    "1.3.6.1.4.1.311.60.2.1.2": "jurisdictionST",
+    "1.3.6.1.4.1.311.60.2.1.3": "jurisdictionC",
+}
+
+E = TypeVar("E", bound=x509.ExtensionType)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with a certificate itself; it counts if the certificate is used."""
+
+    code: Code
+    words: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Certificate:
+    """A certificate and where it was found.
+
+    Args:
+        raw: its bytes (DER), without anything after them.
+        loaded: as the library has it; its extensions may be unreadable there, use `ext`.
+        shape: its outline.
+        key: what its public key says.
+        subject: for messages: `C=US, O=…, CN=…` in the order of the certificate.
+        issuer: the same of its issuer.
+        not_before: UTC.
+        not_after: UTC.
+        extensions: those that could be read.
+        strict: whether a strict library reads all of it, so that its verdict can be asked.
+        faults: what is wrong with it by itself.
+        file: where it was found.
+        line: 1-based line there.
+    """
+
+    raw: bytes = field(repr=False)
+    loaded: x509.Certificate = field(repr=False)
+    shape: der.Shape = field(repr=False)
+    key: der.PublicShape
+    subject: str
+    issuer: str
+    not_before: datetime
+    not_after: datetime
+    extensions: x509.Extensions = field(repr=False)
+    strict: bool = True
+    faults: tuple[Fault, ...] = ()
+    file: str = ""
+    line: int = 0
+
+    def ext(self, kind: type[E]) -> E | None:
+        """The value of an extension, or None."""
+        try:
+            return self.extensions.get_extension_for_class(kind).value
+        except x509.ExtensionNotFound:
+            return None
+
+    def critical(self, oid: x509.ObjectIdentifier) -> bool:
+        """Whether it has the extension, marked critical."""
+        return any(e.oid == oid.dotted_string and e.critical for e in self.shape.extensions)
+
+    @property
+    def logical(self) -> tuple[bytes, bytes]:
+        """Name and key: what makes two certificates the same authority (a cross-signed or renewed one)."""
+        return self.shape.subject, self.shape.spki
+
+    @property
+    def self_issued(self) -> bool:
+        """Whether subject and issuer are one name (RFC 5280 section 3.2)."""
+        return self.shape.subject == self.shape.issuer
+
+    @property
+    def is_ca(self) -> bool:
+        """Whether its basic constraints say so."""
+        constraints = self.ext(x509.BasicConstraints)
+        return constraints is not None and constraints.ca
+
+    @property
+    def key_id(self) -> str:
+        """Its own key identifier, lower-case hex; empty without one."""
+        value = self.ext(x509.SubjectKeyIdentifier)
+        return value.digest.hex() if value else ""
+
+    @property
+    def authority_key_id(self) -> str:
+        """The identifier of the key that signed it, lower-case hex; empty without one."""
+        value = self.ext(x509.AuthorityKeyIdentifier)
+        return value.key_identifier.hex() if value and value.key_identifier else ""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the whole, lower-case hex."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @property
+    def dns_names(self) -> tuple[str, ...]:
+        """The DNS entries of its alternative names, as written."""
+        value = self.ext(x509.SubjectAlternativeName)
+        return tuple(value.get_values_for_type(x509.DNSName)) if value else ()
+
+    @property
+    def ip_names(self) -> tuple[Address, ...]:
+        """The IP entries of its alternative names."""
+        value = self.ext(x509.SubjectAlternativeName)
+        found = value.get_values_for_type(x509.IPAddress) if value else []
+        return tuple(ip for ip in found if not hasattr(ip, "prefixlen"))
+
+    @property
+    def covered(self) -> Covered:
+        """The names that a client accepts it for."""
+        return Covered.of(self.dns_names, self.ip_names)
+
+    @property
+    def common_names(self) -> tuple[str, ...]:
+        """The common names of its subject; often there is none."""
+        try:
+            return tuple(str(a.value) for a in self.loaded.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME))
+        except ValueError:
+            return ()
+
+    @property
+    def title(self) -> str:
+        """What to call it in a message: its common name, subject or alternative names, or else its fingerprint."""
+        common = self.common_names
+        if len(common) == 1:
+            return f"CN={shown(common[0], 100)}"
+        if self.subject:
+            return self.subject
+        names = [*self.dns_names, *map(str, self.ip_names)]
+        return shown(", ".join(names[:3])) if names else f"the certificate {self.fingerprint[:16]}"
+
+    @property
+    def key_type(self) -> KeyType | None:
+        """The kind of its key, if it is one that TLS clients of the web can use; None otherwise."""
+        return key_type(self.key, self.shape.spki)
+
+    @property
+    def usable_key(self) -> bool:
+        """Whether a signature may be checked against its key: of a known kind, and bounded in what that costs."""
+        if self.key.algorithm == der.RSA:
+            return 512 <= self.key.bits <= MAX_RSA_BITS and self.key.exponent >= 3
+        return self.key.algorithm in (der.EC, der.ED25519)
+
+    @property
+    def weak_signature(self) -> str:
+        """The broken or unknown digest that it is signed with, in words; empty if the digest is sound."""
+        try:
+            algorithm = self.loaded.signature_hash_algorithm
+        except UnsupportedAlgorithm:
+            return "an algorithm that clients no longer take"
+        return algorithm.name.upper() if isinstance(algorithm, hashes.SHA1 | hashes.MD5 | hashes.SHA224) else ""
+
+    def names_key_of(self, issuer: Certificate) -> bool:
+        """Whether its authority key identifier lets this issuer pass, by key id and serial number, as OpenSSL asks."""
+        value = self.ext(x509.AuthorityKeyIdentifier)
+        if value is None:
+            return True
+        own = issuer.key_id
+        if value.key_identifier and own and value.key_identifier.hex() != own:
+            return False
+        return value.authority_cert_serial_number in (None, issuer.shape.serial)
+
+    def signed(self, child: Certificate) -> bool:
+        """Whether this certificate's key made the signature of another one (names are not compared)."""
+        if not self.usable_key or not child.shape.algorithms_agree:
+            return False
+        try:
+            key = self.loaded.public_key()
+            signature, body = child.loaded.signature, child.loaded.tbs_certificate_bytes
+            algorithm = child.loaded.signature_hash_algorithm
+            if isinstance(key, rsa.RSAPublicKey):
+                padding = child.loaded.signature_algorithm_parameters
+                if algorithm is None or padding is None or isinstance(padding, ec.ECDSA):
+                    return False
+                key.verify(signature, body, padding, algorithm)
+            elif isinstance(key, ec.EllipticCurvePublicKey):
+                if algorithm is None or not isinstance(child.loaded.signature_algorithm_parameters, ec.ECDSA):
+                    return False
+                key.verify(signature, body, ec.ECDSA(algorithm))
+            elif isinstance(key, ed25519.Ed25519PublicKey):
+                key.verify(signature, body)
+            else:
+                return False
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+            return False
+        return True
+
+
+def about(
+    certificate: Certificate, code: Code, words: str, hint: str = "", severity: Severity = Severity.REJECT
+) -> Problem:
+    """A problem of a certificate: its title followed by the words, with the place that it was found in."""
+    return Problem(code, severity, f"{certificate.title} {words}.", hint, certificate.file, certificate.line)
+
+
+def key_type(key: der.PublicShape, spki: bytes) -> KeyType | None:
+    """The kind of a public key that TLS clients of the web can use, or None."""
+    if key.algorithm == der.RSA:
+        return KeyType.RSA
+    if key.algorithm == der.ED25519:
+        return KeyType.ED25519
+    if key.algorithm == der.EC and _curve(spki) in CURVES:
+        return KeyType.ECDSA
+    return None
+
+
+# DER of the named curve's OID inside a SubjectPublicKeyInfo; explicit parameters match none of them.
+_CURVE_OIDS = {
+    bytes.fromhex("06082a8648ce3d030107"): "secp256r1",
+    bytes.fromhex("06052b81040022"): "secp384r1",
+    bytes.fromhex("06052b81040023"): "secp521r1",
+}
+
+
+def _curve(spki: bytes) -> str:
+    outer = der.element(spki, 0, len(spki))
+    algorithm = der.children(spki, der.children(spki, outer)[0])
+    return _CURVE_OIDS.get(der.whole(spki, algorithm[1]), "") if len(algorithm) == 2 else ""
+
+
+def name_text(name: x509.Name) -> str:
+    """A distinguished name for messages, in the order of the certificate: `C=US, O=…, CN=…`."""
+    return shown(
+        ", ".join(
+            f"{_SHORT.get(a.oid.dotted_string, a.rfc4514_attribute_name)}="
+            f"{a.value if isinstance(a.value, str) else a.value.hex()}"
+            for a in name
+        ),
+        300,
+    )
+
+
+def colons(hexadecimal: str) -> str:
+    """A key identifier as people compare it: `40:C2:BD:…`."""
+    return ":".join(hexadecimal[i : i + 2] for i in range(0, len(hexadecimal), 2)).upper()

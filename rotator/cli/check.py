@@ -1,0 +1,252 @@
+"""`rotator check`: judge files without touching anything; reading is `incoming`'s and judging is `trust`'s.
+
+The verdict is data and goes to stdout, as text or JSON; which roots were taken goes to stderr.
+Exit status: 0 accepted, 3 rejected, 2 usage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from rotator.anchors import MAX_STORE
+from rotator.decode import read_certificate
+from rotator.diagnosis import explain
+from rotator.errors import Exit, RotatorError
+from rotator.incoming import read_named
+from rotator.model import Candidate, Code, Problem, Secret, Severity, SourceFile
+from rotator.pair import leaf_like
+from rotator.pem import CERTIFICATE_LABELS, read_blocks, shown
+from rotator.trust import Anchors, Verdict, examine, private_ca, public
+
+SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
+"""The trust store of Debian and its kin, taken when no roots are named."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Args:
+        verdict: the judgement, with the problems of reading in it.
+        roots: what was trusted, with its hash; empty if it could not be read.
+    """
+
+    verdict: Verdict
+    roots: str
+
+    @property
+    def exit(self) -> Exit:
+        """The exit status."""
+        return Exit.DONE if self.verdict.accepted else Exit.REJECTED
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The JSON answer, as the command line's documentation has it."""
+        verdict, end = self.verdict, self.verdict.effective_not_after
+        return {
+            "schema_version": 1,
+            "verdict": "accept" if verdict.accepted else "reject",
+            "codes": [code.value for code in verdict.codes],
+            "warnings": [code.value for code in verdict.warnings],
+            "problems": [
+                {
+                    "code": p.code.value,
+                    "severity": p.severity.value,
+                    "message": p.message,
+                    "hint": p.hint,
+                    "file": p.file,
+                    "line": p.line,
+                }
+                for p in verdict.problems
+            ],
+            "served_sha256": [hashlib.sha256(raw).hexdigest() for pair in verdict.pairs for raw in pair.chain],
+            "effective_not_after": f"{end:%Y-%m-%dT%H:%M:%SZ}" if end else None,
+            "missing_issuer": verdict.missing_issuer or None,
+            "missing_akid": verdict.missing_akid or None,
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        """The answer for people."""
+        lines = explain(self.verdict)
+        for pair in self.verdict.pairs if self.verdict.accepted else ():
+            names = shown(", ".join(pair.names))
+            lines.append(f"ACCEPT {pair.key_type}: {names}; {len(pair.chain)} certificates to send, leaf first")
+            lines.append(f"  sha256 {pair.fingerprint}, good until {pair.effective_not_after:%Y-%m-%dT%H:%M:%SZ}")
+        return [*lines, "Nothing was changed."]
+
+
+def run_check(
+    certs: Sequence[str],
+    *,
+    chains: Sequence[str] = (),
+    keys: Sequence[str] = (),
+    password_file: str | None = None,
+    roots: str | None = None,
+    current: str | None = None,
+    names: Sequence[str] = (),
+    at: datetime | None = None,
+    private: bool = False,
+) -> Report:
+    """Read the named files and judge them.
+
+    Args:
+        certs: paths of certificate files, in any split.
+        chains: paths of files with intermediates.
+        keys: paths of private keys; without one, a key is not asked for.
+        password_file: path of a file whose first line decrypts the key.
+        roots: path of the trusted roots; the system's store if None.
+        current: path of the chain that is live, to be compared with.
+        names: names that must be covered.
+        at: the reference time; now if None.
+        private: take the policy for a private CA.
+
+    Returns:
+        The report. A file that cannot be read is a problem of it like any other, so all are seen at once.
+    """
+    problems: list[Problem] = []
+    files = [source for path in (*certs, *chains) if (source := _read(path, problems)) is not None]
+    secrets = [source for path in keys if (source := _read(path, problems)) is not None]
+    password = _password(password_file, problems)
+    live = _live(current, problems)
+    anchors = _anchors(roots or SYSTEM_ROOTS, problems)
+    verdict = Verdict()
+    if anchors is not None and files:
+        verdict = examine(
+            Candidate((*files, *secrets)),
+            private_ca(names) if private else public(names),
+            anchors,
+            at or datetime.now(UTC),
+            live=live,
+            need_key=bool(secrets) and len(secrets) == len(keys),
+            password=password,
+        )
+    trusted = f"{anchors.name} (sha256 {anchors.digest})" if anchors else ""
+    return Report(replace(verdict, problems=(*problems, *verdict.problems)), trusted)
+
+
+def _as_problem(error: RotatorError, path: str) -> Problem:
+    return Problem(Code(error.code), Severity.REJECT, error.message, error.hint, shown(path))
+
+
+def _read(path: str, problems: list[Problem]) -> SourceFile | None:
+    try:
+        return read_named(path)
+    except RotatorError as error:
+        problems.append(_as_problem(error, path))
+        return None
+
+
+def _password(path: str | None, problems: list[Problem]) -> Secret | None:
+    source = _read(path, problems) if path else None
+    return Secret(source.data.split(b"\n", 1)[0].rstrip(b"\r")) if source else None
+
+
+def _anchors(path: str, problems: list[Problem]) -> Anchors | None:
+    """The roots: a regular file, which may be larger than what is taken from a drop (stores come near that limit)."""
+    title = shown(path)
+    try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):
+            raise RotatorError(Code.IO_ERROR, f"{title} is not a regular file.")
+        with open(path, "rb") as file:
+            return Anchors.from_pem(file.read(MAX_STORE + 1), path)
+    except PermissionError:
+        words = f"{title}, the file of trusted roots, may not be read by this user."
+        problems.append(Problem(Code.PERMISSION, Severity.REJECT, words, f"chmod a+r {title}", title))
+    except (OSError, ValueError) as error:
+        words = f"{title}, the file of trusted roots, cannot be read: {getattr(error, 'strerror', error)}."
+        hint = "Install ca-certificates, or name the roots with --roots."
+        problems.append(Problem(Code.IO_ERROR, Severity.REJECT, words, hint, title))
+    except RotatorError as error:
+        problems.append(_as_problem(error, path))
+    return None
+
+
+def _live(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
+    source = _read(path, problems) if path else None
+    if source is None:
+        return []
+    blocks, found = read_blocks(source)
+    problems += [p for p in found if p.severity is Severity.REJECT]
+    read = [read_certificate(b.data, b.file, b.line)[0] for b in blocks if b.label in CERTIFICATE_LABELS]
+    certificates = [c for c in read if c is not None]
+    return [(leaf.raw,) for leaf in leaf_like(certificates)] if certificates else []
+
+
+def _moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter("not a time like 2026-11-22T12:00:00Z") from None
+    if at.tzinfo is None:
+        raise click.BadParameter("a time needs its zone, as in 2026-11-22T12:00:00Z")
+    return at.astimezone(UTC)
+
+
+def _later(_context: click.Context, parameter: click.Parameter, value: object) -> None:
+    """An option that is part of the interface and not honoured yet must not look as if it were."""
+    if value:
+        raise click.UsageError(f"--{(parameter.name or '').replace('_', '-')} is not supported yet.")
+
+
+@click.command()
+@click.option("--cert", "certs", multiple=True, required=True, help="Certificate file; may be repeated.")
+@click.option("--chain", "chains", multiple=True, help="File with intermediates; may be repeated.")
+@click.option("--key", "keys", multiple=True, help="Private key; may be repeated. Without one, no key is asked for.")
+@click.option("--password-file", help="File whose first line decrypts the key.")
+@click.option("--roots", help="PEM file of the trusted roots.  [default: the system's]")
+@click.option("--current", help="The chain that is live, to compare with.")
+@click.option("--name", "names", multiple=True, help="A name that must be covered; may be repeated.")
+@click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time.  [default: now]")
+@click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@click.option("--pool", callback=_later, expose_value=False, hidden=True)
+@click.option("--crls", callback=_later, expose_value=False, hidden=True)
+@click.option("--ct-logs", callback=_later, expose_value=False, hidden=True)
+@click.option("--blocklist", callback=_later, expose_value=False, hidden=True)
+@click.pass_context
+def check(
+    context: click.Context,
+    certs: tuple[str, ...],
+    chains: tuple[str, ...],
+    keys: tuple[str, ...],
+    password_file: str | None,
+    roots: str | None,
+    current: str | None,
+    names: tuple[str, ...],
+    at: datetime | None,
+    private: bool,  # noqa: FBT001 - click passes by name
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """Judge certificate files as a strict client would; nothing is changed.
+
+    Exit status: 0 accepted, 3 rejected, 2 usage.
+    """
+    report = run_check(
+        certs,
+        chains=chains,
+        keys=keys,
+        password_file=password_file,
+        roots=roots,
+        current=current,
+        names=names,
+        at=at,
+        private=private,
+    )
+    if report.roots:
+        click.echo(f"roots: {report.roots}", err=True)
+    if as_json:
+        click.echo(json.dumps(report.body, indent=2, ensure_ascii=False))
+    else:
+        click.echo("\n".join(report.lines))
+    context.exit(report.exit)

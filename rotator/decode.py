@@ -1,0 +1,170 @@
+"""Bytes of a certificate into a `Certificate`, with all its faults gathered; what they mean is judged elsewhere.
+
+Clients read certificates that a strict library does not, so reading goes on after a fault as far as it can: the
+person who has to mend it shall see everything at once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+from rotator import der
+from rotator.certificate import Certificate, Fault, name_text
+from rotator.model import Code, Problem, Severity
+
+_KNOWN = frozenset(
+    {
+        ExtensionOID.SUBJECT_KEY_IDENTIFIER,
+        ExtensionOID.KEY_USAGE,
+        ExtensionOID.SUBJECT_ALTERNATIVE_NAME,
+        ExtensionOID.BASIC_CONSTRAINTS,
+        ExtensionOID.NAME_CONSTRAINTS,
+        ExtensionOID.CERTIFICATE_POLICIES,
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.EXTENDED_KEY_USAGE,
+        ExtensionOID.POLICY_CONSTRAINTS,
+        ExtensionOID.POLICY_MAPPINGS,
+        ExtensionOID.INHIBIT_ANY_POLICY,
+        ExtensionOID.PRECERT_POISON,
+    }
+)
+# Critical is forbidden for these (RFC 5280 4.2.1.1, 4.2.1.2, 4.2.2.1): a strict verifier refuses them so.
+_NEVER_CRITICAL = {
+    ExtensionOID.SUBJECT_KEY_IDENTIFIER.dotted_string: "subject key identifier",
+    ExtensionOID.AUTHORITY_KEY_IDENTIFIER.dotted_string: "authority key identifier",
+    ExtensionOID.AUTHORITY_INFORMATION_ACCESS.dotted_string: "authority information access",
+}
+_KNOWN_DOTTED = frozenset(oid.dotted_string for oid in _KNOWN)
+_UNREADABLE = {
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME.dotted_string: Code.BAD_SAN,
+    ExtensionOID.NAME_CONSTRAINTS.dotted_string: Code.NAME_CONSTRAINTS,
+    ExtensionOID.EXTENDED_KEY_USAGE.dotted_string: Code.BAD_EKU,
+    ExtensionOID.KEY_USAGE.dotted_string: Code.BAD_KEY_USAGE,
+}
+
+
+def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certificate | None, tuple[Problem, ...]]:
+    """Read one certificate.
+
+    Args:
+        data: DER, as it stood in the block.
+        file: the file that it stands in, for messages.
+        line: 1-based line of its block.
+
+    Returns:
+        The certificate, or None if so little of it can be read that nothing can be said about it; and the problems
+        that concern the file. Faults of the certificate itself are in its `faults`. Never raises.
+    """
+    where = f"{file} line {line}: " if file else ""
+
+    def refused(code: Code, words: str) -> tuple[None, tuple[Problem, ...]]:
+        hint = "Fetch the certificate from the CA again."
+        return None, (Problem(code, Severity.REJECT, f"{where}{words}", hint, file, line),)
+
+    problems: tuple[Problem, ...] = ()
+    try:
+        shape = der.certificate(data)
+        if shape.end < len(data):
+            words = f"{where}{len(data) - shape.end} bytes follow the certificate inside its block; they are left out."
+            problems = (Problem(Code.TRAILING_DATA, Severity.WARN, words, "", file, line),)
+            data = data[: shape.end]
+        public = der.public_key(shape.spki)
+    except (der.DerError, IndexError) as error:
+        return refused(Code.PARSE_ERROR, f"what stands there is no certificate: it {error}.")
+    if shape.version not in (1, 2, 3):
+        return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}, which does not exist.")
+    try:
+        with warnings.catch_warnings():  # of serial numbers and countries that the library means to refuse one day
+            warnings.simplefilter("ignore")
+            loaded = x509.load_der_x509_certificate(data)
+            subject, issuer = _name(loaded, "subject"), _name(loaded, "issuer")
+            extensions, strict, faults = _extensions(data, loaded, shape)
+    except (ValueError, TypeError):
+        return refused(Code.PARSE_ERROR, "the certificate is damaged: its structure is not that of X.509.")
+    try:
+        begin, end = loaded.not_valid_before_utc, loaded.not_valid_after_utc
+    except ValueError:
+        return refused(Code.BAD_VALIDITY, "the certificate's dates cannot be read.")
+    certificate = Certificate(
+        raw=data,
+        loaded=loaded,
+        shape=shape,
+        key=public,
+        subject=subject,
+        issuer=issuer,
+        not_before=begin,
+        not_after=end,
+        extensions=extensions,
+        strict=strict,
+        faults=(*_structure(shape, begin, end), *faults),
+        file=file,
+        line=line,
+    )
+    return certificate, problems
+
+
+def _name(loaded: x509.Certificate, which: str) -> str:
+    try:
+        return name_text(loaded.subject if which == "subject" else loaded.issuer)
+    except ValueError:
+        return "(a name that cannot be read)"
+
+
+def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault, ...]:
+    """Faults of the outline (RFC 5280 4.1.1.2, 4.1.2.1, 4.1.2.2, 4.1.2.4, 4.1.2.5, 4.2)."""
+    faults: list[Fault] = []
+    if shape.version != 3:
+        faults.append(Fault(Code.BAD_VERSION, f"is of X.509 version {shape.version}; clients need version 3"))
+    if shape.serial <= 0 or shape.serial_octets > 20:
+        kind = "longer than 20 octets" if shape.serial > 0 else "not a positive number"
+        faults.append(Fault(Code.BAD_SERIAL, f"has a serial number that is {kind}"))
+    if not shape.algorithms_agree:
+        faults.append(Fault(Code.BAD_SIGNATURE, "names two different signature algorithms"))
+    if shape.issuer == b"\x30\x00":
+        faults.append(Fault(Code.PARSE_ERROR, "has an empty issuer name"))
+    if end < begin:
+        faults.append(Fault(Code.BAD_VALIDITY, f"ends ({end:%Y-%m-%d}) before it begins ({begin:%Y-%m-%d})"))
+    seen: set[str] = set()
+    for extension in shape.extensions:
+        if extension.oid in seen:
+            faults.append(Fault(Code.DUPLICATE_EXTENSION, f"holds the extension {_label(extension.oid)} twice"))
+        seen.add(extension.oid)
+        if extension.critical and extension.oid in _NEVER_CRITICAL:
+            words = f"marks its {_NEVER_CRITICAL[extension.oid]} as critical, which is forbidden"
+            faults.append(Fault(Code.CRITICAL_EXTENSION, words))
+        elif extension.critical and extension.oid not in _KNOWN_DOTTED:
+            words = f"has a critical extension that clients do not know: {_label(extension.oid)}"
+            faults.append(Fault(Code.CRITICAL_EXTENSION, words))
+    return tuple(faults)
+
+
+def _label(oid: str) -> str:
+    name: str = x509.ObjectIdentifier(oid)._name if oid.count(".") >= 2 else ""
+    return f"{oid} ({name})" if name and name != "Unknown OID" else oid
+
+
+def _extensions(
+    data: bytes, loaded: x509.Certificate, shape: der.Shape
+) -> tuple[x509.Extensions, bool, tuple[Fault, ...]]:
+    """The extensions, whether the library reads them as they stand, and the faults of those that nobody reads."""
+    try:
+        return loaded.extensions, True, ()
+    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        pass
+    # Not DER, or one is damaged, or one stands there twice: each by itself tells which, and leaves the others readable.
+    faults: list[Fault] = []
+    readable: dict[str, x509.Extension[x509.ExtensionType]] = {}
+    for extension in shape.extensions[:64]:
+        if extension.oid in readable:
+            continue
+        try:
+            twin = x509.load_der_x509_certificate(der.with_extensions(data, (extension,)))
+            readable[extension.oid] = next(iter(twin.extensions))
+        except (ValueError, TypeError, x509.UnsupportedGeneralNameType, StopIteration):
+            code = _UNREADABLE.get(extension.oid, Code.PARSE_ERROR)
+            faults.append(Fault(code, f"has an extension that cannot be read: {_label(extension.oid)}"))
+    return x509.Extensions(readable.values()), False, tuple(faults)

@@ -1,0 +1,378 @@
+"""The few octets of DER that are looked at before, or instead of, a library; standard library only, no judgement.
+
+Three things need it. A certificate with one extension that is not DER (an explicit `critical FALSE`, as real CAs have
+written) makes every extension of it unreadable to a strict library, while clients read it. The size of a key and the
+cost of its encryption have to be known before they are paid for. And a diagnosis names the extension that is at fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SEQUENCE = 0x30
+INTEGER = 0x02
+BIT_STRING = 0x03
+OCTET_STRING = 0x04
+OID = 0x06
+BOOLEAN = 0x01
+
+RSA = "1.2.840.113549.1.1.1"
+RSA_PSS = "1.2.840.113549.1.1.10"
+EC = "1.2.840.10045.2.1"
+ED25519 = "1.3.101.112"
+DSA = "1.2.840.10040.4.1"
+
+_PBES2 = "1.2.840.113549.1.5.13"
+_PBKDF2 = "1.2.840.113549.1.5.12"
+_SCRYPT = "1.3.6.1.4.1.11591.4.11"
+_BASIC_CONSTRAINTS = "2.5.29.19"
+_MAX_CHILDREN = 20_000
+
+
+class DerError(ValueError):
+    """What was read is not the structure that was expected; the message never quotes content."""
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One tag-length-value: `data[start:end]` is the whole of it, `data[body:end]` the content."""
+
+    tag: int
+    start: int
+    body: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class RawExtension:
+    """An extension as it stands in the certificate.
+
+    Args:
+        oid: dotted.
+        critical: as read; an explicit FALSE counts as absent.
+        value: the DER inside the OCTET STRING.
+    """
+
+    oid: str
+    critical: bool
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The outline of a certificate (RFC 5280 section 4.1).
+
+    Args:
+        end: where the certificate ends; what follows in the block is trailing data.
+        version: as people count: 1, 2 or 3.
+        serial: the number, which may be zero, negative or too long.
+        serial_octets: octets of its encoding.
+        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
+        issuer: DER of the name.
+        subject: DER of the name.
+        spki: DER of the SubjectPublicKeyInfo.
+        extensions: in the order of the certificate.
+    """
+
+    end: int
+    version: int
+    serial: int
+    serial_octets: int
+    algorithms_agree: bool
+    issuer: bytes
+    subject: bytes
+    spki: bytes
+    extensions: tuple[RawExtension, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublicShape:
+    """What a SubjectPublicKeyInfo says before anybody computes with it.
+
+    Args:
+        algorithm: dotted OID.
+        bits: of an RSA modulus; 0 for other kinds.
+        exponent: of RSA, or 0; one longer than 64 bits is given as -1 (OpenSSL refuses it above 3072 bits).
+    """
+
+    algorithm: str
+    bits: int = 0
+    exponent: int = 0
+
+
+def element(data: bytes, at: int, end: int) -> Element:
+    """The element that begins at `at` and must end by `end`.
+
+    Raises:
+        DerError: it does not; or has a long tag, an indefinite length, or a length of more than four octets.
+    """
+    if at + 2 > end:
+        raise DerError("ends too early")
+    tag, length, body = data[at], data[at + 1], at + 2
+    if tag & 0x1F == 0x1F:
+        raise DerError("has a tag that does not belong there")
+    if length & 0x80:
+        count = length & 0x7F
+        if not 1 <= count <= 4 or body + count > end:
+            raise DerError("has a length that cannot be")
+        length = int.from_bytes(data[body : body + count], "big")
+        body += count
+    if body + length > end:
+        raise DerError("ends too early")
+    return Element(tag, at, body, body + length)
+
+
+def children(data: bytes, parent: Element) -> list[Element]:
+    """The elements inside a constructed one.
+
+    Raises:
+        DerError: they do not fill it exactly, or are too many.
+    """
+    found: list[Element] = []
+    at = parent.body
+    while at < parent.end:
+        if len(found) >= _MAX_CHILDREN:
+            raise DerError("has too many parts")
+        part = element(data, at, parent.end)
+        found.append(part)
+        at = part.end
+    return found
+
+
+def expect(part: Element, tag: int) -> Element:
+    """The same element, if it has this tag.
+
+    Raises:
+        DerError: it has another.
+    """
+    if part.tag != tag:
+        raise DerError("has another structure than expected")
+    return part
+
+
+def whole(data: bytes, part: Element) -> bytes:
+    """An element with its tag and length."""
+    return data[part.start : part.end]
+
+
+def dotted(data: bytes, part: Element) -> str:
+    """An object identifier as people write it.
+
+    Raises:
+        DerError: it is none.
+    """
+    expect(part, OID)
+    numbers: list[int] = []
+    value = 0
+    for octet in data[part.body : part.end]:
+        value = value << 7 | octet & 0x7F
+        if value >> 160:
+            raise DerError("has an object identifier that cannot be")
+        if not octet & 0x80:
+            numbers.append(value)
+            value = 0
+    if not numbers:
+        raise DerError("has an empty object identifier")
+    first = min(numbers[0] // 40, 2)
+    return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))
+
+
+def encode(tag: int, content: bytes) -> bytes:
+    """Tag, shortest length, content."""
+    length = len(content)
+    if length < 0x80:
+        return bytes((tag, length)) + content
+    octets = length.to_bytes((length.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(octets))) + octets + content
+
+
+def _part(parts: list[Element], index: int, tag: int) -> Element:
+    if index >= len(parts):
+        raise DerError("lacks a part")
+    return expect(parts[index], tag)
+
+
+def _integer(data: bytes, part: Element) -> int:
+    return int.from_bytes(data[part.body : part.end], "big", signed=True)
+
+
+def _raw_extension(data: bytes, part: Element) -> RawExtension:
+    pieces = children(data, expect(part, SEQUENCE))
+    oid = dotted(data, _part(pieces, 0, OID))
+    critical = False
+    if len(pieces) == 3:
+        flag = _part(pieces, 1, BOOLEAN)
+        critical = any(data[flag.body : flag.end])
+    value = _part(pieces, len(pieces) - 1, OCTET_STRING)
+    return RawExtension(oid, critical, data[value.body : value.end])
+
+
+def _tbs(data: bytes) -> tuple[Element, list[Element], list[Element], int]:
+    """The outer parts, the parts of the signed structure, and how many of those come before the serial number."""
+    outer = expect(element(data, 0, len(data)), SEQUENCE)
+    parts = children(data, outer)
+    inner = children(data, _part(parts, 0, SEQUENCE))
+    skip = 1 if inner and inner[0].tag == 0xA0 else 0
+    return outer, parts, inner, skip
+
+
+def certificate(data: bytes) -> Shape:
+    """The outline of the certificate that the bytes begin with.
+
+    Raises:
+        DerError: they begin with none.
+    """
+    outer, parts, inner, skip = _tbs(data)
+    version = 1
+    if skip:
+        version += _integer(data, _part(children(data, inner[0]), 0, INTEGER))
+    serial = _part(inner, skip, INTEGER)
+    algorithm = _part(inner, skip + 1, SEQUENCE)
+    issuer = _part(inner, skip + 2, SEQUENCE)
+    subject = _part(inner, skip + 4, SEQUENCE)
+    spki = _part(inner, skip + 5, SEQUENCE)
+    extensions: tuple[RawExtension, ...] = ()
+    if inner[-1].tag == 0xA3:
+        listed = _part(children(data, inner[-1]), 0, SEQUENCE)
+        extensions = tuple(_raw_extension(data, part) for part in children(data, listed))
+    return Shape(
+        end=outer.end,
+        version=version,
+        serial=_integer(data, serial),
+        serial_octets=serial.end - serial.body,
+        algorithms_agree=whole(data, algorithm) == whole(data, _part(parts, 1, SEQUENCE)),
+        issuer=whole(data, issuer),
+        subject=whole(data, subject),
+        spki=whole(data, spki),
+        extensions=extensions,
+    )
+
+
+def with_extensions(data: bytes, extensions: tuple[RawExtension, ...]) -> bytes:
+    """The certificate with these extensions instead, each written as DER demands.
+
+    Its signature no longer fits: it serves for reading the extensions, never for judging the certificate.
+
+    Raises:
+        DerError: the bytes begin with no certificate.
+    """
+    _, parts, inner, _ = _tbs(data)
+    written = b"".join(_written(extension) for extension in extensions)
+    kept = inner[:-1] if inner[-1].tag == 0xA3 else inner
+    tbs = b"".join(whole(data, part) for part in kept) + (encode(0xA3, encode(SEQUENCE, written)) if written else b"")
+    return encode(SEQUENCE, encode(SEQUENCE, tbs) + b"".join(whole(data, part) for part in parts[1:]))
+
+
+def _written(extension: RawExtension) -> bytes:
+    value = extension.value
+    if extension.oid == _BASIC_CONSTRAINTS and value[:5] == b"\x30\x03\x01\x01\x00":
+        value = b"\x30\x00"  # an explicit cA FALSE, the other default that is found written out
+    flag = b"\x01\x01\xff" if extension.critical else b""
+    return encode(SEQUENCE, _encoded_oid(extension.oid) + flag + encode(OCTET_STRING, value))
+
+
+def _encoded_oid(oid: str) -> bytes:
+    numbers = [int(n) for n in oid.split(".")]
+    content = b""
+    for number in (numbers[0] * 40 + numbers[1], *numbers[2:]):
+        octets = [number & 0x7F]
+        while number := number >> 7:
+            octets.append(0x80 | number & 0x7F)
+        content += bytes(reversed(octets))
+    return encode(OID, content)
+
+
+def public_key(spki: bytes) -> PublicShape:
+    """What a SubjectPublicKeyInfo holds.
+
+    Raises:
+        DerError: it is none.
+    """
+    parts = children(spki, expect(element(spki, 0, len(spki)), SEQUENCE))
+    algorithm = dotted(spki, _part(children(spki, _part(parts, 0, SEQUENCE)), 0, OID))
+    if algorithm not in (RSA, RSA_PSS):
+        return PublicShape(algorithm)
+    bits = _part(parts, 1, BIT_STRING)
+    numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
+    exponent = _integer(spki, _part(numbers, 1, INTEGER))
+    return PublicShape(
+        algorithm,
+        _integer(spki, _part(numbers, 0, INTEGER)).bit_length(),
+        -1 if exponent.bit_length() > 64 else exponent,
+    )
+
+
+def rsa_private_bits(data: bytes) -> int:
+    """Bits of the modulus of an RSAPrivateKey (RFC 8017 A.1.2).
+
+    Raises:
+        DerError: it is none; or it has more than two primes, or a number longer than its modulus (which would make
+            a signature arbitrarily dear).
+    """
+    numbers = children(data, expect(element(data, 0, len(data)), SEQUENCE))
+    if len(numbers) != 9:
+        raise DerError("is not an RSA key of two primes")
+    lengths = [_integer(data, expect(number, INTEGER)).bit_length() for number in numbers]
+    if max(lengths) > lengths[1]:
+        raise DerError("has a number longer than its modulus")
+    return lengths[1]
+
+
+def private_key_info(data: bytes) -> tuple[str, bytes]:
+    """Algorithm (dotted) and inner key of an unencrypted PKCS#8 structure (RFC 5958).
+
+    Raises:
+        DerError: it is none.
+    """
+    parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
+    _part(parts, 0, INTEGER)
+    algorithm = dotted(data, _part(children(data, _part(parts, 1, SEQUENCE)), 0, OID))
+    inner = _part(parts, 2, OCTET_STRING)
+    return algorithm, data[inner.body : inner.end]
+
+
+def encryption_cost(data: bytes) -> int:
+    """What deriving the key of an EncryptedPrivateKeyInfo costs, in rounds of a hash; scrypt's N·r·p times eight.
+
+    Raises:
+        DerError: it is none, or is encrypted in a way that is not known here.
+    """
+    parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
+    algorithm = children(data, _part(parts, 0, SEQUENCE))
+    _part(parts, 1, OCTET_STRING)
+    oid = dotted(data, _part(algorithm, 0, OID))
+    parameters = children(data, _part(algorithm, 1, SEQUENCE))
+    if oid == _PBES2:
+        derivation = children(data, _part(parameters, 0, SEQUENCE))
+        oid = dotted(data, _part(derivation, 0, OID))
+        parameters = children(data, _part(derivation, 1, SEQUENCE))
+        if oid == _SCRYPT:
+            cost = 8
+            for index in (1, 2, 3):
+                cost *= max(0, _integer(data, _part(parameters, index, INTEGER)))
+            return cost
+        if oid != _PBKDF2:
+            raise DerError("is encrypted in an unknown way")
+    # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count
+    return _integer(data, _part(parameters, 1, INTEGER))
+
+
+def what(data: bytes) -> str:
+    """What binary bytes look like: `certificate`, `key`, `pkcs12`, `pkcs7`, or empty when it is none of them."""
+    try:
+        parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
+        tags = [part.tag for part in parts[:3]]
+        if tags[:2] == [OID, 0xA0]:
+            return "pkcs7"
+        if tags[:2] == [SEQUENCE, OCTET_STRING]:
+            return "encrypted key"
+        if tags == [SEQUENCE, SEQUENCE, BIT_STRING]:
+            return "certificate"
+        if tags[:1] == [INTEGER]:
+            version = _integer(data, parts[0])
+            if version == 3 and tags[1:2] == [SEQUENCE]:
+                return "pkcs12"
+            return "key" if version in (0, 1) else ""
+    except DerError:
+        pass
+    return ""

@@ -1,0 +1,65 @@
+"""A verdict as lines of text for the person who has to mend it; what is wrong is decided elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from rotator.certificate import colons
+from rotator.model import Code, Problem, Severity
+from rotator.trust import Verdict
+
+_WHO_BREAKS = (
+    "Who breaks: curl, Go, Python, Java, Node, Android and MQTT clients; Firefox with a private CA. Chrome, Windows"
+)
+_WHO_WORKS = "and macOS repair it only where they can reach the address of the CA that the certificate names."
+_CHAIN = frozenset(
+    {
+        Code.INCOMPLETE_CHAIN,
+        Code.UNTRUSTED_ROOT,
+        Code.SELF_SIGNED,
+        Code.BAD_SIGNATURE,
+        Code.AKI_MISMATCH,
+        Code.NOT_A_CA,
+        Code.PATHLEN,
+        Code.EXPIRED_INTERMEDIATE,
+        Code.EXPIRED_ROOT,
+        Code.NAME_CONSTRAINTS,
+        Code.CHAIN_TOO_LONG,
+    }
+)
+
+
+def explain(verdict: Verdict) -> list[str]:
+    """Every problem with its next step, and the picture of the chain below the first problem that concerns it."""
+    lines: list[str] = []
+    drawn = False
+    for problem in verdict.problems:
+        lines.append(_headline(problem))
+        if problem.code in _CHAIN and not drawn:
+            drawn = True
+            lines += _pictures(verdict)
+        if problem.code == Code.INCOMPLETE_CHAIN:
+            lines += [f"  {_WHO_BREAKS}", f"  {_WHO_WORKS}"]
+        if problem.hint:
+            lines.append(f"  {'Fix' if problem.severity is Severity.REJECT else 'Hint'}: {problem.hint}")
+    return lines
+
+
+def _headline(problem: Problem) -> str:
+    place = problem.file + (f":{problem.line}" if problem.line else "")
+    where = f" [{place}]" if place and problem.file not in problem.message else ""
+    return f"{problem.severity.value.upper()} {problem.code}: {problem.message}{where}"
+
+
+def _pictures(verdict: Verdict) -> Iterator[str]:
+    for chain in verdict.links:
+        for number, link in enumerate(chain, 1):
+            more = number < len(chain) or bool(verdict.missing_issuer and link.issuer == verdict.missing_issuer)
+            place = f"  ({link.file} line {link.line})" if link.file else ""
+            issued = "  issued by" if more else ""
+            yield f"  [{'root' if link.root else number}] {link.title}{place}{issued}"
+        last = chain[-1]
+        if not last.root and verdict.missing_issuer and last.issuer == verdict.missing_issuer:
+            key = f", key id {colons(verdict.missing_akid)}" if verdict.missing_akid else ""
+            name = verdict.missing_issuer[max(0, verdict.missing_issuer.rfind("CN=")) :]
+            yield f"  [?] {name}{key}  ← not in these files, not a trusted root"

@@ -1,0 +1,228 @@
+"""Private keys: a PEM block in, a bounded, usable key out, and its proof against a certificate; nothing is stored here.
+
+No message, exception or `repr` made here holds a byte of a key. What a library says about a key is not passed on.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+
+from rotator import der
+from rotator.certificate import CURVES, MAX_RSA_BITS, Certificate
+from rotator.model import Code, KeyType, Problem, Secret, Severity
+from rotator.pem import Block, encode_block
+
+MAX_COST = 1_000_000
+"""Rounds of a hash that decrypting a key may take; about half a second (OpenSSL writes 2,048 by default)."""
+
+Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+_ORDER_NEW = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Key:
+    """A private key that could be read.
+
+    Args:
+        kind: what it is.
+        spki: DER of its public half.
+        private: the key, for signing.
+        secret: unencrypted PKCS#8 PEM, for storing.
+        file: where it was found.
+        line: 1-based line there.
+    """
+
+    kind: KeyType
+    spki: bytes = field(repr=False)
+    private: Private = field(repr=False)
+    secret: Secret = field(repr=False)
+    file: str
+    line: int
+
+    def proves(self, leaf: Certificate) -> bool:
+        """Whether a signature made with this key verifies with the leaf's public key.
+
+        Comparing moduli or points would pass a key whose private half is damaged.
+        """
+        message = b"rotator: does this key belong to this certificate?"
+        try:
+            public = leaf.loaded.public_key()
+            if isinstance(self.private, rsa.RSAPrivateKey) and isinstance(public, rsa.RSAPublicKey):
+                scheme = padding.PKCS1v15()
+                public.verify(self.private.sign(message, scheme, hashes.SHA256()), message, scheme, hashes.SHA256())
+            elif isinstance(self.private, ec.EllipticCurvePrivateKey) and isinstance(public, ec.EllipticCurvePublicKey):
+                algorithm = ec.ECDSA(hashes.SHA256())
+                public.verify(self.private.sign(message, algorithm), message, algorithm)
+            elif isinstance(self.private, ed25519.Ed25519PrivateKey) and isinstance(public, ed25519.Ed25519PublicKey):
+                public.verify(self.private.sign(message), message)
+            else:
+                return False
+        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
+            return False
+        except Exception as error:
+            # OpenSSL's internal errors about damaged numbers come as a type of its own
+            if type(error).__name__ != "InternalError":
+                raise
+            return False
+        return True
+
+
+class _RefusedError(Exception):
+    """A key that cannot be used; says why in words of our own."""
+
+    def __init__(self, code: Code, words: str, hint: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+        self.hint = hint
+
+
+def read_key(block: Block, password: Secret | None = None) -> Key | Problem:
+    """Read a private key: PKCS#8, PKCS#1 or SEC1, encrypted or not.
+
+    Args:
+        block: a block whose label is one of `pem.KEY_LABELS`.
+        password: for an encrypted one.
+
+    Returns:
+        The key, or the problem: `key-encrypted`, `bad-password`, `key-format`, `key-type`, `key-large`, `weak-key` or
+        `key-invalid`. Never raises, and never spends more than `MAX_COST`.
+    """
+    try:
+        return _read(block, password)
+    except _RefusedError as refused:
+        message = f"{block.file} line {block.line}: {refused.words}"
+        return Problem(refused.code, Severity.REJECT, message, refused.hint, block.file, block.line)
+
+
+def _read(block: Block, password: Secret | None) -> Key:
+    encrypted = block.label == "ENCRYPTED PRIVATE KEY" or bool(block.headers)
+    if encrypted:
+        _check_encrypted(block, password)
+    else:
+        _check_header(block)
+    private = _load(block, password if encrypted else None, encrypted=encrypted)
+    if isinstance(private, rsa.RSAPrivateKey):
+        numbers = private.private_numbers()
+        longest = max(numbers.p, numbers.q, numbers.d, numbers.dmp1, numbers.dmq1, numbers.iqmp).bit_length()
+        _check_rsa(private.key_size)
+        if longest > private.key_size:
+            raise _damaged()
+        kind = KeyType.RSA
+    elif isinstance(private, ec.EllipticCurvePrivateKey):
+        if private.curve.name not in CURVES:
+            words = f"a key on the curve {private.curve.name}, which browsers do not know."
+            raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW)
+        kind = KeyType.ECDSA
+    else:
+        kind = KeyType.ED25519
+    try:
+        spki = private.public_key().public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+        secret = private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise _damaged() from None
+    return Key(kind, spki, private, Secret(secret), block.file, block.line)
+
+
+def _damaged() -> _RefusedError:
+    return _RefusedError(
+        Code.KEY_INVALID,
+        "the private key is damaged: its parts contradict each other.",
+        "Restore the key from where it was made; without it the certificate has to be issued again.",
+    )
+
+
+def _format(words: str) -> _RefusedError:
+    hint = "Copy the key file again, whole; openssl pkey -in FILE -noout must read it."
+    return _RefusedError(Code.KEY_FORMAT, words, hint)
+
+
+def _check_rsa(bits: int) -> None:
+    if bits > MAX_RSA_BITS:
+        words = f"an RSA key of {bits} bits; more than {MAX_RSA_BITS} costs every handshake too much."
+        raise _RefusedError(Code.KEY_LARGE, words, _ORDER_NEW)
+    if bits < 1024:
+        raise _RefusedError(Code.WEAK_KEY, f"an RSA key of {bits} bits can be broken.", _ORDER_NEW)
+
+
+def _check_header(block: Block) -> None:
+    """What the structure says, before anything is computed.
+
+    Raises:
+        _RefusedError: it is not what the label says, or is of a kind or size that is not taken.
+    """
+    try:
+        if block.label == "RSA PRIVATE KEY":
+            _check_rsa(der.rsa_private_bits(block.data))
+        elif block.label == "EC PRIVATE KEY":
+            der.children(block.data, der.expect(der.element(block.data, 0, len(block.data)), der.SEQUENCE))
+        else:
+            algorithm, inner = der.private_key_info(block.data)
+            if algorithm == der.RSA:
+                _check_rsa(der.rsa_private_bits(inner))
+            elif algorithm == der.DSA:
+                raise _RefusedError(Code.KEY_TYPE, "a DSA key, which no TLS client accepts.", _ORDER_NEW)
+            elif algorithm not in (der.EC, der.ED25519):
+                words = f"a key of a kind ({algorithm}) that browsers do not know."
+                raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW)
+    except (der.DerError, IndexError):
+        raise _format(f"the {block.label} block holds no key that can be read.") from None
+
+
+def _check_encrypted(block: Block, password: Secret | None) -> None:
+    """Whether there is a password, and what it will cost to use it.
+
+    Raises:
+        _RefusedError: there is none, or it costs too much.
+    """
+    if password is None:
+        raise _RefusedError(
+            Code.KEY_ENCRYPTED,
+            "the private key is encrypted, and there is no password for it.",
+            "Give the password file, or decrypt the key: openssl pkey -in FILE -out privkey.pem",
+        )
+    if block.headers:
+        return
+    try:
+        cost = der.encryption_cost(block.data)
+    except (der.DerError, IndexError):
+        raise _format("the encrypted key cannot be read.") from None
+    if cost > MAX_COST:
+        words = f"decrypting the key takes more than {MAX_COST:,} rounds, which is more than is spent here."
+        hint = "Encrypt it with fewer: openssl pkcs8 -topk8 -iter 100000 -in FILE -out privkey.pem"
+        raise _RefusedError(Code.KEY_FORMAT, words, hint)
+
+
+def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
+    secret = password.reveal() if password else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if block.headers:
+                found = serialization.load_pem_private_key(
+                    encode_block(block), secret, unsafe_skip_rsa_key_validation=True
+                )
+            else:
+                # its range of checks on an RSA key costs 45 ms at 2048 bits and seconds at 8192; `proves` catches more
+                found = serialization.load_der_private_key(block.data, secret, unsafe_skip_rsa_key_validation=True)
+    except UnsupportedAlgorithm:
+        words = "a key of a kind (explicit curve parameters, perhaps) that browsers do not know."
+        raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW) from None
+    except (ValueError, TypeError, OverflowError):
+        if encrypted:
+            words = "the password does not decrypt the key, or the key is damaged."
+            raise _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.") from None
+        raise _damaged() from None
+    if isinstance(found, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        return found
+    raise _RefusedError(Code.KEY_TYPE, "a key of a kind that browsers do not know.", _ORDER_NEW)

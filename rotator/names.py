@@ -1,0 +1,128 @@
+"""Names of hosts: how a configured one is written in a certificate, and which names cover it; nothing of X.509 here.
+
+RFC 6125 and 9525: alternative names only, `*` stands for exactly one label and only as the whole left-most one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import idna
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def address(text: str) -> Address | None:
+    """The IP address that the text is (brackets around an IPv6 one allowed), or None."""
+    bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
+    try:
+        return ipaddress.ip_address(bare)
+    except ValueError:
+        return None
+
+
+def ascii_form(name: str) -> str:
+    """A configured DNS name as certificates have it: A-labels (IDNA 2008, UTS 46), lower case, no final dot.
+
+    The standard library's codec follows IDNA 2003 and would turn straße into strasse, which is another host.
+
+    Raises:
+        ValueError: it is no DNS name.
+    """
+    star, bare = ("*.", name[2:]) if name[:2] == "*." else ("", name)
+    bare = bare[:-1] if bare[-1:] == "." else bare
+    if not bare.isascii():
+        try:
+            bare = idna.encode(bare, uts46=True).decode("ascii")
+        except (idna.IDNAError, UnicodeError):
+            raise ValueError("not an internationalised name") from None
+    bare = bare.lower()
+    fault = dns_fault(bare)
+    if fault:
+        raise ValueError(fault)
+    return star + bare
+
+
+def dns_fault(name: str) -> str:
+    """What is wrong with a DNS name without a wildcard, in words; empty if nothing is (RFC 1034 3.5, 5280 4.2.1.6)."""
+    if not name or len(name) > 253:
+        return "it is empty" if not name else "it is longer than 253 characters"
+    labels = name.lower().split(".")
+    if not all(_LABEL.fullmatch(label) for label in labels):
+        return "it is not made of letters, digits and hyphens"
+    if labels[-1].isdigit():
+        return "it is an IP address or ends in a number; addresses belong in an IP entry"
+    return ""
+
+
+def entry_fault(name: str, *, underscore: bool) -> str:
+    """What is wrong with a DNS entry of a certificate, in words; empty if nothing is.
+
+    Args:
+        name: the entry, a wildcard perhaps.
+        underscore: whether `_` is let pass (CA/B BR 7.1.2.7.12 forbids it, private CAs use it).
+    """
+    bare = name[2:] if name[:2] == "*." else name
+    if "*" in bare:
+        return "a wildcard must be the whole left-most label, with a domain behind it"
+    if "_" in bare and not underscore:
+        return "an underscore is not allowed in a host name"
+    return dns_fault(bare)
+
+
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """The names of one certificate, ready to be asked.
+
+    Args:
+        exact: DNS names without a wildcard, lower case.
+        wild: what follows `*.`, lower case, of wildcards with at least two labels behind the star: `*.com` covers
+            nothing, as in OpenSSL and with the public suffix list of browsers.
+        addresses: IP addresses.
+    """
+
+    exact: frozenset[str]
+    wild: frozenset[str]
+    addresses: frozenset[Address]
+
+    @classmethod
+    def of(cls, dns: Iterable[str], addresses: Iterable[Address]) -> Covered:
+        """From the entries of a subject alternative name; faulty ones cover nothing."""
+        entries = [entry.lower() for entry in dns]
+        return cls(
+            frozenset(e for e in entries if "*" not in e and not dns_fault(e)),
+            frozenset(e[2:] for e in entries if e[:2] == "*." and "." in e[2:] and not dns_fault(e[2:])),
+            frozenset(addresses),
+        )
+
+    def covers(self, name: str) -> bool:
+        """Whether a client that asks for this name (or address) accepts the certificate for it.
+
+        A configured wildcard is covered by the same wildcard only.
+        """
+        ip = address(name)
+        if ip is not None:
+            return ip in self.addresses
+        try:
+            wanted = ascii_form(name)
+        except ValueError:
+            return False
+        if wanted[:2] == "*.":
+            return wanted[2:] in self.wild
+        return wanted in self.exact or wanted.partition(".")[2] in self.wild
+
+    @property
+    def probe(self) -> str | Address | None:
+        """One concrete name that it covers, for a verifier that insists on one; None if it covers none."""
+        for name in sorted(self.exact):
+            if "_" not in name:
+                return name
+        for name in sorted(self.wild):
+            if "_" not in name:
+                return "a." + name
+        return min(self.addresses, key=str, default=None)

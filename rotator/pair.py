@@ -1,0 +1,245 @@
+"""From a candidate's raw files to certificates and keys, and to which of them belong together; no trust is judged here.
+
+Keys and certificates find each other by the key, never by a file's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from rotator.certificate import Certificate, about
+from rotator.decode import read_certificate
+from rotator.keys import Key, read_key
+from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity
+from rotator.pem import CERTIFICATE_LABELS, Block, read_blocks, shown
+
+MAX_CHAIN = 32
+"""Certificates that one file may hold."""
+
+MAX_CERTIFICATES = 128
+"""Certificates that all files of a candidate together may hold."""
+
+MAX_KEYS = 8
+"""Private keys that are looked at."""
+
+_KINDS = {KeyType.ECDSA: "ECDSA", KeyType.RSA: "RSA", KeyType.ED25519: "Ed25519"}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """What a candidate's files hold.
+
+    Args:
+        certificates: each once, in the order found.
+        keys: each once, in the order found.
+        problems: what is wrong with the files.
+        key_seen: whether any file shows a private key, be it one that cannot be read.
+    """
+
+    certificates: tuple[Certificate, ...]
+    keys: tuple[Key, ...]
+    problems: tuple[Problem, ...]
+    key_seen: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Match:
+    """A leaf and the key that was proved to be its own; None where none was found or needed."""
+
+    leaf: Certificate
+    key: Key | None
+
+
+def read_candidate(candidate: Candidate, password: Secret | None = None) -> Reading:
+    """Read all certificates and keys of a candidate, gathering every problem of its files.
+
+    Args:
+        candidate: the files as they were read.
+        password: for encrypted keys.
+    """
+    certificates: dict[bytes, Certificate] = {}
+    keys: dict[bytes, Key] = {}
+    problems: list[Problem] = []
+    key_seen = False
+    tried = 0
+    for source in candidate.files:
+        blocks, found = read_blocks(source)
+        problems += found
+        key_seen = key_seen or b"PRIVATE KEY" in source.data or any(p.code == Code.KEY_FORMAT for p in found)
+        chain = [b for b in blocks if b.label in CERTIFICATE_LABELS]
+        problems += _read_chain(chain, certificates)
+        held = [b for b in blocks if b.label not in CERTIFICATE_LABELS]
+        for block in held[: MAX_KEYS - tried]:
+            key = read_key(block, password)
+            if isinstance(key, Problem):
+                problems.append(key)
+            else:
+                keys.setdefault(key.spki, key)
+        if len(held) > MAX_KEYS - tried:
+            words = f"{shown(source.name)}: the files hold more than {MAX_KEYS} private keys."
+            problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, "Leave one key for each certificate."))
+        tried = min(MAX_KEYS, tried + len(held))
+        problems += _key_file(shown(source.name), source.mode, held, with_chain=bool(chain))
+    return Reading(tuple(certificates.values()), tuple(keys.values()), tuple(problems), key_seen)
+
+
+def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) -> list[Problem]:
+    """What is unwise about a file that holds a key."""
+    problems: list[Problem] = []
+    if held and with_chain:
+        words = f"{name} holds the private key beside certificates; they are stored apart."
+        hint = "Keep the key in a file of its own: chain files are readable by everyone."
+        problems.append(Problem(Code.KEY_IN_CERT_FILE, Severity.WARN, words, hint, name, held[0].line))
+    if held and mode & 0o007:
+        words = f"{name} holds a private key and is open to every user of the host (mode {mode & 0o777:04o})."
+        problems.append(Problem(Code.KEY_PERMISSIONS, Severity.WARN, words, f"chmod o= {name}", name, held[0].line))
+    return problems
+
+
+def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list[Problem]:
+    """Read the certificates of one file into the ones of all files."""
+    problems: list[Problem] = []
+    if len(blocks) > MAX_CHAIN or len(into) + len(blocks) > MAX_CERTIFICATES:
+        extra = blocks[MAX_CHAIN] if len(blocks) > MAX_CHAIN else blocks[0]
+        words = (
+            f"{extra.file} holds {len(blocks)} certificates; {MAX_CHAIN} in a file, {MAX_CERTIFICATES} in all are read."
+        )
+        hint = "Leave the leaf and the intermediates of its chain; a bundle of roots does not belong there."
+        problems.append(Problem(Code.CHAIN_TOO_LONG, Severity.REJECT, words, hint, extra.file, extra.line))
+        blocks = blocks[: max(0, min(MAX_CHAIN, MAX_CERTIFICATES - len(into)))]
+    here: dict[bytes, int] = {}
+    for block in blocks:
+        certificate, found = read_certificate(block.data, block.file, block.line)
+        problems += found
+        if certificate is None:
+            continue
+        if certificate.raw in here:
+            words = f"stands twice in {block.file} (line {here[certificate.raw]} and {block.line}); once is kept"
+            problems.append(about(certificate, Code.DUPLICATE_CERT, words, "", Severity.WARN))
+        here.setdefault(certificate.raw, block.line)
+        into.setdefault(certificate.raw, certificate)
+    return problems
+
+
+def match(
+    reading: Reading, names: Sequence[str], now: datetime, *, need_key: bool = True
+) -> tuple[tuple[Match, ...], tuple[Problem, ...]]:
+    """Find the leaves and the key of each, at most one pair of each kind of key.
+
+    Args:
+        reading: what the files hold.
+        names: the names that are wanted, to choose between leaves by.
+        now: the reference time, for the same.
+        need_key: whether a leaf without a key is a problem.
+
+    Returns:
+        The pairs, and `cert-missing`, `key-missing`, `key-mismatch`, `key-invalid` or `multiple-keys`.
+    """
+    if not reading.certificates:
+        return (), _nothing(reading)
+    problems: list[Problem] = []
+    leaves = leaf_like(reading.certificates)
+    owners: dict[Key, list[Certificate]] = {key: _owned(key, reading.certificates, leaves) for key in reading.keys}
+    best: dict[KeyType | None, Match] = {}
+    for key, owned in owners.items():
+        if not owned:
+            continue
+        found = Match(max(owned, key=lambda c: _rank(c, names, now, leaves)), key)
+        rival = best.get(key.kind)
+        if rival is not None:
+            words = "the files hold two pairs of one kind of key; the better one is taken."
+            problems.append(
+                Problem(Code.MULTIPLE_KEYS, Severity.WARN, words, "Remove the old pair.", key.file, key.line)
+            )
+        if rival is None or _rank(found.leaf, names, now, leaves) > _rank(rival.leaf, names, now, leaves):
+            best[key.kind] = found
+    paired = bool(best)
+    for leaf in sorted(leaves, key=lambda c: _rank(c, names, now, leaves), reverse=True):
+        if leaf.key_type in best or (paired and not _counterpart(leaf, best.values(), now)):
+            continue
+        best[leaf.key_type] = Match(leaf, None)
+    problems += _proofs(best.values())
+    if need_key or reading.keys:
+        orphans = [key for key, owned in owners.items() if not owned]
+        problems += _orphans(reading, list(best.values()), orphans, need_key=need_key)
+    return tuple(best.values()), tuple(problems)
+
+
+def _nothing(reading: Reading) -> tuple[Problem, ...]:
+    if any(p.severity is Severity.REJECT and not p.code.startswith("key") for p in reading.problems):
+        return ()  # the files say by themselves why there is none
+    words = "None of the files holds a certificate."
+    return (Problem(Code.CERT_MISSING, Severity.REJECT, words, "Add the certificate that the CA issued, as PEM."),)
+
+
+def leaf_like(certificates: Sequence[Certificate]) -> list[Certificate]:
+    """The leaves: no authority, and no other one's issuer by name; without any, what nginx would take for one."""
+    issuers = {c.shape.issuer for c in certificates if not c.self_issued}
+    found = [c for c in certificates if not c.is_ca and (c.shape.subject not in issuers or c.shape.subject == b"0\0")]
+    found = found or [c for c in certificates if not c.is_ca]
+    return found or [certificates[0]]
+
+
+def _owned(key: Key, certificates: Sequence[Certificate], leaves: Sequence[Certificate]) -> list[Certificate]:
+    owned = [c for c in certificates if c.shape.spki == key.spki]
+    if owned:
+        return owned
+    # the same key may be written differently in a certificate (a compressed point, absent parameters)
+    return [c for c in leaves[:4] if c.key_type is key.kind and c.usable_key and _same_size(key, c) and key.proves(c)]
+
+
+def _same_size(key: Key, certificate: Certificate) -> bool:
+    return key.kind is not KeyType.RSA or certificate.key.bits == getattr(key.private, "key_size", 0)
+
+
+def _rank(
+    leaf: Certificate, names: Sequence[str], now: datetime, leaves: Sequence[Certificate]
+) -> tuple[bool, int, bool, datetime, datetime, str]:
+    """What makes one certificate the leaf rather than another of the same key; larger is better."""
+    covered = leaf.covered
+    count = sum(covered.covers(name) for name in names)
+    current = leaf.not_before <= now <= leaf.not_after
+    return leaf in leaves, count, current, leaf.not_before, leaf.not_after, leaf.fingerprint
+
+
+def _counterpart(leaf: Certificate, matches: Collection[Match], now: datetime) -> bool:
+    """Whether a leaf without a key looks like the other half of a dual pair, rather than like something left over."""
+    return leaf.not_after >= now and any(set(leaf.dns_names) & set(m.leaf.dns_names) for m in matches)
+
+
+def _proofs(matches: Collection[Match]) -> list[Problem]:
+    problems: list[Problem] = []
+    for found in matches:
+        if found.key is not None and not found.key.proves(found.leaf):
+            words = f"{found.key.file} line {found.key.line}: a signature made with this key does not verify with the "
+            words += f"certificate {found.leaf.title}: the private part is damaged."
+            hint = "Restore the key from where it was made; without it the certificate has to be issued again."
+            problems.append(Problem(Code.KEY_INVALID, Severity.REJECT, words, hint, found.key.file, found.key.line))
+    return problems
+
+
+def _orphans(reading: Reading, matches: Sequence[Match], orphans: Sequence[Key], *, need_key: bool) -> list[Problem]:
+    """Keys without a leaf, and leaves without a key."""
+    problems: list[Problem] = []
+    keyless = [m.leaf for m in matches if m.key is None]
+    for key in orphans:
+        if not keyless or len(reading.keys) > len(matches):
+            words = f"{key.file} line {key.line}: this {_KINDS[key.kind]} key belongs to none of the certificates."
+            hint = "Leave exactly one key for each certificate."
+            problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, hint, key.file, key.line))
+        if keyless:
+            leaf = keyless[0]
+            words = f"{key.file} line {key.line}: this {_KINDS[key.kind]} key is not the key of {leaf.title} "
+            words += f"({leaf.file} line {leaf.line})"
+            if leaf.key_type is not key.kind:
+                words += f", whose key is {_KINDS[leaf.key_type] if leaf.key_type else 'of another kind'}"
+            words += "."
+            hint = "Find the key that the certificate was ordered with, or order the certificate again for this key."
+            problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, words, hint, key.file, key.line))
+    if need_key and keyless and not orphans and (not reading.key_seen or len(keyless) < len(matches)):
+        for leaf in keyless:
+            hint = "Add the private key that it was ordered with."
+            problems.append(about(leaf, Code.KEY_MISSING, "has no private key in these files", hint))
+    return problems

@@ -1,0 +1,276 @@
+"""One certification path and everything that is wrong with it; finding the path is `chain`'s, the leaf is `leaf`'s.
+
+The verdict is the library's wherever it can read the path. It has neither codes nor reasons that help the person on
+call, so the rules are gone through here as well, and either can refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    VerificationError,
+)
+from cryptography.x509.verification import (
+    Policy as LibraryPolicy,
+)
+
+from rotator import constraints, der
+from rotator.anchors import Anchors
+from rotator.certificate import CURVES, Certificate, about, colons
+from rotator.model import Code, KeyType, Policy, Problem, Severity
+
+MAX_DEPTH = 8
+"""Intermediates on a path; the library's own limit."""
+
+MAX_SENT = 100 * 1024
+"""Bytes of certificates in a handshake: with more, OpenSSL's clients break off (SSL_MAX_CERT_LIST_DEFAULT)."""
+
+PRIVATE = "private-ca"
+"""Name of the profile under which the rules that only bind public CAs are not applied."""
+
+_ASK_CA = "Ask the CA for a chain that is in order, and replace the intermediates with it."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """A leaf and the certificates that lead up from it, each having signed the one before.
+
+    Args:
+        served: what nginx would send, leaf first, without the anchor.
+        anchor: the trusted root that it ends at; None for a path that reaches none. It is the leaf itself where that
+            one is trusted by itself.
+    """
+
+    served: tuple[Certificate, ...]
+    anchor: Certificate | None = None
+
+    @property
+    def effective_not_after(self) -> datetime:
+        """The earliest notAfter of what is served, UTC."""
+        return min(c.not_after for c in self.served)
+
+    @property
+    def authorities(self) -> tuple[Certificate, ...]:
+        """The certificates above the leaf, the anchor last."""
+        own = self.anchor is not None and self.anchor.raw == self.served[0].raw
+        return self.served[1:] if self.anchor is None or own else (*self.served[1:], self.anchor)
+
+
+def problems_of(path: Path, policy: Policy, now: datetime) -> tuple[Problem, ...]:
+    """Everything that is wrong above the leaf, by the rules of RFC 5280 section 6.1 and of strict clients.
+
+    Args:
+        path: complete or not.
+        policy: the profile decides how strict it is.
+        now: the reference time, UTC.
+    """
+    problems: list[Problem] = []
+    below = list(path.served[:1])
+    depth = 0
+    budget = [constraints.MAX_COMPARISONS]
+    for authority in path.authorities:
+        trusted = authority is path.anchor
+        problems += _dates(authority, now, trusted=trusted)
+        problems += _authority(authority, depth, policy, trusted=trusted)
+        problems += _signature(below[-1], authority)
+        words = constraints.violation(authority, below, budget)
+        if words:
+            hint = "The CA may not issue for this name; order the certificate from another one."
+            problems.append(about(authority, Code.NAME_CONSTRAINTS, f"has name constraints: {words}", hint))
+        if not authority.self_issued:
+            depth += 1
+        below.append(authority)
+    problems += _whole(path)
+    return tuple(problems)
+
+
+def _dates(authority: Certificate, now: datetime, *, trusted: bool) -> list[Problem]:
+    kind = "root" if trusted or authority.self_issued else "intermediate"
+    if now > authority.not_after:
+        code = Code.EXPIRED_ROOT if kind == "root" else Code.EXPIRED_INTERMEDIATE
+        words = f"(a {kind}) expired on {authority.not_after:%Y-%m-%d %H:%M:%S}Z"
+        return [about(authority, code, words, "Fetch the CA's current chain file.")]
+    if now < authority.not_before:
+        words = f"(a {kind}) is not valid before {authority.not_before:%Y-%m-%d %H:%M:%S}Z"
+        return [about(authority, Code.NOT_YET_VALID, words, "Wait, or check this host's clock.")]
+    return []
+
+
+def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: bool) -> list[Problem]:
+    """Whether a certificate may sign at this place (RFC 5280 6.1.4 k, l, m, n, o; CA/B BR 7.1.2.5, 7.1.2.10)."""
+    problems: list[Problem] = []
+
+    def wrong(code: Code, words: str, hint: str = _ASK_CA) -> None:
+        problems.append(about(authority, code, words, hint))
+
+    public = policy.profile != PRIVATE and not trusted
+    basic, usage = authority.ext(x509.BasicConstraints), authority.ext(x509.KeyUsage)
+    if basic is None or not basic.ca:
+        wrong(Code.NOT_A_CA, "has issued a certificate but is no CA (basicConstraints does not say so)")
+    elif basic.path_length is not None and basic.path_length < depth:
+        wrong(Code.PATHLEN, f"allows {basic.path_length} intermediates below it, and there are {depth}")
+    elif public and not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
+        wrong(Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical")
+    if usage is None:
+        if public:
+            wrong(Code.BAD_KEY_USAGE, "is a CA without keyUsage")
+    elif not usage.key_cert_sign:
+        wrong(Code.NOT_A_CA, "may not sign certificates (keyUsage lacks keyCertSign)")
+    purposes = authority.ext(x509.ExtendedKeyUsage)
+    if purposes is not None and not trusted:
+        allowed = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+        if not allowed & set(purposes):
+            wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage)")
+    if trusted is False and authority.weak_signature:
+        wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
+    problems += _key(authority, policy)
+    for fault in authority.faults:
+        if not (trusted and fault.code == Code.BAD_SERIAL):
+            wrong(fault.code, fault.words)
+    return problems
+
+
+def _key(authority: Certificate, policy: Policy) -> list[Problem]:
+    """Whether clients compute with its key (CA/B BR 6.1.5, 7.1.3.1)."""
+    key, words, code = authority.key, "", Code.WEAK_KEY
+    if key.algorithm == der.RSA and key.bits < policy.min_rsa_bits:
+        words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+    elif not authority.usable_key:
+        words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
+    elif authority.key_type is None:
+        words, code = f"has a key on a curve that clients do not know ({', '.join(sorted(CURVES))} are)", Code.KEY_TYPE
+    elif authority.key_type is KeyType.ED25519 and policy.profile != PRIVATE:
+        words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
+    return [about(authority, code, words, _ASK_CA)] if words else []
+
+
+def _signature(child: Certificate, authority: Certificate) -> list[Problem]:
+    """Whether the key identifiers let this authority be the issuer (OpenSSL refuses it otherwise; RFC 5280 4.2.1.1)."""
+    if child.names_key_of(authority):
+        return []
+    words = (
+        f"is signed by {authority.title} but names another key as its issuer's: {colons(child.authority_key_id) or '?'}"
+        f", not {colons(authority.key_id) or '?'}"
+    )
+    hint = "Fetch the CA's chain file for exactly this certificate; the issuer was renewed under the same name."
+    return [about(child, Code.AKI_MISMATCH, words, hint)]
+
+
+def _whole(path: Path) -> list[Problem]:
+    problems: list[Problem] = []
+    if len(path.served) - 1 > MAX_DEPTH:
+        words = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
+        problems.append(about(path.served[0], Code.CHAIN_TOO_LONG, words, _ASK_CA))
+    size = sum(len(c.raw) for c in path.served)
+    if size > MAX_SENT:
+        words = f"and its chain take {size >> 10} KiB in a handshake; above {MAX_SENT >> 10} KiB clients hang up"
+        problems.append(about(path.served[0], Code.TOO_LARGE, words, "Spread the names over several certificates."))
+    return problems
+
+
+def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime) -> tuple[Problem, ...]:
+    """What `cryptography.x509.verification` says about exactly what would be served.
+
+    It starts from the library's own policy for the web. An anchor may lack keyUsage or the mark `critical` on its
+    basicConstraints, as roots of real stores do (RFC 5280 6.1.1 d takes a name and a key of it, no extension);
+    `problems_of` holds intermediates to both. Under the private profile leaves may lack what only CA/B demands.
+
+    Returns:
+        Nothing if it accepts, or if it cannot read one of the certificates; else one problem.
+    """
+    used = (*path.served, *path.authorities[-1:])
+    if not all(c.strict for c in used):
+        return ()
+    if any(c.key_type is KeyType.ED25519 for c in path.authorities) and policy.profile == PRIVATE:
+        return ()  # not in its list of algorithms, which cannot be extended
+    leaf = path.served[0]
+    probe = leaf.covered.probe
+    if probe is None:
+        return ()  # a leaf without any name is refused for that
+    subject = x509.DNSName(probe) if isinstance(probe, str) else x509.IPAddress(probe)
+    authority = (
+        ExtensionPolicy.webpki_defaults_ca()
+        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_ca)
+        .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
+    )
+    end_entity = ExtensionPolicy.webpki_defaults_ee()
+    if policy.profile == PRIVATE:
+        end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
+            x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
+        )
+    verifier = (
+        PolicyBuilder()
+        .store(anchors.store)
+        .time(now.astimezone(UTC).replace(tzinfo=None))
+        .max_chain_depth(MAX_DEPTH)
+        .extension_policies(ca_policy=authority, ee_policy=end_entity)
+        .build_server_verifier(subject)
+    )
+    try:
+        verifier.verify(leaf.loaded, [c.loaded for c in path.served[1:]])
+    except (VerificationError, ValueError) as error:
+        text = str(error).partition(" (encountered")[0].removeprefix("validation failed: ")
+        hint = "This is the verdict of a strict verifier; ask the CA for a certificate that it accepts."
+        return (about(leaf, _code_of(text), f"is refused by a strict verifier: {text[:200]}", hint),)
+    return ()
+
+
+def _is_ca(_policy: LibraryPolicy, _certificate: x509.Certificate, basic: x509.BasicConstraints) -> None:
+    if not basic.ca:
+        raise ValueError("basicConstraints.cA must be asserted in a CA certificate")
+
+
+_WORDS: Sequence[tuple[str, Code]] = (
+    ("name constraint", Code.NAME_CONSTRAINTS),
+    ("nameconstraint", Code.NAME_CONSTRAINTS),
+    ("2.5.29.30", Code.NAME_CONSTRAINTS),
+    ("in an ee", Code.CA_LEAF),
+    ("basicconstraints", Code.NOT_A_CA),
+    ("path length", Code.PATHLEN),
+    ("depth", Code.CHAIN_TOO_LONG),
+    ("keyusage", Code.BAD_KEY_USAGE),
+    ("required eku", Code.BAD_EKU),
+    ("2.5.29.37", Code.BAD_EKU),
+    ("2.5.29.35", Code.NO_AKI),
+    ("authoritykeyidentifier", Code.NO_AKI),
+    ("subjectaltname", Code.BAD_SAN),
+    ("2.5.29.17", Code.BAD_SAN),
+    ("public key", Code.KEY_TYPE),
+    ("rsa key", Code.WEAK_KEY),
+    ("signature algorithm", Code.WEAK_SIGNATURE),
+    ("signature does not match", Code.BAD_SIGNATURE),
+    ("serial", Code.BAD_SERIAL),
+    ("validity", Code.BAD_VALIDITY),
+    ("not valid at", Code.EXPIRED),
+    ("extension", Code.CRITICAL_EXTENSION),
+    ("candidates exhausted", Code.UNTRUSTED_ROOT),
+)
+
+
+def _code_of(text: str) -> Code:
+    lower = text.lower()
+    return next((code for words, code in _WORDS if words in lower), Code.PARSE_ERROR)
+
+
+def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
+    """What is unwise about a path that is accepted."""
+    leaf = path.served[0]
+    sooner = [c for c in path.authorities if now <= c.not_after < leaf.not_after]
+    return tuple(
+        about(
+            c,
+            Code.INTERMEDIATE_EXPIRES_FIRST,
+            f"expires on {c.not_after:%Y-%m-%d}, before the leaf ({leaf.not_after:%Y-%m-%d})",
+            "Renew before that day, or ask the CA for a newer intermediate.",
+            Severity.WARN,
+        )
+        for c in sooner
+    )

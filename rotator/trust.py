@@ -1,0 +1,259 @@
+"""Policy and judge: raw files or stored chains in, one verdict out; nothing is read, fetched, stored or changed here.
+
+`examine` answers the question of the whole program: if nginx is given exactly these files, will a strict client that
+trusts only these roots accept every required name at this time?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from rotator import compare
+from rotator import leaf as leaf_rules
+from rotator.anchors import Anchors
+from rotator.certificate import Certificate, about
+from rotator.chain import Explorer, Found
+from rotator.decode import read_certificate
+from rotator.model import Candidate, Code, KeyType, Pair, Policy, Problem, Secret, Severity
+from rotator.pair import Match, match, read_candidate
+from rotator.path import PRIVATE, library_verdict, warnings_of
+
+__all__ = ["Anchors", "Link", "Verdict", "examine", "judge_chains", "private_ca", "public"]
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One certificate of the picture of a chain.
+
+    Args:
+        title: its subject, or what to call it instead.
+        issuer: the subject of its issuer.
+        file: the file that it was found in.
+        line: 1-based line there.
+        root: whether it is the trusted root that the chain ends at, which is not sent.
+    """
+
+    title: str
+    issuer: str
+    file: str = ""
+    line: int = 0
+    root: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What was found out about a candidate.
+
+    Args:
+        pairs: as they would be stored, sorted by kind of key; also those of a refused candidate, as far as they go.
+        problems: everything that was found, refusals first.
+        missing_issuer: subject of the certificate that a chain lacks; empty if none does.
+        missing_akid: its key identifier, lower-case hex; empty if unknown.
+        links: the picture of each chain, leaf first.
+    """
+
+    pairs: tuple[Pair, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    missing_issuer: str = ""
+    missing_akid: str = ""
+    links: tuple[tuple[Link, ...], ...] = field(default=(), repr=False)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether there is a pair and nothing refuses it."""
+        return bool(self.pairs) and not self.codes
+
+    @property
+    def codes(self) -> tuple[Code, ...]:
+        """The codes that refuse it, each once."""
+        return tuple(dict.fromkeys(p.code for p in self.problems if p.severity is Severity.REJECT))
+
+    @property
+    def warnings(self) -> tuple[Code, ...]:
+        """The codes that only warn, each once."""
+        return tuple(dict.fromkeys(p.code for p in self.problems if p.severity is Severity.WARN))
+
+    @property
+    def effective_not_after(self) -> datetime | None:
+        """The earliest notAfter of everything that would be served, UTC; None without a pair."""
+        return min((pair.effective_not_after for pair in self.pairs), default=None)
+
+
+def public(names: Iterable[str] = ()) -> Policy:
+    """The policy for certificates of the web's public CAs: CA/B Baseline Requirements and what browsers take."""
+    return Policy(profile="public", names=tuple(names), key_types=frozenset({KeyType.ECDSA, KeyType.RSA}))
+
+
+def private_ca(names: Iterable[str] = ()) -> Policy:
+    """The policy for certificates of one's own CA: no caps on lifetime, Ed25519 too, and extensions that only the
+    CA/B Forum demands may be missing.
+    """
+    return Policy(profile=PRIVATE, names=tuple(names), lifetime_caps=False)
+
+
+def examine(
+    candidate: Candidate,
+    policy: Policy,
+    anchors: Anchors,
+    now: datetime,
+    *,
+    live: Sequence[tuple[bytes, ...]] = (),
+    need_key: bool = True,
+    force: bool = False,
+    password: Secret | None = None,
+) -> Verdict:
+    """Judge a candidate: find its pairs and all of their problems at once.
+
+    Args:
+        candidate: the raw files.
+        policy: what is demanded, the required names among it.
+        anchors: the roots that clients trust.
+        now: the reference time, with a time zone.
+        live: DER chains that are live now, leaf first, to be compared with.
+        need_key: whether a leaf without a private key is refused.
+        force: lets a downgrade pass with a warning.
+        password: for an encrypted key.
+
+    Returns:
+        The verdict. Never raises for what the files hold.
+    """
+    reading = read_candidate(candidate, password)
+    matches, unmatched = match(reading, policy.names, now, need_key=need_key)
+    problems = [*reading.problems, *unmatched]
+    explorer = Explorer(reading.certificates, anchors, policy, now)
+    judged: list[tuple[Match, Found]] = []
+    for found_match in matches:
+        found, faults = _judge(found_match.leaf, explorer)
+        judged.append((found_match, found))
+        problems += faults
+    problems += _leftovers(reading.certificates, [found for _, found in judged], now)
+    problems += compare.problems_of([m.leaf for m in matches], live, policy, force=force)
+    judged.sort(key=lambda both: both[0].leaf.key_type or "")
+    lacking = next((found for _, found in judged if found.missing_issuer), None)
+    return Verdict(
+        pairs=tuple(_pair(m, found) for m, found in judged if m.leaf.key_type is not None),
+        problems=_sorted(problems),
+        missing_issuer=lacking.missing_issuer if lacking else "",
+        missing_akid=lacking.missing_key_id if lacking else "",
+        links=tuple(_links(found) for _, found in judged),
+    )
+
+
+def judge_chains(
+    chains: Sequence[tuple[bytes, ...]], policy: Policy, anchors: Anchors, now: datetime
+) -> tuple[Problem, ...]:
+    """Judge stored chains anew, as they stand: without their keys and without a comparison with what is live.
+
+    Args:
+        chains: DER, leaf first.
+        policy: what is demanded now.
+        anchors: what is trusted now.
+        now: the reference time, with a time zone.
+    """
+    problems: list[Problem] = []
+    for number, chain in enumerate(chains, 1):
+        read = [read_certificate(raw) for raw in chain]
+        problems += [p for _, found in read for p in found]
+        certificates = [c for c, _ in read if c is not None]
+        if len(certificates) < len(chain) or not certificates:
+            if not chain:
+                words = f"Stored chain {number} holds no certificate."
+                problems.append(Problem(Code.CERT_MISSING, Severity.REJECT, words))
+            continue
+        found, faults = _judge(certificates[0], Explorer(certificates, anchors, policy, now))
+        problems += faults
+        problems += _leftovers(certificates, [found], now)
+    return _sorted(problems)
+
+
+def _judge(leaf: Certificate, explorer: Explorer) -> tuple[Found, list[Problem]]:
+    """One leaf: its own rules, the best path, the library's verdict, and what is unwise about an accepted one."""
+    policy, now = explorer.policy, explorer.now
+    own = leaf_rules.problems_of(leaf, policy, now)
+    found = explorer.explore(leaf)
+    problems = [*own, *found.problems]
+    refusals = {p.code for p in problems if p.severity is Severity.REJECT}
+    if not refusals - {Code.NAME_MISMATCH} and found.path.anchor is not None:
+        verdict = library_verdict(found.path, explorer.anchors, policy, now)
+        problems += verdict
+        if not verdict:
+            problems += warnings_of(found.path, now)
+            problems += _order(leaf, found, explorer)
+    return found, problems
+
+
+def _order(leaf: Certificate, found: Found, explorer: Explorer) -> list[Problem]:
+    """Whether the path is found by clients that do not backtrack, as stored and as it was delivered."""
+    if not explorer.without_backtracking(leaf, found.path.served[1:]):
+        words = "reaches a trusted root only for clients that try more than one path; OpenSSL's do not"
+        hint = "Remove the expired root from the clients' stores, or ask the CA for another chain."
+        return [about(leaf, Code.ORDER_SENSITIVE, words, hint, Severity.WARN)]
+    if not explorer.without_backtracking(leaf, explorer.pool):
+        words = "as delivered is accepted only by clients that try more than one path; what is stored is put right"
+        hint = "Serve the stored chain, not the delivered file."
+        return [about(leaf, Code.ORDER_SENSITIVE, words, hint, Severity.WARN)]
+    return []
+
+
+def _leftovers(certificates: Sequence[Certificate], found: Sequence[Found], now: datetime) -> list[Problem]:
+    """Certificates that are not served, and used ones that stood in the wrong order."""
+    served = {c.raw for f in found for c in f.path.served}
+    problems: list[Problem] = []
+    for certificate in certificates:
+        if certificate.raw in served:
+            continue
+        if certificate.self_issued and certificate.signed(certificate):
+            words = "is a root; clients have it or do not trust it, so it is not sent"
+            problems.append(about(certificate, Code.ROOT_INCLUDED, words, "", Severity.WARN))
+        elif certificate.not_after < now:
+            words = f"expired on {certificate.not_after:%Y-%m-%d} and is not needed; it is left out"
+            problems.append(about(certificate, Code.EXPIRED_EXTRA, words, "", Severity.WARN))
+        else:
+            words = "is not needed on the way to a trusted root; it is left out"
+            problems.append(about(certificate, Code.UNUSED_CERT, words, "", Severity.WARN))
+    return problems + [problem for f in found for problem in _disorder(f)]
+
+
+def _disorder(found: Found) -> list[Problem]:
+    last: dict[str, Certificate] = {}
+    for certificate in found.path.served:
+        before = last.get(certificate.file)
+        if before is not None and before.line > certificate.line:
+            words = f"(line {certificate.line}) stands before {before.title} (line {before.line}), which it signed"
+            words += "; the order is put right" if found.path.anchor else ""
+            hint = "nginx takes the first certificate of a file for the leaf."
+            return [about(certificate, Code.CHAIN_ORDER, words, hint, Severity.WARN)]
+        last[certificate.file] = certificate
+    return []
+
+
+def _pair(found_match: Match, found: Found) -> Pair:
+    leaf = found_match.leaf
+    assert leaf.key_type is not None  # noqa: S101 - the caller has seen to it
+    return Pair(
+        key_type=leaf.key_type,
+        chain=tuple(c.raw for c in found.path.served),
+        key=found_match.key.secret if found_match.key else None,
+        subject=leaf.subject,
+        issuer=leaf.issuer,
+        serial=f"{leaf.shape.serial:x}",
+        names=(*leaf.dns_names, *map(str, leaf.ip_names)),
+        not_before=leaf.not_before,
+        not_after=leaf.not_after,
+        effective_not_after=found.path.effective_not_after,
+    )
+
+
+def _links(found: Found) -> tuple[Link, ...]:
+    path = found.path
+    links = [Link(c.title, c.issuer, c.file, c.line) for c in path.served]
+    if path.anchor is not None and path.anchor.raw != path.served[0].raw:
+        links.append(Link(path.anchor.title, path.anchor.issuer, path.anchor.file, path.anchor.line, root=True))
+    return tuple(links)
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """Each once, refusals before warnings, otherwise as they were found."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda p: p.severity is not Severity.REJECT))
