@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
@@ -20,8 +21,8 @@ from rotator.pem import shown
 MAX_RSA_BITS = 8192
 """Bits of an RSA modulus above which nothing is computed with a key."""
 
-CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
-"""Curves that TLS clients of the web know (CA/B BR 6.1.5); OpenSSL's names of them."""
+CURVES = {"1.2.840.10045.3.1.7": "secp256r1", "1.3.132.0.34": "secp384r1", "1.3.132.0.35": "secp521r1"}
+"""Curves that TLS clients of the web know (CA/B BR 6.1.5), with the names that OpenSSL gives them."""
 
 _SHORT = {
     "2.5.4.5": "serialNumber",
@@ -56,7 +57,7 @@ class Certificate:
         issuer: the same of its issuer.
         not_before: UTC.
         not_after: UTC.
-        extensions: those that could be read.
+        extensions: the values of those that could be read, by type.
         strict: whether a strict library reads all of it, so that its verdict can be asked.
         faults: what is wrong with it by itself.
         file: where it was found.
@@ -71,7 +72,7 @@ class Certificate:
     issuer: str
     not_before: datetime
     not_after: datetime
-    extensions: x509.Extensions = field(repr=False)
+    extensions: Mapping[type, x509.ExtensionType] = field(repr=False)
     strict: bool = True
     faults: tuple[Fault, ...] = ()
     file: str = ""
@@ -79,10 +80,8 @@ class Certificate:
 
     def ext(self, kind: type[E]) -> E | None:
         """The value of an extension, or None."""
-        try:
-            return self.extensions.get_extension_for_class(kind).value
-        except x509.ExtensionNotFound:
-            return None
+        value = self.extensions.get(kind)
+        return value if isinstance(value, kind) else None
 
     def critical(self, oid: x509.ObjectIdentifier) -> bool:
         """Whether it has the extension, marked critical."""
@@ -161,7 +160,9 @@ class Certificate:
     @property
     def key_type(self) -> KeyType | None:
         """The kind of its key, if it is one that TLS clients of the web can use; None otherwise."""
-        return key_type(self.key, self.shape.spki)
+        if self.key.algorithm == der.EC:
+            return KeyType.ECDSA if self.key.curve in CURVES else None
+        return {der.RSA: KeyType.RSA, der.ED25519: KeyType.ED25519}.get(self.key.algorithm)
 
     @property
     def usable_key(self) -> bool:
@@ -220,31 +221,6 @@ def about(
 ) -> Problem:
     """A problem of a certificate: its title followed by the words, with the place that it was found in."""
     return Problem(code, severity, f"{certificate.title} {words}.", hint, certificate.file, certificate.line)
-
-
-def key_type(key: der.PublicShape, spki: bytes) -> KeyType | None:
-    """The kind of a public key that TLS clients of the web can use, or None."""
-    if key.algorithm == der.RSA:
-        return KeyType.RSA
-    if key.algorithm == der.ED25519:
-        return KeyType.ED25519
-    if key.algorithm == der.EC and _curve(spki) in CURVES:
-        return KeyType.ECDSA
-    return None
-
-
-# DER of the named curve's OID inside a SubjectPublicKeyInfo; explicit parameters match none of them.
-_CURVE_OIDS = {
-    bytes.fromhex("06082a8648ce3d030107"): "secp256r1",
-    bytes.fromhex("06052b81040022"): "secp384r1",
-    bytes.fromhex("06052b81040023"): "secp521r1",
-}
-
-
-def _curve(spki: bytes) -> str:
-    outer = der.element(spki, 0, len(spki))
-    algorithm = der.children(spki, der.children(spki, outer)[0])
-    return _CURVE_OIDS.get(der.whole(spki, algorithm[1]), "") if len(algorithm) == 2 else ""
 
 
 def name_text(name: x509.Name) -> str:

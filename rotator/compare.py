@@ -100,10 +100,11 @@ def _kinds(leaves: Sequence[Certificate], by_type: dict[KeyType | None, Certific
 def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Policy) -> list[Problem]:
     """Names of the live leaves that no new one covers; configured ones are missed elsewhere."""
     problems: list[Problem] = []
+    configured = set(policy.names)
     before = sorted({str(name) for old in olds for name in (*old.dns_names, *old.ip_names)})
     for leaf in leaves:
         covered = leaf.covered
-        lost = [name for name in before if not covered.covers(name) and name not in policy.names]
+        lost = [name for name in before if not covered.covers(name) and name not in configured]
         if lost:
             more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
             words = f"no longer covers {shown(', '.join(lost[:10]))}{more}, which the live one does"

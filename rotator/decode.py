@@ -16,6 +16,9 @@ from rotator import der
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
 
+MAX_FAULTS = 20
+"""Faults of its outline that are told of one certificate."""
+
 _KNOWN = frozenset(
     {
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
@@ -98,7 +101,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         issuer=issuer,
         not_before=begin,
         not_after=end,
-        extensions=extensions,
+        extensions={type(extension.value): extension.value for extension in extensions},
         strict=strict,
         faults=(*_structure(shape, begin, end), *faults),
         file=file,
@@ -139,7 +142,7 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
         elif extension.critical and extension.oid not in _KNOWN_DOTTED:
             words = f"has a critical extension that clients do not know: {_label(extension.oid)}"
             faults.append(Fault(Code.CRITICAL_EXTENSION, words))
-    return tuple(faults)
+    return tuple(faults[:MAX_FAULTS])
 
 
 def _label(oid: str) -> str:

@@ -8,6 +8,7 @@ cost of its encryption have to be known before they are paid for. And a diagnosi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 SEQUENCE = 0x30
 INTEGER = 0x02
@@ -33,8 +34,7 @@ class DerError(ValueError):
     """What was read is not the structure that was expected; the message never quotes content."""
 
 
-@dataclass(frozen=True, slots=True)
-class Element:
+class Element(NamedTuple):
     """One tag-length-value: `data[start:end]` is the whole of it, `data[body:end]` the content."""
 
     tag: int
@@ -93,11 +93,13 @@ class PublicShape:
         algorithm: dotted OID.
         bits: of an RSA modulus; 0 for other kinds.
         exponent: of RSA, or 0; one longer than 64 bits is given as -1 (OpenSSL refuses it above 3072 bits).
+        curve: dotted OID of a named curve; empty for other kinds and for explicit parameters.
     """
 
     algorithm: str
     bits: int = 0
     exponent: int = 0
+    curve: str = ""
 
 
 def element(data: bytes, at: int, end: int) -> Element:
@@ -289,7 +291,10 @@ def public_key(spki: bytes) -> PublicShape:
         DerError: it is none.
     """
     parts = children(spki, expect(element(spki, 0, len(spki)), SEQUENCE))
-    algorithm = dotted(spki, _part(children(spki, _part(parts, 0, SEQUENCE)), 0, OID))
+    described = children(spki, _part(parts, 0, SEQUENCE))
+    algorithm = dotted(spki, _part(described, 0, OID))
+    if algorithm == EC and len(described) == 2 and described[1].tag == OID:
+        return PublicShape(algorithm, curve=dotted(spki, described[1]))
     if algorithm not in (RSA, RSA_PSS):
         return PublicShape(algorithm)
     bits = _part(parts, 1, BIT_STRING)
@@ -332,7 +337,7 @@ def private_key_info(data: bytes) -> tuple[str, bytes]:
 
 
 def encryption_cost(data: bytes) -> int:
-    """What deriving the key of an EncryptedPrivateKeyInfo costs, in rounds of a hash; scrypt's N·r·p times eight.
+    """What deriving the key of an EncryptedPrivateKeyInfo costs, in rounds of a hash; for scrypt half of N·r·p.
 
     Raises:
         DerError: it is none, or is encrypted in a way that is not known here.
@@ -347,10 +352,10 @@ def encryption_cost(data: bytes) -> int:
         oid = dotted(data, _part(derivation, 0, OID))
         parameters = children(data, _part(derivation, 1, SEQUENCE))
         if oid == _SCRYPT:
-            cost = 8
+            cost = 1
             for index in (1, 2, 3):
                 cost *= max(0, _integer(data, _part(parameters, index, INTEGER)))
-            return cost
+            return cost // 2
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")
     # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
@@ -17,7 +17,7 @@ from rotator.certificate import CURVES, MAX_RSA_BITS, Certificate
 from rotator.model import Code, KeyType, Problem, Secret, Severity
 from rotator.pem import Block, encode_block
 
-MAX_COST = 1_000_000
+MAX_COST = 500_000
 """Rounds of a hash that decrypting a key may take; about half a second (OpenSSL writes 2,048 by default)."""
 
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -63,14 +63,21 @@ class Key:
                 public.verify(self.private.sign(message), message)
             else:
                 return False
-        except (InvalidSignature, UnsupportedAlgorithm, ValueError, TypeError):
-            return False
-        except Exception as error:
-            # OpenSSL's internal errors about damaged numbers come as a type of its own
-            if type(error).__name__ != "InternalError":
-                raise
-            return False
+        except (InvalidSignature, InternalError, UnsupportedAlgorithm, ValueError, TypeError):
+            return False  # OpenSSL has an internal error for numbers that no computation can use
         return True
+
+    def fits(self, leaf: Certificate) -> bool:
+        """Whether its public half is the leaf's, be it written differently (a compressed point, absent parameters)."""
+        if self.spki == leaf.shape.spki:
+            return True
+        if self.kind is not leaf.key_type:
+            return False
+        try:
+            public, own = leaf.loaded.public_key(), self.private.public_key()
+        except (UnsupportedAlgorithm, ValueError):
+            return False
+        return public == own
 
 
 class _RefusedError(Exception):
@@ -116,7 +123,7 @@ def _read(block: Block, password: Secret | None) -> Key:
             raise _damaged()
         kind = KeyType.RSA
     elif isinstance(private, ec.EllipticCurvePrivateKey):
-        if private.curve.name not in CURVES:
+        if private.curve.name not in CURVES.values():
             words = f"a key on the curve {private.curve.name}, which browsers do not know."
             raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW)
         kind = KeyType.ECDSA

@@ -190,7 +190,7 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     """The public key (CA/B BR 6.1.5, 6.1.6)."""
     key, kind = leaf.key, leaf.key_type
     if kind is None:
-        curves = ", ".join(sorted(CURVES))
+        curves = ", ".join(CURVES.values())
         words = f"has a key that browsers do not take ({key.algorithm}); RSA and the curves {curves} are taken"
         return [about(leaf, Code.KEY_TYPE, words, _NEW_KEY)]
     if kind not in policy.key_types:

@@ -21,8 +21,8 @@ MAX_CHAIN = 32
 MAX_CERTIFICATES = 128
 """Certificates that all files of a candidate together may hold."""
 
-MAX_KEYS = 8
-"""Private keys that are looked at."""
+MAX_KEYS = 4
+"""Private keys that are looked at: those of a dual pair, and two more to say what they are."""
 
 _KINDS = {KeyType.ECDSA: "ECDSA", KeyType.RSA: "RSA", KeyType.ED25519: "Ed25519"}
 
@@ -141,7 +141,9 @@ def match(
         return (), _nothing(reading)
     problems: list[Problem] = []
     leaves = leaf_like(reading.certificates)
-    owners: dict[Key, list[Certificate]] = {key: _owned(key, reading.certificates, leaves) for key in reading.keys}
+    owners: dict[Key, list[Certificate]] = {
+        key: [c for c in reading.certificates if key.fits(c)] for key in reading.keys
+    }
     best: dict[KeyType | None, Match] = {}
     for key, owned in owners.items():
         if not owned:
@@ -180,18 +182,6 @@ def leaf_like(certificates: Sequence[Certificate]) -> list[Certificate]:
     found = [c for c in certificates if not c.is_ca and (c.shape.subject not in issuers or c.shape.subject == b"0\0")]
     found = found or [c for c in certificates if not c.is_ca]
     return found or [certificates[0]]
-
-
-def _owned(key: Key, certificates: Sequence[Certificate], leaves: Sequence[Certificate]) -> list[Certificate]:
-    owned = [c for c in certificates if c.shape.spki == key.spki]
-    if owned:
-        return owned
-    # the same key may be written differently in a certificate (a compressed point, absent parameters)
-    return [c for c in leaves[:4] if c.key_type is key.kind and c.usable_key and _same_size(key, c) and key.proves(c)]
-
-
-def _same_size(key: Key, certificate: Certificate) -> bool:
-    return key.kind is not KeyType.RSA or certificate.key.bits == getattr(key.private, "key_size", 0)
 
 
 def _rank(

@@ -146,7 +146,7 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
     elif not authority.usable_key:
         words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
     elif authority.key_type is None:
-        words, code = f"has a key on a curve that clients do not know ({', '.join(sorted(CURVES))} are)", Code.KEY_TYPE
+        words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
     elif authority.key_type is KeyType.ED25519 and policy.profile != PRIVATE:
         words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
     return [about(authority, code, words, _ASK_CA)] if words else []

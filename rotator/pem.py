@@ -118,6 +118,8 @@ class _RefusedError(Exception):
 
 def shown(text: str, limit: int = 200) -> str:
     """Text from outside for a message: what would break the line or move the cursor is escaped, the rest cut."""
+    if text.isprintable() and len(text) <= limit:
+        return text
     clean = "".join(
         c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode("ascii") for c in text
     )
