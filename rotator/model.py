@@ -380,6 +380,7 @@ class Outcome:
         stages: seconds by stage: validate, test, store, apply, prove, rollback.
         nginx_words: what nginx itself said, line by line.
         retry_after: for `deferred`: how long to wait before the next try.
+        explanation: for `rejected`: the judgement line by line, for the person who has to mend it.
     """
 
     site: str
@@ -397,6 +398,7 @@ class Outcome:
     stages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     nginx_words: tuple[str, ...] = ()
     retry_after: timedelta | None = None
+    explanation: tuple[str, ...] = ()
 
 
 def share_of_life_left(not_before: datetime, not_after: datetime, now: datetime) -> float:

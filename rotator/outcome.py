@@ -74,6 +74,7 @@ class Ready:
         exempt: (listener, name) that did not serve the live pair before, and have no veto.
         same: whether what is wanted is live already.
         generation: the stored new generation.
+        explanation: the judgement in words, if it was refused.
         proof: the last proof.
     """
 
@@ -86,6 +87,7 @@ class Ready:
     exempt: frozenset[tuple[str, str]] = frozenset()
     same: bool = False
     generation: Generation | None = None
+    explanation: tuple[str, ...] = ()
     proof: Proof = field(default_factory=lambda: Proof(ok=False))
 
     @property
@@ -142,6 +144,7 @@ def outcome(
         stages=dict(ready.stages),
         nginx_words=words,
         retry_after=retry,
+        explanation=ready.explanation if result is Result.REJECTED else (),
     )
 
 

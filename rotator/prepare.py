@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from types import TracebackType
 
+from rotator.diagnosis import explain
 from rotator.errors import RotatorError
 from rotator.hands import Clock, Hands
 from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, is_critical, pairs_digest
@@ -112,6 +113,7 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
     if wanted.candidate is not None:
         chains = tuple(ready.previous.chains.values()) if ready.previous else ()
         verdict = examine(wanted.candidate, site.policy, wanted.anchors, now, live=chains, force=wanted.force)
+        ready.explanation = () if verdict.accepted else tuple(explain(verdict))
         return verdict.pairs, verdict.problems
     if ready.previous is None:
         words = f"{site.name}: there is no new pair to install, and nginx's include names none"

@@ -27,13 +27,19 @@ MAX_MESSAGE = 256 * 1024
 T = TypeVar("T")
 
 
-def run(setup: Setup, read: Callable[[], T], work: Callable[[T, ApplyHand], int]) -> int:
+def run(
+    setup: Setup,
+    read: Callable[[], T],
+    work: Callable[[T, ApplyHand], int],
+    report: Callable[[RotatorError], int],
+) -> int:
     """Reads the inputs with the caller's rights, then works as the store's owner.
 
     Args:
         setup: root's configuration; `state_dir` tells the owner.
         read: reads the caller's files.
-        work: gets what was read and the privileged step; returns the exit status. It reports its own errors.
+        work: gets what was read and the privileged step; returns the exit status.
+        report: tells an error where it cannot be raised to the caller; returns its exit status.
 
     Returns:
         The exit status.
@@ -54,7 +60,7 @@ def run(setup: Setup, read: Callable[[], T], work: Callable[[T, ApplyHand], int]
     child = os.fork()
     if child == 0:
         ours.close()
-        _child(theirs, owner.st_uid, owner.st_gid, read, work)
+        _child(theirs, owner, read, work, report)
     theirs.close()
     with ours:
         return _parent(child, ours, setup)
@@ -78,13 +84,21 @@ def _parent(child: int, sock: socket.socket, setup: Setup) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _child(sock: socket.socket, uid: int, gid: int, read: Callable[[], T], work: Callable[[T, ApplyHand], int]) -> None:
+def _child(
+    sock: socket.socket,
+    owner: os.stat_result,
+    read: Callable[[], T],
+    work: Callable[[T, ApplyHand], int],
+    report: Callable[[RotatorError], int],
+) -> None:
     """Never returns: the parent's Python is not to be unwound twice."""
     code = int(Exit.FAILURE)
     try:
         inputs = read()
-        become(uid, gid)
+        become(owner.st_uid, owner.st_gid)
         code = work(inputs, _through(sock))
+    except RotatorError as e:
+        code = report(e)
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(Exit.FAILURE)
     except KeyboardInterrupt:

@@ -88,7 +88,7 @@ def prove(expected: Expected, before: Workers | None, hands: Hands, within: floa
     last: frozenset[tuple[int, int]] = frozenset()
     since = hands.clock.monotonic()
     proof = Proof(False, reasons=("nothing was seen yet",))
-    told = 0.0
+    told = since
     while True:
         look = hands.nginx.workers()
         if look is None or before is None:

@@ -30,7 +30,7 @@ from rotator.outcome import (
     stranded,
 )
 from rotator.prepare import Timer
-from rotator.proof import Proof, prove
+from rotator.proof import prove
 from rotator.rotate import NO_RELOAD, fit_to_return, within, write_down
 from rotator.store import Lock
 
@@ -123,33 +123,31 @@ def _nginx_down(ready: Ready, hands: Hands) -> Outcome:
 
 def _reload(ready: Ready, hands: Hands, lock: Lock, why: str) -> Outcome:
     lock.begin([ready.site.name])
-    first = _apply(ready, hands)
-    if ready.proof.ok:
-        hands.store.mark_verified(ready.site.name, ready.new.name)
-        words = f"{ready.new.name} is live and proved, after a reload ({why})"
+    unproved = ready.new
+    failed = _apply(ready, hands)
+    if failed is None:
+        hands.store.mark_verified(ready.site.name, unproved.name)
+        words = f"{unproved.name} is live and proved, after a reload ({why})"
         return outcome(ready, Result.ROTATED, hands, "recovered", words)
-    if first is not None and first.reason != "nginx-refused":
-        return first
-    unproved = ready.new.name
-    if ready.verified in ("", unproved):
-        if first is not None:
-            return first
-        return stranded(ready, hands, "not-proved", "; ".join(ready.proof.reasons))
-    ready.previous, ready.generation = ready.new, hands.store.load(ready.site.name, ready.verified)
-    if not fit_to_return(ready.new, ready.wanted, hands):
-        return stranded(ready, hands, "not-proved", f"{why}; and {ready.verified} is not fit any more")
-    back = _apply(ready, hands)
-    if ready.proof.ok:
-        words = f"{unproved} could not be proved ({why}); {ready.new.name} is back, live and proved"
-        return outcome(ready, Result.ROLLED_BACK, hands, "recovered", words)
-    return back or stranded(ready, hands, "rollback-failed", "; ".join(ready.proof.reasons))
+    refused = failed.reason == "nginx-refused"
+    if ready.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):
+        return failed
+    back = hands.store.load(ready.site.name, ready.verified)
+    if not fit_to_return(back, ready.wanted, hands):
+        words = f"{unproved.name}: {failed.message}; and {back.name} is not fit any more"
+        return stranded(ready, hands, "not-proved", words)
+    ready.previous, ready.generation = unproved, back
+    failed = _apply(ready, hands)
+    if failed is not None:
+        return failed
+    words = f"{unproved.name} could not be proved ({why}); {back.name} is back, live and proved"
+    return outcome(ready, Result.ROLLED_BACK, hands, "recovered", words)
 
 
 def _apply(ready: Ready, hands: Hands) -> Outcome | None:
-    """One reload with the site's `generation` and its proof; an outcome where nginx would not even load it."""
+    """One reload with the site's `generation`, and its proof. Returns how it failed, or None."""
     before = hands.nginx.workers()
     hands.say(f"reloading nginx for {ready.site.name}")
-    ready.proof = Proof(ok=False)
     with Timer(ready, "apply", hands.clock):
         applied = hands.apply({ready.site.name: ready.new.name}, hup=True)
     if applied.error:
@@ -160,4 +158,4 @@ def _apply(ready: Ready, hands: Hands) -> Outcome | None:
         return deferred(ready, hands, "nginx-refused", refusal(applied), REFUSAL_HINT, applied.words)
     with Timer(ready, "prove", hands.clock):
         ready.proof = prove(ready.expected(), before, hands, within(hands))
-    return None
+    return None if ready.proof.ok else stranded(ready, hands, "not-proved", "; ".join(ready.proof.reasons))

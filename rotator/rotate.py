@@ -288,7 +288,7 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
             hands,
             "listener",
             f"{name} is this very pair and live, but not every listener serves it: {'; '.join(one.proof.reasons)}",
-            "see that the server block includes the site's file, then reload nginx; `rotator status` shows each listener",
+            "see that the server block includes the site's file, then reload nginx; `rotator status` shows each one",
         )
     }
 

@@ -6,12 +6,15 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 
 from rotator import apply as privileged
 from rotator import probe
+from rotator.anchors import MAX_STORE, Anchors
 from rotator.apply import Applied, Request, Setup
-from rotator.config import Config
+from rotator.config import Config, SiteConfig
+from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
 from rotator.nginx.command import Nginx
 from rotator.store import Store
@@ -58,6 +61,25 @@ def direct(setup: Setup) -> ApplyHand:
         return privileged.apply(setup, request(generations, hup=hup))
 
     return apply
+
+
+def load_anchors(one: SiteConfig) -> Anchors:
+    """The roots of a site, read and parsed once in a command's life.
+
+    Raises:
+        RotatorError: `configuration` if the file cannot be read; what `Anchors.from_pem` says of its content.
+    """
+    return _anchors(one.roots)
+
+
+@cache
+def _anchors(path: Path) -> Anchors:
+    try:
+        with path.open("rb") as f:
+            return Anchors.from_pem(f.read(MAX_STORE + 1), str(path))
+    except OSError as e:
+        hint = "install ca-certificates, or set `roots` to a PEM file that this user may read"
+        raise RotatorError("configuration", f"roots {path}: {e.strerror}", hint, Exit.CONFIG) from e
 
 
 def make_hands(config: Config, apply: ApplyHand, say: Callable[[str], None] = lambda _: None) -> Hands:

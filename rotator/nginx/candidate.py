@@ -31,7 +31,7 @@ http {{
 directory does not outgrow a socket's 107 characters."""
 
 _AS_ROOT = "user root root;\n"
-"""Run by root, nginx gives its temporary paths to its user (`nobody`): here that would be the stored pair's directory."""
+"""Run by root, nginx gives its temporary paths to its user (`nobody`): here, the stored pair's own directory."""
 
 _MORE_TEMP = (
     "    fastcgi_temp_path /proc/self/cwd;\n    uwsgi_temp_path /proc/self/cwd;\n    scgi_temp_path /proc/self/cwd;"

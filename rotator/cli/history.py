@@ -1,0 +1,44 @@
+"""`rotator history`: the audit trail of a site, as it was written down; nothing is worked out here."""
+
+from __future__ import annotations
+
+import click
+
+from rotator.cli.context import Context, pass_context
+from rotator.cli.group import epilog
+from rotator.errors import Exit
+
+_STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
+
+
+@click.command(epilog=epilog("rotator history example.cn --limit 5", Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
+@click.argument("site")
+@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="The newest so many; 0 for all.")
+@pass_context
+def history(context: Context, site: str, limit: int) -> int:
+    """Show what happened to SITE: when, who, what and why, oldest first."""
+    from rotator.store import Store
+
+    context.config.site(site)
+    entries = Store(context.config.state_dir).history(site, limit)
+    output = context.output
+    if output.json:
+        output.data({"site": site, "entries": list(entries)})
+        return Exit.DONE
+    if not entries:
+        output.say(f"nothing has happened to {site} yet")
+        return Exit.DONE
+    rows = [
+        (
+            str(e.get("at", ""))[:19] + "Z",
+            str(e.get("who", "")),
+            str(e.get("trigger", "")),
+            f"{e.get('result', '')} {e.get('reason', '')}",
+            str(e.get("generation") or e.get("live") or ""),
+            str(e.get("message", "")),
+        )
+        for e in entries
+    ]
+    styles = [_STYLES.get(str(e.get("result", "")), "bad") for e in entries]
+    output.table(("when", "who", "by", "what", "generation", "why"), rows, styles)
+    return Exit.DONE

@@ -1,0 +1,226 @@
+"""What `swap` and `rollback` share: inputs with the caller's rights, the lock, recovery, the rotation, its telling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from rotator import privilege, wiring
+from rotator.apply import read_live
+from rotator.cli.context import Context
+from rotator.cli.output import Output
+from rotator.errors import Exit, RotatorError
+from rotator.hands import ApplyHand, Hands
+from rotator.model import Candidate, Outcome, Result, Severity, SourceFile
+from rotator.outcome import Wanted
+from rotator.recover import recover
+from rotator.rotate import plan, rotate
+from rotator.store import Hold, Intent, Lock, policy_digest
+
+LOCK_WITHIN = 30.0
+"""Seconds that a command waits for another rotation, unless told otherwise."""
+
+_EXITS = {
+    Result.UNCHANGED: Exit.DONE,
+    Result.ROTATED: Exit.DONE,
+    Result.REJECTED: Exit.REJECTED,
+    Result.DEFERRED: Exit.DEFERRED,
+    Result.ROLLED_BACK: Exit.ROLLED_BACK,
+    Result.STRANDED: Exit.STRANDED,
+}
+_STYLES = {Exit.DONE: "good", Exit.DIFFERS: "warn", Exit.DEFERRED: "warn"}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One command, before anything was read.
+
+    Args:
+        site: the site's name.
+        certs: certificate files named by hand.
+        keys: key files named by hand.
+        generation: a stored generation to go back to; empty for the one before the live one, with `back`.
+        back: whether the way is back.
+        first: see `Wanted`.
+        force: see `Wanted`.
+        dry: say what would happen, change nothing.
+        wait: seconds to wait for another rotation.
+    """
+
+    site: str
+    certs: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    generation: str = ""
+    back: bool = False
+    first: bool = False
+    force: bool = False
+    dry: bool = False
+    wait: float = LOCK_WITHIN
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether it says what is to be live, so that what lies in the drop must not fight it."""
+        return self.back or bool(self.certs or self.keys)
+
+
+def carry_out(context: Context, order: Order) -> int:
+    """Runs one order and tells its outcome. Returns the exit status.
+
+    Raises:
+        RotatorError: what could not even begin.
+    """
+    config, output = context.config, context.output
+    config.site(order.site)
+    setup = wiring.make_setup(config)
+
+    def read() -> Candidate | None:
+        try:
+            return None if order.back else _read(context, order)
+        except RotatorError as e:
+            live = read_live(setup.include_dir, order.site).generation
+            meanwhile = f"nginx's configuration still names {live}" if live else f"{order.site} has no live pair yet"
+            raise RotatorError(
+                e.code, f"{e.message.rstrip('.')}. Nothing was changed: {meanwhile}", e.hint, e.exit
+            ) from e
+
+    def work(candidate: Candidate | None, apply: ApplyHand) -> int:
+        hands = wiring.make_hands(config, apply, output.say)
+        if order.dry:
+            return _tell(plan(_wanted(context, order, candidate, hands), hands), output)
+        with hands.store.rotation_lock(context.user, order.wait, lambda who: output.say(f"waiting for {who}")) as lock:
+            _recover_interrupted(context, hands, lock)
+            (done,) = rotate([_wanted(context, order, candidate, hands)], hands, lock)
+            if done.result is not Result.REJECTED:
+                _note(context, order, candidate, done, hands)
+        return _tell(done, output)
+
+    return privilege.run(setup, read, work, _reporting(output))
+
+
+def _read(context: Context, order: Order) -> Candidate | None:
+    """The named files, or what lies in the site's drop; None if nothing does."""
+    from rotator.incoming import read_drop, read_flat, read_named
+
+    if order.certs or order.keys:
+        files = [read_named(path) for path in (*order.certs, *order.keys)]
+        return Candidate(tuple({source.name: source for source in files}.values()))
+    one = context.config.site(order.site)
+    drop = context.config.drop(one)
+    found: list[SourceFile] = []
+    if drop.is_dir():
+        found += read_drop(drop, follow_links=one.source is not None).files
+    if one.source is None and context.config.incoming.is_dir():
+        found += read_flat(context.config.incoming, order.site).files
+    return Candidate(tuple(found)) if found else None
+
+
+def _wanted(context: Context, order: Order, candidate: Candidate | None, hands: Hands) -> Wanted:
+    one = context.config.site(order.site)
+    if order.generation:
+        hands.store.load(order.site, order.generation)  # says which there are, before anything else is asked
+    return Wanted(
+        site=one.site,
+        anchors=wiring.load_anchors(one),
+        candidate=candidate,
+        generation=(order.generation or _generation_before(order.site, hands)) if order.back else "",
+        first=order.first,
+        force=order.force,
+        who=context.user,
+        trigger="rollback" if order.back else "swap",
+        origin=tuple(source.name for source in candidate.files) if candidate else (),
+    )
+
+
+def _generation_before(site: str, hands: Hands) -> str:
+    """The newest generation that was proved once and is not live now; else the one stored before the live one."""
+    live, stored = hands.live(site).generation, hands.store.names(site)
+    for entry in reversed(hands.store.history(site)):
+        name = entry.get("live", "")
+        if entry.get("result") == str(Result.ROTATED) and name in stored and name != live:
+            return str(name)
+    before = stored[: stored.index(live)] if live in stored else ()
+    if not before:
+        raise RotatorError(
+            "no-generation",
+            f"{site} has no generation to go back to (stored: {', '.join(stored) or 'none'}); nothing was changed",
+            f"rotator history {site} shows what there was; rotator swap {site} --cert FILE --key FILE installs another",
+            Exit.USAGE,
+        )
+    return before[-1]
+
+
+def _recover_interrupted(context: Context, hands: Hands, lock: Lock) -> None:
+    """What the last holder of the lock left in flight when it died comes first, whichever site it was."""
+    known = {one.site.name: one for one in context.config.sites}
+    late = [known[name] for name in lock.interrupted if name in known]
+    lock.settled([name for name in lock.interrupted if name not in known])
+    if late:
+        context.output.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
+    for done in recover(
+        [Wanted(o.site, wiring.load_anchors(o), who=context.user, trigger="recover") for o in late], hands, lock
+    ):
+        context.output.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
+
+
+def _note(context: Context, order: Order, candidate: Candidate | None, done: Outcome, hands: Hands) -> None:
+    """What was decided. By hand: what lies in the drop waits until it changes, so that nothing fights the operator."""
+    one = context.config.site(order.site)
+    hold = None
+    if order.by_hand and done.result in (Result.ROTATED, Result.UNCHANGED):
+        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        hold = Hold(context.user, now, _digest_of_drop(context, order))
+    policy = policy_digest([one.site.policy, wiring.load_anchors(one).digest])
+    digest = candidate.digest if candidate and not order.by_hand else ""
+    try:
+        hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
+    except RotatorError as e:
+        context.output.say(f"the decision could not be written down: {e.message}")
+
+
+def _digest_of_drop(context: Context, order: Order) -> str:
+    try:
+        candidate = _read(context, Order(order.site))
+    except RotatorError:
+        return ""  # not readable as it is: any change of it counts
+    return candidate.digest if candidate else ""
+
+
+def _reporting(output: Output) -> Callable[[RotatorError], int]:
+    def report(e: RotatorError) -> int:
+        output.error(e)
+        return int(e.exit)
+
+    return report
+
+
+def exit_of(done: Outcome) -> Exit:
+    """The exit status of an outcome: a listener without veto that is not proved shows as a difference."""
+    return Exit.DIFFERS if done.unproved else _EXITS[done.result]
+
+
+def _tell(done: Outcome, output: Output) -> int:
+    """The outcome, for a reader or as JSON."""
+    code = exit_of(done)
+    if output.json:
+        from rotator.store import outcome_as_dict
+
+        output.data({**outcome_as_dict(done), "exit": int(code)})
+        return int(code)
+    for line in done.explanation:
+        output.line(line)
+    word = "would rotate" if done.reason == "would-rotate" else str(done.result).replace("-", " ")
+    output.line(f"{word.upper()} {done.site}: {done.message}", _STYLES.get(code, "bad"))
+    for target in done.unproved:
+        output.line(f"  not proved: {target}", "warn")
+    if not done.explanation:
+        for problem in done.problems:
+            if problem.severity is Severity.WARN:
+                output.line(f"  warning {problem.code}: {problem.message}", "warn")
+    if done.hint and not done.explanation:
+        for number, line in enumerate(done.hint.splitlines()):
+            output.line(f"  {'next: ' if number == 0 else '      '}{line}")
+    if done.stages and done.result is not Result.REJECTED:
+        told = ", ".join(f"{stage} {seconds * 1000:.1f}" for stage, seconds in done.stages.items())
+        output.detail(f"milliseconds: {told}")
+    return int(code)

@@ -1,0 +1,151 @@
+"""`rotator status`: what is wanted, on disk and served, side by side; it changes nothing and judges nothing anew."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import click
+
+from rotator import wiring
+from rotator.cli.context import Context, pass_context
+from rotator.cli.group import epilog
+from rotator.cli.output import rfc3339
+from rotator.errors import Exit
+from rotator.model import is_critical, share_of_life_left
+from rotator.observe import Facts, observe
+from rotator.outcome import meta_pairs, meta_time
+
+
+@click.command(
+    epilog=epilog("rotator status\nrotator status example.cn", Exit.DONE, Exit.USAGE, Exit.DIFFERS, Exit.CONFIG)
+)
+@click.argument("site", required=False, default="")
+@pass_context
+def status(context: Context, site: str) -> int:
+    """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last."""
+    config, output = context.config, context.output
+    hands = wiring.make_hands(config, wiring.direct(wiring.make_setup(config)))
+    asked = [config.site(site)] if site else list(config.sites)
+    hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
+    now = datetime.now(UTC)
+    facts = [observe(one.site, hands) for one in asked]
+    last = {f.site.name: next(iter(hands.store.history(f.site.name, 1)), {}) for f in facts}
+    code = Exit.DONE if all(f.well for f in facts) else Exit.DIFFERS
+    if output.json:
+        output.data({"at": now, "sites": [_as_dict(f, last[f.site.name], now) for f in facts], "exit": int(code)})
+    elif site:
+        _tell(facts[0], last[site], now, context)
+    else:
+        rows = [_row(f, last[f.site.name], now) for f in facts]
+        styles = ["" if f.well else "bad" for f in facts]
+        output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
+    return code
+
+
+def _ends(facts: Facts) -> tuple[datetime, datetime] | None:
+    """notBefore and the end of the pair that ends first."""
+    spans = [(meta_time(p, "not_before"), meta_time(p, "effective_not_after")) for p in meta_pairs(facts.live)]
+    return min(spans, key=lambda span: span[1]) if spans else None
+
+
+def _left(facts: Facts, now: datetime) -> str:
+    span = _ends(facts)
+    if span is None:
+        return "-"
+    rest = span[1] - now
+    if rest < timedelta(0):
+        return "EXPIRED"
+    told = f"{rest.days} d" if rest.days >= 2 else f"{rest.total_seconds() / 3600:.1f} h"
+    mark = " CRITICAL" if is_critical(*span, now) else ""
+    return f"{told} ({share_of_life_left(*span, now):.0%}){mark}"
+
+
+def _served(facts: Facts) -> str:
+    if facts.workers is not None and facts.workers.master is None:
+        return "nginx is not running"
+    if facts.live is None:
+        return "nothing of rotator's"
+    good = sum(1 for one in facts.seen if one.matches)
+    return "everywhere" if facts.served_everywhere else f"{good} of {len(facts.seen)} as on disk"
+
+
+def _row(facts: Facts, last: dict[str, object], now: datetime) -> tuple[str, ...]:
+    span = _ends(facts)
+    on_disk = facts.problem or (facts.live.name if facts.live else "nothing")
+    if facts.live and facts.verified != facts.live.name:
+        on_disk += " (not proved)"
+    held = " HELD" if facts.intent.hold else ""
+    outcome = f"{last.get('result', 'nothing yet')} {str(last.get('at', ''))[:16]}{held}"
+    return (
+        facts.site.name,
+        on_disk,
+        rfc3339(span[1])[:10] if span else "-",
+        _left(facts, now),
+        _served(facts),
+        outcome,
+    )
+
+
+def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context) -> None:
+    output, span, live = context.output, _ends(facts), facts.live
+    output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
+    wanted = f"{facts.intent.result or 'nothing decided yet'} {facts.intent.reason}".strip()
+    output.line(f"  wanted   {wanted}")
+    if hold := facts.intent.hold:
+        output.line(f"           what lies in the drop is held by {hold.by} since {hold.since}", "warn")
+    output.line(f"  on disk  {facts.problem or (live.name if live else 'nothing')}", "bad" if facts.problem else "")
+    for pair in meta_pairs(live):
+        output.line(f"           leaf {pair['fingerprint_sha256']} by {pair['issuer']}")
+    if span:
+        output.line(f"           until {rfc3339(span[1])}, left: {_left(facts, now)}")
+    proved = "this one" if live and facts.verified == live.name else facts.verified or "none yet"
+    output.line(f"  proved   {proved}")
+    output.line(f"  served   {_served(facts)}", "good" if facts.served_everywhere else "bad")
+    for one in facts.seen:
+        word = "as on disk" if one.matches else one.words or "something that rotator did not install"
+        output.line(f"           {one.served.target}: {word}", "" if one.matches else "bad")
+    if facts.workers and facts.workers.master:
+        active, draining = len(facts.workers.active), len(facts.workers.draining)
+        output.line(f"  nginx    {active} worker{'s' * (active != 1)} accepting connections, {draining} draining")
+    if last:
+        output.line(f"  last     {last.get('result')} {last.get('at')} by {last.get('who')}: {last.get('message')}")
+        if last.get("result") not in ("rotated", "unchanged") and last.get("hint"):
+            output.line(f"  next     {last.get('hint')}")
+
+
+def _as_dict(facts: Facts, last: dict[str, object], now: datetime) -> dict[str, object]:
+    span, workers = _ends(facts), facts.workers
+    return {
+        "site": facts.site.name,
+        "names": list(facts.site.names),
+        "well": facts.well,
+        "wanted": {
+            "result": facts.intent.result,
+            "reason": facts.intent.reason,
+            "held_by": facts.intent.hold.by if facts.intent.hold else None,
+            "held_since": facts.intent.hold.since if facts.intent.hold else None,
+        },
+        "on_disk": {
+            "generation": facts.live.name if facts.live else None,
+            "verified": facts.verified or None,
+            "problem": facts.problem or None,
+            "fingerprints": [str(p["fingerprint_sha256"]) for p in meta_pairs(facts.live)],
+            "not_after": span[1] if span else None,
+            "seconds_left": (span[1] - now).total_seconds() if span else None,
+            "share_of_life_left": round(share_of_life_left(*span, now), 4) if span else None,
+        },
+        "served": [
+            {
+                "listener": one.served.target.listener,
+                "name": one.served.target.name,
+                "key_type": one.served.target.key_type,
+                "matches_disk": one.matches,
+                "failure": one.words or None,
+            }
+            for one in facts.seen
+        ],
+        "nginx": None
+        if workers is None
+        else {"master": workers.master, "active": len(workers.active), "draining": len(workers.draining)},
+        "last": last or None,
+    }

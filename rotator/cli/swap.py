@@ -1,0 +1,55 @@
+"""`rotator swap`: installs a renewed pair by hand; the rotation itself is `rotate`'s."""
+
+from __future__ import annotations
+
+import click
+
+from rotator.cli.context import Context, pass_context
+from rotator.cli.group import epilog
+from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
+from rotator.errors import Exit
+
+
+@click.command(
+    epilog=epilog(
+        "rotator swap example.cn --cert example.cn.crt --cert gd_bundle-g2-g1.crt --key example.cn.key",
+        Exit.DONE,
+        Exit.USAGE,
+        Exit.REJECTED,
+        Exit.ROLLED_BACK,
+        Exit.STRANDED,
+        Exit.DIFFERS,
+        Exit.BUSY,
+        Exit.DEFERRED,
+        Exit.CONFIG,
+    )
+)
+@click.argument("site")
+@click.option("--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle or full chain; may be repeated.")
+@click.option("--key", "keys", multiple=True, metavar="FILE", help="Private key; one for each kind of key.")
+@click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
+@click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
+@click.option("--force", is_flag=True, help="Install it although it is older than the live one.")
+@click.option(
+    "--wait", type=click.FloatRange(0), default=LOCK_WITHIN, show_default=True, help="Seconds for another rotation."
+)
+@pass_context
+def swap(
+    context: Context,
+    site: str,
+    certs: tuple[str, ...],
+    keys: tuple[str, ...],
+    first: bool,  # noqa: FBT001 - click passes by name
+    dry: bool,  # noqa: FBT001
+    force: bool,  # noqa: FBT001
+    wait: float,
+) -> int:
+    """Install a renewed pair of SITE now and prove it on the wire, or put the old one back.
+
+    Without files, what lies in the site's drop is taken; with an empty drop, what is live is proved again.
+    """
+    if certs and not keys:
+        raise click.UsageError("--cert goes with --key: the key that belongs to the certificate (or both in one file)")
+    if keys and not certs:
+        raise click.UsageError("--key goes with --cert: the certificate that belongs to the key")
+    return carry_out(context, Order(site, certs, keys, first=first, dry=dry, force=force, wait=wait))
