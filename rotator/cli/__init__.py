@@ -1,1 +1,40 @@
+"""The command line: which commands there are and where they live; each is imported only when it is run."""
 
+from __future__ import annotations
+
+import click
+
+from rotator import __version__
+from rotator.cli.context import Context, common_options
+from rotator.cli.group import LazyGroup
+
+COMMANDS = {
+    "deliver": ("rotator.cli.deliver:deliver", "Put renewed files into a site's drop, whole and at once."),
+    "swap": ("rotator.cli.swap:swap", "Install a renewed pair now, and prove it on the wire."),
+    "rollback": ("rotator.cli.rollback:rollback", "Go back to the pair before, and prove it on the wire."),
+    "check": ("rotator.cli.check:check", "Say whether strict clients would accept a pair. Touches nothing."),
+    "status": ("rotator.cli.status:status", "Show what is wanted, what is on disk and what is served."),
+    "history": ("rotator.cli.history:history", "Show what happened, when, and who did it."),
+    "config": ("rotator.cli.config_check:config", "Check the configuration: rotator config check."),
+}
+"""For each command: `module:attribute`, and its line in the help."""
+
+
+@click.command(
+    "rotator",
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    params=common_options(),
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="rotator COMMAND --help shows an example and the exit statuses of each.",
+)
+@click.version_option(__version__, message="rotator %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Put renewed certificates into nginx and prove that they are served, or put the old ones back."""
+    ctx.ensure_object(Context)
+
+
+def main() -> None:
+    """The console command `rotator`."""
+    cli.main(prog_name="rotator")

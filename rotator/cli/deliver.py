@@ -1,0 +1,123 @@
+"""`rotator deliver`: reads with the caller's rights, writes with those of the drop's owner; judges nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from rotator import drop, incoming
+from rotator.cli.context import Context, pass_context
+from rotator.cli.group import epilog
+from rotator.errors import Exit, RotatorError
+from rotator.model import SourceFile
+
+_EXAMPLE = """\
+rotator deliver example.cn fullchain.pem privkey.pem
+certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn fullchain.pem privkey.pem'"""
+
+
+@click.command(
+    epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED, Exit.BUSY, Exit.CONFIG),
+)
+@click.argument("site")
+@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
+@pass_context
+def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool) -> int:
+    """Put renewed FILES (certificate, chain and key, in any split) into the drop of SITE.
+
+    All of them appear there together, under their own names. Whether they are fit to be served is judged when they
+    are taken from there: see "rotator check" to ask beforehand. Root reads them as root and writes as the owner of
+    the drop; anybody else needs the right to read the files and to write into the drop.
+    """
+    one = context.config.site(site)
+    if one.source is not None:
+        raise RotatorError(
+            "no-drop",
+            f"site {site} takes its renewals from {one.source} ({context.config_path}:{one.line}), not from a drop",
+            f"Renew them there; or leave out its source, then deliver to {context.config.incoming / site}",
+            Exit.USAGE,
+        )
+    sources = read_files(files)
+    directory = context.config.incoming / site
+    owner = drop.owner_of(directory)
+    writer = owner.uid if os.geteuid() == 0 else os.geteuid()
+    if not dry_run:
+        if os.geteuid() == 0 and owner.uid != 0:
+            from rotator.privilege import become
+
+            # For good: nothing that follows needs root, and root would follow what the owner has planted.
+            become(owner.uid, owner.gid)
+        drop.write_drop(sources, directory)
+    _report(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run)
+    return Exit.DONE
+
+
+def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
+    """The caller's files, without those that a drop could not hold.
+
+    Raises:
+        RotatorError: the first file that is refused, and why; exit status 3. Nothing has been written then.
+    """
+    if len(names) > incoming.MAX_FILES:
+        raise _refused(f"{len(names)} files are more than the {incoming.MAX_FILES} of a drop", "Deliver one renewal.")
+    bases: dict[str, str] = {}
+    sources: list[SourceFile] = []
+    for name in names:
+        base = Path(name).name
+        if base and incoming.is_temporary(base):
+            hint = "Files of such names are passed over in a drop, because they are not finished. Rename it."
+            raise _refused(f"{incoming.shown(name)} has the name of a temporary file", hint)
+        source = incoming.read_named(name)
+        if base in bases:
+            raise _refused(f"{bases[base]} and {name} would have one name in the drop", "Rename one of them.")
+        bases[base] = name
+        sources.append(source)
+    total = sum(len(source.data) for source in sources)
+    if total > incoming.MAX_TOTAL:
+        raise _refused(f"{total} bytes are more than the {incoming.MAX_TOTAL} of a drop", "Deliver one renewal.")
+    return tuple(sources)
+
+
+def _refused(message: str, hint: str) -> RotatorError:
+    return RotatorError("refused", message, hint, Exit.REJECTED)
+
+
+def _report(
+    context: Context,
+    site: str,
+    directory: Path,
+    sources: Sequence[SourceFile],
+    writer: int,
+    *,
+    makes: bool,
+    dry_run: bool,
+) -> None:
+    output = context.output
+    if output.json:
+        output.data(
+            {
+                "site": site,
+                "drop": directory,
+                "dry_run": dry_run,
+                "uid": writer,
+                "made_drop": makes,
+                "files": [
+                    {"from": one.name, "to": directory / drop.base_name(one.name), "bytes": len(one.data)}
+                    for one in sources
+                ],
+            }
+        )
+        return
+    does = "would be delivered" if dry_run else "delivered"
+    if makes:
+        output.line(
+            f"{directory}/ {'would be made' if dry_run else 'made'} (mode {drop.DIRECTORY_MODE:o}, uid {writer})"
+        )
+    for one in sources:
+        output.line(f"{one.name} {does} to {directory / drop.base_name(one.name)} ({len(one.data)} bytes)")
+    if not dry_run:
+        output.say("What becomes of it: rotator status")

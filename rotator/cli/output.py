@@ -1,0 +1,182 @@
+"""How every command speaks; what it has to say is not known here.
+
+- Data goes to stdout, messages (errors, progress, advice) to stderr.
+- With `--json`, stdout is one JSON object, also where the command failed: then with an `error` in it. It has
+  `"schema_version": 1`; times are RFC 3339 in UTC, durations are seconds as numbers.
+- Colour and drawn tables only where stdout is a terminal, and not with `--plain`, `NO_COLOR` or `TERM=dumb`.
+- Text from outside (a subject, a file name, nginx's words) never reaches a terminal as it is: what would move the
+  cursor or change the screen is escaped.
+- An error says what failed and the next step. There is never a prompt, and never a byte of a key.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from rotator.errors import RotatorError
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+SCHEMA_VERSION = 1
+
+_STYLES = {"good": "32", "bad": "31", "warn": "33", "faint": "2", "strong": "1"}
+
+
+class Output:
+    """Writes what one command has to say.
+
+    Args:
+        json: whether stdout is one JSON object.
+        plain: whether colour and drawn tables are off, whatever stdout is.
+        verbose: how often `-v` was given.
+    """
+
+    def __init__(self, *, json: bool = False, plain: bool = False, verbose: int = 0) -> None:
+        self.json = json
+        self.plain = plain
+        self.verbose = verbose
+
+    def data(self, answer: Mapping[str, object]) -> None:
+        """The command's whole answer as the one JSON object; only with `--json`."""
+        _write(sys.stdout, as_json({"schema_version": SCHEMA_VERSION, **answer}))
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """A line of the answer for a reader.
+
+        Args:
+            text: the line; may hold line feeds.
+            style: `good`, `bad`, `warn`, `faint`, `strong` or none: a colour where colours are.
+        """
+        _write(sys.stdout, self.painted(text, style))
+
+    def say(self, text: str) -> None:
+        """A message beside the answer: progress, advice."""
+        _write(sys.stderr, clean(text))
+
+    def detail(self, text: str) -> None:
+        """A message that only `-v` shows."""
+        if self.verbose:
+            self.say(text)
+
+    def error(self, error: RotatorError) -> None:
+        """What failed and the next step; with `--json` as the object."""
+        if self.json:
+            told = {"code": error.code, "message": error.message, "hint": error.hint, "exit": int(error.exit)}
+            self.data({"error": told})
+            return
+        red = self.is_terminal(sys.stderr)
+        _write(sys.stderr, f"{paint('error:', 'bad') if red else 'error:'} {clean(error.message)}")
+        for line in error.hint.split("\n") if error.hint else ():
+            _write(sys.stderr, f"  hint: {clean(line)}")
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> None:
+        """Rows of the answer for a reader: drawn on a terminal, aligned columns elsewhere.
+
+        Args:
+            columns: the headings.
+            rows: as many cells each.
+            styles: one for each row, as in `line`; may be left out.
+        """
+        cleaned = [[clean(cell) for cell in row] for row in rows]
+        if self.is_terminal(sys.stdout):
+            self._drawn(columns, cleaned, styles)
+            return
+        widths = [max(len(row[i]) for row in [list(columns), *cleaned]) for i in range(len(columns))]
+        for row in [[column.upper() for column in columns], *cleaned]:
+            _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def painted(self, text: str, style: str) -> str:
+        """The text without control characters, in its colour where stdout has colours."""
+        return paint(clean(text), style) if style and self.is_terminal(sys.stdout) else clean(text)
+
+    def is_terminal(self, stream: TextIO | None) -> bool:
+        """Whether this stream gets colour and drawn tables."""
+        return (
+            not self.plain
+            and not self.json
+            and not os.environ.get("NO_COLOR")
+            and os.environ.get("TERM") != "dumb"
+            and stream is not None
+            and stream.isatty()
+        )
+
+    def _drawn(self, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        rich_styles = {"good": "green", "bad": "red", "warn": "yellow", "faint": "dim", "strong": "bold"}
+        table = Table(box=SIMPLE_HEAD, pad_edge=False)
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        for number, row in enumerate(rows):
+            style = rich_styles.get(styles[number] if number < len(styles) else "", "")
+            table.add_row(*(Text(cell, style=style) for cell in row))
+        Console(file=sys.stdout, highlight=False).print(table)
+
+
+def clean(text: str) -> str:
+    """The text with everything escaped that is neither printable nor a line feed."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def paint(text: str, style: str) -> str:
+    """The text in the colour of a style, for a terminal."""
+    return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
+
+
+def rfc3339(moment: datetime) -> str:
+    """A time as text: UTC, whole seconds, `2026-11-22T12:00:00Z`."""
+    from datetime import UTC
+
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def as_json(answer: object) -> str:
+    """JSON with times as RFC 3339 and durations as seconds; ASCII, so that it fits any terminal and pipe."""
+    import json
+
+    return json.dumps(answer, default=_plain, indent=2)
+
+
+def _plain(value: object) -> object:
+    from datetime import datetime, timedelta
+    from os import PathLike
+
+    match value:
+        case datetime():
+            return rfc3339(value)
+        case timedelta():
+            return value.total_seconds()
+        case PathLike():
+            return os.fspath(value)
+        case frozenset() | set():
+            return sorted(value)
+        case Mapping():
+            return dict(value)
+    # Nothing else is guessed at: bytes could be a key's.
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Writes at once, so that a reader that has gone or a full disk shows here and not at the interpreter's end."""
+    if stream is None:  # closed by who called us
+        return
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except UnicodeEncodeError:
+        stream.write(text.encode("ascii", "backslashreplace").decode("ascii") + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        hint = "The command itself is done; see the space and the device behind its output."
+        raise RotatorError("io-error", f"the output cannot be written: {error.strerror}", hint) from error

@@ -1,0 +1,235 @@
+"""The only writer of drops: files appear in them whole and together, or not; nothing is read, judged or removed here.
+
+Whoever delivers may be killed at any moment and may deliver beside others, so each file is written under a temporary
+name that the drop's reader passes over, all of them are on the disk before the first takes its name, and a lock on
+the directory keeps two deliveries from mixing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import secrets
+import shlex
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from rotator.errors import Exit, RotatorError
+from rotator.model import SourceFile
+
+DIRECTORY_MODE = 0o2770
+FILE_MODE = 0o640
+_PREFIX = ".rotator-deliver-"
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who a drop belongs to, or would belong to.
+
+    Args:
+        uid: the user.
+        gid: the group.
+        exists: whether the directory is there already.
+    """
+
+    uid: int
+    gid: int
+    exists: bool
+
+
+def owner_of(directory: Path) -> Owner:
+    """Whom root has to become before it writes there: the directory's owner, or its parent's if it is to be made.
+
+    Raises:
+        RotatorError: `io-error` or `permission`: the parent is missing, the directory is a link or something else, or
+            it belongs to root in another one's directory, who could put it in place of any other.
+    """
+    parent = directory.parent
+    quoted = shlex.quote(str(directory))
+    try:
+        above = os.stat(parent)  # noqa: PTH116 - beside lstat below
+    except FileNotFoundError as error:
+        hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(parent))}"
+        raise _failed(f"{parent}, where drops lie, does not exist", hint) from error
+    except OSError as error:
+        _translate(error, parent)
+    try:
+        found = os.lstat(directory)
+    except FileNotFoundError:
+        return Owner(above.st_uid, above.st_gid, exists=False)
+    except OSError as error:
+        _translate(error, directory)
+    if not stat.S_ISDIR(found.st_mode):
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "no directory"
+        hint = f"Nothing is written through it. Remove it, and deliver makes a directory: rm {quoted}"
+        raise _failed(f"the drop {directory} is {what}", hint)
+    if found.st_uid == 0 != above.st_uid:
+        hint = f"Give it to whom the other belongs: chown --reference={shlex.quote(str(parent))} {quoted}"
+        raise _failed(f"the drop {directory} belongs to root, but the directory around it to uid {above.st_uid}", hint)
+    return Owner(found.st_uid, found.st_gid, exists=True)
+
+
+def write_drop(
+    files: Sequence[SourceFile], directory: Path, *, mode: int = FILE_MODE, group: str | None = None
+) -> tuple[Path, ...]:
+    """Writes the files into the drop, each under the last part of its name; the drop is made if it is missing.
+
+    A file of that name from an earlier delivery is replaced in one step, everything else there stays.
+
+    Args:
+        files: their names must differ in their last part.
+        directory: the drop; its parent exists.
+        mode: the permission bits of each file.
+        group: the files' group; None for the one that the directory gives.
+
+    Returns:
+        Where they are, in the order given.
+
+    Raises:
+        RotatorError: `io-error`, `permission`, or `busy` while another delivery writes there. Nothing has changed
+            then, unless the message says that files are in place.
+    """
+    names = [base_name(source.name) for source in files]
+    gid = _gid(group)
+    try:
+        with _opened(directory) as held:
+            _remove_own_strays(held)
+            pending: list[str] = []
+            try:
+                for source in files:
+                    pending.append(_PREFIX + secrets.token_hex(8))
+                    _write(held, pending[-1], source.data, mode, gid)
+                placed = _place(held, directory, pending, names)
+            finally:
+                for temporary in pending:
+                    with suppress(OSError):
+                        os.unlink(temporary, dir_fd=held)
+            _confirm(held, directory)
+    except OSError as error:
+        _translate(error, directory)
+    return placed
+
+
+def base_name(name: str) -> str:
+    """The name that a file has in the drop.
+
+    Raises:
+        RotatorError: `io-error`, for a name that no drop may hold; exit status 3.
+    """
+    base = name.rpartition("/")[2]
+    if not base or base.startswith(".") or not base.isprintable():
+        raise _failed(f"{name!r} is no name for a file in a drop", "Rename it: no dot first.", Exit.REJECTED)
+    return base
+
+
+def _place(held: int, directory: Path, pending: Sequence[str], names: Sequence[str]) -> tuple[Path, ...]:
+    placed: list[Path] = []
+    for temporary, name in zip(pending, names, strict=True):
+        try:
+            os.rename(temporary, name, src_dir_fd=held, dst_dir_fd=held)
+        except OSError as error:
+            there = ", ".join(path.name for path in placed) or "none"
+            message = f"{directory / name} cannot be put in place: {error.strerror} (already in place: {there})"
+            raise _failed(message, f"See what stands there: ls -la {shlex.quote(str(directory))}") from error
+        placed.append(directory / name)
+    return tuple(placed)
+
+
+def _write(held: int, name: str, data: bytes, mode: int, gid: int) -> None:
+    fd = os.open(name, _CREATE, 0o600, dir_fd=held)  # nobody else reads it before it is whole
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+        if gid != -1:
+            os.fchown(fd, -1, gid)
+        os.fchmod(fd, mode)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _confirm(held: int, directory: Path) -> None:
+    try:
+        os.fsync(held)
+    except OSError as error:
+        message = f"the files are in place in {directory}, but the disk did not confirm it: {error.strerror}"
+        raise _failed(message, "A power cut now could undo it; deliver again when the disk is well.") from error
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """The drop, made if missing, held and locked."""
+    made = False
+    with suppress(FileExistsError):
+        os.mkdir(directory, 0o700)  # noqa: PTH102 - beside its fchmod
+        made = True
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if made:
+            os.fchmod(held, DIRECTORY_MODE)  # not left to the umask
+            _sync_parent(directory)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            hint = "Nothing was written; it takes a moment only: try again."
+            raise RotatorError("busy", f"another delivery writes into {directory}", hint, Exit.BUSY) from error
+        yield held
+    finally:
+        os.close(held)
+
+
+def _sync_parent(directory: Path) -> None:
+    above = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(above)
+    finally:
+        os.close(above)
+
+
+def _remove_own_strays(held: int) -> None:
+    """Removes what a killed delivery of this user left; the lock tells that none is at work."""
+    with os.scandir(held) as entries:
+        strays = [entry.name for entry in entries if entry.name.startswith(_PREFIX)]
+    for name in strays:
+        with suppress(OSError):
+            if os.stat(name, dir_fd=held, follow_symlinks=False).st_uid == os.geteuid():
+                os.unlink(name, dir_fd=held)
+
+
+def _gid(group: str | None) -> int:
+    if group is None:
+        return -1
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise _failed(
+            f"this host has no group {group!r}", f"Make it: groupadd --system {shlex.quote(group)}"
+        ) from error
+
+
+def _translate(error: OSError, path: Path) -> NoReturn:
+    quoted = shlex.quote(str(path))
+    match error.errno:
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            hint = f"Deliver as root, or as a member of the group that owns it: ls -ld {quoted}"
+            message = f"{path} may not be written by this user"
+            if error.errno == errno.EROFS:
+                message, hint = f"{path} lies on a file system that is read-only", f"findmnt -T {quoted}"
+            raise RotatorError("permission", message, hint) from error
+        case errno.ENOSPC | errno.EDQUOT:
+            hint = f"Nothing was changed. Make room and deliver again: df -h {quoted}"
+            raise _failed(f"there is no room for it in {path}", hint) from error
+    hint = f"Nothing was changed. See what stands there: ls -la {quoted}"
+    raise _failed(f"{path} cannot be written: {error.strerror}", hint) from error
+
+
+def _failed(message: str, hint: str, status: Exit = Exit.FAILURE) -> RotatorError:
+    return RotatorError("io-error", message, hint, status)

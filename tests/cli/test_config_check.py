@@ -1,0 +1,76 @@
+"""What `rotator config check` answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rotator.errors import Exit
+from tests.cli.calls import SITE, call, host
+
+
+def test_a_good_configuration_is_one_line(tmp_path: Path) -> None:
+    file = host(tmp_path)
+    assert call("--config", file, "config", "check").stdout == f"{file}: good: 1 site, 1 name\n"
+
+
+def test_a_good_configuration_exits_with_0(tmp_path: Path) -> None:
+    assert call("--config", host(tmp_path), "config", "check").status == Exit.DONE
+
+
+def test_the_file_may_be_named_behind_the_command(tmp_path: Path) -> None:
+    assert call("config", "check", "--config", host(tmp_path)).status == Exit.DONE
+
+
+def test_the_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
+    assert call("config", "check", env={"ROTATOR_CONFIG": str(host(tmp_path))}).status == Exit.DONE
+
+
+def test_the_option_wins_over_the_environment(tmp_path: Path) -> None:
+    file = host(tmp_path)
+    assert call("--config", file, "config", "check", env={"ROTATOR_CONFIG": "/absent"}).status == Exit.DONE
+
+
+def test_every_mistake_is_a_line_that_editors_can_jump_to(tmp_path: Path) -> None:
+    file = tmp_path / "r.toml"
+    file.write_text("settel = 1\n" + SITE + "zzzzzz = 1\n")
+    lines = call("--config", file, "config", "check").stdout.splitlines()
+    assert [line.split(" ")[0] for line in lines] == [f"{file}:1:", f"{file}:6:"]
+
+
+def test_mistakes_exit_with_configuration(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("x")
+    assert call("--config", tmp_path / "r.toml", "config", "check").status == Exit.CONFIG
+
+
+def test_mistakes_say_what_is_served_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("settel = 1\n" + SITE)
+    assert (
+        call("--config", tmp_path / "r.toml", "config", "check").stderr == "1 mistake; nginx serves what it served.\n"
+    )
+
+
+def test_a_missing_file_exits_with_configuration(tmp_path: Path) -> None:
+    assert call("--config", tmp_path / "absent", "config", "check").status == Exit.CONFIG
+
+
+def test_what_the_host_lacks_is_mentioned_but_no_mistake(tmp_path: Path) -> None:
+    file = host(tmp_path, SITE + 'roots = "/absent/roots.pem"\n')
+    assert (
+        "note: roots of site shop: /absent/roots.pem does not exist" in call("--config", file, "config", "check").stderr
+    )
+
+
+def test_the_answer_as_json_names_the_sites(tmp_path: Path) -> None:
+    assert call("--json", "--config", host(tmp_path), "config", "check").answer["sites"] == ["shop"]
+
+
+def test_the_mistakes_as_json_have_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text("settel = 1\n" + SITE)
+    answer = call("config", "check", "--json", "--config", tmp_path / "r.toml").answer
+    assert answer["mistakes"] == [
+        {"line": 1, "key": "settel", "message": "unknown key", "hint": 'did you mean "settle"?'}
+    ]
+
+
+def test_the_answer_as_json_has_its_schema_version(tmp_path: Path) -> None:
+    assert call("--json", "--config", host(tmp_path), "config", "check").answer["schema_version"] == 1
