@@ -28,35 +28,26 @@ def forked(work: Callable[[], object]) -> int:
     return child
 
 
-def as_nobody(work: Callable[[], T], *, cwd: Path, uid: int = NOBODY, gid: int = NOBODY) -> T:
-    """What `work` returns when root has given up its rights first; anybody else has none to give up.
+def in_child(work: Callable[[], T]) -> T:
+    """What `work` returns in a forked child, so that nothing it changes of the process lasts.
 
-    It runs in a forked child, so that the modules need not be readable for that user and nothing it changes lasts.
     An exception of `work` fails the test here, with its traceback.
 
     Args:
         work: returns something that can be pickled.
-        cwd: the working directory; relative paths are found from there even if its parents are closed to the user.
-        uid: the user that root becomes.
-        gid: its group, the only one.
     """
     inlet, outlet = os.pipe()
 
-    def in_child() -> None:
+    def answer() -> None:
         try:
             os.close(inlet)
-            os.chdir(cwd)
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(gid)
-                os.setuid(uid)
-            answer: tuple[bool, object] = (True, work())
+            told: tuple[bool, object] = (True, work())
         except BaseException:
-            answer = (False, traceback.format_exc())
+            told = (False, traceback.format_exc())
         with os.fdopen(outlet, "wb") as stream:
-            pickle.dump(answer, stream)
+            pickle.dump(told, stream)
 
-    child = forked(in_child)
+    child = forked(answer)
     os.close(outlet)
     with os.fdopen(inlet, "rb") as stream:
         worked, result = pickle.load(stream)
@@ -64,3 +55,24 @@ def as_nobody(work: Callable[[], T], *, cwd: Path, uid: int = NOBODY, gid: int =
     if not worked:
         raise AssertionError(f"in the child:\n{result}")
     return result  # type: ignore[no-any-return]
+
+
+def as_nobody(work: Callable[[], T], *, cwd: Path, uid: int = NOBODY, gid: int = NOBODY) -> T:
+    """What `work` returns when root has given up its rights first; anybody else has none to give up.
+
+    Args:
+        work: returns something that can be pickled; the modules that it needs are imported already.
+        cwd: the working directory; relative paths are found from there even if its parents are closed to the user.
+        uid: the user that root becomes.
+        gid: its group, the only one.
+    """
+
+    def with_less() -> T:
+        os.chdir(cwd)
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(gid)
+            os.setuid(uid)
+        return work()
+
+    return in_child(with_less)

@@ -89,7 +89,7 @@ def common_options() -> list[click.Option]:
     return [
         click.Option(
             ["--config", "config_path"],
-            type=click.Path(),
+            type=click.Path(readable=False),  # read_text says it better
             metavar="FILE",
             help=f"The configuration (or the environment's {ENVIRONMENT}). Default: {DEFAULT_CONFIG}",
             expose_value=False,

@@ -23,7 +23,7 @@ certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn
     epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED, Exit.BUSY, Exit.CONFIG),
 )
 @click.argument("site")
-@click.argument("files", nargs=-1, required=True, type=click.Path())
+@click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
 @pass_context
 def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool) -> int:
