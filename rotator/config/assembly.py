@@ -41,6 +41,7 @@ class _Assembly:
 
     def __init__(self, document: Document) -> None:
         self.document = document
+        self.system_roots = system_roots()
         self.mistakes: list[Mistake] = []
 
     def config(self, path: Path) -> Config:
@@ -161,7 +162,7 @@ class _Assembly:
                 probe_names=self.probe_names(where, found),
             ),
             source=found["source"],
-            roots=roots or system_roots(),
+            roots=roots or self.system_roots,
             roots_name=str(roots or "system"),
             line=self.document.line(where),
         )

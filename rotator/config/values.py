@@ -138,14 +138,14 @@ def array(read: Callable[[object], T], *, least: int = 0) -> Callable[[object], 
             raise BadValueError(f"{quoted(value)} is not an array", f"write it in brackets: [{quoted(value)}]")
         if len(value) < least:
             raise BadValueError("holds nothing")
-        got: list[T] = []
+        got: dict[T, None] = {}
         wrong: dict[int, BadValueError] = {}
         for index, element in enumerate(value):
             try:
                 one = read(element)
                 if one in got:
                     raise BadValueError(f"{quoted(element)} stands there twice", "leave one of them")
-                got.append(one)
+                got[one] = None
             except BadValueError as error:
                 wrong[index] = error
         if wrong:
