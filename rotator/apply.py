@@ -267,17 +267,24 @@ def _include_dir(path: str) -> Iterator[int]:
                 f"{path} belongs to uid {found.st_uid} with mode {stat.S_IMODE(found.st_mode):04o}; "
                 f"what nginx includes must belong to uid {os.geteuid()} and be writable by nobody else",
             )
+        _flush_parent(path)
         yield fd
 
 
 def _install(setup: Setup, request: Request, before: Mapping[str, str], named: dict[str, str], top: int) -> bool:
-    """Copies, renders, commits; notes in `named` what is committed. Returns whether its durability is uncertain."""
+    """Copies, renders, commits; notes in `named` what is committed. Returns whether its durability is uncertain.
+
+    Each directory is flushed once it is sure to have its entry, also where that was there already: a run that made it
+    may have been killed before it could flush.
+    """
     gid = _gid(setup.key_group)
     with contextlib.ExitStack() as stack:
         pairs = stack.enter_context(_opened_dir("pairs", top, make=True))
+        os.fsync(top)
         for site, generation in request.generations.items():
             _refuse_foreign(setup, site, top)
             with _opened_dir(site, pairs, make=True) as own:
+                os.fsync(pairs)
                 files = _copy_generation(setup, site, generation, gid, own)
             for new in (f".{site}.conf.new", f".{site}.link.new"):
                 _remove(new, top)
@@ -318,8 +325,9 @@ def _refuse_foreign(setup: Setup, site: str, top: int) -> None:
 def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: int) -> tuple[tuple[str, str], ...]:
     """Makes (or finds, byte-equal) root's copy of one generation, durably. Returns its (chain, key) file names."""
     files, contents, mtime = _read_generation(setup, site, generation)
-    for stray in os.listdir(own):
-        if stray.startswith(_STRAY):
+    if strays := [name for name in os.listdir(own) if name.startswith(_STRAY)]:
+        os.fsync(own)  # one may be a copy that has lost its name in a run that was killed before it could flush that
+        for stray in strays:
             _remove_dir(stray, own)
     try:
         with _opened_dir(generation, own) as there:
@@ -336,7 +344,7 @@ def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: in
                 _write_new(key, contents[key], there, mode=0o600 if gid < 0 else 0o640, gid=gid, mtime=mtime)
             os.fsync(there)
         os.rename(_STRAY + generation, generation, src_dir_fd=own, dst_dir_fd=own)
-    os.fsync(own)  # also for a copy that was there: who made it may have been killed before this
+    os.fsync(own)
     return files
 
 
@@ -541,7 +549,7 @@ class _Log:
 
 @contextlib.contextmanager
 def _opened_dir(name: str, parent: int | None, *, make: bool = False) -> Iterator[int]:
-    """Opens a directory, following no link. `make`: makes it if it is missing, and sees to it that its entry lasts."""
+    """Opens a directory, following no link; with `make`, makes it if it is missing."""
     made = False
     if make:
         with contextlib.suppress(FileExistsError):
@@ -551,19 +559,14 @@ def _opened_dir(name: str, parent: int | None, *, make: bool = False) -> Iterato
     try:
         if made:
             os.fchmod(fd, 0o755)  # whatever the umask is
-        if make:
-            _flush_parent(name, parent)  # also if it was there: who made it may have been killed before this
         yield fd
     finally:
         os.close(fd)
 
 
-def _flush_parent(name: str, parent: int | None) -> None:
-    if parent is not None:
-        os.fsync(parent)
-        return
-    with contextlib.suppress(PermissionError):  # not ours to open, so not where we made anything
-        fd = os.open(os.path.dirname(name) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def _flush_parent(path: str) -> None:
+    with contextlib.suppress(PermissionError):  # where we may not look, we have made nothing
+        fd = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
         finally:

@@ -211,8 +211,9 @@ class Store:
         """Removes what a crash left half made; call it under the lock only."""
         home = self._generations(site)
         with self._in_words(home), contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(home):
-                if name.startswith(_STRAY):
+            if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
+                _flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
+                for name in strays:
                     shutil.rmtree(home / name)
 
     def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
