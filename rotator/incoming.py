@@ -238,7 +238,7 @@ def _demand_regular(found: os.stat_result, full: str, *, alone: bool) -> None:
         _refuse(
             Code.IO_ERROR,
             f"{shown(full)} is {kind}, not a regular file",
-            hints.get(kind, f"Put a regular file there: rm {shlex.quote(full)} and copy it again."),
+            hints.get(kind, f"Only what a regular file holds is taken; see what this is: ls -l {shlex.quote(full)}"),
         )
     if alone and found.st_nlink > 1:
         # A drop's files are written by people with fewer rights than its reader: a second name could be anyone's file.
@@ -280,6 +280,7 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
     match error.errno:
         case errno.ENOENT:
             words = "does not exist"
+            hint = f"See what there is: ls -la {shlex.quote(os.fspath(Path(full).parent))}"
             with suppress(OSError):
                 words = f"is a link to {shown(os.fspath(Path(full).readlink()))}, which does not exist"
         case errno.EACCES | errno.EPERM:

@@ -108,6 +108,14 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "absent") in refusal(lambda: read_named(tmp_path / "absent")).message
 
 
+def test_the_hint_for_a_missing_file_lists_what_there_is(tmp_path: Path) -> None:
+    assert refusal(lambda: read_named(tmp_path / "absent")).hint == f"See what there is: ls -la {tmp_path}"
+
+
+def test_no_hint_advises_to_remove_a_device() -> None:
+    assert "rm " not in refusal(lambda: read_named("/dev/zero")).hint
+
+
 def test_an_empty_name_is_refused_in_words() -> None:
     assert refusal(lambda: read_named("")).message == '"" does not exist'
 
