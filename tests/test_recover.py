@@ -1,0 +1,187 @@
+"""Recovery through every state that a crash, a power cut or a stopped nginx can leave behind; nginx is simulated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rotator.model import Result
+from rotator.store import Lock
+from tests.worlds import LISTENERS, Host, make_site
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    return Host(tmp_path)
+
+
+def _name(host: Host, generation: str, *, hup: bool = False) -> None:
+    host.world.apply({"example": generation}, hup=hup)
+
+
+def _stored(host: Host) -> str:
+    """A second generation that is stored, but neither named nor verified."""
+    done = host.swap(host.sites[0], host.issue())
+    host.world.store.mark_verified("example", done.previous)
+    _name(host, done.previous, hup=True)
+    host.world.clock.sleep(1.0)
+    host.world.nginx.hups = 0
+    return done.generation
+
+
+def test_a_site_that_is_well_costs_nothing(host: Host) -> None:
+    before = host.world.store.history("example")
+    (done,) = host.recover()
+    assert (done.result, done.reason) == (Result.UNCHANGED, "verified")
+    assert (host.world.nginx.hups, host.world.store.history("example")) == (0, before)
+
+
+def test_a_pair_that_is_served_but_was_not_verified_is_verified_without_a_reload(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new, hup=True)
+    host.world.clock.sleep(1.0)
+    host.world.nginx.hups = 0
+    (done,) = host.recover()
+    assert (done.result, host.world.nginx.hups) == (Result.ROTATED, 0)
+    assert host.world.store.verified("example") == new
+
+
+def test_a_pair_that_is_named_but_not_served_gets_one_reload(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new)
+    (done,) = host.recover()
+    assert (done.result, host.world.nginx.hups) == (Result.ROTATED, 1)
+    assert host.world.store.verified("example") == new
+
+
+def test_a_pair_that_no_reload_makes_served_goes_back_to_the_verified_one(host: Host) -> None:
+    new, old = _stored(host), host.world.live("example")
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    _name(host, new)
+    (done,) = host.recover()
+    assert (done.result, host.world.live("example")) == (Result.ROLLED_BACK, old)
+
+
+def test_a_pair_that_nginx_refuses_goes_back_to_the_verified_one(host: Host) -> None:
+    new, old = _stored(host), host.world.live("example")
+    host.world.nginx.refuses, host.world.nginx.refuses_if_named = ("cannot load certificate",), new
+    _name(host, new)
+    (done,) = host.recover()
+    assert (done.result, host.world.live("example")) == (Result.ROLLED_BACK, old)
+
+
+def test_when_not_even_the_verified_one_is_served_it_is_stranded(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new)
+    host.world.nginx.dead.update(LISTENERS)
+    (done,) = host.recover()
+    assert done.result is Result.STRANDED
+
+
+def test_with_nginx_down_what_is_live_stays_if_its_test_passes(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new)
+    host.world.nginx.stop()
+    (done,) = host.recover()
+    assert (done.result, done.reason, host.world.live("example")) == (Result.DEFERRED, "nginx-down", new)
+
+
+def test_with_nginx_down_what_its_test_refuses_by_name_goes_back(host: Host) -> None:
+    new, old = _stored(host), host.world.live("example")
+    _name(host, new)
+    host.world.nginx.stop()
+    path = f"{host.world.include_dir}/pairs/example/{new}/fullchain.pem"
+    host.world.nginx.full_test_words = (f'cannot load certificate "{path}"',)
+    (done,) = host.recover()
+    assert (done.reason, host.world.live("example")) == ("nginx-down", old)
+
+
+def test_with_nginx_down_for_an_unrelated_fault_what_is_live_stays(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new)
+    host.world.nginx.stop()
+    host.world.nginx.full_test_words = ('unknown directive "bogus"',)
+    host.recover()
+    assert host.world.live("example") == new
+
+
+def test_once_nginx_is_back_what_was_deferred_is_proved(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new)
+    host.world.nginx.stop()
+    host.recover()
+    host.world.nginx.start()
+    (done,) = host.recover()
+    assert (done.result, host.world.store.verified("example")) == (Result.ROTATED, new)
+
+
+def test_a_site_that_was_never_verified_and_is_not_served_waits_without_a_reload(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    host.swap(host.sites[0], host.issue(), first=True)
+    host.world.nginx.sites = ()
+    host.world.nginx.start()
+    (done,) = host.recover()
+    assert (done.result, done.reason, host.world.nginx.hups) == (Result.DEFERRED, "not-wired", 0)
+
+
+def test_a_missing_include_is_written_again_from_the_verified_pair(host: Host) -> None:
+    (host.world.include_dir / "example.conf").unlink()
+    (done,) = host.recover()
+    assert (done.result, host.world.live("example")) == (Result.ROTATED, host.world.store.verified("example"))
+
+
+def test_a_site_without_any_pair_has_nothing_to_recover(tmp_path: Path) -> None:
+    (done,) = Host(tmp_path, bare=True).recover()
+    assert (done.result, done.reason) == (Result.UNCHANGED, "nothing")
+
+
+def test_a_half_made_generation_is_swept(host: Host) -> None:
+    stray = host.world.state / "sites/example/generations/.new-000009-aaaaaaaaaaaa"
+    stray.mkdir()
+    host.recover()
+    assert not stray.exists()
+
+
+def test_a_site_in_flight_when_its_rotation_died_is_proved_again_even_if_disk_and_verified_agree(host: Host) -> None:
+    new = _stored(host)
+    _name(host, new, hup=True)  # the way back had begun: nginx serves the new pair …
+    host.world.clock.sleep(1.0)
+    _name(host, host.world.store.verified("example"))  # … and only the include names the old one
+    _interrupt(host, "example")
+    host.world.nginx.hups = 0
+    with host.world.store.rotation_lock("tester", 1.0) as lock:
+        assert lock.interrupted == ("example",)
+        host._recover(lock)
+        assert lock.interrupted == ()
+    assert host.nginx_shows["example"] == host.first["example"].chain_der
+
+
+def test_a_swap_of_another_site_recovers_what_was_interrupted_first(tmp_path: Path) -> None:
+    host = Host(tmp_path, (make_site("a"), make_site("b")))
+    new = host.issue(host.sites[0])
+    done = host.swap(host.sites[0], new)
+    host.world.store.mark_verified("a", done.previous)
+    _interrupt(host, "a")
+    host.swap(host.sites[1], host.issue(host.sites[1]))
+    assert host.world.store.verified("a") == done.generation
+
+
+def test_what_could_not_be_recovered_stays_noted(host: Host) -> None:
+    _interrupt(host, "example")
+    host.world.nginx.stop()
+    with host.world.store.rotation_lock("tester", 1.0) as lock:
+        host._recover(lock)
+        assert lock.interrupted == ("example",)
+
+
+def _interrupt(host: Host, site: str) -> None:
+    """A holder of the lock that dies with this site in flight."""
+
+    class _Died(BaseException):
+        pass
+
+    lock: Lock
+    with pytest.raises(_Died), host.world.store.rotation_lock("tester", 1.0) as lock:
+        lock.begin([site])
+        raise _Died
