@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -227,3 +228,71 @@ def _ca_builder(
     if tweak is not None:
         builder = tweak(builder)
     return builder.sign(signer, _hash(signer))
+
+
+def rewritten(cert: x509.Certificate, signer: PrivateKey, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """DER of a certificate that no builder makes: the parts of its signed structure changed, then signed again.
+
+    Args:
+        cert: what to start from; signed with ECDSA and SHA-256.
+        signer: the ECDSA key of its issuer.
+        change: gets version, serial, algorithm, issuer, validity, subject, key and extensions as DER; gives them back.
+    """
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    data = cert.public_bytes(serialization.Encoding.DER)
+    _, outer, _ = _tlv(data, 0)
+    _, body, tbs_end = _tlv(data, outer)
+    parts, at = [], body
+    while at < tbs_end:
+        _, _, part_end = _tlv(data, at)
+        parts.append(data[at:part_end])
+        at = part_end
+    tbs = wrap(0x30, b"".join(change(parts)))
+    _, _, algorithm_end = _tlv(data, tbs_end)
+    signature = signer.sign(tbs, ec.ECDSA(hashes.SHA256()))
+    return wrap(0x30, tbs + data[tbs_end:algorithm_end] + wrap(0x03, b"\0" + signature))
+
+
+def with_extensions(cert: x509.Certificate, signer: PrivateKey, change: Callable[[list[bytes]], list[bytes]]) -> bytes:
+    """DER of the certificate with its list of extensions (each as DER) changed, signed again."""
+
+    def changed(parts: list[bytes]) -> list[bytes]:
+        _, listed, _ = _tlv(parts[-1], 0)
+        _, at, end = _tlv(parts[-1], listed)
+        extensions = []
+        while at < end:
+            _, _, part_end = _tlv(parts[-1], at)
+            extensions.append(parts[-1][at:part_end])
+            at = part_end
+        return [*parts[:-1], wrap(0xA3, wrap(0x30, b"".join(change(extensions))))]
+
+    return rewritten(cert, signer, changed)
+
+
+def der_pem(*certificates: bytes, label: str = "CERTIFICATE") -> bytes:
+    """DER as PEM blocks."""
+    lines = []
+    for data in certificates:
+        text = base64.encodebytes(data).replace(b"\n", b"")
+        body = b"".join(text[i : i + 64] + b"\n" for i in range(0, len(text), 64))
+        lines.append(b"-----BEGIN %s-----\n%s-----END %s-----\n" % (label.encode(), body, label.encode()))
+    return b"".join(lines)
+
+
+def wrap(tag: int, content: bytes) -> bytes:
+    """A DER element."""
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    octets = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes((tag, 0x80 | len(octets))) + octets + content
+
+
+def _tlv(data: bytes, at: int) -> tuple[int, int, int]:
+    """Start, body and end of the element at a place."""
+    length, body = data[at + 1], at + 2
+    if length & 0x80:
+        count = length & 0x7F
+        length = int.from_bytes(data[body : body + count], "big")
+        body += count
+    return at, body, body + length
