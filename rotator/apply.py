@@ -217,7 +217,9 @@ def apply(
     uncertain = False
     try:
         _check(setup, request)
-        before = {site: read_live(setup.include_dir, site).generation for site in request.generations}
+        before = dict.fromkeys(request.generations, "")
+        for site in before:
+            before[site] = _named_before(setup, site)
         with _include_dir(setup.include_dir) as top:
             uncertain = _install(setup, request, before, named, top)
     except _RequestError as e:
@@ -282,7 +284,6 @@ def _install(setup: Setup, request: Request, before: Mapping[str, str], named: d
         pairs = stack.enter_context(_opened_dir("pairs", top, make=True))
         os.fsync(top)
         for site, generation in request.generations.items():
-            _refuse_foreign(setup, site, top)
             with _opened_dir(site, pairs, make=True) as own:
                 os.fsync(pairs)
                 files = _copy_generation(setup, site, generation, gid, own)
@@ -312,14 +313,16 @@ def _gid(group: str) -> int:
         raise _RequestError("configuration", f"key_group: there is no group {group!r} on this host") from None
 
 
-def _refuse_foreign(setup: Setup, site: str, top: int) -> None:
+def _named_before(setup: Setup, site: str) -> str:
+    """The generation that the include names; refuses an include and a link that are not ours to replace."""
+    link = f"{setup.include_dir}/{site}"
     try:
-        _named(setup.include_dir, site)
+        generation = _named(setup.include_dir, site)
+        if os.path.lexists(link) and not os.path.islink(link):
+            raise ValueError(f"{link} is no link of rotator's")
     except (_RequestError, ValueError) as e:
         raise _RequestError("include-foreign", f"{e}; move it away if rotator is to manage it") from None
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISLNK(os.stat(site, dir_fd=top, follow_symlinks=False).st_mode):
-            raise _RequestError("include-foreign", f"{setup.include_dir}/{site} is no link of rotator's; move it away")
+    return generation
 
 
 def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: int) -> tuple[tuple[str, str], ...]:
@@ -338,12 +341,15 @@ def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: in
                     "remove it if nginx does not name it",
                 )
     except FileNotFoundError:
-        with _opened_dir(_STRAY + generation, own, make=True) as there:
-            for chain, key in files:
-                _write_new(chain, contents[chain], there, mode=0o644, mtime=mtime)
-                _write_new(key, contents[key], there, mode=0o600 if gid < 0 else 0o640, gid=gid, mtime=mtime)
-            os.fsync(there)
-        os.rename(_STRAY + generation, generation, src_dir_fd=own, dst_dir_fd=own)
+        with contextlib.ExitStack() as undo:
+            undo.callback(_remove_dir, _STRAY + generation, own)
+            with _opened_dir(_STRAY + generation, own, make=True) as there:
+                for chain, key in files:
+                    _write_new(chain, contents[chain], there, mode=0o644, mtime=mtime)
+                    _write_new(key, contents[key], there, mode=0o600 if gid < 0 else 0o640, gid=gid, mtime=mtime)
+                os.fsync(there)
+            os.rename(_STRAY + generation, generation, src_dir_fd=own, dst_dir_fd=own)
+            undo.pop_all()
     os.fsync(own)
     return files
 
@@ -621,10 +627,12 @@ def _remove(name: str, parent: int) -> None:
 
 
 def _remove_dir(name: str, parent: int) -> None:
-    with _opened_dir(name, parent) as there:
-        for inner in os.listdir(there):
-            os.unlink(inner, dir_fd=there)
-    os.rmdir(name, dir_fd=parent)
+    """Removes a directory and its files; what cannot be removed is removed the next time."""
+    with contextlib.suppress(OSError):
+        with _opened_dir(name, parent) as there:
+            for inner in os.listdir(there):
+                os.unlink(inner, dir_fd=there)
+        os.rmdir(name, dir_fd=parent)
 
 
 def _proc(pid: int, what: str) -> bytes:

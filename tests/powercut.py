@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -320,16 +319,17 @@ class Disk:
         return found
 
 
-def _scanned(path: Path) -> Dir:
+def _scanned(path: Path | str) -> Dir:
     found = Dir()
-    for entry in path.iterdir():
+    for entry in os.scandir(path):
         node: Node
         if entry.is_symlink():
-            node = Link(os.readlink(entry))
+            node = Link(os.readlink(entry.path))
         elif entry.is_dir():
-            node = _scanned(entry)
+            node = _scanned(entry.path)
         else:
-            node = File(entry.read_bytes(), entry.read_bytes())
+            data = Path(entry.path).read_bytes()
+            node = File(data, data)
         found.now[entry.name] = found.flushed[entry.name] = node
     return found
 
@@ -340,13 +340,17 @@ def view_of(root: Path) -> View:
 
 
 def put(view: View, root: Path) -> None:
-    """Makes the tree below `root` that view, for real, in place of what lies there."""
-    for entry in root.iterdir():
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+    """Makes the tree below `root` that view, for real; what is the same already stays."""
+    there = view_of(root)
+    for path in sorted(there, key=len, reverse=True):
+        if path not in view or there[path] != view[path]:
+            if there[path] is None:
+                os.rmdir(path)
+            else:
+                os.unlink(path)
     for path, what in view.items():
+        if path in there and there[path] == what:
+            continue
         if what is None:
             os.mkdir(path, 0o755)
         elif isinstance(what, str):
