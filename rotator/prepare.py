@@ -65,6 +65,8 @@ def prepare(wanted: Wanted, hands: Hands, *, dry: bool = False) -> Ready:
     name, now = wanted.site.name, hands.clock.now()
 
     # 1. Look.
+    if not dry:
+        hands.store.sweep(name)  # what a crash left half made
     live = hands.live(name)
     if live.problem:
         hint = f"move that file away, then: rotator swap {name} --cert FILE --key FILE --first"

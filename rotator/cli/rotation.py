@@ -111,7 +111,8 @@ def _read(context: Context, order: Order) -> Candidate | None:
     if drop.is_dir():
         found += read_drop(drop, follow_links=one.source is not None).files
     if one.source is None and context.config.incoming.is_dir():
-        found += read_flat(context.config.incoming, order.site).files
+        others = [other.site.name for other in context.config.sites]
+        found += read_flat(context.config.incoming, order.site, others=others).files
     return Candidate(tuple(found)) if found else None
 
 
