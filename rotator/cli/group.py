@@ -130,8 +130,7 @@ class LazyGroup(click.Group):
                 output.error(error)
                 return error.exit
             finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()
+                _flush_stdout()
         except (KeyboardInterrupt, click.Abort):
             with contextlib.suppress(OSError):
                 print(file=sys.stderr)  # closes the terminal's ^C
@@ -139,9 +138,22 @@ class LazyGroup(click.Group):
         except BrokenPipeError:
             _forget_stdout()
             return READER_GONE
-        except RotatorError:  # told on an output that cannot be written
+        except RotatorError as error:  # told on an output that cannot be written
             _forget_stdout()
+            with contextlib.suppress(RotatorError, BrokenPipeError):
+                output.say(f"error: {error.message}")
             return Exit.FAILURE
+
+
+def _flush_stdout() -> None:
+    """Writes what is left, so that a full disk shows here and not at the interpreter's end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise RotatorError("io-error", f"the output cannot be written: {error.strerror}") from error
 
 
 def _forget_stdout() -> None:
