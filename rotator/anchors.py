@@ -73,7 +73,8 @@ class Anchors:
             name=title,
             digest=hashlib.sha256(data).hexdigest(),
             certificates=tuple(found.values()),
-            store=Store([certificate.loaded for certificate in found.values()]),
+            # a root that the library reads as a copy only is judged by our own rules, so it has no place in there
+            store=Store([c.loaded for c in found.values() if c.strict] or [c.loaded for c in found.values()]),
             by_subject=by_subject,
             raws=frozenset(found),
         )

@@ -50,7 +50,8 @@ class Certificate:
 
     Args:
         raw: its bytes (DER), without anything after them.
-        loaded: as the library has it; its extensions may be unreadable there, use `ext`.
+        loaded: as the library has it, or a copy of it in strict DER: use `ext` for extensions and `shape` for what
+            is signed.
         shape: its outline.
         key: what its public key says.
         subject: for messages: `C=US, O=…, CN=…` in the order of the certificate.
@@ -196,7 +197,7 @@ class Certificate:
             return False
         try:
             key = self.loaded.public_key()
-            signature, body = child.loaded.signature, child.loaded.tbs_certificate_bytes
+            signature, body = child.shape.signature, child.shape.tbs
             algorithm = child.loaded.signature_hash_algorithm
             if isinstance(key, rsa.RSAPublicKey):
                 padding = child.loaded.signature_algorithm_parameters

@@ -78,15 +78,15 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         public = der.public_key(shape.spki)
     except (der.DerError, IndexError) as error:
         return refused(Code.PARSE_ERROR, f"what stands there is no certificate: it {error}.")
-    if shape.version not in (1, 2, 3):
-        return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}, which does not exist.")
+    if shape.version not in (1, 3):
+        return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}; clients read version 3.")
     try:
         with warnings.catch_warnings():  # of serial numbers and countries that the library means to refuse one day
             warnings.simplefilter("ignore")
-            loaded = x509.load_der_x509_certificate(data)
+            loaded, whole = _load(data, shape)
             subject, issuer = _name(loaded, "subject"), _name(loaded, "issuer")
-            extensions, strict, faults = _extensions(data, loaded, shape)
-    except (ValueError, TypeError):
+            extensions, readable, faults = _extensions(data, loaded, shape)
+    except (ValueError, TypeError, x509.InvalidVersion):
         return refused(Code.PARSE_ERROR, "the certificate is damaged: its structure is not that of X.509.")
     try:
         begin, end = loaded.not_valid_before_utc, loaded.not_valid_after_utc
@@ -102,12 +102,20 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         not_before=begin,
         not_after=end,
         extensions={type(extension.value): extension.value for extension in extensions},
-        strict=strict,
+        strict=whole and readable,
         faults=(*_structure(shape, begin, end), *faults),
         file=file,
         line=line,
     )
     return certificate, problems
+
+
+def _load(data: bytes, shape: der.Shape) -> tuple[x509.Certificate, bool]:
+    """The certificate, and whether it was read as it stands rather than as a copy in strict DER."""
+    try:
+        return x509.load_der_x509_certificate(data), True
+    except ValueError:
+        return x509.load_der_x509_certificate(der.with_extensions(data, shape.extensions)), False
 
 
 def _name(loaded: x509.Certificate, which: str) -> str:

@@ -71,6 +71,8 @@ class Shape:
         issuer: DER of the name.
         subject: DER of the name.
         spki: DER of the SubjectPublicKeyInfo.
+        tbs: what is signed.
+        signature: the signature over it.
         extensions: in the order of the certificate.
     """
 
@@ -82,6 +84,8 @@ class Shape:
     issuer: bytes
     subject: bytes
     spki: bytes
+    tbs: bytes
+    signature: bytes
     extensions: tuple[RawExtension, ...]
 
 
@@ -233,6 +237,7 @@ def certificate(data: bytes) -> Shape:
     issuer = _part(inner, skip + 2, SEQUENCE)
     subject = _part(inner, skip + 4, SEQUENCE)
     spki = _part(inner, skip + 5, SEQUENCE)
+    signature = _part(parts, 2, BIT_STRING)
     extensions: tuple[RawExtension, ...] = ()
     if inner[-1].tag == 0xA3:
         listed = _part(children(data, inner[-1]), 0, SEQUENCE)
@@ -246,6 +251,8 @@ def certificate(data: bytes) -> Shape:
         issuer=whole(data, issuer),
         subject=whole(data, subject),
         spki=whole(data, spki),
+        tbs=whole(data, parts[0]),
+        signature=data[signature.body + 1 : signature.end],
         extensions=extensions,
     )
 

@@ -96,10 +96,10 @@ def _dates(authority: Certificate, now: datetime, *, trusted: bool) -> list[Prob
     kind = "root" if trusted or authority.self_issued else "intermediate"
     if now > authority.not_after:
         code = Code.EXPIRED_ROOT if kind == "root" else Code.EXPIRED_INTERMEDIATE
-        words = f"(a {kind}) expired on {authority.not_after:%Y-%m-%d %H:%M:%S}Z"
+        words = f"({kind}) expired on {authority.not_after:%Y-%m-%d %H:%M:%S}Z"
         return [about(authority, code, words, "Fetch the CA's current chain file.")]
     if now < authority.not_before:
-        words = f"(a {kind}) is not valid before {authority.not_before:%Y-%m-%d %H:%M:%S}Z"
+        words = f"({kind}) is not valid before {authority.not_before:%Y-%m-%d %H:%M:%S}Z"
         return [about(authority, Code.NOT_YET_VALID, words, "Wait, or check this host's clock.")]
     return []
 

@@ -1,0 +1,524 @@
+"""Which chain would be served, and what is said where there is none."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rotator.certificate import colons
+from rotator.diagnosis import explain
+from rotator.model import Candidate, Code, Policy, SourceFile
+from rotator.trust import Anchors, Verdict, examine, private_ca, public
+from tests.authority import (
+    CA,
+    NOW,
+    Issued,
+    PrivateKey,
+    Tweak,
+    der,
+    der_pem,
+    new_key,
+    pem,
+    rewritten,
+    rsa_key,
+    with_extensions,
+)
+
+NAME = "signal.example.cn"
+ROOT = CA.root()
+ICA = ROOT.intermediate()
+ISSUED = ICA.issue(NAME)
+DAY = timedelta(days=1)
+
+
+def anchors(*roots: x509.Certificate) -> Anchors:
+    return Anchors.from_pem(pem(*(roots or (ROOT.cert,))), "roots.pem")
+
+
+ANCHORS = anchors()
+
+
+def judge(
+    certs: Sequence[x509.Certificate | bytes] | bytes, roots: Anchors = ANCHORS, policy: Policy | None = None
+) -> Verdict:
+    """The verdict on one file without a key."""
+    if not isinstance(certs, bytes):
+        certs = b"".join(pem(c) if isinstance(c, x509.Certificate) else der_pem(c) for c in certs)
+    candidate = Candidate((SourceFile("chain.pem", certs),))
+    return examine(candidate, policy or public([NAME]), roots, NOW, need_key=False)
+
+
+def served(verdict: Verdict) -> tuple[bytes, ...]:
+    assert verdict.accepted, verdict.problems
+    return verdict.pairs[0].chain
+
+
+def why(verdict: Verdict) -> tuple[Code, ...]:
+    assert not verdict.accepted
+    return verdict.codes
+
+
+def same_ca(other: CA, by: CA, **how: object) -> CA:
+    """The same authority (name and key), certified by another one."""
+    return by.intermediate(other.name, key=other.key, pathlen=None, **how)  # type: ignore[arg-type]
+
+
+def test_a_good_chain_is_served_as_it_is() -> None:
+    verdict = judge(ISSUED.chain)
+    assert served(verdict) == ISSUED.chain_der
+    assert verdict.warnings == ()
+
+
+def test_a_leaf_directly_under_a_root_is_served_alone() -> None:
+    issued = ROOT.issue(NAME)
+    assert served(judge(issued.chain)) == issued.chain_der
+
+
+def test_a_chain_in_the_wrong_order_is_put_right_with_a_warning() -> None:
+    deep = ICA_2.issue(NAME)
+    verdict = judge([deep.chain[2], deep.chain[0], deep.chain[1]])
+    assert served(verdict) == deep.chain_der
+    assert verdict.warnings == (Code.CHAIN_ORDER,)
+
+
+ICA_2 = ROOT.intermediate("Upper", pathlen=1).intermediate("Lower")
+
+
+def test_a_root_that_is_sent_is_left_out_with_a_warning() -> None:
+    verdict = judge([*ISSUED.chain, ROOT.cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert verdict.warnings == (Code.ROOT_INCLUDED,)
+
+
+def test_a_certificate_that_does_not_belong_is_left_out_with_a_warning() -> None:
+    verdict = judge([*ISSUED.chain, CA.root("Other").intermediate("Stranger").cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert verdict.warnings == (Code.UNUSED_CERT,)
+
+
+def test_an_expired_certificate_that_is_not_needed_is_left_out_with_a_warning() -> None:
+    old = ROOT.intermediate(ICA.name, key=ICA.key, not_after=NOW - DAY)
+    verdict = judge([ISSUED.leaf, ICA.cert, old.cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert verdict.warnings == (Code.EXPIRED_EXTRA,)
+
+
+def test_an_intermediate_in_another_file_is_found() -> None:
+    files = (SourceFile("bundle.crt", pem(ICA.cert, ROOT.cert)), SourceFile("leaf.crt", pem(ISSUED.leaf)))
+    verdict = examine(Candidate(files), public([NAME]), ANCHORS, NOW, need_key=False)
+    assert served(verdict) == ISSUED.chain_der
+    assert Code.CHAIN_ORDER not in verdict.warnings
+
+
+def test_a_missing_intermediate_is_named_by_subject_and_key_id() -> None:
+    verdict = judge([ISSUED.leaf])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+    assert verdict.missing_issuer == "CN=Test Intermediate"
+    ski = ICA.cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    assert verdict.missing_akid == ski.hex()
+    assert f"CN=Test Intermediate, key id {colons(ski.hex())}" in verdict.problems[0].message
+    assert verdict.problems[0].file == "chain.pem"
+    assert verdict.problems[0].line == 1
+
+
+def test_the_hint_for_a_missing_intermediate_gives_the_address_that_the_leaf_names() -> None:
+    url = "http://ca.example/ica.crt"
+    access = x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, x509.UniformResourceIdentifier(url))
+    issued = ICA.issue(NAME, tweak=lambda b: b.add_extension(x509.AuthorityInformationAccess([access]), critical=False))
+    assert url in judge([issued.leaf]).problems[0].hint
+
+
+def test_a_missing_intermediate_is_drawn_with_who_breaks_and_what_to_do() -> None:
+    lines = explain(judge([ISSUED.leaf]))
+    assert lines[0].startswith("REJECT incomplete-chain: CN=signal.example.cn stands alone")
+    assert lines[1] == "  [1] CN=signal.example.cn  (chain.pem line 1)  issued by"
+    assert lines[2].startswith("  [?] CN=Test Intermediate, key id ")
+    assert lines[2].endswith("← not in these files, not a trusted root")
+    assert lines[3].startswith("  Who breaks: curl, Go,")
+    assert any(line.startswith("  Fix: Add the CA's bundle") for line in lines)
+
+
+def test_a_gap_higher_up_names_the_upper_authority() -> None:
+    deep = ICA_2.issue(NAME)
+    verdict = judge(deep.chain[:2])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+    assert verdict.missing_issuer == "CN=Upper"
+
+
+def test_an_untrusted_root_is_told_from_a_missing_intermediate() -> None:
+    other = CA.root("Other Root")
+    issued = other.intermediate("Other").issue(NAME)
+    verdict = judge([*issued.chain, other.cert])
+    assert why(verdict) == (Code.UNTRUSTED_ROOT,)
+    assert verdict.missing_issuer == ""
+    assert "roots.pem" in verdict.problems[0].message
+
+
+def self_signed(name: str = NAME) -> Issued:
+    key = new_key()
+    ca = CA(name, key, CA.root(name, key=key).cert)
+    return ca.issue(name, key=key)
+
+
+def test_a_self_signed_leaf_is_told_as_such() -> None:
+    assert why(judge([self_signed().leaf])) == (Code.SELF_SIGNED,)
+
+
+def test_a_self_signed_leaf_that_is_itself_trusted_is_accepted() -> None:
+    issued = self_signed()
+    assert served(judge([issued.leaf], anchors(issued.leaf))) == der(issued.leaf)
+
+
+def test_a_signature_that_is_not_the_issuers_is_told() -> None:
+    forged = rewritten(ISSUED.leaf, new_key("ecdsa"), lambda parts: parts)
+    assert why(judge([forged, ICA.cert])) == (Code.BAD_SIGNATURE,)
+
+
+def test_a_re_keyed_authority_of_the_same_name_is_told_from_the_real_issuer() -> None:
+    renewed = ROOT.intermediate(ICA.name)
+    verdict = judge([ISSUED.leaf, renewed.cert])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+    line = len(pem(ISSUED.leaf).splitlines()) + 1
+    assert f"chain.pem line {line} was re-keyed" in verdict.problems[0].message
+
+
+def test_a_renamed_authority_with_the_same_key_is_told() -> None:
+    renamed = ROOT.intermediate("Renamed", key=ICA.key)
+    verdict = judge([ISSUED.leaf, renamed.cert])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+    assert "under another name" in verdict.problems[0].message
+
+
+def test_the_issuer_is_the_one_who_signed_where_two_have_the_name() -> None:
+    renewed = ROOT.intermediate(ICA.name)
+    verdict = judge([ISSUED.leaf, renewed.cert, ICA.cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert verdict.warnings == (Code.UNUSED_CERT,)
+
+
+def test_two_authorities_that_vouch_for_each_other_end_nowhere() -> None:
+    one, two = CA.root("One"), CA.root("Two")
+    verdict = judge([one.issue(NAME).leaf, same_ca(one, two).cert, same_ca(two, one).cert])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+
+
+def test_the_shortest_way_to_a_trusted_root_is_taken() -> None:
+    old = CA.root("Old Root")
+    cross = same_ca(ROOT, old)
+    verdict = judge([*ISSUED.chain, cross.cert, old.cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert set(verdict.warnings) == {Code.UNUSED_CERT, Code.ROOT_INCLUDED}
+
+
+def test_a_cross_certificate_is_served_where_only_the_old_root_is_trusted() -> None:
+    old = CA.root("Old Root")
+    cross = same_ca(ROOT, old)
+    deep = Issued(ISSUED.key, ISSUED.leaf, (ICA.cert, cross.cert))
+    assert served(judge(deep.chain, anchors(old.cert))) == deep.chain_der
+
+
+def test_an_expired_cross_certificate_is_harmless_where_another_path_exists() -> None:
+    old = CA.root("Old Root")
+    cross = same_ca(ROOT, old, not_after=NOW - DAY)
+    verdict = judge([*ISSUED.chain, cross.cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert verdict.warnings == (Code.EXPIRED_EXTRA,)
+
+
+def test_an_expired_root_that_shadows_the_path_is_a_matter_of_the_client() -> None:
+    expired = CA.root("Test Root", days=-1, key=ROOT.key)
+    old = CA.root("Old Root")
+    cross = same_ca(ROOT, old)
+    deep = Issued(ISSUED.key, ISSUED.leaf, (ICA.cert, cross.cert))
+    verdict = judge(deep.chain, anchors(expired.cert, old.cert))
+    assert served(verdict) == deep.chain_der
+    assert verdict.warnings == (Code.ORDER_SENSITIVE,)
+
+
+def test_a_file_whose_first_issuer_leads_nowhere_needs_a_client_that_goes_back() -> None:
+    nowhere = same_ca(ICA, CA.root("Nowhere"))
+    verdict = judge([ISSUED.leaf, nowhere.cert, ICA.cert])
+    assert served(verdict) == ISSUED.chain_der
+    assert set(verdict.warnings) == {Code.ORDER_SENSITIVE, Code.UNUSED_CERT}
+
+
+def test_of_two_ways_the_one_that_lasts_longer_is_taken() -> None:
+    short = ROOT.intermediate(ICA.name, key=ICA.key, days=3)
+    assert served(judge([ISSUED.leaf, short.cert, ICA.cert])) == ISSUED.chain_der
+
+
+def below(root: CA = ROOT, **how: object) -> Issued:
+    return root.intermediate("Special", **how).issue(NAME)  # type: ignore[arg-type]
+
+
+def without(kind: type[x509.ExtensionType]) -> Tweak:
+    """Take an extension out of the builder."""
+
+    def tweak(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+        kept = [e for e in builder._extensions if not isinstance(e.value, kind)]
+        builder._extensions = kept
+        return builder
+
+    return tweak
+
+
+def instead(value: x509.ExtensionType, *, critical: bool = True) -> Tweak:
+    """Put an extension into the builder in the place of the one of its kind."""
+
+    def tweak(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+        return without(type(value))(builder).add_extension(value, critical=critical)
+
+    return tweak
+
+
+def also(value: x509.ExtensionType, *, critical: bool = False) -> Tweak:
+    return lambda builder: builder.add_extension(value, critical=critical)
+
+
+UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00")
+FEW_USES = x509.KeyUsage(
+    digital_signature=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=False,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+BAD_INTERMEDIATES: dict[str, tuple[Issued, Code]] = {
+    "expired": (below(not_after=NOW - DAY), Code.EXPIRED_INTERMEDIATE),
+    "of tomorrow": (below(not_before=NOW + DAY), Code.NOT_YET_VALID),
+    "no CA": (below(tweak=instead(x509.BasicConstraints(ca=False, path_length=None))), Code.NOT_A_CA),
+    "without basic constraints": (below(tweak=without(x509.BasicConstraints)), Code.NOT_A_CA),
+    "without keyCertSign": (below(tweak=instead(FEW_USES)), Code.NOT_A_CA),
+    "without key usage": (below(tweak=without(x509.KeyUsage)), Code.BAD_KEY_USAGE),
+    "for clients": (below(tweak=also(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))), Code.BAD_EKU),
+    "with an unknown critical extension": (below(tweak=also(UNKNOWN, critical=True)), Code.CRITICAL_EXTENSION),
+    "under a path length of 0": (
+        ROOT.intermediate("Short", pathlen=0).intermediate("Special").issue(NAME),
+        Code.PATHLEN,
+    ),
+    "with an RSA key of 1024 bits": (below(key=rsa_key(9, 1024)), Code.WEAK_KEY),
+    "with a key of P-224": (below(key=ec.generate_private_key(ec.SECP224R1())), Code.KEY_TYPE),
+    "with an Ed25519 key": (below(key=new_key("ed25519")), Code.KEY_TYPE),
+}
+
+
+@pytest.mark.parametrize("what", BAD_INTERMEDIATES)
+def test_an_intermediate_is_refused(what: str) -> None:
+    issued, code = BAD_INTERMEDIATES[what]
+    verdict = judge(issued.chain)
+    assert why(verdict) == (code,)
+    assert verdict.problems[0].file == "chain.pem"
+
+
+def constrained(**how: Sequence[x509.GeneralName]) -> Issued:
+    constraints = x509.NameConstraints(how.get("permitted"), how.get("excluded"))
+    return below(tweak=also(constraints, critical=True))
+
+
+DNS, IP, DN = x509.DNSName, x509.IPAddress, x509.DirectoryName
+HERE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
+ELSEWHERE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "elsewhere")])
+
+
+@pytest.mark.parametrize(
+    "issued",
+    [
+        constrained(permitted=[DNS("example.org")]),
+        constrained(excluded=[DNS("example.cn")]),
+        constrained(permitted=[DNS("example.cn")], excluded=[DNS(NAME)]),
+        constrained(permitted=[DN(ELSEWHERE)]),
+        constrained(excluded=[DN(HERE)]),
+    ],
+    ids=["not permitted", "excluded", "permitted and excluded", "subject not permitted", "subject excluded"],
+)
+def test_a_name_outside_of_the_constraints_is_refused(issued: Issued) -> None:
+    assert why(judge(issued.chain)) == (Code.NAME_CONSTRAINTS,)
+
+
+@pytest.mark.parametrize(
+    "issued",
+    [
+        constrained(permitted=[DNS("example.cn")]),
+        constrained(excluded=[DNS("nal.example.cn")]),
+        constrained(permitted=[IP(ipaddress.ip_network("192.0.2.0/24"))]),
+    ],
+    ids=["permitted", "excluded is another label", "constraints of another kind"],
+)
+def test_a_name_inside_of_the_constraints_is_accepted(issued: Issued) -> None:
+    assert served(judge(issued.chain)) == issued.chain_der
+
+
+def test_a_wildcard_that_could_stand_for_an_excluded_name_is_refused() -> None:
+    constraints = x509.NameConstraints(None, [DNS("bad.example.cn")])
+    issued = ROOT.intermediate("C", tweak=also(constraints, critical=True)).issue("*.example.cn")
+    assert why(judge(issued.chain)) == (Code.NAME_CONSTRAINTS,)
+
+
+def test_an_address_outside_of_the_constraints_is_refused() -> None:
+    constraints = x509.NameConstraints([IP(ipaddress.ip_network("192.0.2.0/24"))], None)
+    ica = ROOT.intermediate("C", tweak=also(constraints, critical=True))
+    assert why(judge(ica.issue(NAME, "198.51.100.1").chain)) == (Code.NAME_CONSTRAINTS,)
+    assert judge(ica.issue(NAME, "192.0.2.1").chain).accepted
+
+
+def test_thousands_of_names_and_constraints_are_refused_in_time() -> None:
+    constraints = x509.NameConstraints([DNS(f"n{i}.example.org") for i in range(1500)], None)
+    issued = ROOT.intermediate("C", tweak=also(constraints, critical=True)).issue(
+        NAME, *(f"h{i}.example.cn" for i in range(1500))
+    )
+    assert why(judge(issued.chain)) == (Code.NAME_CONSTRAINTS,)
+
+
+def test_an_expired_root_is_told() -> None:
+    root = CA.root("Old", days=-1)
+    assert why(judge(root.issue(NAME).chain, anchors(root.cert))) == (Code.EXPIRED_ROOT,)
+
+
+def test_a_key_identifier_that_names_another_key_is_told() -> None:
+    wrong = x509.AuthorityKeyIdentifier(b"\1" * 20, None, None)
+    issued = ICA.issue(NAME, tweak=instead(wrong, critical=False))
+    assert why(judge(issued.chain)) == (Code.AKI_MISMATCH,)
+
+
+def test_a_serial_number_in_the_key_identifier_that_is_not_the_issuers_is_told() -> None:
+    named = x509.AuthorityKeyIdentifier(None, [DN(ROOT.cert.subject)], 12345)
+    issued = ICA.issue(NAME, tweak=instead(named, critical=False))
+    assert Code.AKI_MISMATCH in why(judge(issued.chain))
+
+
+def test_a_root_may_lack_what_only_intermediates_need() -> None:
+    """Roots made by `openssl req -x509` have no key usage, and old public ones no critical basic constraints."""
+    key = new_key()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Plain")])
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(7)
+        .not_valid_before(NOW - DAY)
+        .not_valid_after(NOW + 999 * DAY)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, ISSUED.leaf.signature_hash_algorithm)  # type: ignore[arg-type]
+    )
+    issued = CA("Plain", key, cert).issue(NAME)
+    assert served(judge(issued.chain, anchors(cert))) == issued.chain_der
+
+
+def test_an_intermediate_may_be_the_trusted_root() -> None:
+    verdict = judge([*ISSUED.chain, ROOT.cert], anchors(ICA.cert))
+    assert served(verdict) == der(ISSUED.leaf)
+
+
+def test_more_intermediates_than_clients_follow_are_refused() -> None:
+    ca = ROOT
+    for number in range(9):
+        ca = ca.intermediate(f"Level {number}", pathlen=None)
+    assert why(judge(ca.issue(NAME).chain)) == (Code.CHAIN_TOO_LONG,)
+
+
+def test_more_bytes_than_clients_take_are_refused() -> None:
+    issued = ICA.issue(NAME, *(f"{'x' * 50}{i}.example.cn" for i in range(1800)))
+    assert why(judge(issued.chain)) == (Code.TOO_LARGE,)
+
+
+def test_an_intermediate_that_ends_before_the_leaf_is_warned_about_and_bounds_the_expiry() -> None:
+    issued = below(days=40)
+    verdict = judge(issued.chain)
+    assert served(verdict) == issued.chain_der
+    assert verdict.warnings == (Code.INTERMEDIATE_EXPIRES_FIRST,)
+    assert verdict.effective_not_after == issued.intermediates[0].not_valid_after_utc
+
+
+def test_a_certificate_whose_defaults_are_written_out_is_read_as_clients_read_it() -> None:
+    """An explicit `critical FALSE` is not DER, and real CAs have issued such leaves."""
+    assert isinstance(ICA.key, ec.EllipticCurvePrivateKey)
+
+    def spelled_out(extensions: list[bytes]) -> list[bytes]:
+        return [_with_default(e) for e in extensions]
+
+    odd = with_extensions(ISSUED.leaf, ICA.key, spelled_out)
+    verdict = judge([odd, ICA.cert])
+    assert served(verdict) == (odd, der(ICA.cert)[0])
+    assert judge([odd]).codes == (Code.INCOMPLETE_CHAIN,)
+    assert judge([odd, ICA.cert], policy=public(["other.example.cn"])).codes == (Code.NAME_MISMATCH,)
+
+
+def _with_default(extension: bytes) -> bytes:
+    end = 4 + extension[3]
+    if extension[end] == 0x01:
+        return extension
+    body = extension[2:end] + b"\x01\x01\x00" + extension[end:]
+    return bytes((0x30, len(body))) + body
+
+
+def test_a_private_ca_may_use_ed25519_throughout() -> None:
+    root = CA.root("Ed", key=new_key("ed25519"))
+    issued = root.intermediate("Ed Two", key=new_key("ed25519")).issue(NAME, kind="ed25519", days=800)
+    assert served(judge(issued.chain, anchors(root.cert), private_ca([NAME]))) == issued.chain_der
+
+
+def test_a_private_ca_may_leave_out_the_key_identifier_with_a_warning() -> None:
+    issued = ICA.issue(NAME, tweak=without(x509.AuthorityKeyIdentifier))
+    assert why(judge(issued.chain)) == (Code.NO_AKI,)
+    verdict = judge(issued.chain, policy=private_ca([NAME]))
+    assert verdict.accepted
+    assert verdict.warnings == (Code.NO_AKI,)
+
+
+DEEP = ROOT.intermediate("A", pathlen=2).intermediate("B", pathlen=1).intermediate("C").issue(NAME)
+
+
+@given(st.permutations([*DEEP.chain, ROOT.cert, *DEEP.chain]), st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_any_order_with_doubles_and_the_root_gives_the_same_chain(certs: list[x509.Certificate], cut: int) -> None:
+    kept = [*certs[cut:], *(c for c in DEEP.chain if c not in certs[cut:])]
+    assert served(judge(kept)) == DEEP.chain_der
+
+
+@given(st.integers(min_value=0, max_value=len(ISSUED.chain_pem)))
+@settings(max_examples=150, deadline=None)
+def test_a_chain_cut_off_anywhere_is_never_taken_for_another_pair(at: int) -> None:
+    files = (SourceFile("chain.pem", ISSUED.chain_pem[:at]), SourceFile("key.pem", ISSUED.key_pem))
+    verdict = examine(Candidate(files), public([NAME]), ANCHORS, NOW)
+    if verdict.accepted:
+        assert verdict.pairs[0].chain == ISSUED.chain_der
+        assert at >= len(ISSUED.chain_pem) - 1
+
+
+@given(st.integers(min_value=0, max_value=len(ISSUED.key_pem)))
+@settings(max_examples=80, deadline=None)
+def test_a_key_cut_off_anywhere_is_never_taken(at: int) -> None:
+    files = (SourceFile("chain.pem", ISSUED.chain_pem), SourceFile("key.pem", ISSUED.key_pem[:at]))
+    assert examine(Candidate(files), public([NAME]), ANCHORS, NOW).accepted == (at >= len(ISSUED.key_pem) - 1)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=3))
+@settings(deadline=None)
+def test_random_files_give_a_refusal_and_never_raise(files: list[bytes]) -> None:
+    candidate = Candidate(tuple(SourceFile(f"{i}.pem", data) for i, data in enumerate(files)))
+    verdict = examine(candidate, public([NAME]), ANCHORS, NOW)
+    assert not verdict.accepted
+    assert verdict.codes
+
+
+def test_a_mesh_of_cross_signed_authorities_is_answered_in_time() -> None:
+    keys: list[PrivateKey] = [new_key() for _ in range(5)]
+    cas = [CA.root(f"Mesh {i}", key=key) for i, key in enumerate(keys)]
+    mesh = [same_ca(a, b).cert for a in cas for b in cas if a is not b]
+    verdict = judge([cas[0].issue(NAME).leaf, *mesh])
+    assert Code.INCOMPLETE_CHAIN in why(verdict) or Code.UNTRUSTED_ROOT in why(verdict)

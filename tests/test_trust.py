@@ -1,0 +1,719 @@
+"""The judge: rules for the leaf, comparison with what is live, presets, and that every code is produced."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from rotator.decode import read_certificate
+from rotator.errors import RotatorError
+from rotator.leaf import lifetime_cap
+from rotator.model import Candidate, Code, KeyType, Policy, Problem, Secret, Severity, SourceFile
+from rotator.pem import MAX_FILE
+from rotator.trust import Anchors, Verdict, examine, judge_chains, private_ca, public
+from tests.authority import (
+    CA,
+    NOW,
+    Issued,
+    der,
+    der_pem,
+    key_pem,
+    new_key,
+    pem,
+    rewritten,
+    rsa_key,
+    with_extensions,
+    wrap,
+)
+from tests.test_chain import FEW_USES, also, instead, same_ca, self_signed, without
+
+NAME = "signal.example.cn"
+DAY = timedelta(days=1)
+ROOT = CA.root()
+ICA = ROOT.intermediate()
+GOOD = ICA.issue(NAME)
+ANCHORS = Anchors.from_pem(pem(ROOT.cert), "roots.pem")
+
+
+def files(*named: tuple[str, bytes] | SourceFile) -> Candidate:
+    return Candidate(tuple(f if isinstance(f, SourceFile) else SourceFile(*f) for f in named))
+
+
+def judge(
+    issued: Issued,
+    *,
+    names: Sequence[str] = (NAME,),
+    policy: Policy | None = None,
+    live: Sequence[Issued] = (),
+    force: bool = False,
+    now: datetime = NOW,
+    anchors: Anchors = ANCHORS,
+) -> Verdict:
+    """The verdict on a chain and its key."""
+    candidate = files(("chain.pem", issued.chain_pem), ("key.pem", issued.key_pem))
+    policy = policy or public(names)
+    return examine(candidate, policy, anchors, now, live=[i.chain_der for i in live], force=force)
+
+
+def odd(data: bytes, *, key: bytes = GOOD.key_pem) -> Verdict:
+    """The verdict on a leaf that no builder makes, with its intermediate and key."""
+    candidate = files(("chain.pem", der_pem(data) + pem(ICA.cert)), ("key.pem", key))
+    return examine(candidate, public([NAME]), ANCHORS, NOW)
+
+
+def test_a_good_pair_is_accepted_with_everything_that_is_stored_of_it() -> None:
+    verdict = judge(GOOD)
+    assert verdict.accepted
+    assert verdict.problems == ()
+    (pair,) = verdict.pairs
+    assert pair.chain == GOOD.chain_der
+    assert pair.key is not None
+    assert pair.key.reveal() == GOOD.key_pem
+    assert (pair.key_type, pair.subject, pair.issuer) == (KeyType.ECDSA, f"CN={NAME}", "CN=Test Intermediate")
+    assert pair.serial == f"{GOOD.leaf.serial_number:x}"
+    assert pair.names == (NAME,)
+    assert (pair.not_before, pair.not_after) == (GOOD.leaf.not_valid_before_utc, GOOD.leaf.not_valid_after_utc)
+    assert verdict.effective_not_after == pair.effective_not_after == GOOD.leaf.not_valid_after_utc
+
+
+def test_both_pairs_of_a_dual_site_are_judged_and_sorted_by_kind_of_key() -> None:
+    other = ICA.issue(NAME, kind="rsa")
+    candidate = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
+    verdict = examine(candidate, public([NAME]), ANCHORS, NOW)
+    assert verdict.accepted
+    assert [(p.key_type, p.chain) for p in verdict.pairs] == [
+        (KeyType.ECDSA, GOOD.chain_der),
+        (KeyType.RSA, other.chain_der),
+    ]
+
+
+def test_one_bad_half_refuses_a_dual_pair() -> None:
+    other = ICA.issue(NAME, kind="rsa", not_after=NOW - DAY, not_before=NOW - 9 * DAY)
+    candidate = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
+    assert examine(candidate, public([NAME]), ANCHORS, NOW).codes == (Code.EXPIRED,)
+
+
+def test_all_problems_are_told_at_once_refusals_first() -> None:
+    issued = (
+        CA.root("Other")
+        .intermediate("Other Two")
+        .issue("else.example.cn", not_before=NOW - 900 * DAY, not_after=NOW - DAY, eku=None)
+    )
+    candidate = files(("chain.pem", pem(issued.leaf)), SourceFile("key.pem", key_pem(new_key()), 0o644))
+    verdict = examine(candidate, public([NAME]), ANCHORS, NOW)
+    refused = {Code.EXPIRED, Code.TOO_LONG, Code.NAME_MISMATCH, Code.INCOMPLETE_CHAIN, Code.KEY_MISMATCH}
+    assert set(verdict.codes) == refused
+    assert set(verdict.warnings) == {Code.NO_EKU, Code.KEY_PERMISSIONS}
+    severities = [p.severity for p in verdict.problems]
+    assert severities == sorted(severities, key=lambda s: s is not Severity.REJECT)
+
+
+def test_every_problem_of_a_certificate_has_its_place() -> None:
+    verdict = judge(ICA.issue(NAME, eku=None, key_usage=False))
+    assert [(p.file, p.line) for p in verdict.problems] == [("chain.pem", 1)] * 2
+
+
+# --- dates
+
+
+def test_a_certificate_is_good_up_to_its_last_second() -> None:
+    end = GOOD.leaf.not_valid_after_utc
+    assert judge(GOOD, now=end).accepted
+    assert judge(GOOD, now=end + timedelta(seconds=1)).codes == (Code.EXPIRED,)
+
+
+def test_a_certificate_is_good_from_its_first_second() -> None:
+    begin = GOOD.leaf.not_valid_before_utc
+    assert judge(GOOD, now=begin).accepted
+    assert judge(GOOD, now=begin - timedelta(seconds=1)).codes == (Code.NOT_YET_VALID,)
+
+
+def test_another_time_zone_is_the_same_moment() -> None:
+    now = GOOD.leaf.not_valid_after_utc.astimezone(timezone(timedelta(hours=9)))
+    assert judge(GOOD, now=now).accepted
+
+
+@pytest.mark.parametrize(("days", "left", "soon"), [(90, 29, True), (90, 31, False), (6, 3, False), (6, 1, True)])
+def test_what_expires_soon_is_a_matter_of_its_lifetime(days: int, left: int, soon: bool) -> None:
+    issued = ICA.issue(NAME, not_before=NOW - (days - left) * DAY, not_after=NOW + left * DAY)
+    assert (Code.EXPIRES_SOON in judge(issued).warnings) == soon
+
+
+def dated(begin: datetime, lifetime: timedelta) -> Verdict:
+    root = CA.root(at=begin, days=9999)
+    issued = root.issue(NAME, not_before=begin, not_after=begin + lifetime)
+    anchors = Anchors.from_pem(pem(root.cert), "roots.pem")
+    return judge(issued, anchors=anchors, now=begin + timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    ("issued", "days"),
+    [
+        (datetime(2018, 3, 1, tzinfo=UTC), 825),
+        (datetime(2020, 8, 31, tzinfo=UTC), 825),
+        (datetime(2020, 9, 1, tzinfo=UTC), 398),
+        (datetime(2026, 3, 14, tzinfo=UTC), 398),
+        (datetime(2026, 3, 15, tzinfo=UTC), 200),
+        (datetime(2027, 3, 15, tzinfo=UTC), 100),
+        (datetime(2029, 3, 15, tzinfo=UTC), 47),
+    ],
+)
+def test_the_cap_on_lifetime_goes_by_the_day_of_issue(issued: datetime, days: int) -> None:
+    assert lifetime_cap(issued) == timedelta(days=days)
+    assert dated(issued, timedelta(days=days, seconds=-1)).accepted
+    assert dated(issued, timedelta(days=days)).codes == (Code.TOO_LONG,)
+
+
+def test_there_was_no_cap_before_there_were_rules() -> None:
+    assert lifetime_cap(datetime(2012, 6, 30, tzinfo=UTC)) is None
+
+
+def test_a_private_ca_has_no_cap_on_lifetime() -> None:
+    assert judge(ICA.issue(NAME, days=1700), policy=private_ca([NAME])).accepted
+
+
+# --- names
+
+
+def test_every_missing_name_is_listed() -> None:
+    verdict = judge(GOOD, names=[NAME, "www.example.cn", "192.0.2.1", "*.example.cn"])
+    assert verdict.codes == (Code.NAME_MISMATCH,)
+    assert "does not cover www.example.cn, 192.0.2.1, *.example.cn;" in verdict.problems[0].message
+
+
+def test_a_configured_name_that_is_none_is_told_in_the_hint() -> None:
+    assert "a b is no host name" in judge(GOOD, names=["a b"]).problems[0].hint
+
+
+def test_an_international_name_is_asked_for_as_people_write_it() -> None:
+    assert judge(ICA.issue("xn--mnchen-3ya.example.cn"), names=["München.example.cn."]).accepted
+
+
+def test_an_address_is_covered_by_an_address() -> None:
+    assert judge(ICA.issue("192.0.2.7", cn=None), names=["192.0.2.7"]).accepted
+
+
+def test_a_wildcard_covers_one_label() -> None:
+    issued = ICA.issue("*.example.cn")
+    assert judge(issued, names=["a.example.cn"]).accepted
+    assert judge(issued, names=["a.b.example.cn"]).codes == (Code.NAME_MISMATCH,)
+
+
+def test_a_short_lived_certificate_without_a_common_name_is_good() -> None:
+    assert judge(ICA.issue(NAME, cn=None, days=6)).problems == ()
+
+
+def test_a_common_name_does_not_count() -> None:
+    verdict = judge(ICA.issue("other.example.cn", cn=NAME))
+    assert verdict.codes == (Code.NAME_MISMATCH,)
+    assert verdict.warnings == (Code.CN_NOT_IN_SAN,)
+
+
+def test_a_common_name_that_is_no_host_name_is_no_matter() -> None:
+    assert judge(ICA.issue(NAME, cn="Signal Server")).problems == ()
+
+
+def test_an_underscore_is_a_matter_of_the_profile() -> None:
+    issued = ICA.issue(NAME, "a_b.example.cn")
+    assert judge(issued).codes == (Code.BAD_SAN,)
+    assert judge(issued, policy=private_ca([NAME])).accepted
+
+
+# --- leaves of every kind
+
+
+def usage(**on: bool) -> x509.KeyUsage:
+    flags = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
+    more = ("key_cert_sign", "crl_sign", "encipher_only", "decipher_only")
+    return x509.KeyUsage(**{flag: on.get(flag, False) for flag in (*flags, *more)})
+
+
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+STAPLE = x509.TLSFeature([x509.TLSFeatureType.status_request])
+NO_LIMIT = x509.NameConstraints([x509.DNSName("example.cn")], None)
+
+
+def alternative(*names: str) -> x509.SubjectAlternativeName:
+    """Entries as they stand, also those that the builder would not take."""
+    return x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
+
+
+REFUSED: dict[str, tuple[Issued, Code]] = {
+    "for clients only": (ICA.issue(NAME, eku=[CLIENT]), Code.BAD_EKU),
+    "for any purpose": (ICA.issue(NAME, eku=[ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), Code.BAD_EKU),
+    "that cannot sign": (ICA.issue(NAME, tweak=instead(usage(key_encipherment=True))), Code.BAD_KEY_USAGE),
+    "that signs certificates": (
+        ICA.issue(NAME, tweak=instead(usage(digital_signature=True, key_cert_sign=True))),
+        Code.BAD_KEY_USAGE,
+    ),
+    "that is a CA": (ROOT.issue(NAME, tweak=instead(x509.BasicConstraints(ca=True, path_length=None))), Code.CA_LEAF),
+    "without names": (ICA.issue(NAME, san=False), Code.NO_SAN),
+    "with a star for a part of a label": (ICA.issue(NAME, "f*.example.cn"), Code.BAD_SAN),
+    "with a star for everything": (ICA.issue(NAME, "*"), Code.BAD_SAN),
+    "with a name that begins with a dot": (ICA.issue(NAME, ".example.cn"), Code.BAD_SAN),
+    "with an address among the DNS names": (
+        ICA.issue(NAME, tweak=instead(alternative(NAME, "192.0.2.1"), critical=False)),
+        Code.BAD_SAN,
+    ),
+    "with critical names beside a subject": (ICA.issue(NAME, tweak=instead(alternative(NAME))), Code.BAD_SAN),
+    "with names that are not critical without a subject": (
+        ICA.issue(NAME, cn=None, tweak=instead(alternative(NAME), critical=False)),
+        Code.BAD_SAN,
+    ),
+    "with an unknown critical extension": (
+        ICA.issue(
+            NAME, tweak=also(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0"), critical=True)
+        ),
+        Code.CRITICAL_EXTENSION,
+    ),
+    "with a critical key identifier": (
+        ICA.issue(NAME, tweak=instead(x509.SubjectKeyIdentifier(b"1"), critical=True)),
+        Code.CRITICAL_EXTENSION,
+    ),
+    "that must be stapled": (ICA.issue(NAME, tweak=also(STAPLE)), Code.MUST_STAPLE),
+    "that is a precertificate": (ICA.issue(NAME, tweak=also(x509.PrecertPoison(), critical=True)), Code.PRECERTIFICATE),
+    "with name constraints": (ICA.issue(NAME, tweak=also(NO_LIMIT)), Code.NAME_CONSTRAINTS),
+    "without the key id of its issuer": (ICA.issue(NAME, tweak=without(x509.AuthorityKeyIdentifier)), Code.NO_AKI),
+    "with an RSA key of 1024 bits": (ICA.issue(NAME, key=rsa_key(9, 1024)), Code.WEAK_KEY),
+    "with a key on P-224": (ICA.issue(NAME, key=ec.generate_private_key(ec.SECP224R1())), Code.KEY_TYPE),
+    "with an Ed25519 key": (ICA.issue(NAME, kind="ed25519"), Code.KEY_TYPE),
+    "for 201 days": (ICA.issue(NAME, days=201), Code.TOO_LONG),
+    "that has expired": (ICA.issue(NAME, not_before=NOW - 9 * DAY, not_after=NOW - DAY), Code.EXPIRED),
+    "of tomorrow": (ICA.issue(NAME, not_before=NOW + DAY), Code.NOT_YET_VALID),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_a_leaf_is_refused(what: str) -> None:
+    issued, code = REFUSED[what]
+    verdict = judge(issued)
+    assert code in verdict.codes
+    assert set(verdict.codes) <= {code, Code.KEY_TYPE if "P-224" in what else code}
+    assert all(p.hint for p in verdict.problems if p.severity is Severity.REJECT)
+
+
+small = rsa.generate_private_key(3, 2048)
+large = rsa_key(5, 4104)
+WARNED: dict[str, tuple[Issued, Code]] = {
+    "without a purpose": (ICA.issue(NAME, eku=None), Code.NO_EKU),
+    "without a key usage": (ICA.issue(NAME, key_usage=False), Code.NO_KEY_USAGE),
+    "for clients too": (ICA.issue(NAME, eku=[SERVER, CLIENT]), Code.CLIENT_AUTH_EKU),
+    "with a small exponent": (ICA.issue(NAME, key=small), Code.SMALL_EXPONENT),
+    "with a large key": (ICA.issue(NAME, key=large), Code.KEY_LARGE),
+    "with a common name of its own": (ICA.issue(NAME, cn="www.example.cn"), Code.CN_NOT_IN_SAN),
+}
+
+
+@pytest.mark.parametrize("what", WARNED)
+def test_a_leaf_is_accepted_with_a_warning(what: str) -> None:
+    issued, code = WARNED[what]
+    verdict = judge(issued)
+    assert verdict.accepted
+    assert verdict.warnings == (code,)
+
+
+def parts(index: int, value: bytes) -> Callable[[list[bytes]], list[bytes]]:
+    return lambda tbs: [*tbs[:index], value, *tbs[index + 1 :]]
+
+
+def times(begin: str, end: str) -> bytes:
+    return wrap(0x30, wrap(0x17, begin.encode()) + wrap(0x17, end.encode()))
+
+
+def twice(extensions: list[bytes]) -> list[bytes]:
+    return [*extensions, extensions[-1]]
+
+
+def unreadable_names(extensions: list[bytes]) -> list[bytes]:
+    kept = [e for e in extensions if b"\x06\x03\x55\x1d\x11" not in e]
+    return [*kept, wrap(0x30, b"\x06\x03\x55\x1d\x11" + wrap(0x04, NAME.encode()))]
+
+
+ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
+    "of version 1": (lambda tbs: tbs[1:-1], Code.BAD_VERSION),
+    "of version 2": (parts(0, b"\xa0\x03\x02\x01\x01"), Code.BAD_VERSION),
+    "of version 7": (parts(0, b"\xa0\x03\x02\x01\x06"), Code.BAD_VERSION),
+    "with the serial number 0": (parts(1, b"\x02\x01\x00"), Code.BAD_SERIAL),
+    "with a negative serial number": (parts(1, b"\x02\x01\x80"), Code.BAD_SERIAL),
+    "with a serial number of 21 octets": (parts(1, wrap(0x02, b"\1" * 21)), Code.BAD_SERIAL),
+    "that ends before it begins": (parts(4, times("261201000000Z", "261101000000Z")), Code.BAD_VALIDITY),
+    "with dates that are none": (parts(4, times("269901000000Z", "271101000000Z")), Code.PARSE_ERROR),
+    "with two signature algorithms": (parts(2, bytes.fromhex("300a06082a8648ce3d040303")), Code.BAD_SIGNATURE),
+    "without an issuer": (parts(3, b"\x30\x00"), Code.PARSE_ERROR),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_an_odd_leaf_is_refused(what: str) -> None:
+    change, code = ODD[what]
+    assert code in odd(rewritten(GOOD.leaf, ICA.key, change)).codes
+
+
+def test_a_leaf_that_holds_an_extension_twice_is_refused() -> None:
+    assert Code.DUPLICATE_EXTENSION in odd(with_extensions(GOOD.leaf, ICA.key, twice)).codes
+
+
+def test_a_leaf_whose_names_cannot_be_read_is_refused_for_that() -> None:
+    verdict = odd(with_extensions(GOOD.leaf, ICA.key, unreadable_names))
+    assert Code.BAD_SAN in verdict.codes
+    assert Code.NO_SAN not in verdict.codes
+
+
+def sha1_leaf() -> Issued:
+    """A leaf with the signature algorithm of SHA-1, which no library signs with any more."""
+    algorithm = bytes.fromhex("300906072a8648ce3d0401")
+    data = rewritten(GOOD.leaf, ICA.key, parts(2, algorithm))
+    old = bytes.fromhex("300a06082a8648ce3d040302")
+    at = data.rindex(old)
+    body = data[4:at] + algorithm + data[at + len(old) :]
+    return Issued(GOOD.key, x509.load_der_x509_certificate(wrap(0x30, body)), GOOD.intermediates)
+
+
+def test_a_leaf_signed_with_sha_1_is_refused() -> None:
+    assert Code.WEAK_SIGNATURE in judge(sha1_leaf()).codes
+
+
+def test_an_intermediate_signed_with_md5_is_known_as_weak() -> None:
+    key = rsa_key(0)
+    ca = CA.root("RSA Root", key=key)
+    cert, _ = read_certificate(der(ca.intermediate("x").cert)[0])
+    assert cert is not None
+    assert cert.weak_signature == ""
+    sha256, md5 = bytes.fromhex("06092a864886f70d01010b"), bytes.fromhex("06092a864886f70d010104")
+    weak, _ = read_certificate(cert.raw.replace(sha256, md5))
+    assert weak is not None
+    assert weak.weak_signature == "MD5"
+
+
+# --- compared with what is live
+
+OLD = ICA.issue(NAME, not_before=NOW - 60 * DAY)
+
+
+def test_a_renewal_in_its_time_needs_no_comment() -> None:
+    assert judge(GOOD, live=[OLD]).problems == ()
+
+
+def test_the_live_pair_again_needs_no_comment() -> None:
+    assert judge(GOOD, live=[GOOD]).problems == ()
+
+
+def test_a_pair_that_is_older_in_both_dates_is_a_downgrade() -> None:
+    verdict = judge(OLD, live=[GOOD])
+    assert verdict.codes == (Code.DOWNGRADE,)
+    assert "--force" in verdict.problems[0].hint
+
+
+def test_a_downgrade_can_be_forced() -> None:
+    verdict = judge(OLD, live=[GOOD], force=True)
+    assert verdict.accepted
+    assert Code.DOWNGRADE in verdict.warnings
+
+
+def test_a_policy_may_let_downgrades_pass() -> None:
+    assert judge(OLD, live=[GOOD], policy=replace(public([NAME]), forbid_downgrade=False)).accepted
+
+
+def test_a_change_to_short_lived_certificates_is_no_downgrade() -> None:
+    verdict = judge(ICA.issue(NAME, days=6), live=[ICA.issue(NAME, not_before=NOW - 2 * DAY)])
+    assert verdict.accepted
+    assert verdict.warnings == (Code.EXPIRES_EARLIER,)
+
+
+def test_a_backdated_certificate_is_no_downgrade() -> None:
+    verdict = judge(ICA.issue(NAME, not_before=NOW - 3 * DAY, days=99), live=[GOOD])
+    assert verdict.accepted
+    assert verdict.warnings == (Code.ISSUED_EARLIER,)
+
+
+def test_a_lost_name_is_a_matter_of_the_policy() -> None:
+    live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
+    assert judge(GOOD, live=[live]).warnings == (Code.SAN_LOST,)
+    strict = replace(public([NAME]), allow_san_loss=False)
+    verdict = judge(GOOD, live=[live], policy=strict)
+    assert verdict.codes == (Code.SAN_LOST,)
+    assert "www.example.cn" in verdict.problems[0].message
+
+
+def test_a_name_that_a_wildcard_covers_is_not_lost() -> None:
+    live = ICA.issue(NAME, not_before=NOW - DAY)
+    assert judge(ICA.issue("*.example.cn"), live=[live]).problems == ()
+
+
+def test_a_kept_key_is_a_matter_of_the_policy() -> None:
+    live = ICA.issue(NAME, key=GOOD.key, not_before=NOW - DAY)
+    assert judge(GOOD, live=[live]).warnings == (Code.KEY_REUSED,)
+    assert judge(GOOD, live=[live], policy=replace(public([NAME]), allow_key_reuse=False)).codes == (Code.KEY_REUSE,)
+
+
+def test_another_kind_of_key_is_warned_about() -> None:
+    live = ICA.issue(NAME, kind="rsa", not_before=NOW - DAY)
+    verdict = judge(GOOD, live=[live])
+    assert verdict.accepted
+    assert verdict.warnings == (Code.KEY_TYPE_CHANGE,)
+
+
+def test_another_kind_of_key_does_not_hide_a_downgrade() -> None:
+    live = ICA.issue(NAME, kind="rsa")
+    assert judge(OLD, live=[live]).codes == (Code.DOWNGRADE,)
+
+
+def test_pairs_are_compared_by_kind_of_key() -> None:
+    live = [ICA.issue(NAME, not_before=NOW - 60 * DAY), ICA.issue(NAME, kind="rsa")]
+    verdict = judge(GOOD, live=live)
+    assert verdict.accepted
+    assert verdict.warnings == (Code.KEY_TYPE_CHANGE,)
+
+
+def organised(name: str, organisation: str) -> CA:
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organisation), x509.NameAttribute(NameOID.COMMON_NAME, name)]
+    )
+    return ROOT.intermediate(name, tweak=lambda builder: _renamed(builder, subject))
+
+
+def _renamed(builder: x509.CertificateBuilder, subject: x509.Name) -> x509.CertificateBuilder:
+    builder._subject_name = subject
+    return builder
+
+
+def test_another_organisation_is_warned_about_and_another_intermediate_is_not() -> None:
+    live = organised("R10", "One Inc").issue(NAME, not_before=NOW - DAY)
+    assert judge(organised("R11", "One Inc").issue(NAME), live=[live]).warnings == ()
+    assert judge(organised("R10", "Two Inc").issue(NAME), live=[live]).warnings == (Code.ISSUER_CHANGE,)
+
+
+def test_a_live_chain_that_cannot_be_read_is_passed_over() -> None:
+    candidate = files(("chain.pem", GOOD.chain_pem), ("key.pem", GOOD.key_pem))
+    assert examine(candidate, public([NAME]), ANCHORS, NOW, live=[(b"junk",), ()]).problems == ()
+
+
+# --- stored chains
+
+
+def test_a_good_stored_chain_has_no_problem() -> None:
+    assert judge_chains([GOOD.chain_der], public([NAME]), ANCHORS, NOW) == ()
+
+
+def test_a_stored_chain_is_judged_without_its_key_and_without_what_is_live() -> None:
+    assert judge_chains([OLD.chain_der], public([NAME]), ANCHORS, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("chain", "names", "now", "code"),
+    [
+        (GOOD.chain_der, [NAME], NOW + 99 * DAY, Code.EXPIRED),
+        (GOOD.chain_der, ["new.example.cn"], NOW, Code.NAME_MISMATCH),
+        (GOOD.chain_der[:1], [NAME], NOW, Code.INCOMPLETE_CHAIN),
+        ((b"junk",), [NAME], NOW, Code.PARSE_ERROR),
+        ((), [NAME], NOW, Code.CERT_MISSING),
+    ],
+)
+def test_a_stored_chain_that_is_no_longer_good_is_told(
+    chain: tuple[bytes, ...], names: list[str], now: datetime, code: Code
+) -> None:
+    problems = judge_chains([chain], public(names), ANCHORS, now)
+    assert [p.code for p in problems if p.severity is Severity.REJECT] == [code]
+
+
+# --- roots and presets
+
+
+def test_roots_have_the_digest_of_their_file() -> None:
+    data = b"# my roots\n" + pem(ROOT.cert, ROOT.cert)
+    anchors = Anchors.from_pem(data, "my roots")
+    digest = hashes.Hash(hashes.SHA256())
+    digest.update(data)
+    assert (anchors.name, anchors.digest) == ("my roots", digest.finalize().hex())
+    assert len(anchors.certificates) == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", Code.STORE_EMPTY),
+        (b"hello", Code.STORE_EMPTY),
+        (GOOD.key_pem, Code.STORE_EMPTY),
+        (der_pem(b"0\0"), Code.STORE_EMPTY),
+        (pem(ROOT.cert)[:-30], Code.PARSE_ERROR),
+        (b"x" * (16 << 20) + b"x", Code.TOO_LARGE),
+    ],
+    ids=["nothing", "garbage", "a key", "no certificate", "cut off", "too large"],
+)
+def test_roots_that_are_none_are_refused(data: bytes, code: Code) -> None:
+    with pytest.raises(RotatorError) as caught:
+        Anchors.from_pem(data, "roots.pem")
+    assert caught.value.code == code
+    assert "roots.pem" in caught.value.message
+
+
+def test_a_root_with_a_serial_number_of_zero_is_a_root() -> None:
+    data = rewritten(ROOT.cert, ROOT.key, parts(1, b"\x02\x01\x00"))
+    assert judge(GOOD, anchors=Anchors.from_pem(der_pem(data), "roots.pem")).accepted
+
+
+def test_the_presets_differ_in_what_only_public_cas_are_bound_to() -> None:
+    web, own = public(["a.example"]), private_ca(["a.example"])
+    assert (web.profile, web.lifetime_caps, web.names) == ("public", True, ("a.example",))
+    assert (own.profile, own.lifetime_caps, own.names) == ("private-ca", False, ("a.example",))
+    assert KeyType.ED25519 in own.key_types - web.key_types
+
+
+# --- every code
+
+
+def _encrypted() -> bytes:
+    best = serialization.BestAvailableEncryption(b"secret")
+    return GOOD.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, best)
+
+
+def _with(chain: bytes, key: bytes, password: bytes | None = None) -> Verdict:
+    candidate = files(("chain.pem", chain), SourceFile("key.pem", key, 0o644))
+    return examine(candidate, public([NAME]), ANCHORS, NOW, password=Secret(password) if password else None)
+
+
+LATER = {
+    Code.COMPROMISED_KEY: "searches for weak keys",
+    Code.REVOKED: "revocation lists",
+    Code.CRL_UNUSABLE: "revocation lists",
+    Code.CRL_STALE: "revocation lists",
+    Code.REVOCATION_UNKNOWN: "revocation lists",
+    Code.OCSP_STALE: "stapling",
+    Code.SCT_MISSING: "transparency",
+    Code.SCT_INVALID: "transparency",
+    Code.SCT_DIVERSITY: "transparency",
+    Code.SCT_UNVERIFIED: "transparency",
+}
+ELSEWHERE = {
+    Code.IO_ERROR: "reading of files",
+    Code.PERMISSION: "reading of files",
+    Code.STORE_EMPTY: "raised for the roots, see above",
+    Code.NGINX_REFUSED: "nginx",
+    Code.HANDSHAKE_FAILED: "nginx",
+}
+
+
+def everything() -> list[Verdict | Sequence[Problem]]:
+    """Verdicts that between them hold every code that is decided here."""
+    good, key = GOOD.chain_pem, GOOD.key_pem
+    live_rsa = ICA.issue(NAME, "www.example.cn", kind="rsa", not_before=NOW - DAY)
+    live_same = ICA.issue(NAME, key=GOOD.key, not_before=NOW - DAY)
+    expired_root = CA.root("Old", days=-1)
+    cross = same_ca(ROOT, CA.root("Old Root"), not_after=NOW - DAY)
+    nowhere = same_ca(ICA, CA.root("Nowhere"))
+    wrong_id = x509.AuthorityKeyIdentifier(b"\1" * 20, None, None)
+    untrusted = CA.root("Other")
+    deep = ROOT
+    for number in range(9):
+        deep = deep.intermediate(f"Level {number}", pathlen=None)
+    return [
+        *(judge(issued) for issued, _ in REFUSED.values()),
+        *(judge(issued) for issued, _ in WARNED.values()),
+        *(judge(issued) for issued, _ in BAD_INTERMEDIATES_HERE.values()),
+        *(odd(rewritten(GOOD.leaf, ICA.key, change)) for change, _ in ODD.values()),
+        odd(with_extensions(GOOD.leaf, ICA.key, twice)),
+        judge(sha1_leaf()),
+        judge(GOOD, names=["else.example.cn"]),
+        judge(OLD, live=[GOOD]),
+        judge(ICA.issue(NAME, days=6), live=[ICA.issue(NAME, not_before=NOW - 2 * DAY)]),
+        judge(ICA.issue(NAME, not_before=NOW - 3 * DAY, days=99), live=[GOOD]),
+        judge(GOOD, live=[live_rsa]),
+        judge(GOOD, live=[live_same]),
+        judge(GOOD, live=[live_same], policy=replace(public([NAME]), allow_key_reuse=False)),
+        judge(CA.root("Two", key=ROOT.key).issue(NAME), live=[GOOD]),
+        judge(expired_root.issue(NAME), anchors=Anchors.from_pem(pem(expired_root.cert), "roots.pem")),
+        judge(ICA.issue(NAME, tweak=instead(wrong_id, critical=False))),
+        judge(Issued(GOOD.key, GOOD.leaf)),
+        judge(self_signed()),
+        judge(Issued(GOOD.key, GOOD.leaf, (nowhere.cert, ICA.cert, ICA.cert, cross.cert, ROOT.cert))),
+        judge(Issued(GOOD.key, GOOD.leaf, (ICA.cert, untrusted.intermediate("Stranger").cert))),
+        judge(Issued(*_untrusted(untrusted))),
+        judge(ROOT.intermediate("Short", days=40).issue(NAME)),
+        judge(ICA.issue(NAME, not_before=NOW - 80 * DAY)),
+        judge(deep.issue(NAME)),
+        _with(pem(ICA.cert, GOOD.leaf), key),
+        _with(b"", key),
+        _with(good + b"\n" * MAX_FILE, key),
+        _with(good[:-40], key),
+        _with(good.replace(b"\n", b"\n\0", 1), key),
+        _with(der_pem(GOOD.chain_der[0] + b"\0") + pem(ICA.cert), key),
+        _with(good + key, key),
+        _with(key, key),
+        _with(good, b"# nothing\n"),
+        _with(good, key_pem(new_key())),
+        _with(good, key + key_pem(new_key())),
+        _with(good, _encrypted()),
+        _with(good, _encrypted(), b"wrong"),
+        _with(good, der_pem(b"\4\1x", label="PRIVATE KEY")),
+        _with(good, der_pem(_flipped(), label="EC PRIVATE KEY")),
+    ]
+
+
+BAD_INTERMEDIATES_HERE = {
+    "expired": (ROOT.intermediate("X", not_after=NOW - DAY).issue(NAME), Code.EXPIRED_INTERMEDIATE),
+    "no CA": (ROOT.intermediate("X", tweak=instead(FEW_USES)).issue(NAME), Code.NOT_A_CA),
+    "too deep": (ROOT.intermediate("S", pathlen=0).intermediate("X").issue(NAME), Code.PATHLEN),
+}
+
+
+def _untrusted(other: CA) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, tuple[x509.Certificate, ...]]:
+    issued = other.intermediate("Other Two").issue(NAME)
+    assert isinstance(issued.key, ec.EllipticCurvePrivateKey)
+    return issued.key, issued.leaf, (*issued.intermediates, other.cert)
+
+
+def _flipped() -> bytes:
+    assert isinstance(GOOD.key, ec.EllipticCurvePrivateKey)
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    data = bytearray(GOOD.key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
+    data[20] ^= 1
+    return bytes(data)
+
+
+def _bad_signature() -> Verdict:
+    forged = rewritten(GOOD.leaf, new_key(), lambda tbs: tbs)
+    return odd(forged)
+
+
+def test_every_code_is_produced_here_or_listed_as_not_of_this_place() -> None:
+    seen: set[Code] = set()
+    for verdict in [*everything(), _bad_signature()]:
+        problems = verdict.problems if isinstance(verdict, Verdict) else verdict
+        seen |= {p.code for p in problems}
+    assert set(Code) - seen == set(LATER) | set(ELSEWHERE)
+
+
+def test_messages_are_sentences_for_people() -> None:
+    for verdict in everything():
+        problems = verdict.problems if isinstance(verdict, Verdict) else verdict
+        for problem in problems:
+            assert problem.message.endswith(".")
+            assert problem.message.isprintable()
+            assert "None " not in problem.message.removeprefix("None of the files")
+
+
+# --- time
+
+
+def test_one_ecdsa_chain_is_judged_in_a_few_milliseconds() -> None:
+    best = min(_seconds(lambda: judge(GOOD)) for _ in range(20))
+    assert best < 0.01
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def test_a_large_rsa_key_costs_no_primality_check() -> None:
+    issued = ICA.issue(NAME, key=rsa_key(5, 4104))
+    assert min(_seconds(lambda: judge(issued)) for _ in range(3)) < 0.2
