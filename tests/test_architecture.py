@@ -1,0 +1,317 @@
+"""The shape of the program: who may import whom and what, where effects live, what an import costs; no behaviour."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+WORDS, THOUGHT, HANDS, STORY, SHELL = range(5)
+
+FLOORS = {
+    WORDS: "rotator errors model",
+    THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
+    HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
+    STORY: "hands observe outcome prepare proof recover rotate",
+    SHELL: (
+        "__main__ privilege wiring "
+        "cli cli.check cli.config_check cli.context cli.deliver cli.group cli.history cli.output cli.rollback "
+        "cli.rotation cli.status cli.swap "
+        "config config.addresses config.assembly config.schema config.shape config.text config.values"
+    ),
+}
+"""Each module has its floor. A new one fails here until it has been placed."""
+
+HOMES = {
+    "click": "cli",
+    "cryptography": "anchors certificate chain constraints decode keys leaf path probe",
+    "idna": "names config.addresses",
+    "OpenSSL": "probe",
+    "rich": "cli.output",
+}
+"""Each third-party package, and the modules (with what is below them) that may know it."""
+
+DISTRIBUTIONS = {"OpenSSL": "pyopenssl"}
+"""Names in pyproject.toml where they differ from the package's."""
+
+PURE = frozenset(
+    {"__future__", "base64", "binascii", "collections.abc", "dataclasses", "datetime", "enum", "functools", "hashlib"}
+    | {"ipaddress", "itertools", "math", "re", "types", "typing", "warnings"}
+)
+"""What the floors without effects may take from the standard library."""
+
+EFFECTS = {"open", "input", "print", "exec", "eval", "__import__", "breakpoint", "now", "utcnow", "today"}
+"""What no function there may call, a clock included."""
+
+SIGNALS = {"kill", "killpg", "pidfd_send_signal", "send_signal", "terminate", "raise_signal", "pthread_kill"}
+MAY_SIGNAL = {
+    "apply": {"pidfd_send_signal"},  # the one HUP
+    "nginx.candidate": {"kill"},  # its own `nginx -t`, when that takes too long
+}
+
+MAY_START = {
+    "nginx": {"subprocess"},  # `nginx -t`
+    "privilege": {"fork"},  # root's half and the store owner's half of one command
+}
+STARTERS = {"subprocess", "fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "execv", "execve", "pty"}
+
+LONGEST = 450
+LONGER = {
+    "apply": "what root runs is one file that imports nothing beside it",
+    "store": "the storage contract is read, and held, in one place",
+}
+
+
+def _modules() -> dict[str, Path]:
+    """Every module of rotator by its name below the package; the package itself is `rotator`."""
+    found = {}
+    for path in sorted((ROOT / "rotator").rglob("*.py")):
+        parts = path.relative_to(ROOT / "rotator").with_suffix("").parts
+        found[".".join(p for p in parts if p != "__init__") or "rotator"] = path
+    return found
+
+
+MODULES = _modules()
+TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
+FLOOR = {name: floor for floor, names in FLOORS.items() for name in names.split()}
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Every module that is imported, in any scope: at the top, inside of a function, for the type checker."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module, "a relative import"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}".removeprefix("rotator.")
+                yield f"rotator.{inner}" if inner in MODULES else node.module
+
+
+def inner_imports(name: str) -> set[str]:
+    """The modules of rotator that a module imports."""
+    ours = {one for one in imported(TREES[name]) if one == "rotator" or one.startswith("rotator.")}
+    return {one.removeprefix("rotator.") for one in ours}
+
+
+def outer_imports(name: str) -> set[str]:
+    """Everything else that it imports."""
+    return {one for one in imported(TREES[name]) if one.partition(".")[0] != "rotator"}
+
+
+def within(name: str, places: str) -> bool:
+    """Whether a module is one of these, or below one."""
+    return any(name == place or name.startswith(f"{place}.") for place in places.split())
+
+
+def each(found: Callable[[str], object]) -> dict[str, object]:
+    """What is found in each module, where that is anything."""
+    return {name: bad for name in MODULES if (bad := found(name))}
+
+
+def used_names(tree: ast.AST) -> set[str]:
+    """Every name and attribute that stands in the code."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    taken = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return names | attributes | taken
+
+
+def called(tree: ast.AST) -> set[str]:
+    """The last word of everything that is called: `f(…)`, `x.f(…)`."""
+    functions = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {f.id if isinstance(f, ast.Name) else f.attr for f in functions if isinstance(f, ast.Name | ast.Attribute)}
+
+
+# -- floors -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_module_has_one_floor() -> None:
+    placed = [name for names in FLOORS.values() for name in names.split()]
+    assert sorted(placed) == sorted(MODULES)
+
+
+def test_imports_only_go_down() -> None:
+    assert each(lambda name: {one: FLOOR[one] for one in inner_imports(name) if FLOOR[one] > FLOOR[name]}) == {}
+
+
+def test_the_words_import_nothing_of_rotator() -> None:
+    assert each(lambda name: inner_imports(name) if FLOOR[name] == WORDS else None) == {}
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_inside_of_a_floor_there_is_no_circle(floor: int) -> None:
+    assert circle({name: inner_imports(name) for name in MODULES if FLOOR[name] == floor}) == []
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other around, if there are any."""
+    try:
+        TopologicalSorter({name: needs & imports.keys() - {name} for name, needs in imports.items()}).prepare()
+    except CycleError as e:
+        return list(e.args[1])
+    return []
+
+
+def test_hands_never_import_each_other() -> None:
+    def other_hands(name: str) -> set[str]:
+        return {one for one in inner_imports(name) if FLOOR[one] == HANDS and hand(one) != hand(name)}
+
+    def hand(name: str) -> str:
+        return name.partition(".")[0]
+
+    assert each(lambda name: other_hands(name) if FLOOR[name] == HANDS else None) == {}
+
+
+def test_the_privileged_step_imports_the_standard_library_only() -> None:
+    assert inner_imports("apply") == set()
+    assert {one for one in outer_imports("apply") if one.partition(".")[0] not in sys.stdlib_module_names} == set()
+
+
+# -- homes ------------------------------------------------------------------------------------------------------------
+
+
+def test_third_party_packages_stay_at_home() -> None:
+    def strays(name: str) -> set[str]:
+        foreign = {one.partition(".")[0] for one in outer_imports(name)} - sys.stdlib_module_names
+        return {package for package in foreign if not within(name, HOMES.get(package, ""))}
+
+    assert each(strays) == {}
+
+
+def test_every_dependency_is_used_and_every_home_lived_in() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {re.split(r"[^A-Za-z0-9-]", one)[0].lower() for one in project["dependencies"]}
+    assert declared == {DISTRIBUTIONS.get(package, package) for package in HOMES}
+    for package, places in HOMES.items():
+        for place in places.split():
+            users = [name for name in MODULES if within(name, place)]
+            assert any(one.partition(".")[0] == package for name in users for one in outer_imports(name)), (
+                f"{place} does not import {package}"
+            )
+
+
+def test_only_the_table_of_commands_imports_by_name() -> None:
+    by_name = {"importlib", "__import__", "import_module"}
+    users = {name for name, tree in TREES.items() if by_name & (outer_imports(name) | used_names(tree))}
+    assert users == {"cli.group"}
+
+
+# -- effects ----------------------------------------------------------------------------------------------------------
+
+
+def test_thought_has_no_effects() -> None:
+    def effects(name: str) -> set[str]:
+        standard = {one for one in outer_imports(name) if one.partition(".")[0] in sys.stdlib_module_names}
+        return (standard - PURE) | (called(TREES[name]) & EFFECTS)
+
+    assert each(lambda name: effects(name) if FLOOR[name] <= THOUGHT else None) == {}
+
+
+def test_signals_are_sent_in_one_place() -> None:
+    assert each(lambda name: used_names(TREES[name]) & SIGNALS) == MAY_SIGNAL
+
+
+def test_processes_are_started_where_they_belong() -> None:
+    def starts(name: str) -> set[str]:
+        may = {one for place, ways in MAY_START.items() if within(name, place) for one in ways}
+        return ((used_names(TREES[name]) | outer_imports(name)) & STARTERS) - may
+
+    assert each(starts) == {}
+
+
+# -- habits -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_begins_with_one_sentence_on_one_line() -> None:
+    def first_line(name: str) -> str:
+        return (ast.get_docstring(TREES[name]) or "").partition("\n")[0]
+
+    assert (
+        each(lambda name: "" if re.search(r"[.?!]\Z", first_line(name)) else f"begins with {first_line(name)!r}") == {}
+    )
+
+
+def test_a_module_is_short_enough_to_be_read() -> None:
+    lines = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: count for name, count in lines.items() if count > LONGEST and name not in LONGER} == {}
+    assert {name for name in LONGER if lines[name] <= LONGEST} == set(), "exceptions that are none any more"
+
+
+def test_nothing_is_named_for_having_no_name() -> None:
+    def vague(name: str) -> list[str]:
+        classes = [node.name for node in ast.walk(TREES[name]) if isinstance(node, ast.ClassDef)]
+        nameless = r"(utils?|helpers?|common|misc|managers?|.*(Manager|Helper|Utils?|Utility))\Z"
+        return [one for one in (name.rpartition(".")[2], *classes) if re.match(nameless, one)]
+
+    assert each(vague) == {}
+
+
+# -- what an import costs ---------------------------------------------------------------------------------------------
+
+
+def _loaded_by(code: str) -> set[str]:
+    """The modules that a fresh interpreter has loaded because of this code."""
+    script = (
+        f"import sys; before = set(sys.modules)\n{code}\nprint(*sorted(set(sys.modules) - before), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(run.stderr.split())
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    assert _loaded_by("import rotator") == {"rotator"}
+
+
+HELP = """
+import rotator.cli
+try: sys.argv = ["rotator", "--help"]; rotator.cli.main()
+except SystemExit as end: assert end.code == 0
+"""
+
+
+def test_asking_for_help_loads_no_heavy_library_and_no_command() -> None:
+    loaded = _loaded_by(HELP)
+    assert {one.partition(".")[0] for one in loaded} & {"cryptography", "OpenSSL", "rich", "idna"} == set()
+    ours = {one for one in loaded if one.startswith("rotator.")}
+    assert ours <= {f"rotator.{one}" for one in ("errors", "cli", "cli.context", "cli.group", "cli.output")}
+
+
+# -- that these tests would notice ------------------------------------------------------------------------------------
+
+
+def test_an_import_is_seen_in_every_scope() -> None:
+    code = """
+if TYPE_CHECKING:
+    import rich.table
+class A:
+    def f(self):
+        from cryptography import x509
+        return lambda: __import__("idna")
+try:
+    from rotator import store, __version__
+    from rotator.config import Config
+except ImportError: ...
+"""
+    assert sorted(imported(ast.parse(code))) == [
+        "cryptography",
+        "rich.table",
+        "rotator",
+        "rotator.config",
+        "rotator.store",
+    ]
+    assert {"__import__"} <= used_names(ast.parse(code)) & called(ast.parse(code))
+
+
+def test_a_circle_is_seen() -> None:
+    assert set(circle({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}})) == {"a", "b", "c"}
+    assert circle({"a": {"b", "elsewhere"}, "b": set()}) == []
