@@ -95,6 +95,9 @@ def _child(
     code = int(Exit.FAILURE)
     try:
         inputs = read()
+        # Python itself may lie where only root can read: what is imported late has to be there by now.
+        import encodings.idna  # noqa: F401 - getaddrinfo() looks for it
+
         become(owner.st_uid, owner.st_gid)
         code = work(inputs, _through(sock))
     except RotatorError as e:

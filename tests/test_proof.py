@@ -1,16 +1,17 @@
-"""The proof, and that it is one: each rule is taken away in turn, and the scenario that it is there for fools the rest."""
+"""The proof, and that it is one: each rule is taken away in turn, and the case that it is there for fools the rest."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rotator import proof, rotate
+from rotator.hands import Hands
 from rotator.model import Generation, KeyType, Outcome, Policy, Result, Served, Site, Target, Workers
-from rotator.proof import Proof, deadline, differs, expectation
+from rotator.proof import Expected, Proof, deadline, differs, expectation
 from tests.authority import CA
 from tests.worlds import LISTENERS, Host
 
@@ -59,7 +60,7 @@ def _leaf_without_its_intermediate(host: Host) -> Outcome:
     """A listener whose block names another file with the same new leaf, alone."""
     real = host.world.nginx.probe
 
-    def leaf_only(targets, within):  # type: ignore[no-untyped-def]
+    def leaf_only(targets: Sequence[Target], within: float) -> tuple[Served, ...]:
         served = real(targets, within)
         live, verified = host.world.live("example"), host.world.store.verified("example")
         return tuple(Served(s.target, s.chain[:1]) if live != verified else s for s in served)
@@ -98,7 +99,7 @@ def test_negative_control_without_the_second_look_a_foreign_reload_fools_the_pro
     real = host.world.nginx.workers
     answers: list[Workers | None] = []
 
-    def first_look_only(expected, hands, kind):  # type: ignore[no-untyped-def]
+    def first_look_only(expected: Expected, hands: Hands, kind: str) -> Proof:
         before = real()
         found = handshakes(expected, hands, kind)
         answers.append(before)  # what the second look would have to show for the set to be the same
@@ -113,7 +114,7 @@ def test_negative_control_without_the_second_look_a_foreign_reload_fools_the_pro
 def test_negative_control_without_the_byte_comparison_a_short_chain_passes(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def by_leaf(expected, hands, kind):  # type: ignore[no-untyped-def]
+    def by_leaf(expected: Expected, hands: Hands, kind: str) -> Proof:
         served = hands.probe(tuple(expected), 2.0)
         return Proof(all(s.chain[:1] == expected[s.target][:1] for s in served), kind, (), frozenset(expected))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rotator.errors import RotatorError
-from rotator.model import Code, Result
+from rotator.model import Code, Result, Served, Target
 from rotator.outcome import Wanted
 from rotator.rotate import plan, rotate
 from tests.authority import CA
@@ -399,7 +400,7 @@ def test_the_right_leaf_with_another_chain_is_not_served(host: Host) -> None:
     real = host.world.nginx.probe
     asked = {"n": 0}
 
-    def leaf_only(targets, within):  # type: ignore[no-untyped-def]
+    def leaf_only(targets: Sequence[Target], within: float) -> tuple[Served, ...]:
         asked["n"] += 1
         served = real(targets, within)
         if asked["n"] == 1 or host.world.live("example") == host.world.store.verified("example"):
@@ -509,8 +510,8 @@ def test_killed_at_any_step_the_same_command_ends_proved(tmp_path: Path, step: i
         world.store.mark_verified, world.store.record, world.nginx.hup, world.nginx.probe,
     )  # fmt: skip
 
-    def around(real):  # type: ignore[no-untyped-def]
-        def call(*args, **kwargs):  # type: ignore[no-untyped-def]
+    def around(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             die_now()
             result = real(*args, **kwargs)
             die_now()

@@ -12,11 +12,12 @@ from rotator.cli.context import Context
 from rotator.cli.output import Output
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
+from rotator.incoming import read_drop, read_flat, read_named
 from rotator.model import Candidate, Outcome, Result, Severity, SourceFile
 from rotator.outcome import Wanted
 from rotator.recover import recover
 from rotator.rotate import plan, rotate
-from rotator.store import Hold, Intent, Lock, policy_digest
+from rotator.store import Hold, Intent, Lock, outcome_as_dict, policy_digest
 
 LOCK_WITHIN = 30.0
 """Seconds that a command waits for another rotation, unless told otherwise."""
@@ -100,8 +101,6 @@ def carry_out(context: Context, order: Order) -> int:
 
 def _read(context: Context, order: Order) -> Candidate | None:
     """The named files, or what lies in the site's drop; None if nothing does."""
-    from rotator.incoming import read_drop, read_flat, read_named
-
     if order.certs or order.keys:
         files = [read_named(path) for path in (*order.certs, *order.keys)]
         return Candidate(tuple({source.name: source for source in files}.values()))
@@ -204,8 +203,6 @@ def _tell(done: Outcome, output: Output) -> int:
     """The outcome, for a reader or as JSON."""
     code = exit_of(done)
     if output.json:
-        from rotator.store import outcome_as_dict
-
         output.data({**outcome_as_dict(done), "exit": int(code)})
         return int(code)
     for line in done.explanation:

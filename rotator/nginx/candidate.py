@@ -128,8 +128,9 @@ def _read_until_exit(process: subprocess.Popen[bytes], within: float) -> bytes |
     end, errors = time.monotonic() + within, b""
     ended = os.pidfd_open(process.pid)
     try:
-        os.set_blocking(process.stderr.fileno(), False)
-        while select.select([ended, process.stderr], [], [], max(0.0, end - time.monotonic()))[0]:
+        pipe = process.stderr.fileno()
+        os.set_blocking(pipe, False)
+        while select.select([ended, pipe], [], [], max(0.0, end - time.monotonic()))[0]:
             over = bool(select.select([ended], [], [], 0)[0])
             part = process.stderr.read(_MAX_WORDS) or b""
             errors += part if len(errors) < _MAX_WORDS else b""

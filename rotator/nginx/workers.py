@@ -20,14 +20,16 @@ def look(pid_file: Path) -> Workers | None:
         pid_file: the file that nginx's `pid` directive names.
 
     Returns:
-        The workers (`master=None` where nginx is not running), or None where a master runs but cannot be seen: another
-        PID namespace, or /proc mounted with hidepid.
+        The workers (`master=None` where nginx is not running), or None where it cannot be seen: another PID
+        namespace, /proc mounted with hidepid, or a pid file that this user may not read.
     """
     # During a binary upgrade (USR2) the pid file is renamed to .oldbin; that master keeps its workers, and they keep
     # serving the old pair, while a signal reaches the new master only.
-    old = _read_pid(Path(f"{pid_file}.oldbin"))
+    try:
+        old, pid = _read_pid(Path(f"{pid_file}.oldbin")), _read_pid(pid_file)
+    except PermissionError:
+        return None
     upgrading = old is not None and (_title(old) or b"").startswith(_MASTER)
-    pid = _read_pid(pid_file)
     title = _title(pid) if pid is not None else b""
     if pid is not None and title is None and _exists(pid):
         return None
@@ -99,6 +101,8 @@ def _read_pid(pid_file: Path) -> int | None:
     """The pid in a file; None where there is none (`nginx -t` by root leaves an empty one when nginx is stopped)."""
     try:
         text = pid_file.read_bytes()[:32].strip()
+    except PermissionError:
+        raise
     except OSError:
         return None
     return int(text) if text.isdigit() and int(text) > 0 else None

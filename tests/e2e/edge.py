@@ -1,4 +1,4 @@
-"""An edge host in a temporary tree: a real nginx, rotator's configuration and store beside it, a CA of today; no tests."""
+"""An edge host in a temporary tree: a real nginx, rotator's configuration and store, a CA of today; no tests."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ KILLED = 9
 
 
 def _killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Does `work` in a child that dies at its n-th step (a change of a file, or the signal). False if it ended first."""
+    """Does `work` in a child that dies at its n-th step (a file changed, or the signal). False if it ended first."""
 
     def run() -> None:
         left = step

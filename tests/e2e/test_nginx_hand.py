@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator.model import KeyType, Pair, Secret, Target
+from rotator.model import KeyType, Pair, Secret, Target, Workers
 from rotator.nginx import workers
 from rotator.nginx.candidate import CandidateTest
 from rotator.nginx.command import Nginx
@@ -17,6 +17,7 @@ from tests.authority import CA, Issued, key_pem, new_key
 from tests.e2e.client import held_connection
 from tests.e2e.misbehave import silent_listener, unknown_directive
 from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.other_user import as_nobody
 from tests.pairs import pair_of
 from tests.waiting import wait_until
 
@@ -124,12 +125,17 @@ def test_a_stopped_nginx_has_no_master(nginx: NginxServer, served: str) -> None:
 
 def test_an_empty_pid_file_is_no_master(tmp_path: Path) -> None:
     (tmp_path / "nginx.pid").touch()
-    assert workers.look(tmp_path / "nginx.pid") == workers.Workers(master=None)
+    assert workers.look(tmp_path / "nginx.pid") == Workers(master=None)
 
 
 def test_the_pid_of_another_program_is_no_master(tmp_path: Path) -> None:
     (tmp_path / "nginx.pid").write_text(str(os.getpid()))
-    assert workers.look(tmp_path / "nginx.pid") == workers.Workers(master=None)
+    assert workers.look(tmp_path / "nginx.pid") == Workers(master=None)
+
+
+def test_a_pid_file_that_may_not_be_read_is_not_taken_for_a_stopped_nginx(nginx: NginxServer, served: str) -> None:
+    nginx.pid_path.chmod(0)
+    assert as_nobody(lambda: workers.look(nginx.pid_path), cwd=nginx.root) is None
 
 
 def test_a_worker_with_a_client_drains_after_a_reload(nginx: NginxServer, served: str, root_pem: str) -> None:

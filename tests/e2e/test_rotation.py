@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rotator.apply import Applied
-from rotator.hands import ApplyHand
+from rotator import apply as privileged
+from rotator import wiring
+from rotator.apply import Applied, Setup
 from rotator.model import Result
 from rotator.outcome import Wanted
 from tests.authority import CA, Issued, der
-from tests.e2e.client import fingerprint, served_leaf
+from tests.e2e.client import fingerprint, held_connection, served_leaf
 from tests.e2e.edge import Edge
 from tests.e2e.hammer import Hammer
 from tests.e2e.misbehave import changed_zone, taken_port, unknown_directive
@@ -23,7 +25,7 @@ from tests.waiting import wait_until
 
 
 @pytest.fixture
-def edge(nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
+def edge(nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA) -> Edge:
     host = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca)
     host.start()
     return host
@@ -248,8 +250,6 @@ def test_fifty_rotations_under_a_hammer_lose_no_handshake_and_never_show_an_old_
 
 
 def test_draining_workers_do_not_hold_up_the_proof(edge: Edge, root_pem: str) -> None:
-    from tests.e2e.client import held_connection
-
     with held_connection(edge.addresses[0], edge.name("example"), root_pem):
         done = edge.swap("example", edge.issue())
         assert done.result is Result.ROTATED
@@ -259,8 +259,6 @@ def test_draining_workers_do_not_hold_up_the_proof(edge: Edge, root_pem: str) ->
 def test_a_binary_upgrade_in_flight_is_deferred(
     nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA
 ) -> None:
-    import signal
-
     nginx.daemon = True
     edge = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca)
     edge.start()
@@ -294,17 +292,17 @@ def test_a_new_host_is_wired_step_by_step(nginx: NginxServer, tmp_path: Path, is
     assert edge.shown() == {new.chain_der}
 
 
+Look = Callable[[Mapping[str, str]], None]
+
+
 class Counting:
     """The real hands, with the HUPs counted and something done just before or after one."""
 
-    def __init__(self, edge: Edge, before_hup=None, after_hup=None) -> None:  # type: ignore[no-untyped-def]
-        from rotator import apply as privileged
-        from rotator import wiring
-
+    def __init__(self, edge: Edge, before_hup: Look | None = None, after_hup: Look | None = None) -> None:
         setup = wiring.make_setup(edge.config)
         self.hups = 0
 
-        def hup(inner):  # type: ignore[no-untyped-def]
+        def hup(inner: Setup) -> tuple[int, str, tuple[str, ...]]:
             self.hups += 1
             if before_hup:
                 before_hup(self._asked)
@@ -313,9 +311,10 @@ class Counting:
                 after_hup(self._asked)
             return done
 
-        def apply(generations: Mapping[str, str], *, hup_: bool) -> Applied:
-            self._asked = generations
-            return privileged.apply(setup, wiring.request(generations, hup=hup_), hup)
+        told = hup
 
-        hand: ApplyHand = lambda generations, *, hup: apply(generations, hup_=hup)  # noqa: E731
-        self.hands = replace(edge.hands, apply=hand)
+        def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+            self._asked = generations
+            return privileged.apply(setup, wiring.request(generations, hup=hup), told)
+
+        self.hands = replace(edge.hands, apply=apply)
