@@ -7,7 +7,6 @@ Exit status: 0 accepted, 3 rejected, 2 usage.
 from __future__ import annotations
 
 import hashlib
-import json
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,9 @@ from pathlib import Path
 import click
 
 from rotator.anchors import MAX_STORE
+from rotator.cli.context import Context, pass_context
+from rotator.cli.group import epilog
+from rotator.cli.output import rfc3339
 from rotator.decode import read_certificate
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
@@ -28,6 +30,8 @@ from rotator.trust import Anchors, Verdict, examine, private_ca, public
 
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 """The trust store of Debian and its kin, taken when no roots are named."""
+
+_STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
 
 
 @dataclass(frozen=True)
@@ -49,10 +53,9 @@ class Report:
 
     @property
     def body(self) -> dict[str, object]:
-        """The JSON answer, as the command line's documentation has it."""
+        """The JSON answer."""
         verdict, end = self.verdict, self.verdict.effective_not_after
         return {
-            "schema_version": 1,
             "verdict": "accept" if verdict.accepted else "reject",
             "codes": [code.value for code in verdict.codes],
             "warnings": [code.value for code in verdict.warnings],
@@ -68,7 +71,7 @@ class Report:
                 for p in verdict.problems
             ],
             "served_sha256": [hashlib.sha256(raw).hexdigest() for pair in verdict.pairs for raw in pair.chain],
-            "effective_not_after": f"{end:%Y-%m-%dT%H:%M:%SZ}" if end else None,
+            "effective_not_after": rfc3339(end) if end else None,
             "missing_issuer": verdict.missing_issuer or None,
             "missing_akid": verdict.missing_akid or None,
         }
@@ -80,7 +83,7 @@ class Report:
         for pair in self.verdict.pairs if self.verdict.accepted else ():
             names = shown(", ".join(pair.names))
             lines.append(f"ACCEPT {pair.key_type}: {names}; {len(pair.chain)} certificates to send, leaf first")
-            lines.append(f"  sha256 {pair.fingerprint}, good until {pair.effective_not_after:%Y-%m-%dT%H:%M:%SZ}")
+            lines.append(f"  sha256 {pair.fingerprint}, good until {rfc3339(pair.effective_not_after)}")
         return [*lines, "Nothing was changed."]
 
 
@@ -199,24 +202,29 @@ def _later(_context: click.Context, parameter: click.Parameter, value: object) -
         raise click.UsageError(f"--{(parameter.name or '').replace('_', '-')} is not supported yet.")
 
 
-@click.command()
-@click.option("--cert", "certs", multiple=True, required=True, help="Certificate file; may be repeated.")
-@click.option("--chain", "chains", multiple=True, help="File with intermediates; may be repeated.")
-@click.option("--key", "keys", multiple=True, help="Private key; may be repeated. Without one, no key is asked for.")
-@click.option("--password-file", help="File whose first line decrypts the key.")
-@click.option("--roots", help="PEM file of the trusted roots.  [default: the system's]")
-@click.option("--current", help="The chain that is live, to compare with.")
-@click.option("--name", "names", multiple=True, help="A name that must be covered; may be repeated.")
-@click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time.  [default: now]")
+_EXAMPLE = """\
+rotator check --cert fullchain.pem --key privkey.pem --name signal.example.cn
+rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current live.pem --json"""
+
+
+@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.USAGE, Exit.REJECTED))
+@click.option("--cert", "certs", multiple=True, required=True, metavar="FILE", help="A certificate; may be repeated.")
+@click.option("--chain", "chains", multiple=True, metavar="FILE", help="Intermediates; may be repeated.")
+@click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated, or left out.")
+@click.option("--password-file", metavar="FILE", help="The first line of this file decrypts the key.")
+@click.option("--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: {SYSTEM_ROOTS}")
+@click.option("--current", metavar="FILE", help="The chain that is live, to compare with.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
+@click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")
 @click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 @click.option("--pool", callback=_later, expose_value=False, hidden=True)
 @click.option("--crls", callback=_later, expose_value=False, hidden=True)
 @click.option("--ct-logs", callback=_later, expose_value=False, hidden=True)
 @click.option("--blocklist", callback=_later, expose_value=False, hidden=True)
-@click.pass_context
+@pass_context
 def check(
-    context: click.Context,
+    context: Context,
+    *,
     certs: tuple[str, ...],
     chains: tuple[str, ...],
     keys: tuple[str, ...],
@@ -225,12 +233,13 @@ def check(
     current: str | None,
     names: tuple[str, ...],
     at: datetime | None,
-    private: bool,  # noqa: FBT001 - click passes by name
-    as_json: bool,  # noqa: FBT001
-) -> None:
-    """Judge certificate files as a strict client would; nothing is changed.
+    private: bool,
+) -> int:
+    """Say whether a strict client would accept these certificates from nginx, for every name, at this time.
 
-    Exit status: 0 accepted, 3 rejected, 2 usage.
+    Strict: it trusts the roots, fetches nothing and remembers no intermediate. What nginx would have to be given is
+    put in order first; what cannot be put in order is told with its file, its line and the next step. Nothing is
+    changed.
     """
     report = run_check(
         certs,
@@ -243,10 +252,12 @@ def check(
         at=at,
         private=private,
     )
+    output = context.output
     if report.roots:
-        click.echo(f"roots: {report.roots}", err=True)
-    if as_json:
-        click.echo(json.dumps(report.body, indent=2, ensure_ascii=False))
+        output.say(f"roots: {report.roots}")
+    if output.json:
+        output.data(report.body)
     else:
-        click.echo("\n".join(report.lines))
-    context.exit(report.exit)
+        for line in report.lines:
+            output.line(line, _STYLES.get(line.partition(" ")[0], ""))
+    return report.exit

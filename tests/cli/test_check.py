@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from cryptography.hazmat.primitives import serialization
 
-from rotator.cli.check import SYSTEM_ROOTS, check
+from rotator.cli.check import SYSTEM_ROOTS
 from tests.authority import CA, NOW, key_pem, new_key, pem
+from tests.cli.calls import Called, call
 
 NAME = "signal.example.cn"
 ROOT = CA.root()
@@ -51,22 +51,22 @@ def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str, roots: str = "roots.pem", at: str = AT) -> Result:
-    return CliRunner().invoke(check, [*arguments, "--roots", roots, "--at", at], catch_exceptions=False)
+def run(*arguments: str, roots: str = "roots.pem", at: str = AT) -> Called:
+    return call("check", *arguments, "--roots", roots, "--at", at)
 
 
-def answer(*arguments: str, **how: str) -> dict[str, object]:
+def answer(*arguments: str, **how: str) -> dict[str, Any]:
     """The JSON answer, which has exactly the promised fields."""
-    body = json.loads(run(*arguments, "--json", **how).stdout)
+    body = run(*arguments, "--json", **how).answer
     assert set(body) == FIELDS
     assert body["schema_version"] == 1
-    return dict(body)
+    return body
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_good_pair_is_accepted_with_status_0() -> None:
     result = run("--cert", "chain.pem", "--key", "key.pem", "--name", NAME)
-    assert result.exit_code == 0
+    assert result.status == 0
     assert result.stdout.startswith(f"ACCEPT ecdsa: {NAME}; 2 certificates to send")
     assert "Nothing was changed." in result.stdout
 
@@ -82,26 +82,26 @@ def test_a_good_pair_is_accepted_in_json() -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_the_chain_may_be_split_over_options_and_files() -> None:
-    assert run("--cert", "leaf.pem", "--chain", "ica.pem", "--key", "key.pem", "--name", NAME).exit_code == 0
+    assert run("--cert", "leaf.pem", "--chain", "ica.pem", "--key", "key.pem", "--name", NAME).status == 0
 
 
 @pytest.mark.usefixtures("inside")
 def test_both_pairs_of_a_dual_site_are_checked_together() -> None:
     result = run("--cert", "chain.pem", "--cert", "rsa.pem", "--key", "key.pem", "--key", "rsa.key", "--name", NAME)
-    assert result.exit_code == 0
+    assert result.status == 0
     assert "ACCEPT ecdsa" in result.stdout
     assert "ACCEPT rsa" in result.stdout
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_key_is_not_asked_for_where_none_is_named() -> None:
-    assert run("--cert", "chain.pem", "--name", NAME).exit_code == 0
+    assert run("--cert", "chain.pem", "--name", NAME).status == 0
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_refusal_ends_with_status_3_and_says_what_to_do() -> None:
     result = run("--cert", "leaf.pem", "--name", NAME)
-    assert result.exit_code == 3
+    assert result.status == 3
     assert result.stdout.startswith(f"REJECT incomplete-chain: CN={NAME}")
     assert "Fix: Add the CA's bundle" in result.stdout
 
@@ -110,20 +110,18 @@ def test_a_refusal_ends_with_status_3_and_says_what_to_do() -> None:
 def test_a_refusal_in_json_names_what_is_missing_and_where() -> None:
     body = answer("--cert", "leaf.pem", "--name", "other.example.cn")
     assert body["verdict"] == "reject"
-    assert set(body["codes"]) == {"incomplete-chain", "name-mismatch"}  # type: ignore[call-overload]
+    assert set(body["codes"]) == {"incomplete-chain", "name-mismatch"}
     assert body["missing_issuer"] == "CN=Test Intermediate"
     assert len(str(body["missing_akid"])) == 40
-    problems = body["problems"]
-    assert isinstance(problems, list)
-    assert all(set(p) == {"code", "severity", "message", "hint", "file", "line"} for p in problems)
-    assert {(p["file"], p["line"]) for p in problems} == {("leaf.pem", 1)}
+    assert all(set(p) == {"code", "severity", "message", "hint", "file", "line"} for p in body["problems"])
+    assert {(p["file"], p["line"]) for p in body["problems"]} == {("leaf.pem", 1)}
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_missing_file_is_a_problem_beside_the_others() -> None:
     body = answer("--cert", "leaf.pem", "--chain", "nowhere.pem", "--key", "nokey.pem", "--name", NAME)
     assert body["codes"] == ["io-error", "incomplete-chain"]
-    assert run("--cert", "nowhere.pem").exit_code == 3
+    assert run("--cert", "nowhere.pem").status == 3
 
 
 @pytest.mark.usefixtures("inside")
@@ -146,7 +144,7 @@ def test_empty_roots_are_told() -> None:
 def test_a_large_store_of_roots_is_read(inside: Path) -> None:
     many = inside / "many.pem"
     many.write_bytes(pem(ROOT.cert) + b"# padding\n" * 40_000)
-    assert run("--cert", "chain.pem", "--name", NAME, roots="many.pem").exit_code == 0
+    assert run("--cert", "chain.pem", "--name", NAME, roots="many.pem").status == 0
 
 
 @pytest.mark.usefixtures("inside")
@@ -158,8 +156,8 @@ def test_the_roots_are_named_with_their_hash_on_stderr() -> None:
 @pytest.mark.skipif(not Path(SYSTEM_ROOTS).exists(), reason="this host has no store of roots there")
 @pytest.mark.usefixtures("inside")
 def test_without_roots_the_system_s_are_taken_and_named() -> None:
-    result = CliRunner().invoke(check, ["--cert", "chain.pem", "--name", NAME, "--at", AT])
-    assert result.exit_code == 3
+    result = call("check", "--cert", "chain.pem", "--name", NAME, "--at", AT)
+    assert result.status == 3
     assert SYSTEM_ROOTS in result.stderr
 
 
@@ -172,7 +170,7 @@ def test_an_encrypted_key_is_read_with_its_password_file() -> None:
     Path("wrong").write_bytes(b"wrong")
     assert answer("--cert", "chain.pem", "--key", "key.pem")["codes"] == ["key-encrypted"]
     assert answer("--cert", "chain.pem", "--key", "key.pem", "--password-file", "wrong")["codes"] == ["bad-password"]
-    assert run("--cert", "chain.pem", "--key", "key.pem", "--password-file", "password").exit_code == 0
+    assert run("--cert", "chain.pem", "--key", "key.pem", "--password-file", "password").status == 0
 
 
 @pytest.mark.usefixtures("inside")
@@ -186,33 +184,33 @@ def test_what_is_live_is_compared_with() -> None:
 def test_a_private_ca_is_judged_by_its_own_policy() -> None:
     Path("long.pem").write_bytes(ICA.issue(NAME, days=1500).chain_pem)
     assert answer("--cert", "long.pem", "--name", NAME)["codes"] == ["too-long"]
-    assert run("--cert", "long.pem", "--name", NAME, "--private-ca").exit_code == 0
+    assert run("--cert", "long.pem", "--name", NAME, "--private-ca").status == 0
 
 
 @pytest.mark.usefixtures("inside")
 def test_another_time_gives_another_verdict() -> None:
-    assert answer("--cert", "chain.pem", at="2031-01-01T00:00:00+08:00")["codes"][:1] == ["expired"]  # type: ignore[index]
+    assert answer("--cert", "chain.pem", at="2031-01-01T00:00:00+08:00")["codes"][:1] == ["expired"]
 
 
 @pytest.mark.parametrize("at", ["yesterday", "2026-11-22", "2026-11-22T12:00:00"])
 @pytest.mark.usefixtures("inside")
 def test_a_time_that_is_none_is_a_matter_of_usage(at: str) -> None:
     result = run("--cert", "chain.pem", at=at)
-    assert result.exit_code == 2
+    assert result.status == 2
     assert "--at" in result.stderr
 
 
 @pytest.mark.usefixtures("inside")
 def test_a_certificate_must_be_named() -> None:
-    assert run("--key", "key.pem").exit_code == 2
+    assert run("--key", "key.pem").status == 2
 
 
 @pytest.mark.parametrize("option", ["--pool", "--crls", "--ct-logs", "--blocklist"])
 @pytest.mark.usefixtures("inside")
 def test_an_option_that_is_not_honoured_yet_is_refused_in_one_line(option: str) -> None:
     result = run("--cert", "chain.pem", option, "x.pem")
-    assert result.exit_code == 2
-    assert f"{option} is not supported yet." in result.stderr
+    assert result.status == 2
+    assert f"{option} is not supported yet" in result.stderr
     assert result.stdout == ""
 
 
@@ -221,9 +219,9 @@ def test_no_key_byte_is_printed() -> None:
     other = key_pem(new_key())
     Path("key.pem").write_bytes(other[:-20])
     result = run("--cert", "chain.pem", "--key", "key.pem", "--name", NAME)
-    assert result.exit_code == 3
+    assert result.status == 3
     for line in other.splitlines()[1:-1]:
-        assert line.decode() not in result.output
+        assert line.decode() not in result.stdout + result.stderr
 
 
 @pytest.mark.usefixtures("inside")
@@ -231,4 +229,4 @@ def test_a_file_name_cannot_write_to_the_terminal() -> None:
     name = "a\x1b[2J\n.pem"
     Path(name).write_bytes(pem(GOOD.leaf))
     result = run("--cert", name)
-    assert "\x1b" not in result.output
+    assert "\x1b" not in result.stdout + result.stderr
