@@ -191,8 +191,8 @@ def not_wired(ready: Ready, hands: Hands) -> Outcome:
         ready,
         hands,
         "not-wired",
-        f"{ready.new.name} is stored and named in {include}, but nginx does not serve it yet: "
-        + "; ".join(ready.proof.reasons),
+        f"{ready.new.name} is stored and named in {include}, but nginx does not serve it from there yet: "
+        + ("; ".join(ready.proof.reasons) or "it has files of its own with this very pair"),
         f"put this line into the server block, in place of its ssl_certificate lines:\n    include {include};\n"
         f"then: nginx -t && systemctl reload nginx && rotator swap {ready.site.name}",
     )

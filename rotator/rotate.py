@@ -311,7 +311,11 @@ def _reload_unverified(one: Ready, hands: Hands) -> dict[str, Outcome]:
 
 
 def _first_time(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
-    """Stores and names the pair without a reload: nginx's own configuration has to name the include first."""
+    """Stores and names the pair without a reload: nginx's own configuration has to name the include first.
+
+    An include that did not stand there before cannot have been read yet, so a handshake that shows this very pair shows
+    the files that nginx was given by others, and proves nothing.
+    """
     (one,) = ready
     applied = hands.apply({one.site.name: one.new.name}, hup=False)
     if applied.error:
@@ -319,7 +323,8 @@ def _first_time(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
         return {one.site.name: deferred(one, hands, applied.error, applied.message, hint)}
     with Timer(one, "prove", hands.clock):
         one.proof = prove(one.expected(), NO_RELOAD, hands, 0.0)
-    return {one.site.name: _rotated(one, hands) if one.proof.ok else not_wired(one, hands)}
+    read = one.proof.ok and one.previous is not None
+    return {one.site.name: _rotated(one, hands) if read else not_wired(one, hands)}
 
 
 # -- small things -----------------------------------------------------------------------------------------------------

@@ -292,6 +292,20 @@ def test_a_new_host_is_wired_step_by_step(nginx: NginxServer, tmp_path: Path, is
     assert edge.shown() == {new.chain_der}
 
 
+def test_what_nginx_serves_from_its_own_files_proves_nothing(
+    nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA
+) -> None:
+    edge = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca)
+    new = edge.issue()
+    own = certificate_lines(write_pair(tmp_path / "own", new))
+    nginx.blocks = [replace(b, certificates=own) for b in nginx.blocks]
+    nginx.start()
+    done = edge.swap("example", new, first=True)
+    assert (done.result, done.reason) == (Result.DEFERRED, "not-wired")
+    assert f"include {edge.include_dir}/example.conf;" in done.hint
+    assert edge.store.verified("example") == ""
+
+
 Look = Callable[[Mapping[str, str]], None]
 
 
