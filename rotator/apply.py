@@ -498,13 +498,12 @@ def _is_idle(pid: int) -> bool | None:
     try:
         if _proc(pid, "syscall").split()[:1] != [number.encode()]:
             return False
-        pending = 0
-        for line in _proc(pid, "status").splitlines():
-            if line.startswith((b"SigPnd:", b"ShdPnd:")):
-                pending |= int(line.split()[1], 16)
-    except (OSError, ValueError):
+        status = dict(line.split(b":\t") for line in _proc(pid, "status").splitlines() if line.count(b":\t") == 1)
+        pending = int(status[b"SigPnd"], 16) | int(status[b"ShdPnd"], 16)
+        asleep = status[b"State"].startswith(b"S")  # one that is stopped may have the signal in hand
+    except (OSError, KeyError, ValueError):
         return None
-    return not pending & (1 << (signal.SIGHUP - 1))
+    return asleep and not pending & (1 << (signal.SIGHUP - 1))
 
 
 class _Log:

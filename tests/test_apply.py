@@ -45,6 +45,8 @@ from tests.pairs import pair_of
 from tests.powercut import StandIn, standing_in
 
 ID = "0123456789abcdef0123456789abcdef"
+OTHER = 65534 if os.geteuid() != 65534 else 65533
+"""Some other user."""
 
 
 @pytest.fixture(scope="module")
@@ -438,16 +440,16 @@ class Owned(StandIn):
 def belonging_to_another(path: Path) -> StandIn:
     """Root gives the file away; an ordinary user, who cannot, is shown it as if."""
     if os.geteuid() == 0:
-        os.chown(path, 65534, -1)
+        os.chown(path, OTHER, -1)
         return StandIn()
-    return Owned(path, 65534)
+    return Owned(path, OTHER)
 
 
 def test_an_include_directory_of_another_user_is_refused(host: Host) -> None:
     host.etc.mkdir()
     with standing_in(belonging_to_another(host.etc)):
         done = host.apply(one=host.store("one"))
-    assert (done.error, "65534" in done.message) == ("include-dir-unsafe", True)
+    assert (done.error, str(OTHER) in done.message) == ("include-dir-unsafe", True)
 
 
 def test_an_include_directory_that_is_a_link_is_refused(host: Host) -> None:
@@ -981,6 +983,32 @@ def test_a_refusal_is_told_by_the_log_where_nothing_else_can_be_seen(host: Host)
         Path(host.setup.pid_file).write_text(str(process.pid))
         told = hup_master(replace(host.setup, error_log=str(log), watch_for=5.0))
     assert told == (process.pid, "refused", ("no such directive",))
+
+
+IDLE = "State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n"
+STATES = {
+    "waiting for signals": (IDLE, "130 0x0", True),
+    "doing something": (IDLE, "running", False),
+    "in another call": (IDLE, "232 0x0", False),
+    "about to see a HUP of its own": (
+        IDLE.replace("SigPnd:\t0000000000000000", "SigPnd:\t0000000000000001"),
+        "130",
+        False,
+    ),
+    "about to see a HUP of its group": (IDLE.replace("ShdPnd:\t0000000000000000", "ShdPnd:\t4001"), "130", False),
+    "about to see a child's end": (IDLE.replace("ShdPnd:\t0000000000000000", "ShdPnd:\t10000"), "130", True),
+    "stopped with the HUP in hand": (IDLE.replace("S (sleeping)", "T (stopped)"), "130", False),
+    "not to be seen": ("", "130", None),
+}
+
+
+@pytest.mark.parametrize(("status", "call", "idle"), STATES.values(), ids=STATES)
+def test_a_master_is_idle_only_when_it_sleeps_in_wait_of_signals_and_no_hup_is_on_its_way(
+    monkeypatch: pytest.MonkeyPatch, status: str, call: str, idle: bool | None
+) -> None:
+    monkeypatch.setattr(module, "_SIGSUSPEND", {os.uname().machine: "130"})
+    monkeypatch.setattr(module, "_proc", lambda pid, what: {"status": status, "syscall": call}[what].encode())
+    assert module._is_idle(1) is idle
 
 
 def test_a_signal_without_permission_is_told_with_the_next_step(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
