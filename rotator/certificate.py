@@ -140,12 +140,19 @@ class Certificate:
         return Covered.of(self.dns_names, self.ip_names)
 
     @property
+    def subject_name(self) -> x509.Name | None:
+        """Its subject; None if it is damaged, which is one of its faults."""
+        try:
+            return self.loaded.subject
+        except ValueError:
+            return None
+
+    @property
     def common_names(self) -> tuple[str, ...]:
         """The common names of its subject; often there is none."""
-        try:
-            return tuple(str(a.value) for a in self.loaded.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME))
-        except ValueError:
-            return ()
+        subject = self.subject_name
+        found = subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME) if subject else ()
+        return tuple(str(a.value) for a in found)
 
     @property
     def title(self) -> str:

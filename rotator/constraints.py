@@ -55,8 +55,9 @@ def _fit_dns(subtree: str) -> bool:
 
 def _names(certificate: Certificate) -> list[x509.GeneralName]:
     found: list[x509.GeneralName] = []
-    if certificate.shape.subject != b"\x30\x00":
-        found.append(x509.DirectoryName(certificate.loaded.subject))
+    subject = certificate.subject_name
+    if subject:
+        found.append(x509.DirectoryName(subject))
     alternative = certificate.ext(x509.SubjectAlternativeName)
     return [*found, *alternative] if alternative else found
 

@@ -16,6 +16,9 @@ from rotator import der
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
 
+UNREADABLE = "(a name that cannot be read)"
+"""What stands for the name of a subject or issuer that is damaged."""
+
 MAX_FAULTS = 20
 """Faults of its outline that are told of one certificate."""
 
@@ -85,6 +88,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
             warnings.simplefilter("ignore")
             loaded, whole = _load(data, shape)
             subject, issuer = _name(loaded, "subject"), _name(loaded, "issuer")
+            unreadable = [which for which, text in (("subject", subject), ("issuer", issuer)) if text == UNREADABLE]
             extensions, readable, faults = _extensions(data, loaded, shape)
     except (ValueError, TypeError, x509.InvalidVersion):
         return refused(Code.PARSE_ERROR, "the certificate is damaged: its structure is not that of X.509.")
@@ -103,7 +107,11 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         not_after=end,
         extensions={type(extension.value): extension.value for extension in extensions},
         strict=whole and readable,
-        faults=(*_structure(shape, begin, end), *faults),
+        faults=(
+            *_structure(shape, begin, end),
+            *(Fault(Code.PARSE_ERROR, f"has a name of its {which} that cannot be read") for which in unreadable),
+            *faults,
+        ),
         file=file,
         line=line,
     )
@@ -122,7 +130,7 @@ def _name(loaded: x509.Certificate, which: str) -> str:
     try:
         return name_text(loaded.subject if which == "subject" else loaded.issuer)
     except ValueError:
-        return "(a name that cannot be read)"
+        return UNREADABLE
 
 
 def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault, ...]:

@@ -139,6 +139,8 @@ def match(
     """
     if not reading.certificates:
         return (), _nothing(reading)
+    if _broken(reading) and all(c.is_ca for c in reading.certificates):
+        return (), ()  # to judge an authority as if it were the leaf would hide what is wrong
     problems: list[Problem] = []
     leaves = leaf_like(reading.certificates)
     owners: dict[Key, list[Certificate]] = {
@@ -169,8 +171,13 @@ def match(
     return tuple(best.values()), tuple(problems)
 
 
+def _broken(reading: Reading) -> bool:
+    """Whether something in the files that may have been the certificate could not be read."""
+    return any(p.severity is Severity.REJECT and not p.code.startswith(("key", "multiple")) for p in reading.problems)
+
+
 def _nothing(reading: Reading) -> tuple[Problem, ...]:
-    if any(p.severity is Severity.REJECT and not p.code.startswith("key") for p in reading.problems):
+    if _broken(reading):
         return ()  # the files say by themselves why there is none
     words = "None of the files holds a certificate."
     return (Problem(Code.CERT_MISSING, Severity.REJECT, words, "Add the certificate that the CA issued, as PEM."),)

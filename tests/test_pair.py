@@ -225,6 +225,12 @@ def test_a_block_that_holds_no_certificate_is_refused_with_its_line() -> None:
     assert [(p.code, p.line) for p in reading.problems] == [(Code.PARSE_ERROR, EC.chain_pem.count(b"\n") + 1)]
 
 
+def test_a_damaged_leaf_is_told_without_judging_its_issuer_as_if_it_were_the_leaf() -> None:
+    matches, problems = paired(der_pem(EC.chain_der[0][:-40]) + pem(ICA.cert), EC.key_pem)
+    assert matches == ()
+    assert codes(problems) == [Code.PARSE_ERROR]
+
+
 def encrypted() -> bytes:
     return EC.key.private_bytes(
         serialization.Encoding.PEM,

@@ -348,6 +348,7 @@ ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "with dates that are none": (parts(4, times("269901000000Z", "271101000000Z")), Code.PARSE_ERROR),
     "with two signature algorithms": (parts(2, bytes.fromhex("300a06082a8648ce3d040303")), Code.BAD_SIGNATURE),
     "without an issuer": (parts(3, b"\x30\x00"), Code.PARSE_ERROR),
+    "with a subject that is damaged": (parts(5, b"\x30\x02\x00\x00"), Code.PARSE_ERROR),
 }
 
 
