@@ -250,17 +250,9 @@ def test_a_state_directory_that_does_not_exist_is_told_with_the_command_that_mak
 # -- root's command line beside an unprivileged store
 
 
-def _needs_root() -> None:
-    if os.geteuid() != 0:
-        if os.environ.get("CI") == "true" and os.environ.get("ROTATOR_TESTS_AS") != "user":
-            pytest.fail("CI runs these as root")
-        pytest.skip("only root can become the owner of a store: run the tests with sudo to see it")
-
-
 @pytest.fixture
 def foreign(nginx_binary: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
     """An edge host whose store belongs to another user, in a place that this user can reach."""
-    _needs_root()
     top = Path(tempfile.mkdtemp(prefix="rotator-foreign-", dir="/tmp"))
     top.chmod(0o755)
     try:
@@ -277,6 +269,7 @@ def foreign(nginx_binary: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
         shutil.rmtree(top)
 
 
+@pytest.mark.root
 def test_run_as_root_everything_in_the_store_belongs_to_its_owner(foreign: Edge) -> None:
     chain, key = foreign.write_pair(foreign.issue())
     assert foreign.cli("swap", "example", "--cert", chain, "--key", key).returncode == 0
@@ -285,10 +278,12 @@ def test_run_as_root_everything_in_the_store_belongs_to_its_owner(foreign: Edge)
     assert owners == {(NOBODY, NOBODY)}
 
 
+@pytest.mark.root
 def test_run_as_root_the_include_and_the_copies_belong_to_root(foreign: Edge) -> None:
     assert {p.lstat().st_uid for p in [foreign.include_dir, *foreign.include_dir.rglob("*")]} == {0}
 
 
+@pytest.mark.root
 def test_run_as_root_a_renewal_whose_key_only_root_may_read_is_installed(foreign: Edge) -> None:
     new = foreign.issue()
     chain, key = foreign.write_pair(new)
@@ -297,6 +292,7 @@ def test_run_as_root_a_renewal_whose_key_only_root_may_read_is_installed(foreign
     assert foreign.shown() == {new.chain_der}
 
 
+@pytest.mark.root
 def test_run_as_root_no_link_in_the_store_makes_root_write_elsewhere(foreign: Edge, tmp_path: Path) -> None:
     target = tmp_path / "roots-own"
     target.write_text("untouched")
@@ -307,6 +303,7 @@ def test_run_as_root_no_link_in_the_store_makes_root_write_elsewhere(foreign: Ed
     assert target.read_text() == "untouched"
 
 
+@pytest.mark.root
 def test_run_as_root_the_owner_of_the_store_can_go_on_with_it(foreign: Edge) -> None:
     _, status = os.waitpid(forked(lambda: _stage_as_nobody(foreign)), 0)
     assert os.waitstatus_to_exitcode(status) == 0
@@ -329,6 +326,7 @@ def _stage_as_nobody(edge: Edge) -> None:
         os._exit(1)
 
 
+@pytest.mark.root
 def test_an_ordinary_user_beside_somebody_elses_store_is_told_what_to_do(foreign: Edge) -> None:
     chain, key = foreign.write_pair(foreign.issue())
     key.chmod(0o644)
