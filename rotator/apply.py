@@ -368,21 +368,19 @@ def _read_generation(
                 at = os.open(part, _DIR, dir_fd=at)
                 stack.callback(os.close, at)
                 if os.fstat(at).st_uid != owner:
-                    raise _RequestError(
-                        "store-unsafe", f"{where}: {part} does not belong to the store's owner, uid {owner}"
-                    )
+                    raise _RequestError("store-unsafe", f"{part} does not belong to the store's owner, uid {owner}")
             names = {name for name in os.listdir(at) if name.endswith(".pem")}
             layouts = [pair_files(kinds) for kinds in _LAYOUTS]
             files = next((f for f in layouts if names == {name for pair in f for name in pair}), None)
             if files is None:
-                raise _RequestError("store-unsafe", f"{where} does not hold the files of a generation")
+                raise _RequestError("store-unsafe", "these are not the files of a generation")
             contents = {name: _read_file(name, at, MAX_FILE, owner=owner) for name in sorted(names)}
             mtime = max(os.stat(name, dir_fd=at, follow_symlinks=False).st_mtime_ns for name in names)
-    except OSError as e:
+        for chain, _ in files:
+            if b"PRIVATE KEY" in contents[chain] or not contents[chain].startswith(b"-----BEGIN CERTIFICATE-----\n"):
+                raise _RequestError("store-unsafe", f"{chain} holds something else than certificates")
+    except (OSError, _RequestError) as e:
         raise _RequestError(_word(e), f"{where}: {_plain(e)}") from e
-    for chain, _ in files:
-        if b"PRIVATE KEY" in contents[chain] or not contents[chain].startswith(b"-----BEGIN CERTIFICATE-----\n"):
-            raise _RequestError("store-unsafe", f"{where}/{chain} holds something else than certificates")
     return files, contents, mtime
 
 
@@ -440,7 +438,7 @@ def master_pid(pid_file: str) -> int:
     """The pid that nginx's pid file names; 0 if there is none (`nginx -t` as root leaves an empty one)."""
     try:
         text = _read_file(pid_file, None, 64).decode("ascii").strip()
-    except (OSError, UnicodeDecodeError, _RequestError):
+    except (OSError, ValueError, _RequestError):
         return 0
     return int(text) if text.isdigit() and 0 < int(text) < 2**31 else 0
 
@@ -639,7 +637,9 @@ def _proc(pid: int, what: str) -> bytes:
         return f.read(MAX_LOG)
 
 
-def _word(e: OSError) -> str:
+def _word(e: OSError | _RequestError) -> str:
+    if isinstance(e, _RequestError):
+        return e.word
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk-full"
     if e.errno in (errno.EACCES, errno.EPERM):
@@ -648,12 +648,11 @@ def _word(e: OSError) -> str:
 
 
 def _plain(e: Exception) -> str:
-    """An error without the bytes it may carry."""
-    if isinstance(e, _RequestError):
-        return e.sentence
+    """An error without the bytes it may carry; with the file's name where that is not said already."""
     if isinstance(e, OSError):
-        return e.strerror or type(e).__name__
-    return str(e)
+        inner = isinstance(e.filename, str) and not e.filename.startswith("/")
+        return f"{e.strerror or type(e).__name__}{f' ({e.filename})' if inner else ''}"
+    return e.sentence if isinstance(e, _RequestError) else str(e)
 
 
 # -- as a program: the root oneshot -----------------------------------------------------------------------------------

@@ -784,6 +784,28 @@ def test_a_file_that_is_swapped_for_a_link_just_before_it_is_opened_is_refused(h
         assert host.apply(one=name).error == "not-a-file"
 
 
+def make_a_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("privkey.pem")
+
+
+HOSTILE: dict[str, Callable[[Path], object]] = {
+    "fullchain.pem is not a regular file": lambda path: make_a_link(path / "fullchain.pem"),
+    "fullchain.pem holds more than 262144 bytes": lambda path: os.truncate(path / "fullchain.pem", 1 << 20),
+    "these are not the files of a generation": lambda path: (path / "privkey.pem").unlink(),
+    "No such file or directory": lambda path: path.rename(path.with_name("moved")),
+}
+
+
+@pytest.mark.parametrize(("words", "make"), HOSTILE.items(), ids=HOSTILE)
+def test_what_is_wrong_in_the_store_is_told_with_the_path_of_the_generation(
+    host: Host, words: str, make: Callable[[Path], object]
+) -> None:
+    name = host.store("one")
+    make(host.stored("one", name))
+    assert host.apply(one=name).message.startswith(f"{host.stored('one', name)}: {words}")
+
+
 # -- copies that are there already
 
 
@@ -829,7 +851,14 @@ def test_a_full_disk_is_told_in_one_word(host: Host) -> None:
     name = host.store("one")
     with standing_in(Fails(lambda call, _: call == "write", errno.ENOSPC)):
         done = host.apply(one=name)
-    assert (done.error, "No space left" in done.message) == ("disk-full", True)
+    assert (done.error, done.message) == ("disk-full", f"{host.etc}: No space left on device")
+
+
+def test_an_error_names_the_file_that_it_is_about(host: Host) -> None:
+    host.apply(one=host.store("one"))
+    (host.etc / ".one.conf.new").mkdir()
+    done = host.apply(one=host.store("one"))
+    assert (done.error, done.message) == ("io-error", f"{host.etc}: File exists (.one.conf.new)")
 
 
 def test_an_error_of_the_flush_after_the_commit_is_uncertain_and_nginx_is_told(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import os
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from rotator import apply as apply_module
 from rotator.apply import Applied, Request, Setup, apply, read_live
 from rotator.errors import RotatorError
 from rotator.model import Pair
@@ -59,10 +61,10 @@ class World:
         return Setup(str(self.root / "state"), str(self.root / "etc"), "", "", frozenset({"site"}))
 
     def live(self) -> str:
-        """The chain and key that nginx would load now, as one of the two pairs."""
+        """The chain and key that nginx would load now: the `old` pair, the `new` one, or `broken`."""
         named = [line.split()[1].rstrip(";") for line in (self.root / "etc/site.conf").read_text().splitlines()[1:]]
-        found = tuple(Path(path).read_bytes() for path in named)
-        return {contents(self.old): "old", contents(self.new): "new"}[found]
+        found = tuple(Path(path).read_bytes() if os.path.exists(path) else b"" for path in named)
+        return {contents(self.old): "old", contents(self.new): "new"}.get(found, "broken")
 
     def strays(self) -> list[Path]:
         return [path for path in self.root.rglob("*") if ".new" in path.name]
@@ -186,6 +188,26 @@ def for_good(kind: str, world: World) -> list[Injection]:
 def bad(injections: list[Injection], is_bad: Callable[[Injection], bool]) -> list[Injection]:
     assert len(injections) > 100
     return [one for one in injections if is_bad(one)]
+
+
+def test_nginx_can_start_after_any_fault_with_the_old_pair_or_the_new(
+    once: list[Injection], for_good: list[Injection]
+) -> None:
+    assert bad(once + for_good, lambda one: one.live == "broken") == []
+
+
+def test_a_step_that_takes_a_failed_write_for_success_would_be_found_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control of the sweep."""
+    real = apply_module._write_new
+
+    def careless(*args: Any, **named: Any) -> None:
+        with contextlib.suppress(OSError):
+            real(*args, **named)
+
+    monkeypatch.setattr(apply_module, "_write_new", careless)
+    assert bad(sweep(world, ["EIO"], persistent=False), lambda one: one.live == "broken") != []
 
 
 def test_a_rotation_that_meets_a_fault_is_told_or_has_worked(once: list[Injection], for_good: list[Injection]) -> None:
