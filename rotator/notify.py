@@ -32,7 +32,7 @@ class Notifier:
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
-        self._manager: _Manager | None = None
+        self._connection: _Connection | None = None
         self._unsent: dict[str, str] = {}
         self.watchdog_every = _watchdog_every(environ)
         """Seconds between two pings, half of what the manager allows; None where it does not watch this process."""
@@ -61,9 +61,9 @@ class Notifier:
 
     def close(self) -> None:
         """Lets go of the socket; what is told afterwards opens it again."""
-        if self._manager is not None:
-            self._manager.close()
-        self._manager = None
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
     def _tell(self, state: str, status: str = "") -> None:
         if not self._address:
@@ -88,9 +88,9 @@ class Notifier:
             return False
         for _ in range(2):
             try:
-                self._manager = self._manager or _Manager(self._address)
+                self._connection = self._connection or _Connection(self._address)
                 # `notify` encodes as Latin-1, which has one character for each byte: so these bytes go out as they are.
-                self._manager.notify(message.encode("utf-8", "replace").decode("latin-1"))
+                self._connection.notify(message.encode("utf-8", "replace").decode("latin-1"))
             except BlockingIOError:
                 return False
             except OSError:
@@ -100,7 +100,7 @@ class Notifier:
         return False
 
 
-class _Manager(sdnotify.SystemdNotifier):  # type: ignore[misc]
+class _Connection(sdnotify.SystemdNotifier):  # type: ignore[misc]
     """A connection that does not block, whose errors are shown, and whose socket is closed if there is none.
 
     Args:
