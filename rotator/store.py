@@ -8,7 +8,8 @@ The storage contract, and the only mutations that are permitted:
 2. `verified` is a link that is replaced by rename, then its directory is flushed;
 3. `intent.json` is replaced by rename after it was flushed, then its directory is flushed;
 4. `history.jsonl` is appended to, a line at a time, and flushed;
-5. `lock` is permanent; who holds it stands in it only for people and for whoever comes after a crash.
+5. `lock` and `daemon.lock` are permanent; who holds one stands in it only for people and for whoever comes after a
+   crash.
 
 A directory is flushed where its entry has to last, also if this run did not make that entry: whoever made it may have
 been killed before the flush.
@@ -27,7 +28,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
@@ -385,6 +386,54 @@ class Store:
                 fcntl.flock(fd, fcntl.LOCK_UN)  # at once, also if a child has been forked meanwhile
             os.close(fd)
 
+    @contextlib.contextmanager
+    def daemon_lock(self) -> Iterator[None]:
+        """One daemon for each state directory; held for its whole life, and gone with it however it ends.
+
+        Raises:
+            RotatorError: `daemon-running` (exit 7) with the other one's pid.
+        """
+        path = self.root / "daemon.lock"
+        with self._in_words(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        try:
+            try:
+                self._acquire(fd, 0.2, None)  # `daemon_pid` of another process may hold it for an instant
+            except RotatorError as e:
+                note = _note(fd)
+                raise RotatorError(
+                    "daemon-running",
+                    f"a daemon is running for {self.root} already: pid {note.get('pid', '?')}, "
+                    f"since {note.get('since', '?')}",
+                    "stop that one first: systemctl stop rotator; or see what it does: rotator status",
+                    Exit.BUSY,
+                ) from e
+            with self._in_words(path):
+                data = _json({"pid": os.getpid(), "since": _stamp(datetime.now(UTC))})
+                os.pwrite(fd, data, 0)
+                os.ftruncate(fd, len(data))
+            yield
+            with contextlib.suppress(OSError):
+                os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
+
+    def daemon_pid(self) -> int:
+        """The pid of the daemon that runs for this state directory; 0 if none does or it cannot be told."""
+        path = self.root / "daemon.lock"
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            return 0
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            pid = _note(fd).get("pid", 0)
+            return pid if isinstance(pid, int) else 0
+        finally:
+            os.close(fd)
+        return 0
+
     def _acquire(self, fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
         end = time.monotonic() + within
         while True:
@@ -531,8 +580,8 @@ class Staged:
 
 
 def policy_digest(parts: Sequence[object]) -> str:
-    """SHA-256 (hex) of what a decision depended on besides the candidate."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    """SHA-256 (hex) of what a decision depended on besides the candidate; the same in every process."""
+    return hashlib.sha256(json.dumps(parts, default=_in_order, sort_keys=True).encode()).hexdigest()
 
 
 def outcome_as_dict(outcome: Outcome) -> dict[str, Any]:
@@ -603,6 +652,15 @@ def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
 def _certificates(data: bytes) -> tuple[bytes, ...]:
     """The certificates of a file that `encode_chain` wrote."""
     return tuple(base64.b64decode(body.replace(b"\n", b""), validate=True) for body in _BLOCK.findall(data))
+
+
+def _in_order(value: object) -> object:
+    """What JSON has no word for: a set has no order that lasts beyond its process."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, frozenset | set):
+        return sorted(map(str, value))
+    return repr(value)
 
 
 def _json(value: object, indent: int | None = None) -> bytes:

@@ -16,8 +16,9 @@ from rotator.apply import Applied, Request, Setup
 from rotator.config import Config, SiteConfig
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
+from rotator.model import Site
 from rotator.nginx.command import Nginx
-from rotator.store import Store
+from rotator.store import Store, policy_digest
 
 
 class SystemClock:
@@ -64,12 +65,22 @@ def direct(setup: Setup) -> ApplyHand:
 
 
 def load_anchors(one: SiteConfig) -> Anchors:
-    """The roots of a site, read and parsed once in a command's life.
+    """The roots of a site, read and parsed once in a command's life (see `forget_anchors`).
 
     Raises:
         RotatorError: `configuration` if the file cannot be read; what `Anchors.from_pem` says of its content.
     """
     return _anchors(one.roots)
+
+
+def forget_anchors() -> None:
+    """Has the roots read again when they are asked for next: they may have changed under a long life."""
+    _anchors.cache_clear()
+
+
+def policy_of(site: Site, anchors: Anchors) -> str:
+    """The digest of everything but the candidate that a decision about a drop depends on."""
+    return policy_digest([site.policy, anchors.digest])
 
 
 @cache

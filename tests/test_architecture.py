@@ -21,11 +21,13 @@ FLOORS = {
     WORDS: "rotator errors model",
     THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
-    STORY: "hands observe outcome prepare proof recover rotate",
+    STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
     SHELL: (
-        "__main__ privilege wiring "
+        "__main__ notify privilege triggers web wiring "
+        "daemon daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring daemon.status "
+        "daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "cli cli.check cli.config_check cli.context cli.deliver cli.group cli.history cli.output cli.rollback "
-        "cli.rotation cli.status cli.swap "
+        "cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"
     ),
 }
@@ -36,11 +38,15 @@ HOMES = {
     "cryptography": "anchors certificate chain constraints decode keys leaf path probe",
     "idna": "names config.addresses",
     "OpenSSL": "probe",
+    "apscheduler": "triggers",
+    "prometheus_client": "metrics.collector",
     "rich": "cli.output",
+    "sdnotify": "notify",
+    "watchdog": "triggers",
 }
 """Each third-party package, and the modules (with what is below them) that may know it."""
 
-DISTRIBUTIONS = {"OpenSSL": "pyopenssl"}
+DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "prometheus_client": "prometheus-client"}
 """Names in pyproject.toml where they differ from the package's."""
 
 PURE = frozenset(

@@ -9,6 +9,7 @@ from rotator.cli.context import Context, common_options
 from rotator.cli.group import LazyGroup
 
 COMMANDS = {
+    "run": ("rotator.cli.run:run", "Watch the drops and put each renewal live, as a daemon."),
     "deliver": ("rotator.cli.deliver:deliver", "Put renewed files into a site's drop, whole and at once."),
     "swap": ("rotator.cli.swap:swap", "Install a renewed pair now, and prove it on the wire."),
     "rollback": ("rotator.cli.rollback:rollback", "Go back to the pair before, and prove it on the wire."),

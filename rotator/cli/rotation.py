@@ -10,14 +10,15 @@ from rotator import privilege, wiring
 from rotator.apply import read_live
 from rotator.cli.context import Context
 from rotator.cli.output import Output
+from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
-from rotator.incoming import read_drop, read_flat, read_named
-from rotator.model import Candidate, Outcome, Result, Severity, SourceFile
+from rotator.incoming import read_named
+from rotator.model import Candidate, Outcome, Result, Severity
 from rotator.outcome import Wanted
 from rotator.recover import recover
 from rotator.rotate import plan, rotate
-from rotator.store import Hold, Intent, Lock, outcome_as_dict, policy_digest
+from rotator.store import Hold, Intent, Lock, outcome_as_dict
 
 LOCK_WITHIN = 30.0
 """Seconds that a command waits for another rotation, unless told otherwise."""
@@ -105,14 +106,8 @@ def _read(context: Context, order: Order) -> Candidate | None:
         files = [read_named(path) for path in (*order.certs, *order.keys)]
         return Candidate(tuple({source.name: source for source in files}.values()))
     one = context.config.site(order.site)
-    drop = context.config.drop(one)
-    found: list[SourceFile] = []
-    if drop.is_dir():
-        found += read_drop(drop, follow_links=one.source is not None).files
-    if one.source is None and context.config.incoming.is_dir():
-        others = [other.site.name for other in context.config.sites]
-        found += read_flat(context.config.incoming, order.site, others=others).files
-    return Candidate(tuple(found)) if found else None
+    place = Place(order.site, context.config.drop(one), one.source is not None)
+    return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
 
 
 def _wanted(context: Context, order: Order, candidate: Candidate | None, hands: Hands) -> Wanted:
@@ -170,7 +165,7 @@ def _note(context: Context, order: Order, candidate: Candidate | None, done: Out
     if order.by_hand and done.result in (Result.ROTATED, Result.UNCHANGED):
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         hold = Hold(context.user, now, _digest_of_drop(context, order))
-    policy = policy_digest([one.site.policy, wiring.load_anchors(one).digest])
+    policy = wiring.policy_of(one.site, wiring.load_anchors(one))
     digest = candidate.digest if candidate and not order.by_hand else ""
     try:
         hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))

@@ -36,6 +36,7 @@ class Edge:
         sites: names of the sites; a site `a` serves `a.example.test`.
         listeners: how many listeners each site has; all share them.
         prove_within: seconds for a proof.
+        daemon_extra: more lines for the top of rotator's configuration.
     """
 
     nginx: NginxServer
@@ -46,6 +47,7 @@ class Edge:
     listeners: int = 2
     prove_within: str = "auto"
     extra_listeners: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    daemon_extra: str = ""
 
     def __post_init__(self) -> None:
         self.state = self.root / "state"
@@ -55,6 +57,7 @@ class Edge:
         self.include_dir.mkdir(mode=0o755)
         self.incoming.mkdir()
         self.addresses = tuple(self.nginx.reserve_port() for _ in range(self.listeners))
+        self.metrics = self.nginx.reserve_port()
         self.roots = self.root / "roots.pem"
         self.roots.write_bytes(pem(self.root_ca.cert))
         self.anchors = Anchors.from_pem(self.roots.read_bytes(), str(self.roots))
@@ -76,9 +79,11 @@ class Edge:
         quoted = ", ".join(f'"{word}"' for word in self.nginx.command)
         within = f'"{self.prove_within}"'
         text = (
-            f'state_dir = "{self.state}"\nincoming = "{self.incoming}"\n\n[nginx]\ncommand = [{quoted}]\n'
+            f'state_dir = "{self.state}"\nincoming = "{self.incoming}"\n{self.daemon_extra}\n'
+            f'[nginx]\ncommand = [{quoted}]\n'
             f'include_dir = "{self.include_dir}"\napply = "direct"\npid_file = "{self.nginx.pid_path}"\n'
             f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n\n'
+            f'[metrics]\nlisten = "{self.metrics}"\n\n'
             f'[defaults]\nroots = "{self.roots}"\npolicy = "private-ca"\n'
         )
         for site in self.sites:

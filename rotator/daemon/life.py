@@ -1,0 +1,258 @@
+"""The daemon's life as a service: start, signals, reloading, what it tells the manager, the end; no rotation here."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from rotator import config
+from rotator.daemon.ground import Ground, make_ground
+from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
+from rotator.daemon.loop import Loop
+from rotator.daemon.measuring import Measuring
+from rotator.daemon.status import status_line
+from rotator.errors import Exit, RotatorError
+from rotator.hands import Clock, Hands
+from rotator.model import Served, Target
+from rotator.notify import Notifier
+from rotator.triggers import Duties, Wake, Watcher
+
+PROBE_EVERY, JUDGE_EVERY, TIDY_EVERY = 60.0, 3600.0, 86400.0
+"""Seconds between two rounds of each duty."""
+END_WITHIN = 2.0
+"""Seconds that a rotation in flight gets when the end is asked for; after that it is for the next start to recover."""
+REMEMBERED = 1000
+"""Newest entries of the history from which the last outcome of each site is known again after a start."""
+START_WITHIN = 30
+"""Seconds that a start waits for a command that rotates."""
+
+
+class Ended(Exception):  # noqa: N818 - no error: what was asked for
+    """The end was asked for and a rotation would have taken longer than it may: the lock's note tells the next one."""
+
+
+class LivingClock:
+    """The loop's clock: each wait inside of a rotation is a sign of life, and looks whether the end is near.
+
+    Args:
+        clock: the real one.
+        beat: called at each wait.
+    """
+
+    def __init__(self, clock: Clock, beat: Callable[[], None]) -> None:
+        self._beat = beat
+        self.now = clock.now
+        self.monotonic = clock.monotonic
+        self._sleep = clock.sleep
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        self._beat()
+        self._sleep(seconds)
+
+
+class Daemon:
+    """One life.
+
+    Args:
+        path: the configuration file.
+        journal: where events are told.
+        notifier: the service manager.
+
+    Raises:
+        RotatorError: a configuration that cannot be used.
+    """
+
+    def __init__(self, path: Path, journal: Journal, notifier: Notifier) -> None:
+        self.path, self.journal, self.notifier = path, journal, notifier
+        self.config = config.load(path)
+        _check_owner(self.config.state_dir)
+        self.wake = Wake()
+        self.watcher = Watcher(self.wake, self._watching)
+        self.duties = Duties(self.wake, {"probe": PROBE_EVERY, "judge": JUDGE_EVERY, "tidy": TIDY_EVERY})
+        self.measuring = Measuring(journal)
+        self.loop = Loop(self._ground(self.config), journal, self.measuring)
+        self._end_at = 0.0
+        self._reload_asked = False
+        self._beaten = 0.0
+
+    def run(self) -> int:
+        """Lives until SIGTERM or SIGINT. Returns the exit status.
+
+        Raises:
+            RotatorError: `daemon-running`; or the store cannot be used at the start.
+        """
+        with self.loop.ground.hands.store.daemon_lock():
+            before = {n: signal.signal(n, self._signalled) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+            try:
+                self._live()
+            except Ended:
+                self.journal.say("cut-short", "a rotation was in flight; the next start proves it", WARNING)
+            finally:
+                self.notifier.stopping()
+                self.watcher.close()
+                self.duties.close()
+                self.measuring.close()
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+                self.wake.close()
+        self.journal.say("stopped", f"pid {os.getpid()}", NOTICE)
+        return Exit.DONE
+
+    def _live(self) -> None:
+        self.journal.say("starting", f"pid {os.getpid()}, {len(self.config.sites)} sites, {self.path}", NOTICE)
+        store, now = self.loop.ground.hands.store, self.loop.ground.hands.clock.now()
+        self.measuring.config = self.measuring.config.then(True, now)
+        self.measuring.counters = self.measuring.counters.remembering(store.history(limit=REMEMBERED))
+        self._start()
+        self.duties.start()
+        self.notifier.ready(self.status())
+        self.journal.say("ready", self.status(), NOTICE)
+        while not self._end_at:
+            if self._reload_asked:
+                self._reload()
+            begun = time.monotonic()
+            due = self.loop.tick()
+            ground = self.loop.ground
+            self.watcher.watch(ground.drops.incoming, ground.drops.homes)
+            self._do_duties()
+            self._beat()
+            self._publish()
+            self.notifier.status(self.status())
+            # A storm of events must not keep a core busy: the dearer a pass, the longer the pause after it.
+            self._wait(due, min(0.2, 3 * (time.monotonic() - begun)) if self.loop.idle else 0.0)
+
+    def _wait(self, due: float, rest: float) -> None:
+        """Until something is due, an event comes, or the manager wants a sign of life."""
+        now = self.loop.ground.hands.clock.monotonic()
+        limit = self.notifier.watchdog_every or 3600.0
+        if self.wake.wait(min(due - now, limit)) and not self._end_at and not self._reload_asked:
+            passed = self.loop.ground.hands.clock.monotonic() - now
+            if passed < rest:
+                time.sleep(rest - passed)
+
+    def _start(self) -> None:
+        """Recovery; a command that rotates at this moment is waited for."""
+        for left in reversed(range(START_WITHIN)):
+            try:
+                self.loop.start(1.0)
+            except RotatorError as e:
+                if e.code != "lock-busy" or not left:
+                    raise
+                self._beat()
+            else:
+                return
+
+    # -- what is heard
+
+    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self._reload_asked = True
+        elif not self._end_at:
+            self._end_at = time.monotonic() + END_WITHIN
+        self.wake.set()
+
+    def _beat(self) -> None:
+        """A sign of life of the loop; and the end of a rotation that takes longer than the end may."""
+        now = time.monotonic()
+        self.measuring.beat()
+        if self._end_at and now > self._end_at:
+            raise Ended
+        every = self.notifier.watchdog_every
+        if every is not None and now - self._beaten >= every / 2:
+            self._beaten = now
+            self.notifier.watchdog()
+
+    def _do_duties(self) -> None:
+        tending = self.loop.tending
+        for duty in self.duties.take():
+            {"probe": tending.probe, "judge": tending.judge, "tidy": tending.tidy}[duty]()
+            self.wake.set()
+
+    def _reload(self) -> None:
+        """SIGHUP: the configuration anew. One that is wrong changes nothing."""
+        self._reload_asked = False
+        self.notifier.reloading()
+        try:
+            found = config.load(self.path)
+            if found.state_dir != self.config.state_dir:
+                words = f"state_dir cannot change in a running daemon ({self.config.state_dir} to {found.state_dir})"
+                raise RotatorError("configuration", words, "systemctl restart rotator", Exit.CONFIG)
+            ground = self._ground(found)
+        except RotatorError as e:
+            self.reload_failed = e.message
+            self.measuring.config = self.measuring.config.then(False, None)
+            words = f"{e.message}; {e.hint}. The configuration of before stays in force"
+            self.journal.say("reload-failed", words, ERROR)
+        else:
+            self.reload_failed = ""
+            self.measuring.config = self.measuring.config.then(True, ground.hands.clock.now())
+            self.measuring.counters = self.measuring.counters.only(ground.wards)
+            self.config = found
+            self.loop.stand_on(ground)
+            self.journal.say("reloaded", f"{len(found.sites)} sites, {self.path}", NOTICE)
+        self.notifier.ready(self.status())
+
+    # -- what is told
+
+    def _publish(self) -> None:
+        ground = self.loop.ground
+        self.measuring.listen(ground.metrics_listen)
+        self.measuring.publish(
+            self.loop.memories,
+            self.loop.tending.seen,
+            workers=ground.hands.nginx.workers(),
+            watcher_up=not self.watcher.trouble,
+            scanned_at=self.loop.looked_at,
+            scan_interval=ground.scan_interval,
+        )
+
+    reload_failed = ""
+    """Why the configuration on the disk is not in force; empty if it is."""
+
+    def status(self) -> str:
+        """How it stands, in one line."""
+        line = status_line(self.loop.memories, self.loop.tending.cares)
+        if self.reload_failed:
+            line = f"the configuration on disk is wrong, the one before is in force; {line}"
+        return line
+
+    def _watching(self, trouble: str) -> None:
+        words = f"{trouble}; drops are looked at every {self.config.scan_interval:g} s" if trouble else "events again"
+        self.journal.say("watch-lost" if trouble else "watch-back", words, WARNING)
+
+    # -- what it stands on
+
+    def _ground(self, found: config.Config) -> Ground:
+        return make_ground(found, self._living)
+
+    def _living(self, hands: Hands) -> Hands:
+        def probe(targets: Sequence[Target], within: float) -> tuple[Served, ...]:
+            self._beat()
+            return hands.probe(targets, within)
+
+        def say(words: str) -> None:
+            self.journal.say("progress", words)
+
+        apply = self.measuring.counting(hands.apply, hands.clock)
+        return replace(hands, clock=LivingClock(hands.clock, self._beat), probe=probe, apply=apply, say=say)
+
+
+def _check_owner(state_dir: Path) -> None:
+    """Root must not leave files in another's store that its owner could not manage."""
+    try:
+        owner = state_dir.stat().st_uid
+    except OSError as e:
+        hint = f"make it: install -d -o rotator -g rotator -m 0750 {state_dir}"
+        raise RotatorError("no-store", f"state_dir {state_dir}: {e.strerror}", hint) from e
+    if owner != os.geteuid():
+        raise RotatorError(
+            "wrong-user",
+            f"{state_dir} belongs to uid {owner}, but this is uid {os.geteuid()}",
+            "start it as that user: systemctl start rotator; or by hand: runuser -u rotator -- rotator run",
+        )

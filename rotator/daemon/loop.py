@@ -1,0 +1,339 @@
+"""One pass of the daemon: look at every drop, decide, and put what is fit live together; no thread, no waiting here.
+
+A pass reads the disk anew and acts on what it finds, so that losing every event costs time and never correctness:
+
+ 1. Look: which drops have changed, and has nginx become another since something was deferred?
+ 2. Decide each drop that changed or is due (`reconcile`).
+ 3. Put everything that is fit live, in one batch, under the host's lock; whatever arrives meanwhile goes with the next.
+ 4. Write down what was decided, and tell it in one line.
+ 5. Do one piece of what is not urgent: prove, judge again, tidy up (`tending`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import partial
+
+from rotator.daemon import intake
+from rotator.daemon.ground import WHO, Ground, Ward
+from rotator.daemon.intake import Memory, Order
+from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
+from rotator.daemon.measuring import Measuring
+from rotator.daemon.tending import Tending
+from rotator.drops import Look
+from rotator.errors import RotatorError
+from rotator.model import Outcome, Result
+from rotator.outcome import Wanted
+from rotator.reconcile import (
+    Decided,
+    Deferral,
+    Drop,
+    Held,
+    Moment,
+    Nothing,
+    Refuse,
+    Rotate,
+    Settling,
+    Wait,
+    backoff,
+    decide,
+    resumed,
+)
+from rotator.rotate import rotate, write_down
+from rotator.store import Intent
+
+LOCK_WITHIN = 0.3
+"""Seconds to wait for another rotation before the pass goes on without."""
+LOCK_AGAIN = 0.5
+"""Seconds until the next try then."""
+CAUSE_EVERY = 1.0
+"""Seconds between two looks at nginx while something waits for it."""
+YOUNG_FOR = 2.0
+"""Seconds after which a drop that had just been changed is read once more: see `drops`."""
+NEVER = math.inf
+
+
+class Loop:
+    """The state between two passes.
+
+    Args:
+        ground: the configuration.
+        journal: where outcomes are told.
+        measuring: what counts the outcomes; None for one of its own.
+    """
+
+    def __init__(self, ground: Ground, journal: Journal, measuring: Measuring | None = None) -> None:
+        self.measuring = measuring or Measuring(journal)
+        self.ground = ground
+        self.journal = journal
+        self.tending = Tending(ground, journal, self.measuring.outcome)
+        self.memories: dict[str, Memory] = {name: Memory() for name in ground.wards}
+        self.looked_at = ground.hands.clock.now()
+        """When the drops were looked at last, UTC."""
+        self.idle = True
+        """Whether the last pass found nothing to put live."""
+        self.last_reload = -NEVER
+        self._cause: object = None
+        self._cause_at = -NEVER
+        self._trouble = ""
+
+    # -- life
+
+    def start(self, lock_within: float) -> None:
+        """What a start has to bring in order before anything is taken from a drop.
+
+        Args:
+            lock_within: seconds to wait for another rotation.
+
+        Raises:
+            RotatorError: the store cannot be used, or `lock-busy`.
+        """
+        with self.ground.hands.store.rotation_lock(WHO, lock_within, self._waiting) as lock:
+            self.tending.recover_all(lock)
+        now = self._now()
+        for name, memory in self.memories.items():
+            memory.deferral = resumed(self.ground.hands.store.intent(name), now)
+        self._note_cause()
+
+    def stand_on(self, ground: Ground) -> None:
+        """Another configuration from now on; every drop is looked at anew, and every listener asked."""
+        known = self.memories
+        self.ground = ground
+        self.memories = {name: known.get(name, Memory()) for name in ground.wards}
+        for memory in self.memories.values():
+            memory.signature, memory.due = None, 0.0
+        self.tending.stand_on(ground)
+
+    # -- one pass
+
+    def tick(self) -> float:
+        """One pass. Returns the monotonic time at which the next is due even if nothing wakes it."""
+        looks = self._look()
+        self._look_at_nginx()
+        orders = [order for name in self._due(looks) if (order := self._ordered(name, looks[name]))]
+        self.idle = not orders
+        if orders := self._paced(orders):
+            self._put_live(orders)
+        return self._next(more=self.tending.step())
+
+    def _look(self) -> dict[str, Look]:
+        looks, now = self.ground.drops.look(), self._now().monotonic
+        for name, look in looks.items():
+            memory = self.memories[name]
+            if look.signature != memory.signature:
+                memory.signature, memory.changed, memory.due = look.signature, now, now
+            if look.problem != memory.problem:
+                memory.problem = look.problem
+                words = f"{look.problem}; {look.hint}" if look.problem else "the drop can be looked at again"
+                if look.problem:
+                    self.measuring.scan_error(look.reason)
+                self.journal.say("drop-lost" if look.problem else "drop-back", words, WARNING, site=name)
+        self.looked_at = self._now().wall
+        return looks
+
+    def _due(self, looks: Mapping[str, Look]) -> list[str]:
+        now = self._now().monotonic
+        return [name for name in looks if self.memories[name].due <= now]
+
+    def _look_at_nginx(self) -> None:
+        """What waits for nginx is due as soon as nginx has visibly become another."""
+        now = self._now().monotonic
+        waiting = [m for m in self.memories.values() if m.deferral and m.deferral.reason not in _NOT_NGINX]
+        if not (waiting or self.tending.cares) or now < self._cause_at + CAUSE_EVERY:
+            return
+        before = self._cause
+        if self._note_cause() == before:
+            return
+        for memory in waiting:
+            if memory.deferral:
+                memory.deferral = Deferral(memory.deferral.digest, now, memory.deferral.tries, memory.deferral.reason)
+            memory.due = now
+        self.tending.cause_changed()
+
+    def _note_cause(self) -> object:
+        """What of nginx can be seen from outside: its processes. Our own reloads are no cause."""
+        look = self.ground.hands.nginx.workers()
+        self._cause = (look.master, look.active, look.upgrading) if look else None
+        self._cause_at = self._now().monotonic
+        return self._cause
+
+    # -- deciding
+
+    def _ordered(self, name: str, look: Look) -> Order | None:
+        """What a drop asks for; a store that cannot be read for one site must not hold up the others."""
+        try:
+            return self._consider(name, look)
+        except RotatorError as e:
+            self._in_trouble(e, [name])
+            return None
+
+    def _consider(self, name: str, look: Look) -> Order | None:
+        ward, memory, now = self.ground.wards[name], self.memories[name], self._now()
+        if memory.unwritten:
+            self._write(name, memory, memory.unwritten)
+        intent = memory.unwritten or self.ground.hands.store.intent(name)
+        candidate, error = intake.read(self.ground, name, look)
+        digest = intake.digest_of(candidate, look, error)
+        live = intake.live_chains(self.ground, name) if candidate else {}
+        drop = Drop(digest, memory.changed, partial(intake.judged, candidate, ward, now, live), error)
+        decision = decide(
+            drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
+        )
+        first = type(decision) is not type(memory.decision)
+        memory.decision, memory.due, memory.decided = decision, NEVER, intent
+        match decision:
+            case Settling(until=until, why=why):
+                memory.due = until
+                if first:
+                    self.journal.say("settling", f"not complete yet ({why}); it may still be being written", site=name)
+            case Wait():
+                self._wait(ward, digest, decision, memory)
+            case Refuse(error=RotatorError() as fault):
+                self._conclude_unread(ward, digest, Result.REJECTED, fault.code, fault.message, fault.hint)
+            case Refuse() if candidate:
+                return intake.order(self.ground, ward, digest, candidate, intent, reloads=False)
+            case Rotate(lacking=lacking) if candidate:
+                whole = intake.completed(self.ground, candidate, lacking, ward, now, live)
+                return intake.order(self.ground, ward, digest, whole, intent, reloads=True)
+            case Nothing() | Decided() | Held():
+                memory.deferral = None
+                if look.young:
+                    memory.due = now.monotonic + YOUNG_FOR
+                if isinstance(decision, Held) and first:
+                    words = f"what lies in the drop is held by {decision.hold.by} since {decision.hold.since}"
+                    self.journal.say("held", words, NOTICE, site=name)
+        return None
+
+    def _paced(self, orders: Sequence[Order]) -> list[Order]:
+        """Those that may go now: a reload too soon after the last waits, unless what is served is close to its end."""
+        now, until = self._now(), self.last_reload + self.ground.min_reload_interval
+        if now.monotonic >= until:
+            return list(orders)
+        go = []
+        for order in orders:
+            if (
+                not order.reloads
+                or order.wanted.first
+                or intake.is_close_to_its_end(self.ground, order.ward.site.name, now)
+            ):
+                go.append(order)
+                continue
+            memory = self.memories[order.ward.site.name]
+            words = f"fit; it goes with the next reload in {until - now.monotonic:.0f} s (min_reload_interval)"
+            self.journal.say("paced", words, site=order.ward.site.name)
+            memory.due = until
+        return go
+
+    # -- acting
+
+    def _put_live(self, orders: Sequence[Order]) -> None:
+        hands = self.ground.hands
+        for order in orders:  # until it is decided, it is due
+            self.memories[order.ward.site.name].due = self._now().monotonic + LOCK_AGAIN
+        try:
+            with hands.store.rotation_lock(WHO, LOCK_WITHIN, self._waiting) as lock:
+                self.tending.recover_interrupted(lock)
+                mine = [o for o in orders if self._still_mine(o)]
+                done = rotate([o.wanted for o in mine], hands, lock) if mine else ()
+                for order, outcome in zip(mine, done, strict=True):
+                    self._conclude(order.ward, order.digest, outcome)
+                self._note_cause()
+        except RotatorError as e:
+            self._in_trouble(e, [o.ward.site.name for o in orders])
+            return
+        self._trouble = ""
+
+    def _still_mine(self, order: Order) -> bool:
+        """Whether nobody has decided about it since: a command may have had the lock before us."""
+        name = order.ward.site.name
+        if (self.memories[name].unwritten or self.ground.hands.store.intent(name)) == order.intent:
+            return True
+        self.memories[name].due = self._now().monotonic
+        return False
+
+    def _conclude(self, ward: Ward, digest: str, done: Outcome) -> None:
+        """Remembers, writes down and tells what was decided about a drop."""
+        memory, now = self.memories[ward.site.name], self._now()
+        again = memory.deferral if memory.deferral and memory.deferral.digest == digest else None
+        next_try, memory.deferral, memory.due = "", None, now.monotonic + YOUNG_FOR
+        if done.result is Result.DEFERRED:
+            tries = again.tries + 1 if again else 1
+            memory.due = now.monotonic + backoff(tries)
+            memory.deferral = Deferral(digest, memory.due, tries, done.reason)
+            memory.decision = Wait(memory.due, done.reason)
+            next_try = (now.wall + timedelta(seconds=backoff(tries))).isoformat(timespec="seconds")
+        else:
+            memory.decision = Decided()
+        if done.stages.get("apply"):
+            self.last_reload = now.monotonic
+        intent = Intent(digest, str(done.result), done.reason, ward.policy, next_try)
+        memory.decided = intent
+        self._write(ward.site.name, memory, intent)
+        if not (again and again.reason == done.reason and done.result is Result.DEFERRED):
+            self.journal.outcome(done)
+        self.measuring.outcome(done, "drop")
+        self.tending.note(ward, done)
+
+    def _write(self, name: str, memory: Memory, intent: Intent) -> None:
+        try:
+            self.ground.hands.store.write_intent(name, intent)
+            memory.unwritten = None
+        except RotatorError as e:
+            if memory.unwritten is None:
+                self.journal.say(
+                    "not-written", f"the decision could not be written down: {e.message}", ERROR, site=name
+                )
+            memory.unwritten = intent  # it stands as long as this process lives, and is written when the disk takes it
+            memory.due = min(memory.due, self._now().monotonic + backoff(1))
+
+    def _wait(self, ward: Ward, digest: str, wait: Wait, memory: Memory) -> None:
+        again = memory.deferral if memory.deferral and memory.deferral.digest == digest else None
+        memory.due = wait.until
+        if wait.message and not (again and again.reason == wait.reason):
+            self._conclude_unread(ward, digest, Result.DEFERRED, wait.reason, wait.message, wait.hint)
+            memory.due = wait.until
+        if memory.deferral:
+            tries = again.tries + 1 if again and wait.message else memory.deferral.tries
+            memory.deferral = Deferral(digest, wait.until, tries, wait.reason)
+
+    def _conclude_unread(self, ward: Ward, digest: str, result: Result, reason: str, message: str, hint: str) -> None:
+        """A decision that needs no rotation."""
+        hands, name = self.ground.hands, ward.site.name
+        live = hands.live(name).generation
+        words = f"{message.rstrip('.')}. Nothing was changed: {intake.serves(self.ground, name)}"
+        done = Outcome(name, result, hands.clock.now(), reason, words, hint, previous=live, live=live)
+        write_down(Wanted(ward.site, ward.anchors, who=WHO, trigger="drop"), done, hands)
+        self._conclude(ward, digest, done)
+
+    # -- what is wrong around it
+
+    def _waiting(self, holder: str) -> None:
+        self.journal.say("lock-busy", f"waiting for {holder}")
+
+    def _in_trouble(self, e: RotatorError, names: Sequence[str]) -> None:
+        """The lock or the store was not to be had: everything that was to go is due again a little later."""
+        again = LOCK_AGAIN if e.code == "lock-busy" else backoff(1)
+        for name in names:
+            self.memories[name].due = self._now().monotonic + again
+        if e.code not in (self._trouble, "lock-busy"):
+            self.journal.say(e.code, f"{e.message}; {e.hint}" if e.hint else e.message, ERROR)
+        self._trouble = e.code
+
+    def _now(self) -> Moment:
+        clock = self.ground.hands.clock
+        return Moment(clock.now(), clock.monotonic())
+
+    def _next(self, *, more: bool) -> float:
+        now = self._now().monotonic
+        if more:
+            return now
+        due = min((m.due for m in self.memories.values()), default=NEVER)
+        waits = self.tending.cares or any(m.deferral for m in self.memories.values())
+        look = CAUSE_EVERY if waits else NEVER
+        return min(due, now + self.ground.scan_interval, now + look, self.tending.due())
+
+
+_NOT_NGINX = frozenset({"io-error", "permission", "not-yet-valid"})
+"""Reasons to wait that nginx has no part in."""

@@ -1,0 +1,227 @@
+"""What is not urgent, a piece at a time: proving what is served, judging what is live again, recovering, tidying up.
+
+A site that is not well is *in care*: it is recovered at once, and then looked at with growing pauses. It is given
+another reload only if nginx has visibly become another since, because each one costs nginx a generation of workers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from rotator.daemon.ground import WHO, Ground, Ward
+from rotator.daemon.journal import NOTICE, WARNING, Journal
+from rotator.errors import RotatorError
+from rotator.metrics import SiteFacts, site_facts
+from rotator.model import Outcome, Problem, Result, Severity
+from rotator.observe import Facts, observe
+from rotator.reconcile import backoff
+from rotator.recover import recover
+from rotator.store import Lock
+from rotator.trust import judge_chains
+
+PROBED_AT_ONCE = 60
+"""Sites that one round of probing asks; a thousand of them are asked in turn, so that an idle daemon stays idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """A site that is not well.
+
+    Args:
+        due: monotonic time of the next look at it.
+        tries: how many recoveries and looks there were.
+        may_reload: whether the next one may cost a reload.
+        told: what was said of it last.
+    """
+
+    due: float
+    tries: int = 0
+    may_reload: bool = True
+    told: str = ""
+
+
+class Tending:
+    """What is known of the sites beside their drops.
+
+    Args:
+        ground: the configuration.
+        journal: where it is told.
+        told: called with each outcome and its trigger.
+    """
+
+    def __init__(self, ground: Ground, journal: Journal, told: Callable[[Outcome, str], None]) -> None:
+        self.ground = ground
+        self.journal = journal
+        self.cares: dict[str, Care] = {}
+        self.seen: dict[str, SiteFacts] = {}
+        """What the last look at each site showed."""
+        self.judged: dict[str, tuple[Problem, ...]] = {}
+        """What the judge says of what is live."""
+        self._told = told
+        self._probes: deque[str] = deque()
+        self._judgements: deque[str] = deque()
+        self._prunes: deque[str] = deque()
+        self._turn: deque[str] = deque(ground.wards)
+
+    def stand_on(self, ground: Ground) -> None:
+        """Another configuration: everything is asked and judged once."""
+        self.ground = ground
+        self._turn = deque(ground.wards)
+        for gone in {*self.cares, *self.seen, *self.judged} - ground.wards.keys():
+            for known in (self.cares, self.seen, self.judged):
+                known.pop(gone, None)
+        self._probes, self._judgements = deque(ground.wards), deque(ground.wards)
+
+    # -- what is asked for
+
+    def probe(self) -> None:
+        """Has the next sites in turn asked what they serve."""
+        if not self._probes:
+            self._probes.extend(list(self._turn)[:PROBED_AT_ONCE])
+            self._turn.rotate(-PROBED_AT_ONCE)
+
+    def judge(self) -> None:
+        """Has everything live judged again: an intermediate may have expired, a root been removed."""
+        if not self._judgements:
+            self._judgements.extend(self.ground.wards)
+
+    def tidy(self) -> None:
+        """Has generations that are not needed deleted."""
+        if not self._prunes:
+            self._prunes.extend(self.ground.wards)
+
+    def cause_changed(self) -> None:
+        """nginx has visibly become another, and not by us: everything in care is due, and worth a reload."""
+        now = self.ground.hands.clock.monotonic()
+        for name, care in self.cares.items():
+            self.cares[name] = replace(care, due=now, may_reload=True)
+
+    def due(self) -> float:
+        """Monotonic time at which something is to be done."""
+        return min((care.due for care in self.cares.values()), default=float("inf"))
+
+    # -- one piece
+
+    def step(self) -> bool:
+        """Does one piece. Returns whether there is another one to be done at once."""
+        now = self.ground.hands.clock.monotonic()
+        late = [name for name, care in self.cares.items() if care.due <= now]
+        if late:
+            self._tend(late[0])
+        elif self._probes:
+            self._observe(self._probes.popleft())
+        elif self._judgements:
+            self._judge(self._judgements.popleft())
+        elif self._prunes:
+            self._prune(self._prunes.popleft())
+        return len(late) > 1 or bool(self._probes or self._judgements or self._prunes)
+
+    # -- recovery
+
+    def recover_all(self, lock: Lock) -> None:
+        """What a start does: each site is proved, or it is known why not."""
+        lock.settled([name for name in lock.interrupted if name not in self.ground.wards])
+        for ward in self.ground.wards.values():
+            self._recover(ward, lock)
+        self._probes.extend(self.ground.wards)
+
+    def recover_interrupted(self, lock: Lock) -> None:
+        """What the last holder of the lock left in flight when it died comes before anything else."""
+        lock.settled([name for name in lock.interrupted if name not in self.ground.wards])
+        for name in lock.interrupted:
+            self._recover(self.ground.wards[name], lock)
+
+    def _recover(self, ward: Ward, lock: Lock) -> None:
+        (done,) = recover([ward.wanted("recover")], self.ground.hands, lock)
+        name, now = ward.site.name, self.ground.hands.clock.monotonic()
+        before = self.cares.pop(name, None)
+        if done.result in (Result.DEFERRED, Result.STRANDED):
+            tries = before.tries + 1 if before else 1
+            self.cares[name] = Care(now + backoff(tries), tries, may_reload=False, told=done.reason)
+        if done.result is not Result.UNCHANGED and not (before and before.told == done.reason):
+            self.journal.outcome(done)
+        self._told(done, "recover")
+
+    def note(self, ward: Ward, done: Outcome) -> None:
+        """How a rotation ended: whether the site is in care from now on."""
+        name, now = ward.site.name, self.ground.hands.clock.monotonic()
+        if done.result is Result.STRANDED:
+            self.cares[name] = Care(now + backoff(1), 1, may_reload=False, told=done.reason)
+        elif done.result in (Result.ROTATED, Result.UNCHANGED, Result.ROLLED_BACK):
+            self.cares.pop(name, None)
+        if name not in self._probes:
+            self._probes.append(name)  # for the metrics
+
+    def _tend(self, name: str) -> None:
+        ward, care = self.ground.wards[name], self.cares[name]
+        hands = self.ground.hands
+        facts = self._look(ward)
+        if facts.well:
+            self.cares.pop(name)
+            self.journal.say("well", "every listener serves what is live again", NOTICE, site=name)
+            return
+        now, tries = hands.clock.monotonic(), care.tries + 1
+        self.cares[name] = replace(care, due=now + backoff(tries), tries=tries, may_reload=False)
+        if not (care.may_reload or facts.served_everywhere):
+            return
+        try:
+            with hands.store.rotation_lock(WHO, 0.3) as lock:
+                self.recover_interrupted(lock)
+                if name in self.cares:
+                    self._recover(ward, lock)
+        except RotatorError as e:
+            self.cares[name] = replace(care, due=now + backoff(1), told=e.code)
+            if e.code not in (care.told, "lock-busy"):
+                self.journal.say(e.code, e.message, WARNING, site=name)
+
+    # -- looking
+
+    def _look(self, ward: Ward) -> Facts:
+        facts = observe(ward.site, self.ground.hands)
+        self.seen[ward.site.name] = site_facts(facts, self.ground.hands.clock.now())
+        return facts
+
+    def _observe(self, name: str) -> None:
+        if name not in self.ground.wards:
+            return
+        ward, hands = self.ground.wards[name], self.ground.hands
+        facts = self._look(ward)
+        if facts.well or name in self.cares or (facts.live is None and not facts.problem and not facts.verified):
+            return
+        self.cares[name] = Care(hands.clock.monotonic())
+        words = facts.problem or "; ".join(f"{s.served.target}: {s.words}" for s in facts.seen if not s.matches)
+        self.journal.say("differs", words or "what is live was not proved yet", WARNING, site=name)
+
+    def _judge(self, name: str) -> None:
+        hands = self.ground.hands
+        ward = self.ground.wards.get(name)
+        live = hands.live(name).generation if ward else ""
+        if not live or ward is None:
+            return
+        try:
+            chains = tuple(hands.store.load(name, live).chains.values())
+        except RotatorError as e:
+            self.journal.say(e.code, e.message, WARNING, site=name)
+            return
+        found = judge_chains(chains, ward.site.policy, ward.anchors, hands.clock.now())
+        if [p.code for p in found] != [p.code for p in self.judged.get(name, ())]:
+            for problem in found:
+                word = "live-unfit" if problem.severity is Severity.REJECT else "live-warning"
+                self.journal.say(word, f"{problem.message} [{problem.code}] {problem.hint}", WARNING, site=name)
+        self.judged[name] = found
+
+    def _prune(self, name: str) -> None:
+        hands = self.ground.hands
+        ward = self.ground.wards.get(name)
+        if ward is None or len(hands.store.names(name)) <= ward.site.keep:
+            return
+        try:
+            with hands.store.rotation_lock(WHO, 0.0) as lock:
+                if not lock.interrupted:
+                    protect = frozenset({hands.live(name).generation, hands.store.verified(name)})
+                    hands.store.prune(name, ward.site.keep, protect)
+        except RotatorError as e:
+            if e.code != "lock-busy":
+                self.journal.say(e.code, e.message, WARNING, site=name)

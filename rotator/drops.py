@@ -1,0 +1,240 @@
+"""The cheap look at all drops: has anything changed since the last one? What was read is not judged here.
+
+A look reads no file. It remembers the names in a directory for as long as the directory itself is unchanged, so that a
+thousand unchanged sites cost a few thousand `stat` and nothing else. A directory or file that was changed a moment ago
+is not trusted: a second change within one tick of the file system's clock would look like none.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rotator.incoming import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, shown
+from rotator.model import Candidate, SourceFile
+
+YOUNG_NS = 2_000_000_000
+"""Nanoseconds after a change within which another one may go unseen: the coarsest clock of a file system."""
+
+Signature = tuple[tuple[object, ...], ...]
+"""Of each file its name, device, inode, size and times; equal as long as nothing changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the renewals of one site arrive.
+
+    Args:
+        site: the site's name.
+        directory: its drop, or the source that the configuration names.
+        source: whether it is a source: links are followed then, it has to exist, and there are no flat files.
+    """
+
+    site: str
+    directory: Path
+    source: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look showed of a site's drop.
+
+    Args:
+        signature: empty if nothing lies there.
+        problem: why it could not be looked at, or that it has gone, in words; empty if all is well.
+        hint: the command that helps.
+        reason: the same in a word: `missing`, `permission` or `io-error`.
+        young: whether it was changed so lately that it has to be read again to be sure.
+    """
+
+    signature: Signature = ()
+    problem: str = ""
+    hint: str = ""
+    reason: str = ""
+    young: bool = False
+
+
+@dataclass(slots=True)
+class _Listing:
+    """The names that lay in a directory when it last changed."""
+
+    mark: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Found:
+    signature: list[tuple[object, ...]] = field(default_factory=list)
+    problem: str = ""
+    hint: str = ""
+    reason: str = ""
+    newest: int = 0
+
+
+class Drops:
+    """All places of a configuration.
+
+    Args:
+        incoming: where drops and flat files lie.
+        places: one for each site.
+        wall_ns: the clock that the file system's times are of, in nanoseconds.
+    """
+
+    def __init__(self, incoming: Path, places: Sequence[Place], wall_ns: Callable[[], int] = time.time_ns) -> None:
+        self.incoming = incoming
+        self.places: Mapping[str, Place] = {place.site: place for place in places}
+        self.homes: dict[Path, tuple[int, int]] = {}
+        """Device and inode of every directory that the last look met: a watch on it is dead when they change."""
+        self._flat_sites = frozenset(place.site for place in places if not place.source)
+        self._wall_ns = wall_ns
+        self._listings: dict[Path, _Listing] = {}
+
+    def look(self) -> dict[str, Look]:
+        """One look at every site. Never raises for what is wrong with a directory: that is what it is to show."""
+        before, self.homes = self.homes, {}
+        now = self._wall_ns()
+        flat, trouble = self._flat(now) if self._flat_sites else ({}, Look())
+        looks = {}
+        for site, place in self.places.items():
+            found = self._directory(place, now, known=place.directory in before)
+            if not place.source:
+                if beside := flat.get(site):
+                    found.signature += beside.signature
+                    found.newest = max(found.newest, beside.newest)
+                if trouble.problem:
+                    found.problem, found.hint, found.reason = trouble.problem, trouble.hint, trouble.reason
+            if found.problem and place.directory in before:
+                self.homes.setdefault(place.directory, (0, 0))  # so that what has gone is told until it is back
+            young = abs(now - found.newest) < YOUNG_NS
+            looks[site] = Look(tuple(found.signature), found.problem, found.hint, found.reason, young)
+        return looks
+
+    def read(self, site: str) -> Candidate | None:
+        """Everything that lies in a site's drop; None if nothing does.
+
+        Raises:
+            RotatorError: as `read_drop` and `read_flat`.
+        """
+        return read_place(self.places[site], self.incoming, tuple(self.places))
+
+    def _directory(self, place: Place, now: int, *, known: bool) -> _Found:
+        where, found = place.directory, _Found()
+        quoted = shlex.quote(str(where))
+        try:
+            at = where.stat() if place.source else where.lstat()
+        except FileNotFoundError:
+            if place.source or known:
+                found.reason = "missing"
+                found.problem = f"{where} does not exist" if place.source else f"{where} has gone"
+                found.hint = (
+                    f"it is noticed when it is back; see what there is: ls -la {shlex.quote(str(where.parent))}"
+                )
+            return found
+        except OSError as error:
+            found.problem, found.hint = f"{where}: {error.strerror}", f"see what stands there: ls -ld {quoted}"
+            found.reason = _reason(error)
+            return found
+        if not stat.S_ISDIR(at.st_mode):
+            kind = "a link, which is not followed here" if stat.S_ISLNK(at.st_mode) else "no directory"
+            found.problem, found.hint = f"{where} is {kind}", f"see what stands there: ls -ld {quoted}"
+            found.reason = "io-error"
+            return found
+        self.homes[where] = (at.st_dev, at.st_ino)
+        self._entries(where, at, found, now, lambda name: not is_temporary(name), follow=place.source)
+        return found
+
+    def _flat(self, now: int) -> tuple[dict[str, _Found], Look]:
+        """The flat files of all sites with one look at the incoming directory; or why there was none."""
+        sites: dict[str, _Found] = {}
+        whole = _Found()
+        try:
+            at = self.incoming.stat()
+        except OSError as error:
+            hint = f"make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(self.incoming))}"
+            return sites, Look(problem=f"{self.incoming}: {error.strerror}", hint=hint, reason=_reason(error))
+        self.homes[self.incoming] = (at.st_dev, at.st_ino)
+        self._entries(self.incoming, at, whole, now, lambda name: bool(flat_site(name, self._flat_sites)), follow=False)
+        for entry in whole.signature:
+            site = flat_site(str(entry[0]), self._flat_sites)
+            mine = sites.setdefault(site, _Found())
+            mine.signature.append(entry)
+            mine.newest = max(mine.newest, *(n for n in entry[-2:] if isinstance(n, int)))
+        return sites, Look(problem=whole.problem, hint=whole.hint, reason=whole.reason)
+
+    def _entries(
+        self,
+        where: Path,
+        at: os.stat_result,
+        found: _Found,
+        now: int,
+        ours: Callable[[str], bool],
+        *,
+        follow: bool,
+    ) -> None:
+        """Adds what lies in a directory; its names are listed only if they may have changed."""
+        listing = self._listings.setdefault(where, _Listing())
+        mark = (at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns)
+        top = str(where)
+        try:
+            if listing.mark != mark:
+                listing.names = tuple(sorted(name for name in os.listdir(top) if ours(name)))  # noqa: PTH208
+                trusted = min(abs(now - at.st_mtime_ns), abs(now - at.st_ctime_ns)) >= YOUNG_NS
+                listing.mark = mark if trusted else ()
+            for name in listing.names:
+                try:
+                    one = os.stat(f"{top}/{name}", follow_symlinks=follow)  # noqa: PTH116 - thousands of them
+                except FileNotFoundError:
+                    listing.mark = ()
+                    if follow:  # a link that leads nowhere yet: that too is something, and may change
+                        found.signature.append((name,))
+                    continue
+                found.signature.append(
+                    (name, one.st_dev, one.st_ino, one.st_mode, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
+                )
+                found.newest = max(found.newest, one.st_mtime_ns, one.st_ctime_ns)
+        except OSError as error:
+            listing.mark = ()
+            found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
+            found.hint = f"open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
+
+
+def _reason(error: OSError) -> str:
+    words = {errno.ENOENT: "missing", errno.EACCES: "permission", errno.EPERM: "permission"}
+    return words.get(error.errno or 0, "io-error")
+
+
+def read_place(place: Place, incoming: Path, sites: Sequence[str]) -> Candidate | None:
+    """Everything that lies in one place; None if nothing does.
+
+    Args:
+        place: whose.
+        incoming: where its flat files would lie.
+        sites: the names of all sites, as one's flat files may look like another's.
+
+    Raises:
+        RotatorError: as `read_drop` and `read_flat`.
+    """
+    files: list[SourceFile] = []
+    if os.path.lexists(place.directory):
+        files += read_drop(place.directory, follow_links=place.source).files
+    if not place.source and incoming.is_dir():
+        files += read_flat(incoming, place.site, others=sites).files
+    return Candidate(tuple(files)) if files else None
+
+
+def flat_site(name: str, sites: frozenset[str]) -> str:
+    """Whose flat file this is, by the rule of `read_flat`: the longest name that fits; empty if nobody's."""
+    stem, dot, suffix = name.rpartition(".")
+    if dot + suffix.lower() not in FLAT_SUFFIXES or is_temporary(name):
+        return ""
+    while stem not in sites:
+        stem, dash, _ = stem.rpartition("-")
+        if not dash:
+            return ""
+    return stem

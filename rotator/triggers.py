@@ -1,0 +1,208 @@
+"""What wakes the loop: file events, periodic duties, signals. Nothing is read, decided or done here.
+
+Every event may be lost and every duty late: the loop looks by itself at short intervals. So a watch that has died, a
+queue that overflowed or a clock that was set back cost time, and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-untyped]
+    from watchdog.events import FileSystemEvent
+    from watchdog.observers.api import BaseObserver
+
+MOST_WATCHES = 64
+"""Directories that are watched one by one (each takes two threads); what is beyond is found by looking."""
+
+for _name in ("watchdog", "apscheduler"):  # theirs would go to stderr past the journal's form
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+    logging.getLogger(_name).propagate = False
+
+
+class Wake:
+    """Something to wait for that threads and signal handlers may set: it takes no lock, and many settings are one."""
+
+    def __init__(self) -> None:
+        self._fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+
+    def set(self) -> None:
+        """Ends the wait, or the next one."""
+        try:
+            os.eventfd_write(self._fd, 1)
+        except (BlockingIOError, ValueError, OSError):
+            return  # as full as can be, or closed: nobody waits then
+
+    def wait(self, seconds: float) -> bool:
+        """Waits at most so long. Returns whether it was set."""
+        if not self._poll.poll(max(0.0, seconds) * 1000):
+            return False
+        try:
+            os.eventfd_read(self._fd)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Watcher:
+    """Watches directories, and sets a `Wake` whenever something may have changed in them.
+
+    Args:
+        wake: what to set.
+        tell: told what is wrong with watching, in words, and the empty string when that is over.
+    """
+
+    def __init__(self, wake: Wake, tell: Callable[[str], None] = lambda _words: None) -> None:
+        self._wake = wake
+        self._tell = tell
+        self._armed: dict[Path, object] = {}
+        self._observer: BaseObserver | None = None
+        self.trouble = ""
+        """Why not everything is watched; empty if it is."""
+        self.rearmed = 0
+        """How often a dead or outdated watch was replaced."""
+
+    def watch(self, top: Path, homes: Mapping[Path, tuple[int, int]]) -> None:
+        """Watches what is there now. Cheap where nothing has changed; never raises.
+
+        Args:
+            top: watched with everything below it.
+            homes: device and inode of `top` and all other directories; one that became another needs a new watch.
+        """
+        below = {path: mark for path, mark in homes.items() if path.is_relative_to(top)}
+        wanted: dict[Path, object] = {top: frozenset(below.items())} if top in homes else {}
+        others = [path for path in homes if path not in below]
+        wanted |= {path: homes[path] for path in others[:MOST_WATCHES]}
+        if wanted == self._armed and self._is_alive():
+            return
+        self.rearmed += bool(self._armed)
+        self._arm(top, wanted)
+        self._wake.set()  # what happened between the last look and the new watch
+
+    def close(self) -> None:
+        """Ends watching."""
+        observer, self._observer, self._armed = self._observer, None, {}
+        if observer is not None and observer.is_alive():
+            observer.stop()
+            observer.join(2.0)
+
+    def _is_alive(self) -> bool:
+        observer = self._observer
+        return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
+
+    def _arm(self, top: Path, wanted: Mapping[Path, object]) -> None:
+        from watchdog.events import (
+            DirCreatedEvent,
+            DirDeletedEvent,
+            DirMovedEvent,
+            FileClosedEvent,
+            FileCreatedEvent,
+            FileDeletedEvent,
+            FileModifiedEvent,
+            FileMovedEvent,
+            FileSystemEventHandler,
+        )
+        from watchdog.observers import Observer
+
+        wake = self._wake
+
+        class Handler(FileSystemEventHandler):
+            """Sets the wake: an exception here would end the dispatcher."""
+
+            def dispatch(self, event: FileSystemEvent) -> None:
+                wake.set()
+
+        # Our own reads open and close without writing, and change no directory: they are not among these.
+        kinds = [
+            DirCreatedEvent,
+            DirDeletedEvent,
+            DirMovedEvent,
+            FileClosedEvent,
+            FileCreatedEvent,
+            FileDeletedEvent,
+            FileModifiedEvent,
+            FileMovedEvent,
+        ]
+        self.close()
+        trouble = ""
+        try:
+            self._observer = Observer()
+            self._observer.daemon = True
+            self._observer.start()
+            for path in wanted:
+                self._observer.schedule(Handler(), str(path), recursive=path == top, event_filter=kinds)
+        except (OSError, RuntimeError) as error:  # no inotify instance or thread left, or it has gone this instant
+            trouble = f"{error.strerror if isinstance(error, OSError) else error}"
+        self._armed = dict(wanted)
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._tell(trouble)
+
+
+class Duties:
+    """Periodic duties: each becomes due after its interval, and is only noted; whoever does it takes it from here.
+
+    Args:
+        wake: set when one becomes due.
+        every: seconds between two times of each.
+        monotonic: a duty that the scheduler has not called for half as long again is due all the same, as the
+            scheduler goes by the wall clock.
+    """
+
+    def __init__(self, wake: Wake, every: Mapping[str, float], monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wake, self._every, self._monotonic = wake, dict(every), monotonic
+        self._due: set[str] = set()
+        self._taken = dict.fromkeys(every, monotonic())
+        self._scheduler: BackgroundScheduler | None = None
+
+    def start(self) -> None:
+        """Begins."""
+        from datetime import UTC
+
+        from apscheduler.executors.pool import ThreadPoolExecutor  # type: ignore[import-untyped]
+        from apscheduler.schedulers.background import BackgroundScheduler
+
+        self._scheduler = BackgroundScheduler(
+            executors={"default": ThreadPoolExecutor(1)},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+            timezone=UTC,
+            daemon=True,
+        )
+        for name, seconds in self._every.items():
+            self._scheduler.add_job(self._note, "interval", (name,), seconds=seconds, id=name)
+        self._scheduler.start()
+
+    def take(self) -> set[str]:
+        """The duties that are due; they are not until their next time."""
+        now = self._monotonic()
+        late = {name for name, seconds in self._every.items() if now - self._taken[name] > 1.5 * seconds}
+        due = late | self._due.copy()
+        for name in due:
+            self._due.discard(name)
+            self._taken[name] = now
+        return due
+
+    def close(self) -> None:
+        """Ends them."""
+        scheduler, self._scheduler = self._scheduler, None
+        if scheduler is not None:
+            scheduler.shutdown(wait=False)
+
+    def _note(self, name: str) -> None:
+        self._due.add(name)
+        self._wake.set()
