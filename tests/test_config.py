@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rotator.config.text import NotTomlError, parse
 from rotator.config.values import BadValueError, duration, in_words
 from rotator.errors import Exit, RotatorError
 from rotator.model import KeyType, Policy
+from rotator.trust import private_ca, public
 from tests.other_user import as_nobody
 
 EXAMPLE = Path(__file__).parent.parent / "conf.example.toml"
@@ -195,6 +196,12 @@ def test_every_field_of_the_policy_can_be_configured() -> None:
 def test_the_schemas_policy_is_the_models() -> None:
     meant = {name: key.read(key.default) for name, key in schema.POLICY.items()}
     assert Policy(**meant | {"key_types": frozenset(meant["key_types"])}) == Policy()
+
+
+@pytest.mark.parametrize(("profile", "preset"), [("public", public), ("private-ca", private_ca)])
+def test_a_profile_by_name_is_the_judges_own_preset(profile: str, preset: Callable[[tuple[str, ...]], Policy]) -> None:
+    policy = the_site(in_site(f'policy = "{profile}"')).site.policy
+    assert policy == preset(policy.names)
 
 
 def test_an_rsa_range_that_is_empty_is_a_mistake() -> None:
