@@ -298,7 +298,8 @@ def foreign(nginx_binary: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
     top = Path(tempfile.mkdtemp(prefix="rotator-foreign-", dir="/tmp"))
     top.chmod(0o755)
     try:
-        with NginxServer(nginx_binary, top / "nginx") as nginx:
+        binary = Path(shutil.copy(nginx_binary, top / "nginx-binary"))  # its home may be closed to that user
+        with NginxServer(binary, top / "nginx") as nginx:
             host = Edge(nginx, top / "edge", issuing_ca, root_ca, listeners=1)
             os.chown(host.state, NOBODY, NOBODY)
             first = host.first["example"] = host.issue()
