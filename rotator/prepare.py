@@ -240,7 +240,7 @@ def _ask_listeners(ready: Ready, hands: Hands) -> None:
         return
     now = hands.clock.now()
     pairs = meta_pairs(ready.previous)
-    critical = any(is_critical(meta_time(p, "not_before"), meta_time(p, "not_after"), now) for p in pairs)
+    critical = any(is_critical(meta_time(p, "not_before"), meta_time(p, "effective_not_after"), now) for p in pairs)
     exempt = frozenset((target.listener, target.name) for target in bad)
     if (critical or ready.wanted.generation) and exempt != {(t.listener, t.name) for t in expected}:
         ready.exempt = exempt

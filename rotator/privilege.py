@@ -113,7 +113,9 @@ def _child(
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(Exit.FAILURE)
     except KeyboardInterrupt:
-        code = 130
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE  # nobody reads the answer; what it is about is done
     except BaseException:  # a bug is shown here, because nothing above this can
         traceback.print_exc()
     finally:

@@ -64,6 +64,14 @@ def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
     assert _run(setup, lambda apply: len(apply({}, hup=True).id)) == 77
 
 
+def test_a_reader_that_has_gone_is_no_bug(setup: Setup, capfd: pytest.CaptureFixture[str]) -> None:
+    def work(_: ApplyHand) -> int:
+        raise BrokenPipeError
+
+    assert _run(setup, work) == 128 + signal.SIGPIPE
+    assert capfd.readouterr().err == ""
+
+
 def test_a_signal_to_the_command_ends_it(setup: Setup) -> None:
     inlet, outlet = os.pipe()
 

@@ -85,6 +85,26 @@ def test_rsa_and_ecdsa_change_together(tmp_path: Path) -> None:
     }
 
 
+def test_a_site_goes_from_two_kinds_of_key_to_one_and_another_and_each_way_back(host: Host) -> None:
+    site, names = host.sites[0], []
+    for pairs in ((host.issue(kind="rsa"),), (host.issue(), host.issue(kind="rsa")), (host.issue(),)):
+        done = host.swap(site, *pairs)
+        assert done.result is Result.ROTATED
+        names.append(done.generation)
+    for name in reversed(names[:-1]):
+        assert host.run(Wanted(site, host.anchors, generation=name))[0].result is Result.ROTATED
+
+
+@pytest.mark.parametrize("two_first", [True, False])
+def test_a_change_of_the_kinds_of_key_that_is_not_proved_goes_back_whole(tmp_path: Path, two_first: bool) -> None:
+    host = Host(tmp_path)
+    one, two = (host.issue(),), (host.issue(), host.issue(kind="rsa"))
+    before = host.swap(host.sites[0], *(two if two_first else one))
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    done = host.swap(host.sites[0], *(one if two_first else two))
+    assert (done.result, done.live) == (Result.ROLLED_BACK, before.generation)
+
+
 def test_the_stages_are_told_in_seconds(host: Host) -> None:
     done = host.swap(host.sites[0], host.issue())
     assert set(done.stages) == {"validate", "store", "test", "apply", "prove"}
@@ -191,6 +211,15 @@ def test_a_dead_listener_has_no_veto_when_the_live_pair_is_close_to_its_end(host
     done = host.swap(host.sites[0], host.issue())
     assert done.result is Result.ROTATED
     assert [LISTENERS[1] in words for words in done.unproved] == [True]
+
+
+def test_a_pair_is_as_close_to_its_end_as_the_intermediate_that_ends_first(host: Host) -> None:
+    good, host.issuer = host.issuer, host.ca.intermediate("Short", not_after=host.world.clock.now() + timedelta(days=9))
+    assert host.swap(host.sites[0], host.issue()).result is Result.ROTATED
+    host.issuer = good
+    host.world.nginx.dead.add(LISTENERS[1])
+    host.world.clock.sleep(timedelta(days=8.5).total_seconds())
+    assert host.swap(host.sites[0], host.issue()).result is Result.ROTATED
 
 
 def test_with_every_listener_dead_even_a_critical_pair_is_deferred(host: Host) -> None:
