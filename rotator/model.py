@@ -348,7 +348,7 @@ class Workers:
         master: pid of the master that a signal would reach; None when nginx is not running.
         active: (pid, start time) of every worker that accepts connections, those of a master in upgrade too.
         draining: the same for those titled "shutting down".
-        upgrading: whether an old master (`.oldbin`) is still there (a binary upgrade in flight).
+        upgrading: a binary upgrade is in flight: an old master (`.oldbin`) whose workers accept, or without a new one.
     """
 
     master: int | None
