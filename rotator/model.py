@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 
 class Code(StrEnum):
@@ -255,13 +256,20 @@ class Policy:
 
     profile: str = "public"
     names: tuple[str, ...] = ()
-    key_types: frozenset[KeyType] = frozenset(KeyType)
+    key_types: frozenset[KeyType] = frozenset({KeyType.ECDSA, KeyType.RSA})
     min_rsa_bits: int = 2048
     max_rsa_bits: int = 8192
     lifetime_caps: bool = True
     allow_key_reuse: bool = True
     allow_san_loss: bool = True
     forbid_downgrade: bool = True
+
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "public": {"key_types": frozenset({KeyType.ECDSA, KeyType.RSA}), "lifetime_caps": True},
+    "private-ca": {"key_types": frozenset(KeyType), "lifetime_caps": False},
+}
+"""What each profile of a `Policy` demands: no public CA issues Ed25519 leaves, and the caps bind public CAs only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +348,7 @@ class Workers:
         master: pid of the master that a signal would reach; None when nginx is not running.
         active: (pid, start time) of every worker that accepts connections, those of a master in upgrade too.
         draining: the same for those titled "shutting down".
-        upgrading: whether an old master (`.oldbin`) is still there (a binary upgrade in flight).
+        upgrading: a binary upgrade is in flight: an old master (`.oldbin`) whose workers accept, or without a new one.
     """
 
     master: int | None

@@ -73,6 +73,8 @@ class Ready:
         stages: seconds by stage.
         exempt: (listener, name) that did not serve the live pair before, and have no veto.
         same: whether what is wanted is live already.
+        unwired: whether the pair before was never proved and is not served everywhere, so that there is no way back.
+        uncertain: whether the disk did not confirm what the include names now.
         generation: the stored new generation.
         explanation: the judgement in words, if it was refused.
         proof: the last proof.
@@ -86,6 +88,8 @@ class Ready:
     stages: dict[str, float] = field(default_factory=dict)
     exempt: frozenset[tuple[str, str]] = frozenset()
     same: bool = False
+    unwired: bool = False
+    uncertain: bool = False
     generation: Generation | None = None
     explanation: tuple[str, ...] = ()
     proof: Proof = field(default_factory=lambda: Proof(ok=False))
@@ -94,6 +98,11 @@ class Ready:
     def site(self) -> Site:
         """Which site."""
         return self.wanted.site
+
+    @property
+    def first(self) -> bool:
+        """Whether the include is only written, without a reload; not where nginx was seen serving it already."""
+        return self.wanted.first and not (self.previous and self.verified)
 
     @property
     def new(self) -> Generation:

@@ -76,6 +76,8 @@ _END = re.compile(rb"-----END ([A-Z0-9][A-Z0-9 ]*)-----")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 _HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]*:")
 _WHITE = bytes(range(33))
+_DATA = re.compile(rb"(?:[A-Za-z0-9+/]+[\x00-\x09\x0b-\x20]*\n)*+(?:[A-Za-z0-9+/]*={1,2}[\x00-\x09\x0b-\x20]*\n)?+")
+_MAX_HEADERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +97,6 @@ class Block:
     file: str
     line: int
     headers: tuple[str, ...] = ()
-
-
-@dataclass
-class _Open:
-    """The block that is being read."""
-
-    label: str
-    line: int
-    body: list[bytes] = field(default_factory=list, repr=False)
-    headers: list[str] = field(default_factory=list)
-    in_headers: bool = False
 
 
 class _RefusedError(Exception):
@@ -219,32 +210,43 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
 
 
 def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem]) -> None:
-    block: _Open | None = None
-    lines = data.split(b"\n")
-    for number, raw in enumerate(lines, 1):
-        line = raw.rstrip(_WHITE)
-        if block is None:
-            block = _outside(line, name, number, last=number == len(lines))
-        elif line[:5] == b"-----":
-            _close(block, line, name, number, blocks, problems)
-            block = None
-        else:
-            _inside(block, line, name, number)
-    if block is not None:
-        words = f"{name} ends inside the {block.label} block that begins in line {block.line}: half-written or cut off."
-        raise _RefusedError(_problem(Code.PARSE_ERROR, name, block.line, words, "Copy the file again, whole."))
+    """Walk from marker to marker: what lies between blocks is never looked at line by line, so much of it is cheap."""
+    at, number = 0, 1
+    while (mark := data.find(b"-----", at)) >= 0:
+        start = data.rfind(b"\n", 0, mark) + 1
+        number += data.count(b"\n", at, start)
+        line, at = _line(data, start)
+        label = _outside(line, name, number)
+        number += 1
+        if label:
+            at, number = _block(data, at, name, number, label, blocks, problems)
+    last = data[max(at, data.rfind(b"\n") + 1) :]
+    if last[:1] == b"-":
+        raise _grammar(name, data.count(b"\n") + 1, "a marker that is cut off.")
+
+
+def _line(data: bytes, start: int) -> tuple[bytes, int]:
+    """The line that begins there, without white space at its end (as OpenSSL reads it), and where the next begins."""
+    end = data.find(b"\n", start)
+    end = len(data) if end < 0 else end
+    return data[start:end].rstrip(_WHITE), end + 1
 
 
 def _grammar(name: str, line: int, words: str, hint: str = "Copy the file again, unchanged.") -> _RefusedError:
     return _RefusedError(_problem(Code.PARSE_ERROR, name, line, f"{name} line {line}: {words}", hint))
 
 
-def _outside(line: bytes, name: str, number: int, *, last: bool) -> _Open | None:
-    """A line between blocks: a comment, an attribute, or a BEGIN."""
+def _glued(name: str, number: int) -> _RefusedError:
+    words = "END and BEGIN stand in one line: files were joined without a line end between them."
+    return _grammar(name, number, words, "Put a line end between the two.")
+
+
+def _outside(line: bytes, name: str, number: int) -> str:
+    """The label that a line between blocks begins a block of; empty if it is a comment."""
     found = _BEGIN.fullmatch(line)
     if found:
-        return _Open(found[1].decode("ascii"), number)
-    if b"\r" in line and b"-----" in line:
+        return found[1].decode("ascii")
+    if b"\r" in line:
         words = "lines end in a carriage return alone, which OpenSSL takes for one long line."
         raise _grammar(name, number, words, "Convert its line ends to LF (as dos2unix -c mac does).")
     if b"-----BEGIN" in line or b"-----END" in line:
@@ -252,82 +254,102 @@ def _outside(line: bytes, name: str, number: int, *, last: bool) -> _Open | None
             words = "the block is indented, so OpenSSL passes over it in silence."
             raise _grammar(name, number, words, "Remove the spaces before it.")
         if line[:8] == b"-----END" and b"-----BEGIN" in line:
-            words = "END and BEGIN stand in one line: files were joined without a line end between them."
-            raise _grammar(name, number, words, "Put a line end between the two.")
+            raise _glued(name, number)
         raise _grammar(name, number, "a BEGIN or END marker that is no marker by itself.")
-    if line[:5] == b"-----" or (last and line[:1] == b"-"):
+    if line[:5] == b"-----":
         raise _grammar(name, number, "a marker that is cut off or misspelt.")
-    return None
+    return ""
 
 
-def _inside(block: _Open, line: bytes, name: str, number: int) -> None:
-    """A line of a block: a header, or base64."""
-    if block.in_headers:
-        if not line:
-            block.in_headers = False
-        elif _HEADER.match(line) or line[:1] in (b" ", b"\t"):
-            block.headers.append(line.decode("ascii", "replace"))
-        else:
+def _block(
+    data: bytes, at: int, name: str, number: int, label: str, blocks: list[Block], problems: list[Problem]
+) -> tuple[int, int]:
+    """Read a block from the line after its BEGIN; gives the place and number of the line after its END."""
+    begin = number - 1
+    headers: list[str] = []
+    line, after = _line(data, at)
+    while _HEADER.match(line) and len(headers) < _MAX_HEADERS:
+        headers.append(line.decode("ascii", "replace"))
+        at, number = after, number + 1
+        line, after = _line(data, at)
+    if headers:
+        if line:
             raise _grammar(name, number, "a header of an encrypted key that is not followed by an empty line.")
-        return
-    if not block.body and not block.headers and _HEADER.match(line):
-        block.in_headers = True
-        block.headers.append(line.decode("ascii", "replace"))
-        return
-    if _BASE64.fullmatch(line):
-        if block.body and block.body[-1][-1:] == b"=":
-            raise _grammar(name, number, f"more data after the end of the {block.label} block's data.")
-        block.body.append(line)
-        return
+        at, number = after, number + 1
+    lines = _DATA.match(data, at)
+    body = lines[0] if lines else b""
+    at, number = at + len(body), number + body.count(b"\n")
+    line, after = _line(data, at)
+    if at >= len(data) or (after > len(data) and _BASE64.fullmatch(line)):
+        words = f"{name} ends inside the {label} block that begins in line {begin}: half-written or cut off."
+        raise _RefusedError(_problem(Code.PARSE_ERROR, name, begin, words, "Copy the file again, whole."))
+    if line[:5] != b"-----":
+        raise _inside(line, name, number, label, begin)
+    _close(line, name, number, label, begin)
+    _keep(label, begin, tuple(headers), body, name, blocks, problems)
+    return after, number + 1
+
+
+def _inside(line: bytes, name: str, number: int, label: str, begin: int) -> _RefusedError:
+    """Why a line of a block is no data."""
+    block = f"the {label} block that begins in line {begin}"
     if b"\r" in line:
         words = "a carriage return inside a line of a block."
     elif not line:
-        words = f"an empty line inside the {block.label} block that begins in line {block.line}."
+        words = f"an empty line inside {block}."
     elif line[:1] in (b" ", b"\t"):
-        words = f"an indented line inside the {block.label} block that begins in line {block.line}."
+        words = f"an indented line inside {block}."
     elif b"-----" in line:
-        words = f"a marker glued to the data of the {block.label} block that begins in line {block.line}."
+        words = f"a marker glued to the data of {block}."
+    elif _BASE64.fullmatch(line):
+        words = f"more data after the end of that of {block}."
     else:
-        words = f"what stands there is not base64 (the {block.label} block begins in line {block.line})."
-    raise _grammar(name, number, words)
+        words = f"what stands there is not base64 ({block[4:]})."
+    return _grammar(name, number, words)
 
 
-def _close(block: _Open, line: bytes, name: str, number: int, blocks: list[Block], problems: list[Problem]) -> None:
+def _close(line: bytes, name: str, number: int, label: str, begin: int) -> None:
     """The line that ends a block, or should."""
     found = _END.fullmatch(line)
     if found is None:
-        if b"-----BEGIN" in line and line[:8] == b"-----END":
-            words = "END and BEGIN stand in one line: files were joined without a line end between them."
-            raise _grammar(name, number, words, "Put a line end between the two.")
+        if line[:8] == b"-----END" and b"-----BEGIN" in line:
+            raise _glued(name, number)
         if line[:10] == b"-----BEGIN":
-            words = f"a block begins while the {block.label} block of line {block.line} has not ended: half-written."
+            words = f"a block begins while the {label} block of line {begin} has not ended: half-written."
             raise _grammar(name, number, words)
-        raise _grammar(name, number, f"the END of the {block.label} block of line {block.line} is cut off or misspelt.")
-    if found[1].decode("ascii") != block.label:
-        words = f"END {found[1].decode('ascii')[:40]} closes the {block.label} block that begins in line {block.line}."
+        raise _grammar(name, number, f"the END of the {label} block of line {begin} is cut off or misspelt.")
+    if found[1].decode("ascii") != label:
+        words = f"END {found[1].decode('ascii')[:40]} closes the {label} block that begins in line {begin}."
         raise _grammar(name, number, words)
-    if block.in_headers:
-        raise _grammar(name, number, "a header of an encrypted key that is not followed by an empty line.")
-    _keep(block, name, blocks, problems)
 
 
-def _keep(block: _Open, name: str, blocks: list[Block], problems: list[Problem]) -> None:
-    if block.label in _HARMLESS:
+def _keep(
+    label: str,
+    begin: int,
+    headers: tuple[str, ...],
+    body: bytes,
+    name: str,
+    blocks: list[Block],
+    problems: list[Problem],
+) -> None:
+    """Decode a block that matters; tell of one that does not belong there."""
+    if label in _HARMLESS:
         return
-    if block.label in _CONVERT:
-        code, words, hint = _CONVERT[block.label]
-        message = f"{name} line {block.line} is {words}."
-        problems.append(_problem(code, name, block.line, message, hint.format(file=name)))
+    if label in _CONVERT:
+        code, words, hint = _CONVERT[label]
+        message = f"{name} line {begin} is {words}."
+        problems.append(_problem(code, name, begin, message, hint.format(file=name)))
         return
-    if block.label not in CERTIFICATE_LABELS | KEY_LABELS:
-        message = f"{name} line {block.line}: a {shown(block.label, 40)} block does not belong in this file."
-        problems.append(_problem(Code.PARSE_ERROR, name, block.line, message, "Take it out."))
+    if label not in CERTIFICATE_LABELS | KEY_LABELS:
+        message = f"{name} line {begin}: a {shown(label, 40)} block does not belong in this file."
+        problems.append(_problem(Code.PARSE_ERROR, name, begin, message, "Take it out."))
         return
+    text = body.translate(None, _WHITE)
     try:
-        content = binascii.a2b_base64(b"".join(block.body), strict_mode=True)
+        # the library takes padding after whole groups of four, which OpenSSL does not
+        content = binascii.a2b_base64(text, strict_mode=True) if len(text) % 4 == 0 else b""
     except binascii.Error:
         content = b""
     if not content:
-        words = f"the {block.label} block that begins there is empty or its base64 is damaged."
-        raise _grammar(name, block.line, words)
-    blocks.append(Block(block.label, content, name, block.line, tuple(block.headers)))
+        raise _grammar(name, begin, f"the {label} block that begins there is empty or its base64 is damaged.")
+    blocks.append(Block(label, content, name, begin, headers))

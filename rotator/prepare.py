@@ -10,6 +10,7 @@ from rotator.errors import RotatorError
 from rotator.hands import Clock, Hands
 from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, is_critical, pairs_digest
 from rotator.outcome import (
+    FIRST_RETRY,
     Ready,
     Wanted,
     deferred,
@@ -17,12 +18,18 @@ from rotator.outcome import (
     meta_time,
     outcome,
     rejected,
+    still_serves,
 )
 from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
 from rotator.trust import examine, judge_chains
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
+
+
+TEST_HINT = (
+    "see that `command` under [nginx] runs by hand with -t, and what this host is short of; then repeat the swap"
+)
 
 
 class Stop(Exception):  # noqa: N818 - no error: a rotation that ends before it began
@@ -71,19 +78,19 @@ def prepare(wanted: Wanted, hands: Hands, *, dry: bool = False) -> Ready:
     if live.problem:
         hint = f"move that file away, then: rotator swap {name} --cert FILE --key FILE --first"
         raise RotatorError("include-foreign", live.problem, hint)
-    ready.previous = hands.store.load(name, live.generation) if live.generation else None
+    ready.previous = _load_live(wanted, live.generation, hands) if live.generation else None
     ready.verified = hands.store.verified(name)
-    _check_clock(ready.previous, now, hands)
+    if not wanted.force:
+        _check_clock(ready, now, hands)
 
     # 2. Judge.
     with Timer(ready, "validate", hands.clock):
         ready.pairs, ready.problems = _judged(ready, now, hands)
-    if any(p.severity is Severity.REJECT for p in ready.problems):
-        raise Stop(rejected(ready, ready.problems, hands))
+    _stop_unfit(ready, now, hands)
     if ready.previous and name_digest(ready.previous.name) == pairs_digest(ready.pairs)[:12]:
         ready.same, ready.generation = True, ready.previous
         return ready
-    if not ready.previous and not wanted.first:
+    if not ready.previous and not ready.first:
         words = f"{name} has no pair yet that nginx's configuration names; nothing was changed"
         hint = f"the first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
         raise Stop(deferred(ready, hands, "not-wired", words, hint))
@@ -107,6 +114,33 @@ def name_digest(generation: str) -> str:
     return generation.partition("-")[2]
 
 
+def _load_live(wanted: Wanted, generation: str, hands: Hands) -> Generation | None:
+    """What is live, to compare with and to go back to; None where the store has lost it and that is accepted."""
+    try:
+        return hands.store.load(wanted.site.name, generation)
+    except RotatorError as e:
+        if e.code not in ("no-generation", "store-damaged"):
+            raise
+        if wanted.first:
+            return None
+        words = f"nginx's include names {generation}, which the store has lost, so there is no way back: {e.message}"
+        name = wanted.site.name
+        hint = f"to begin anew: rotator swap {name} --cert FILE --key FILE --first, then: rotator swap {name}"
+        raise RotatorError(e.code, words, hint) from e
+
+
+def _stop_unfit(ready: Ready, now: datetime, hands: Hands) -> None:
+    """Ends it for a pair that is refused; one that is only not valid yet is a matter of waiting."""
+    bad = [p for p in ready.problems if p.severity is Severity.REJECT]
+    if not bad:
+        return
+    if any(p.code is not Code.NOT_YET_VALID for p in bad):
+        raise Stop(rejected(ready, ready.problems, hands))
+    wait = max([FIRST_RETRY, *(pair.not_before - now for pair in ready.pairs)])
+    words = f"{bad[0].message.rstrip('.')}. Nothing was changed: {still_serves(ready.previous)}"
+    raise Stop(outcome(ready, Result.DEFERRED, hands, bad[0].code, words, bad[0].hint, retry=wait))
+
+
 def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...], tuple[Problem, ...]]:
     wanted, site = ready.wanted, ready.site
     if wanted.generation:
@@ -123,9 +157,11 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
     return hands.store.load_pairs(site.name, ready.previous.name), ()
 
 
-def _check_clock(previous: Generation | None, now: datetime, hands: Hands) -> None:
+def _check_clock(ready: Ready, now: datetime, hands: Hands) -> None:
     """A clock that stands before what is known to have happened says nothing true about validity."""
-    known = [(meta_time(p, "not_before"), "the live certificate is valid only from") for p in meta_pairs(previous)]
+    known = [
+        (meta_time(p, "not_before"), "the live certificate is valid only from") for p in meta_pairs(ready.previous)
+    ]
     if last := hands.store.last_entry_at():
         known.append((last - CLOCK_TOLERANCE, "something was written down an hour after"))
     for when, what in known:
@@ -133,14 +169,15 @@ def _check_clock(previous: Generation | None, now: datetime, hands: Hands) -> No
             raise RotatorError(
                 "clock-suspect",
                 f"the clock says {now:%Y-%m-%d %H:%M} UTC, but {what} {when:%Y-%m-%d %H:%M} UTC",
-                "set the clock (timedatectl); no verdict about validity is acted on until then",
+                "set the clock (timedatectl); no verdict about validity is acted on until then. If it is right now "
+                f"and was ahead before: rotator swap {ready.site.name} --force",
             )
 
 
 def _ask_nginx(ready: Ready, hands: Hands) -> None:
     """Defers if no reload could succeed now. The first include is written without nginx's help."""
     workers = hands.nginx.workers()
-    if workers is None or ready.wanted.first:
+    if workers is None or ready.first:
         return
     if workers.upgrading:
         raise RotatorError(
@@ -173,6 +210,8 @@ def _stage(ready: Ready, now: datetime, hands: Hands, *, dry: bool) -> None:
                 verdict = pending.verdict()  # never leaves the process behind
         if not verdict.ok:
             words = "; ".join(verdict.words) or "it gives no reason"
+            if not any(name in word for word in verdict.words for pair in staged.files for name in pair):
+                raise RotatorError("nginx-test", f"nginx could not test the pair alone: {words}", TEST_HINT)
             told = f"this nginx does not take the pair, tested alone: {words}"
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, told)
             raise Stop(rejected(ready, (*ready.problems, problem), hands, verdict.words))
@@ -187,19 +226,21 @@ def _stage(ready: Ready, now: datetime, hands: Hands, *, dry: bool) -> None:
 def _ask_listeners(ready: Ready, hands: Hands) -> None:
     """Defers if a listener does not serve the live pair now.
 
-    No veto has a listener where the live certificate is in its critical rest, or where the way is back; a pair that
-    was never proved asks nobody.
+    No veto has a listener where the live certificate is in its critical rest, or where the way is back, and may show
+    already what it goes back to. A live pair that was never proved, and is not served, was never wired.
     """
-    if ready.previous is None or not ready.verified or ready.wanted.first:
+    if ready.previous is None or ready.first:
         return
     expected = expectation(ready.site, ready.previous)
     served = hands.probe(tuple(expected), HANDSHAKE_WITHIN)
-    bad = {s.target: differs(s, expected[s.target]) for s in served if s.chain != expected[s.target]}
-    if not bad:
+    back = {pair.chain for pair in ready.pairs} if ready.wanted.generation else set()
+    bad = {s.target: differs(s, expected[s.target]) for s in served if s.chain not in {expected[s.target], *back}}
+    ready.unwired = bool(bad) and not ready.verified
+    if not bad or ready.unwired:
         return
     now = hands.clock.now()
     pairs = meta_pairs(ready.previous)
-    critical = any(is_critical(meta_time(p, "not_before"), meta_time(p, "not_after"), now) for p in pairs)
+    critical = any(is_critical(meta_time(p, "not_before"), meta_time(p, "effective_not_after"), now) for p in pairs)
     exempt = frozenset((target.listener, target.name) for target in bad)
     if (critical or ready.wanted.generation) and exempt != {(t.listener, t.name) for t in expected}:
         ready.exempt = exempt

@@ -15,15 +15,16 @@ import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
+from types import FrameType
 from typing import TypeVar
 
 from rotator import apply as privileged
-from rotator.apply import Applied, Request, Setup
+from rotator.apply import Applied, Setup
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand
 from rotator.wiring import direct, request
 
-MAX_MESSAGE = 256 * 1024
+MAX_ANSWER = 256 * 1024
 T = TypeVar("T")
 
 
@@ -62,24 +63,31 @@ def run(
         ours.close()
         _child(theirs, owner, read, work, report)
     theirs.close()
-    with ours:
-        return _parent(child, ours, setup)
+    return _parent(child, ours, setup)
 
 
 def _parent(child: int, sock: socket.socket, setup: Setup) -> int:
-    """Applies what the child asks for, until it ends: signals that end a command are for the child to answer."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    """Applies what the child asks for, until it ends; a signal that ends a command is passed on for it to answer."""
+    process = os.pidfd_open(child)
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(process, number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the child too
     try:
-        while message := sock.recv(MAX_MESSAGE):
-            raw = json.loads(message)
-            done = privileged.apply(setup, Request(raw["id"], raw["generations"], raw["hup"]))
+        while message := sock.recv(privileged.MAX_REQUEST):
+            done = privileged.apply(setup, privileged.parse_request(message))
             sock.send(json.dumps(asdict(done)).encode())
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         pass  # the child is gone or talks nonsense: nothing more is applied
     finally:
+        sock.close()  # before the child is waited for, which may be waiting for an answer
         _, status = os.waitpid(child, 0)
         for number, handler in before.items():
             signal.signal(number, handler)
+        os.close(process)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
@@ -105,7 +113,9 @@ def _child(
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(Exit.FAILURE)
     except KeyboardInterrupt:
-        code = 130
+        code = 128 + signal.SIGINT
+    except BrokenPipeError:
+        code = 128 + signal.SIGPIPE  # nobody reads the answer; what it is about is done
     except BaseException:  # a bug is shown here, because nothing above this can
         traceback.print_exc()
     finally:
@@ -135,7 +145,7 @@ def _through(sock: socket.socket) -> ApplyHand:
         asked = request(generations, hup=hup)
         try:
             sock.send(json.dumps(asdict(asked)).encode())
-            raw = json.loads(sock.recv(MAX_MESSAGE))
+            raw = json.loads(sock.recv(MAX_ANSWER))
         except (OSError, ValueError) as e:
             raise RotatorError("apply-gone", "the process that keeps root is gone", "repeat the command") from e
         return Applied(**raw | {"words": tuple(raw["words"])})

@@ -140,11 +140,10 @@ def _handshake(connection: SSL.Connection, sock: socket.socket, end: float, with
         try:
             connection.do_handshake()
         except SSL.WantReadError:
-            ready = select.select([sock], [], [], max(0.0, end - time.monotonic()))
-            if not ready[0]:
+            if not _wait(sock, select.POLLIN, end):
                 return f"connected, but no TLS handshake within {within:g} s"
         except SSL.WantWriteError:
-            select.select([], [sock], [], max(0.0, end - time.monotonic()))
+            _wait(sock, select.POLLOUT, end)
         except SSL.SysCallError as e:
             return f"the connection was closed during the handshake ({e.args[-1] if e.args else 'no reason given'})"
         except SSL.Error as e:
@@ -153,6 +152,13 @@ def _handshake(connection: SSL.Connection, sock: socket.socket, end: float, with
             return ""
         if time.monotonic() >= end:
             return f"connected, but no TLS handshake within {within:g} s"
+
+
+def _wait(sock: socket.socket, what: int, end: float) -> bool:
+    """Whether the socket became ready in time; poll(2), as select(2) takes no descriptor above 1023."""
+    poll = select.poll()
+    poll.register(sock, what)
+    return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))
 
 
 @cache

@@ -3,7 +3,8 @@
 A swap is converged when, in this order:
 
 1. no worker from before the reload is active (gone, or titled "shutting down"), and no binary upgrade is in flight;
-2. the active workers are one set: at the steady count, or unchanged for 200 ms;
+2. the active workers are one set: started together and at the steady count, or unchanged for 200 ms; or, where they
+   were not started together (one of them died since, or another reload is between its workers), for a second;
 3. fresh handshakes at every listener, name and kind of key show the stored chain byte for byte;
 4. the set of workers is the same after the handshakes as before them.
 
@@ -21,7 +22,11 @@ from rotator.model import Generation, Served, Site, Target, Workers
 
 UNCHANGED_FOR = 0.2
 """Seconds for which a set of workers of unknown size has to stay the same."""
-SETTLE_GRACE = 3 * UNCHANGED_FOR
+APART = 10
+"""Ticks (of 10 ms) between the workers of two reloads: for 100 ms the master leaves the older ones at work."""
+APART_FOR = 1.0
+"""Seconds for which workers that were not started together have to stay the same: ten times what a reload takes."""
+SETTLE_GRACE = APART_FOR + 2 * UNCHANGED_FOR
 """Seconds beyond a deadline for workers that are just settling, so that even a proof without time gets one look."""
 WEAK_FOR = 1.0
 """Seconds for which every handshake has to show the new chain where the workers cannot be seen."""
@@ -142,6 +147,9 @@ def _unsettled(look: Workers, old: frozenset[tuple[int, int]], same_for: float) 
         return f"{len(still)} of nginx's workers from before the reload still accept connections"
     if not look.active:
         return "nginx has no worker yet"
+    starts = [started for _, started in look.active]
+    if max(starts) - min(starts) >= APART:
+        return "" if same_for >= APART_FOR else "nginx's workers are of more than one reload"
     if len(look.active) != len(old) and same_for < UNCHANGED_FOR:
         return "nginx's workers are still starting"
     return ""

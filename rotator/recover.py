@@ -31,7 +31,7 @@ from rotator.outcome import (
 )
 from rotator.prepare import Timer
 from rotator.proof import prove
-from rotator.rotate import NO_RELOAD, fit_to_return, within, write_down
+from rotator.rotate import NO_RELOAD, fit_to_return, noted, within, write_down
 from rotator.store import Lock
 
 SETTLE_WITHIN = 1.0
@@ -101,8 +101,7 @@ def _served(ready: Ready, hands: Hands, *, interrupted: bool) -> Outcome:
     name = ready.new.name
     if ready.verified == name and not interrupted:
         return outcome(ready, Result.UNCHANGED, hands, "verified", f"{name} is live, and every listener serves it")
-    hands.store.mark_verified(ready.site.name, name)
-    words = f"{name} is live, and now every listener was seen serving it"
+    words = f"{name} is live, and now every listener was seen serving it{noted(ready, hands)}"
     return outcome(ready, Result.ROTATED, hands, "recovered", words)
 
 
@@ -122,12 +121,11 @@ def _nginx_down(ready: Ready, hands: Hands) -> Outcome:
 
 
 def _reload(ready: Ready, hands: Hands, lock: Lock, why: str) -> Outcome:
-    lock.begin([ready.site.name])
+    lock.begin([*lock.in_flight, ready.site.name])
     unproved = ready.new
     failed = _apply(ready, hands)
     if failed is None:
-        hands.store.mark_verified(ready.site.name, unproved.name)
-        words = f"{unproved.name} is live and proved, after a reload ({why})"
+        words = f"{unproved.name} is live and proved, after a reload ({why}){noted(ready, hands)}"
         return outcome(ready, Result.ROTATED, hands, "recovered", words)
     refused = failed.reason == "nginx-refused"
     if ready.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):

@@ -19,6 +19,7 @@ Steps 1 to 4 stand in `prepare`, the rule of the proof in `proof`, the words of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from rotator.apply import Applied, copies_path
 from rotator.errors import RotatorError
@@ -67,8 +68,9 @@ def rotate(batch: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome, 
             outcomes[wanted.site.name] = stop.outcome
         except RotatorError as e:
             outcomes[wanted.site.name] = deferred_by(e, wanted, hands)
-    for one in (r for r in ready if r.same or r.wanted.first):
-        outcomes |= _guarded([one], hands, lock, _same_again if one.same else _first_time)
+    for one in (r for r in ready if r.same or r.first or r.unwired):
+        step = _same_again if one.same else _first_time if one.first else _reload_unverified
+        outcomes |= _guarded([one], hands, lock, step)
     if together := [r for r in ready if r.site.name not in outcomes]:
         outcomes |= _guarded(together, hands, lock, _exchange)  # 5 to 9
     for wanted in batch:
@@ -91,7 +93,7 @@ def plan(wanted: Wanted, hands: Hands) -> Outcome:
     proofs = ", ".join(map(str, targets(ready)))
     if ready.same:
         message = f"{ready.new.name} is this very pair and live already; a swap would prove it: {proofs}"
-    elif wanted.first:
+    elif ready.first:
         message = f"the pair is fit; a swap would store it and name it in {ready.site.name}.conf, without a reload"
     else:
         step = f"store it, name it in {ready.site.name}.conf, send nginx one HUP"
@@ -100,7 +102,12 @@ def plan(wanted: Wanted, hands: Hands) -> Outcome:
 
 
 def write_down(wanted: Wanted, done: Outcome, hands: Hands) -> None:
-    """The history, and the store's upkeep. What nginx serves is decided by then: a failure here is said, not raised."""
+    """The history, and the store's upkeep. What nginx serves is decided by then: a failure here is said, not raised.
+
+    An entry with the date of a clock that is not believed is not made: the next look would believe it.
+    """
+    if done.reason == "clock-suspect":
+        return
     try:
         hands.store.record(done, who=wanted.who, trigger=wanted.trigger)
         if done.result is Result.ROTATED:
@@ -121,6 +128,8 @@ def _exchange(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
         applied = hands.apply({r.site.name: r.new.name for r in ready}, hup=True)
     if applied.error or applied.decision == "gone":
         return _not_applied(ready, applied, hands)
+    for r in ready:
+        r.uncertain = applied.uncertain
 
     # 6. Refused.
     if applied.decision == "refused":
@@ -146,7 +155,9 @@ def _not_applied(ready: list[Ready], applied: Applied, hands: Hands) -> dict[str
     if changed:
         back = hands.apply(_previous(changed), hup=False)
         if back.error:
-            return {r.site.name: stranded(r, hands, back.error, back.message) for r in ready}
+            words = f"{applied.message or 'nginx ended'}; then, on the way back: {back.message}"
+            outcomes = {r.site.name: stranded(r, hands, back.error, words) for r in changed}
+            return outcomes | _not_applied([r for r in ready if r.site.name not in outcomes], applied, hands)
     reason, words = applied.error, f"{applied.message}. Nothing was changed"
     hint = APPLY_HINTS.get(applied.error, "")
     if not applied.error:
@@ -162,16 +173,17 @@ def _refused(ready: list[Ready], applied: Applied, before: Workers | None, hands
     with _Timers(ready, "rollback", hands):
         back = hands.apply(_previous(wired), hup=False) if wired else applied
         proof = unchanged(expected, before, hands) if before else prove(expected, before, hands, 0.0)
+        proofs = {r.site.name: proof for r in ready}
         if not proof.ok and not back.error:
-            proof = _apply_previous(wired, hands)  # somebody else reloaded meanwhile; a reload settles it
-    if back.error or not proof.ok:
-        why = back.message or "; ".join(proof.reasons)
-        return {r.site.name: stranded(r, hands, "nginx-refused", why, applied.words) for r in ready}
+            proofs |= _apply_previous(wired, hands)  # somebody else reloaded meanwhile; a reload settles it
     outcomes: dict[str, Outcome] = {}
-    guilty = {r.site.name for r in ready if any(_names_copy(r, word, hands) for word in applied.words)}
+    guilty = {r.site.name for r in ready if _is_named(r, applied, hands)}
     for r in ready:
-        r.proof = proof
-        if r.site.name in guilty:
+        r.proof = proofs[r.site.name]
+        if back.error or not r.proof.ok:
+            why = back.message or "; ".join(r.proof.reasons)
+            outcomes[r.site.name] = stranded(r, hands, "nginx-refused", why, applied.words)
+        elif r.site.name in guilty:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             outcomes[r.site.name] = rejected(r, (*r.problems, problem), hands, applied.words)
         elif guilty:
@@ -184,23 +196,22 @@ def _refused(ready: list[Ready], applied: Applied, before: Workers | None, hands
 
 def _not_converged(ready: list[Ready], applied: Applied, proof: Proof, hands: Hands) -> dict[str, Outcome]:
     """The previous generation is applied like any other, and proved; unless it would be refused by now."""
-    outcomes: dict[str, Outcome] = {}
     why = "; ".join(proof.reasons) or "it was not proved in time"
-    stay = [r for r in ready if _must_stay(r, proof, hands)]
-    for r in stay:
-        late = tuple(str(t) for t in r.expected() if t not in proof.seen)
-        words = f"{r.new.name} stays, though not proved everywhere ({why}): the previous pair is not fit any more"
-        outcomes[r.site.name] = outcome(r, Result.ROTATED, hands, "unproved", words, ROLLED_BACK_HINT, unproved=late)
-    back = [r for r in ready if r not in stay]
+    outcomes = {
+        r.site.name: _stays(r, proof, why, hands)
+        for r in ready
+        if r.previous is None or not fit_to_return(r.previous, r.wanted, hands)
+    }
+    back = [r for r in ready if r.site.name not in outcomes]
     if not back:
         return outcomes
     hands.say("not proved in time: putting the previous pair back")
     with _Timers(back, "rollback", hands):
-        previous = _apply_previous(back, hands)
+        proofs = _apply_previous(back, hands)
     for r in back:
-        r.proof = previous
-        if not previous.ok:
-            words = f"{why}; then, with the old pair: {'; '.join(previous.reasons)}"
+        r.proof = proofs[r.site.name]
+        if not r.proof.ok:
+            words = f"{why}; then, with the old pair: {'; '.join(r.proof.reasons)}"
             outcomes[r.site.name] = stranded(r, hands, "rollback-failed", words, applied.words)
         elif len(ready) > 1:
             outcomes |= _exchange([r], hands)  # one bad site must not hold up the others
@@ -212,23 +223,36 @@ def _not_converged(ready: list[Ready], applied: Applied, proof: Proof, hands: Ha
     return outcomes
 
 
-def _apply_previous(ready: list[Ready], hands: Hands) -> Proof:
-    """Rollback is the same call in the other direction."""
-    before = hands.nginx.workers()
+def _stays(ready: Ready, proof: Proof, why: str, hands: Hands) -> Outcome:
+    """Never back to a pair that would be refused now; the new one stays, and nobody is told that it was proved."""
+    if not any(target.site == ready.site.name for target in proof.seen):
+        words = f"{why}; {ready.new.name} stays named all the same, as the previous pair is not fit any more"
+        return stranded(ready, hands, "not-proved", words)
+    late = tuple(str(t) for t in ready.expected() if t not in proof.seen) or proof.reasons
+    words = f"{ready.new.name} stays, though not proved everywhere ({why}): the previous pair is not fit any more"
+    return outcome(ready, Result.ROTATED, hands, "unproved", words, ROLLED_BACK_HINT, unproved=late)
+
+
+def _apply_previous(ready: list[Ready], hands: Hands) -> dict[str, Proof]:
+    """Rollback is the same call in the other direction. One site that cannot be proved does not speak for the others.
+
+    A master that refuses this reload too has no other one on its way: what its workers show then is what they keep.
+    """
+    before, left = hands.nginx.workers(), within(hands)
     applied = hands.apply(_previous(ready), hup=True)
     if applied.error:
-        return Proof(ok=False, reasons=(applied.message,))
+        return {r.site.name: Proof(ok=False, reasons=(applied.message,)) for r in ready}
     if applied.decision in ("refused", "gone"):
-        return Proof(ok=False, reasons=(refusal(applied) if applied.words else "nginx is not running",))
-    return prove(_merged(r.expected_before() for r in ready), before, hands, within(hands))
-
-
-def _must_stay(ready: Ready, proof: Proof, hands: Hands) -> bool:
-    """Never back to a pair that would be refused now while the new one is fit and served somewhere."""
-    if ready.previous is None:
-        return True
-    served = any(t.site == ready.site.name for t in proof.seen)
-    return served and not fit_to_return(ready.previous, ready.wanted, hands)
+        before, left = NO_RELOAD, 0.0
+    proof = prove(_merged(r.expected_before() for r in ready), before, hands, left)
+    proofs = {r.site.name: proof for r in ready}
+    if len(ready) > 1 and not proof.ok:
+        good = [r for r in ready if proof.seen.issuperset(r.expected_before())]
+        proofs |= {r.site.name: prove(r.expected_before(), before, hands, 0.0) for r in good}
+    if applied.decision == "refused":
+        told = refusal(applied)
+        proofs = {s: p if p.ok else replace(p, reasons=(told, *p.reasons)) for s, p in proofs.items()}
+    return proofs
 
 
 def fit_to_return(generation: Generation, wanted: Wanted, hands: Hands) -> bool:
@@ -238,13 +262,24 @@ def fit_to_return(generation: Generation, wanted: Wanted, hands: Hands) -> bool:
     return not any(p.severity is Severity.REJECT for p in problems)
 
 
+def noted(ready: Ready, hands: Hands) -> str:
+    """Notes that the new generation was proved, which no full disk makes untrue; words to add where that failed."""
+    words = "; the disk did not confirm that its include names it, which may not survive a power cut"
+    told = words if ready.uncertain else ""
+    try:
+        hands.store.mark_verified(ready.site.name, ready.new.name)
+    except RotatorError as e:
+        told += f"; this could not be noted, and is proved again by the next command ({e.message})"
+    return told
+
+
 def _rotated(ready: Ready, hands: Hands) -> Outcome:
-    hands.store.mark_verified(ready.site.name, ready.new.name)
+    told = noted(ready, hands)
     late = _exempt_and_late(ready, hands)
     words = f"{ready.new.name} is served by every listener"
     if late:
         words = f"{ready.new.name} is served, but these listeners did not serve the old pair either and are not proved"
-    return outcome(ready, Result.ROTATED, hands, "rotated", words, unproved=late)
+    return outcome(ready, Result.ROTATED, hands, "rotated", words + told, unproved=late)
 
 
 def _exempt_and_late(ready: Ready, hands: Hands) -> tuple[str, ...]:
@@ -268,8 +303,7 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
         words = f"{name} is this very pair: it is live, and every listener serves it"
         return {one.site.name: outcome(one, Result.UNCHANGED, hands, "same", words)}
     if one.proof.ok:
-        hands.store.mark_verified(one.site.name, name)
-        words = f"{name} was live already; now every listener was seen serving it"
+        words = f"{name} was live already; now every listener was seen serving it{noted(one, hands)}"
         return {one.site.name: outcome(one, Result.ROTATED, hands, "proved", words)}
     workers = hands.nginx.workers()
     if workers is not None and workers.master is None:
@@ -278,8 +312,8 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
                 one, hands, "nginx-down", f"{name} is live, but nginx is not running", "start nginx"
             )
         }
-    if not one.verified and not one.wanted.first:
-        return _reload_unverified(one, hands)
+    if one.verified != name and not one.first:
+        return _reload_unverified(ready, hands)
     if not one.verified:
         return {one.site.name: not_wired(one, hands)}
     return {
@@ -293,21 +327,40 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
     }
 
 
-def _reload_unverified(one: Ready, hands: Hands) -> dict[str, Outcome]:
-    """A pair that is named but never was proved: a reload may be all it takes; there is nothing to go back to."""
+def _reload_unverified(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
+    """Nothing was proved before, so there is nothing to go back to; a reload may be all that the new pair takes."""
+    (one,) = ready
     before = hands.nginx.workers()
     hands.say(f"reloading nginx for {one.site.name}")
     with Timer(one, "apply", hands.clock):
         applied = hands.apply({one.site.name: one.new.name}, hup=True)
+    one.uncertain = applied.uncertain
     if applied.error:
         done = deferred(one, hands, applied.error, applied.message, APPLY_HINTS.get(applied.error, ""))
+    elif applied.decision == "gone":
+        words = f"nginx ended before it could be told; it reads {one.new.name} when it starts"
+        done = deferred(one, hands, "nginx-down", words, "start nginx")
     elif applied.decision == "refused":
-        done = deferred(one, hands, "nginx-refused", refusal(applied), REFUSAL_HINT, applied.words)
+        done = _refused_unverified(one, applied, hands)
     else:
         with Timer(one, "prove", hands.clock):
             one.proof = prove(one.expected(), before, hands, within(hands))
         done = _rotated(one, hands) if one.proof.ok else not_wired(one, hands)
     return {one.site.name: done}
+
+
+def _refused_unverified(one: Ready, applied: Applied, hands: Hands) -> Outcome:
+    """nginx would not start with a pair that it names; the one that was named before it goes back into its place."""
+    guilty = _is_named(one, applied, hands)
+    if one.previous and one.previous.name != one.new.name:
+        back = hands.apply(_previous([one]), hup=False)
+        if back.error:
+            return stranded(one, hands, back.error, f"{refusal(applied)}; {back.message}", applied.words)
+        if guilty:
+            problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
+            return rejected(one, (*one.problems, problem), hands, applied.words)
+    hint = f"install another pair: rotator swap {one.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
+    return deferred(one, hands, "nginx-refused", refusal(applied), hint, applied.words)
 
 
 def _first_time(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
@@ -318,6 +371,7 @@ def _first_time(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
     """
     (one,) = ready
     applied = hands.apply({one.site.name: one.new.name}, hup=False)
+    one.uncertain = applied.uncertain
     if applied.error:
         hint = APPLY_HINTS.get(applied.error, "")
         return {one.site.name: deferred(one, hands, applied.error, applied.message, hint)}
@@ -336,14 +390,24 @@ def within(hands: Hands) -> float:
 
 
 def _guarded(ready: list[Ready], hands: Hands, lock: Lock, step: _Step) -> dict[str, Outcome]:
-    """Runs a step that changes what nginx reads, noted in the lock for whoever comes after a crash."""
-    names = [r.site.name for r in ready]
-    lock.begin(names)
+    """Runs a step that changes what nginx reads, noted in the lock for whoever comes after a crash.
+
+    The note stays where nobody knows what nginx serves: after a crash or Ctrl-C, of a site that is stranded, and where
+    nginx ended. Then the next holder recovers.
+    """
+    try:
+        lock.begin([*lock.in_flight, *(r.site.name for r in ready)])
+    except RotatorError as e:
+        return {r.site.name: deferred_by(e, r.wanted, hands) for r in ready}
     try:
         outcomes = step(ready, hands)
     except RotatorError as e:
         outcomes = {r.site.name: stranded(r, hands, e.code, e.message) for r in ready}
-    lock.settled(names)  # not after a crash or Ctrl-C: then the note stays, and the next holder recovers
+    known = [s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != "nginx-down"]
+    try:
+        lock.settled(known)
+    except RotatorError as e:
+        hands.say(f"the lock's note could not be taken back, so the next command proves the same again: {e.message}")
     return outcomes
 
 
@@ -355,9 +419,10 @@ def _merged(parts: Iterable[Mapping[Target, tuple[bytes, ...]]]) -> dict[Target,
     return {target: chain for part in parts for target, chain in part.items()}
 
 
-def _names_copy(ready: Ready, word: str, hands: Hands) -> bool:
+def _is_named(ready: Ready, applied: Applied, hands: Hands) -> bool:
     """Whether nginx's words name a file of this site's new generation."""
-    return copies_path(hands.include_dir, ready.site.name, ready.new.name) in word
+    ours = copies_path(hands.include_dir, ready.site.name, ready.new.name)
+    return any(ours in word for word in applied.words)
 
 
 class _Timers:

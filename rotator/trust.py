@@ -16,7 +16,7 @@ from rotator.anchors import Anchors
 from rotator.certificate import Certificate, about
 from rotator.chain import Explorer, Found
 from rotator.decode import read_certificate
-from rotator.model import Candidate, Code, KeyType, Pair, Policy, Problem, Secret, Severity
+from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Secret, Severity
 from rotator.pair import Match, match, read_candidate
 from rotator.path import PRIVATE, library_verdict, warnings_of
 
@@ -83,14 +83,14 @@ class Verdict:
 
 def public(names: Iterable[str] = ()) -> Policy:
     """The policy for certificates of the web's public CAs: CA/B Baseline Requirements and what browsers take."""
-    return Policy(profile="public", names=tuple(names), key_types=frozenset({KeyType.ECDSA, KeyType.RSA}))
+    return Policy(profile="public", names=tuple(names), **PRESETS["public"])
 
 
 def private_ca(names: Iterable[str] = ()) -> Policy:
     """The policy for certificates of one's own CA: no caps on lifetime, Ed25519 too, and extensions that only the
     CA/B Forum demands may be missing.
     """
-    return Policy(profile=PRIVATE, names=tuple(names), lifetime_caps=False)
+    return Policy(profile=PRIVATE, names=tuple(names), **PRESETS[PRIVATE])
 
 
 def examine(

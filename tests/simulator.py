@@ -56,10 +56,11 @@ class SimClock:
 
 @dataclass(slots=True)
 class Worker:
-    """One worker: what it loaded, and whether it accepts connections."""
+    """One worker: what it loaded, when it was started (in ticks of 10 ms), and whether it accepts connections."""
 
     pid: int
     loaded: dict[str, Chains]
+    started: int
     active: bool = True
 
 
@@ -116,7 +117,7 @@ class SimNginx:
     def start(self) -> None:
         """A cold start: it reads what lies there."""
         self.running = True
-        self.workers_ = [Worker(next(self._pids), self._read()) for _ in range(self.worker_processes)]
+        self.workers_ = [self._worker(self._read()) for _ in range(self.worker_processes)]
 
     def stop(self) -> None:
         self.running, self.workers_ = False, []
@@ -148,7 +149,7 @@ class SimNginx:
 
         def spawn() -> None:
             show = dict(old[-1].loaded) if self.serves_old_for and old else loaded
-            new = [Worker(next(self._pids), dict(show)) for _ in range(self.worker_processes)]
+            new = [self._worker(dict(show)) for _ in range(self.worker_processes)]
             self.workers_ += new
             if self.serves_old_for:
                 for worker in new:
@@ -161,6 +162,15 @@ class SimNginx:
         self.clock.at(self.parse, spawn)
         self.clock.at(self.parse + self.overlap, retire)
         self.clock.sleep(self.parse)
+
+    def respawn(self) -> None:
+        """A worker dies and the master starts another in its place, from what it has loaded."""
+        dead = next(w for w in self.workers_ if w.active)
+        self.workers_.remove(dead)
+        self.workers_.append(self._worker(dead.loaded))
+
+    def _worker(self, loaded: dict[str, Chains]) -> Worker:
+        return Worker(next(self._pids), loaded, int(self.clock.time * 100))
 
     def snapshot(self) -> dict[str, Chains]:
         """What a reload that begins now would read."""
@@ -178,8 +188,8 @@ class SimNginx:
             return None
         if not self.running:
             return Workers(None)
-        active = frozenset((w.pid, 1) for w in self.workers_ if w.active)
-        draining = frozenset((w.pid, 1) for w in self.workers_ if not w.active)
+        active = frozenset((w.pid, w.started) for w in self.workers_ if w.active)
+        draining = frozenset((w.pid, w.started) for w in self.workers_ if not w.active)
         return Workers(1000, active, draining, self.upgrading)
 
     def test_candidate(self, directory: Path, files: Sequence[tuple[str, str]]) -> SimTest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from rotator.config.text import NotTomlError, parse
 from rotator.config.values import BadValueError, duration, in_words
 from rotator.errors import Exit, RotatorError
 from rotator.model import KeyType, Policy
+from rotator.trust import private_ca, public
 from tests.other_user import as_nobody
 
 EXAMPLE = Path(__file__).parent.parent / "conf.example.toml"
@@ -197,6 +198,12 @@ def test_the_schemas_policy_is_the_models() -> None:
     assert Policy(**meant | {"key_types": frozenset(meant["key_types"])}) == Policy()
 
 
+@pytest.mark.parametrize(("profile", "preset"), [("public", public), ("private-ca", private_ca)])
+def test_a_profile_by_name_is_the_judges_own_preset(profile: str, preset: Callable[[tuple[str, ...]], Policy]) -> None:
+    policy = the_site(in_site(f'policy = "{profile}"')).site.policy
+    assert policy == preset(policy.names)
+
+
 def test_an_rsa_range_that_is_empty_is_a_mistake() -> None:
     assert "larger than max_rsa_bits" in only(in_site("policy = { min_rsa_bits = 4096, max_rsa_bits = 3072 }")).message
 
@@ -235,7 +242,7 @@ def test_a_name_is_kept_as_clients_send_it(written: str, meant: str) -> None:
         "xn--a.org",
         "1.2.3.400",
         "http://a.org",
-        "a.org:443",
+        "10.0.0.7:443",
         "fe80::1%eth0",
         "a/b",
         "",
@@ -278,7 +285,7 @@ def test_a_probe_name_that_is_a_wildcard_is_a_mistake() -> None:
     ("written", "meant"),
     [
         ("127.0.0.1:443", "127.0.0.1:443"),
-        ("Localhost:0443", "localhost:443"),
+        ("127.0.0.1:0443", "127.0.0.1:443"),
         ("[::0:1]:443", "[::1]:443"),
         ("unix:/run//nginx.sock", "unix:/run/nginx.sock"),
     ],
@@ -304,6 +311,8 @@ def test_a_listener_is_kept_in_one_spelling(written: str, meant: str) -> None:
         "[::1]",
         "[x]:443",
         "[fe80::1%lo]:443",
+        "localhost:443",
+        "mqtt.example.org:443",
         "0.0.0.0:443",
         "[::]:443",
         "*:443",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -130,6 +131,11 @@ def test_what_is_not_base64_is_refused_with_its_line(bad: bytes) -> None:
     assert refusal(b"".join([*lines[:2], bad + b"\n", *lines[2:]])).line in (1, 3, 4)
 
 
+@pytest.mark.parametrize("text", [b"QUJD=", b"QUJD==", b"QUJDQQ=", b"QUJDQ", b"QUJDQ===", b"QQ==QUJD"])
+def test_padding_that_openssl_does_not_take_is_refused(text: bytes) -> None:
+    assert refusal(b"-----BEGIN CERTIFICATE-----\n%b\n-----END CERTIFICATE-----\n" % text).line in (1, 2)
+
+
 def test_a_block_without_content_is_refused() -> None:
     assert refusal(b"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n").line == 1
 
@@ -200,6 +206,13 @@ def test_a_file_without_content_is_empty(data: bytes) -> None:
 
 def test_a_file_above_the_bound_is_not_read() -> None:
     assert refusal(ONE + b"\n" * MAX_FILE).code == Code.TOO_LARGE
+
+
+def test_a_file_full_of_lines_is_answered_at_once() -> None:
+    begin = time.perf_counter()
+    read(b"\n" * (MAX_FILE - 1) + b"x")
+    read(b"-----BEGIN CERTIFICATE-----\n" + b"Q\n" * (MAX_FILE // 2 - 20))
+    assert time.perf_counter() - begin < 0.2
 
 
 def test_a_text_without_blocks_has_none_and_no_problem() -> None:

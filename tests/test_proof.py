@@ -56,6 +56,43 @@ def test_workers_that_appear_during_the_handshakes_are_not_overlooked(host: Host
     assert _swap_is_true(host, _foreign_reload_during_the_handshakes(host))
 
 
+def _two_foreign_reloads(host: Host) -> Outcome:
+    """Two deploy hooks reload nginx while we begin: as many workers as we saw before are then of two generations."""
+    nginx, clock = host.world.nginx, host.world.clock
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        host.world.before_apply = lambda generations, hup: None
+        nginx.reload(nginx.snapshot())  # the second, which reads the old include while the first is settling
+        clock.sleep(nginx.overlap)
+
+    nginx.reload()  # the first
+    host.world.before_apply = look
+    return host.swap(host.sites[0], host.issue())
+
+
+def test_as_many_workers_as_before_are_not_one_set_if_they_are_of_two_reloads(host: Host) -> None:
+    assert _swap_is_true(host, _two_foreign_reloads(host))
+
+
+def test_two_generations_of_workers_are_not_one_set_because_a_slow_master_leaves_them_so_for_long(host: Host) -> None:
+    nginx = host.world.nginx
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        host.world.before_apply = lambda generations, hup: None
+        nginx.reload(nginx.snapshot())
+        host.world.clock.sleep(nginx.overlap)
+        nginx.overlap = 0.5
+
+    host.world.before_apply = look
+    assert _swap_is_true(host, host.swap(host.sites[0], host.issue()))
+
+
+def test_a_worker_that_was_started_again_later_does_not_hinder_the_proof_of_what_is_live(host: Host) -> None:
+    host.world.clock.sleep(60)
+    host.world.nginx.respawn()
+    assert host.swap(host.sites[0], host.first["example"]).reason == "same"
+
+
 def _leaf_without_its_intermediate(host: Host) -> Outcome:
     """A listener whose block names another file with the same new leaf, alone."""
     real = host.world.nginx.probe
@@ -91,6 +128,13 @@ def test_negative_control_without_the_worker_check_the_overlap_fools_the_proof(
 ) -> None:
     monkeypatch.setattr(proof, "_unsettled", lambda look, old, same_for: "")
     assert not _swap_is_true(host, host.swap(host.sites[0], host.issue()))
+
+
+def test_negative_control_without_the_look_at_their_starts_as_many_workers_as_before_fool_the_proof(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "APART", 1_000_000)
+    assert not _swap_is_true(host, _two_foreign_reloads(host))
 
 
 def test_negative_control_without_the_second_look_a_foreign_reload_fools_the_proof(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rotator.apply import Applied, Setup
 from rotator.errors import RotatorError
 from rotator.model import Code, Result, Served, Target
 from rotator.outcome import Wanted
 from rotator.rotate import plan, rotate
+from rotator.store import Lock
 from tests.authority import CA
 from tests.worlds import LISTENERS, Host, candidate_of, make_site
 
@@ -81,6 +85,26 @@ def test_rsa_and_ecdsa_change_together(tmp_path: Path) -> None:
     }
 
 
+def test_a_site_goes_from_two_kinds_of_key_to_one_and_another_and_each_way_back(host: Host) -> None:
+    site, names = host.sites[0], []
+    for pairs in ((host.issue(kind="rsa"),), (host.issue(), host.issue(kind="rsa")), (host.issue(),)):
+        done = host.swap(site, *pairs)
+        assert done.result is Result.ROTATED
+        names.append(done.generation)
+    for name in reversed(names[:-1]):
+        assert host.run(Wanted(site, host.anchors, generation=name))[0].result is Result.ROTATED
+
+
+@pytest.mark.parametrize("two_first", [True, False])
+def test_a_change_of_the_kinds_of_key_that_is_not_proved_goes_back_whole(tmp_path: Path, two_first: bool) -> None:
+    host = Host(tmp_path)
+    one, two = (host.issue(),), (host.issue(), host.issue(kind="rsa"))
+    before = host.swap(host.sites[0], *(two if two_first else one))
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    done = host.swap(host.sites[0], *(one if two_first else two))
+    assert (done.result, done.live) == (Result.ROLLED_BACK, before.generation)
+
+
 def test_the_stages_are_told_in_seconds(host: Host) -> None:
     done = host.swap(host.sites[0], host.issue())
     assert set(done.stages) == {"validate", "store", "test", "apply", "prove"}
@@ -134,10 +158,10 @@ def test_a_pair_older_than_the_live_one_needs_force(host: Host) -> None:
 
 
 def test_a_pair_that_this_nginx_does_not_take_is_rejected_with_its_words(host: Host) -> None:
-    host.world.nginx.refused_candidates = ("SSL_CTX_use_PrivateKey() failed",)
+    host.world.nginx.refused_candidates = ('SSL_CTX_use_PrivateKey("privkey.pem") failed',)
     done = host.swap(host.sites[0], host.issue())
     assert (done.result, done.reason) == (Result.REJECTED, "nginx-refused")
-    assert done.nginx_words == ("SSL_CTX_use_PrivateKey() failed",)
+    assert done.nginx_words == ('SSL_CTX_use_PrivateKey("privkey.pem") failed',)
     assert host.world.nginx.hups == 0
 
 
@@ -150,7 +174,7 @@ def test_a_pair_that_completes_no_handshake_is_rejected(host: Host) -> None:
 
 def test_a_rejected_pair_leaves_nothing_in_the_store(host: Host) -> None:
     before = sorted(p.name for p in (host.world.state / "sites/example/generations").iterdir())
-    host.world.nginx.refused_candidates = ("no",)
+    host.world.nginx.refused_candidates = ('cannot load certificate "fullchain.pem"',)
     host.swap(host.sites[0], host.issue())
     assert sorted(p.name for p in (host.world.state / "sites/example/generations").iterdir()) == before
 
@@ -187,6 +211,15 @@ def test_a_dead_listener_has_no_veto_when_the_live_pair_is_close_to_its_end(host
     done = host.swap(host.sites[0], host.issue())
     assert done.result is Result.ROTATED
     assert [LISTENERS[1] in words for words in done.unproved] == [True]
+
+
+def test_a_pair_is_as_close_to_its_end_as_the_intermediate_that_ends_first(host: Host) -> None:
+    good, host.issuer = host.issuer, host.ca.intermediate("Short", not_after=host.world.clock.now() + timedelta(days=9))
+    assert host.swap(host.sites[0], host.issue()).result is Result.ROTATED
+    host.issuer = good
+    host.world.nginx.dead.add(LISTENERS[1])
+    host.world.clock.sleep(timedelta(days=8.5).total_seconds())
+    assert host.swap(host.sites[0], host.issue()).result is Result.ROTATED
 
 
 def test_with_every_listener_dead_even_a_critical_pair_is_deferred(host: Host) -> None:
@@ -573,3 +606,258 @@ def test_an_empty_batch_does_nothing(host: Host) -> None:
     with host.world.store.rotation_lock("tester", 1.0) as lock:
         assert rotate([], host.world.hands, lock) == ()
     assert host.world.nginx.hups == 0
+
+
+# -- what goes wrong in the middle
+
+
+def _fails(code: str = "disk-full", times: int = 1_000) -> Callable[..., None]:
+    left = [times]
+
+    def fail(*_: object, **__: object) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise RotatorError(code, "/state: No space left on device", "free some space")
+
+    return fail
+
+
+def test_a_disk_that_is_full_after_the_proof_does_not_make_the_proof_untrue(
+    three: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(three.world.store, "mark_verified", _fails())
+    done = three.run(*(three.wanted(s, three.issue(s)) for s in three.sites))
+    assert [o.result for o in done] == [Result.ROTATED] * 3
+    assert ["No space left" in o.message for o in done] == [True] * 3
+
+
+def test_what_was_proved_but_not_noted_as_verified_is_proved_again_by_the_next_command(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(host.world.store, "mark_verified", _fails())
+        done = host.swap(host.sites[0], host.issue())
+    host.run(Wanted(host.sites[0], host.anchors))
+    assert host.world.store.verified("example") == done.generation
+
+
+@pytest.mark.parametrize("call", [1, 2], ids=["before", "after"])
+def test_a_lock_that_cannot_be_written_into_hides_no_outcome(
+    host: Host, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    real, calls = Lock._write, [0]
+
+    def write(lock: Lock) -> None:
+        calls[0] += 1
+        if calls[0] == call:
+            raise RotatorError("disk-full", "/state/lock: No space left on device")
+        real(lock)
+
+    with host.world.store.rotation_lock("tester", 1.0) as lock:
+        monkeypatch.setattr(Lock, "_write", write)
+        (done,) = rotate([host.wanted(host.sites[0], host.issue())], host.world.hands, lock)
+    assert (done.result, done.reason, host.world.nginx.hups) == (
+        (Result.DEFERRED, "disk-full", 0) if call == 1 else (Result.ROTATED, "rotated", 1)
+    )
+
+
+def test_an_include_whose_durability_is_uncertain_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = host.world.apply
+
+    def unsure(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        return replace(real(generations, hup=hup), uncertain=True)
+
+    monkeypatch.setattr(host.world, "apply", unsure)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, "may not survive a power cut" in done.message) == (Result.ROTATED, True)
+
+
+def test_what_is_stranded_is_recovered_by_the_same_command(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way back fails as the include cannot be written; once it can, the verified pair has to come back."""
+    real, first = host.world.apply, host.world.live("example")
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+
+    def no_way_back(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        if generations["example"] == first:
+            return Applied("0" * 32, {"example": host.world.live("example")}, {}, "disk-full", "the disk is full")
+        return real(generations, hup=hup)
+
+    new = host.issue()
+    with monkeypatch.context() as full:
+        full.setattr(host.world, "apply", no_way_back)
+        done = host.swap(host.sites[0], new)
+    assert (done.result, host.world.live("example") == first) == (Result.STRANDED, False)
+    host.swap(host.sites[0], new)
+    assert host.world.live("example") == first
+    assert host.nginx_shows["example"] == host.first["example"].chain_der
+
+
+def test_nginx_that_started_again_meanwhile_with_the_new_pair_gets_the_old_one_with_the_next_command(
+    host: Host,
+) -> None:
+    nginx = host.world.nginx
+
+    def restart(_: Setup) -> tuple[int, str, tuple[str, ...]]:
+        nginx.start()  # it reads the new include …
+        return 0, "gone", ()  # … and the master that was to be told is gone
+
+    real, nginx.hup = nginx.hup, restart  # type: ignore[method-assign]
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-down")
+    nginx.hup = real  # type: ignore[method-assign]
+    new = host.issue()
+    assert host.swap(host.sites[0], new).result is Result.ROTATED
+    assert host.nginx_shows["example"] == new.chain_der
+
+
+def test_a_worker_that_dies_during_a_refused_reload_strands_nobody(host: Host) -> None:
+    host.world.nginx.refuses = ("unknown directive",)
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        if not hup:
+            host.world.nginx.respawn()
+
+    host.world.before_apply = look
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-refused")
+
+
+def test_a_listener_that_dies_strands_only_its_own_site(tmp_path: Path) -> None:
+    sites = (make_site("a"), make_site("b", listeners=("127.0.0.1:8883",)), make_site("c"))
+    host = Host(tmp_path, sites)
+
+    def look(generations: Mapping[str, str], hup: bool) -> None:
+        host.world.nginx.dead.add("127.0.0.1:8883")
+
+    host.world.before_apply = look
+    done = host.run(*(host.wanted(s, host.issue(s)) for s in sites))
+    assert [o.result for o in done] == [Result.ROTATED, Result.STRANDED, Result.ROTATED]
+
+
+def test_an_expired_pair_never_goes_back_because_nginx_does_not_react(host: Host) -> None:
+    host.world.clock.sleep(timedelta(days=91).total_seconds())
+    host.world.nginx.ignores_reload = True
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.live) == (Result.STRANDED, done.generation)
+    assert "not fit any more" in done.message
+
+
+def test_a_pair_that_stays_without_a_proof_never_looks_proved(host: Host) -> None:
+    """Every handshake is right, but nginx's workers die and come again without an end."""
+    host.world.clock.sleep(timedelta(days=91).total_seconds())
+    real = host.world.nginx.probe
+
+    def dying(targets: Sequence[Target], within: float) -> tuple[Served, ...]:
+        host.world.nginx.respawn()
+        return real(targets, within)
+
+    host.world.nginx.probe = dying  # type: ignore[method-assign]
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason, bool(done.unproved)) == (Result.ROTATED, "unproved", True)
+
+
+# -- the first time, by mistake
+
+
+def test_first_said_of_a_site_that_is_proved_already_reloads_as_ever(host: Host) -> None:
+    new = host.issue()
+    done = host.swap(host.sites[0], new, first=True)
+    assert (done.result, host.nginx_shows["example"]) == (Result.ROTATED, new.chain_der)
+
+
+def test_a_renewal_of_a_site_that_nobody_wired_yet_waits_and_is_not_stranded(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    host.swap(host.sites[0], host.issue(), first=True)
+    host.world.nginx.start()
+    for listener in LISTENERS:
+        host.world.nginx.stuck.add(listener)
+        host.world.nginx._stuck_at[listener] = {"elsewhere": {}}
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason, done.live) == (Result.DEFERRED, "not-wired", done.generation)
+
+
+def test_a_first_pair_that_is_wired_but_not_proved_yet_is_gone_back_to(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    first = host.issue()
+    host.swap(host.sites[0], first, first=True)
+    host.world.nginx.start()
+    host.world.nginx.wire_wrongly(LISTENERS[1])
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, host.nginx_shows["example"]) == (Result.ROLLED_BACK, first.chain_der)
+
+
+def test_a_reload_refused_for_a_pair_that_was_never_proved_leaves_the_one_before_named(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    first = host.swap(host.sites[0], host.issue(), first=True).generation
+    host.world.nginx.start()
+    host.world.nginx.dead.add(LISTENERS[1])
+    _blame(host, "example")
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason, done.live) == (Result.REJECTED, "nginx-refused", first)
+
+
+def test_a_first_pair_with_nginx_ending_before_it_is_told_waits_for_nginx(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    host.swap(host.sites[0], host.issue(), first=True)
+    host.world.nginx.start()
+    host.world.nginx.dead.update(LISTENERS)
+    host.world.before_apply = lambda generations, hup: host.world.nginx.stop()
+    assert host.run(Wanted(host.sites[0], host.anchors))[0].reason == "nginx-down"
+
+
+# -- an environment's fault condemns no pair
+
+
+@pytest.mark.parametrize("words", [(), ("socket() failed (24: Too many open files)",)])
+def test_a_test_that_fails_without_naming_the_pair_defers_it(host: Host, words: tuple[str, ...]) -> None:
+    host.world.nginx.refused_candidates = words or ("",)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-test")
+
+
+def test_a_pair_that_is_not_valid_yet_is_deferred_until_it_is(host: Host) -> None:
+    done = host.swap(host.sites[0], host.issue(later=25))
+    assert (done.result, done.reason) == (Result.DEFERRED, "not-yet-valid")
+    assert done.retry_after is not None
+    assert timedelta(hours=23) < done.retry_after <= timedelta(hours=24)
+
+
+def test_a_clock_that_stays_wrong_stays_suspect(host: Host) -> None:
+    host.swap(host.sites[0], host.issue(later=-240), force=True)
+    new = host.issue()
+    host.world.clock.sleep(-timedelta(days=5).total_seconds())
+    assert [host.swap(host.sites[0], new).reason for _ in range(2)] == ["clock-suspect"] * 2
+
+
+def test_a_clock_that_was_ahead_once_can_be_believed_again_by_force(host: Host) -> None:
+    host.world.clock.sleep(timedelta(days=30).total_seconds())
+    host.swap(host.sites[0], host.first["example"])
+    host.world.clock.sleep(-timedelta(days=30).total_seconds())
+    new = host.issue()
+    assert "--force" in host.swap(host.sites[0], new).hint
+    assert host.swap(host.sites[0], host.first["example"], force=True).result is Result.UNCHANGED
+    assert host.swap(host.sites[0], new).result is Result.ROTATED
+
+
+# -- what the store has lost
+
+
+def test_a_live_generation_that_the_store_has_lost_can_be_replaced(host: Host) -> None:
+    shutil.rmtree(host.world.state / "sites")
+    new = host.issue()
+    assert "--first" in host.swap(host.sites[0], new).hint
+    assert host.swap(host.sites[0], new, first=True).reason == "not-wired"
+    assert host.swap(host.sites[0], new).result is Result.ROTATED
+    assert host.nginx_shows["example"] == new.chain_der
+
+
+# -- the way back to what is served
+
+
+def test_a_rollback_to_the_pair_that_is_served_anyway_is_not_held_up(host: Host) -> None:
+    first = host.world.live("example")
+    new = host.swap(host.sites[0], host.issue()).generation
+    host.run(Wanted(host.sites[0], host.anchors, generation=first))
+    host.world.apply({"example": new}, hup=False)
+    done = host.run(Wanted(host.sites[0], host.anchors, generation=first))[0]
+    assert (done.result, done.unproved, done.live) == (Result.ROTATED, (), first)

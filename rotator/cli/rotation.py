@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -72,7 +73,7 @@ def carry_out(context: Context, order: Order) -> int:
     Raises:
         RotatorError: what could not even begin.
     """
-    config, output = context.config, context.output
+    config, output, who = context.config, context.output, context.user  # who calls, before root becomes another user
     config.site(order.site)
     setup = wiring.make_setup(config)
 
@@ -87,10 +88,11 @@ def carry_out(context: Context, order: Order) -> int:
             ) from e
 
     def work(candidate: Candidate | None, apply: ApplyHand) -> int:
-        hands = wiring.make_hands(config, apply, output.say)
-        if order.dry:
-            return _tell(plan(_wanted(context, order, candidate, hands), hands), output)
-        with hands.store.rotation_lock(context.user, order.wait, lambda who: output.say(f"waiting for {who}")) as lock:
+        say = _saying(output)
+        hands = wiring.make_hands(config, apply, say)
+        with hands.store.rotation_lock(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
+            if order.dry:
+                return _tell(plan(_wanted(context, order, candidate, hands), hands), output)
             _recover_interrupted(context, hands, lock)
             (done,) = rotate([_wanted(context, order, candidate, hands)], hands, lock)
             if done.result is not Result.REJECTED:
@@ -151,18 +153,23 @@ def _recover_interrupted(context: Context, hands: Hands, lock: Lock) -> None:
     late = [known[name] for name in lock.interrupted if name in known]
     lock.settled([name for name in lock.interrupted if name not in known])
     if late:
-        context.output.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
+        hands.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
     for done in recover(
         [Wanted(o.site, wiring.load_anchors(o), who=context.user, trigger="recover") for o in late], hands, lock
     ):
-        context.output.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
+        hands.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
 
 
 def _note(context: Context, order: Order, candidate: Candidate | None, done: Outcome, hands: Hands) -> None:
-    """What was decided. By hand: what lies in the drop waits until it changes, so that nothing fights the operator."""
+    """What was decided. By hand: what lies in the drop waits until it changes, so that nothing fights the operator.
+
+    An order by hand that came to nothing decides nothing about the drop: what was held stays held.
+    """
     one = context.config.site(order.site)
     hold = None
-    if order.by_hand and done.result in (Result.ROTATED, Result.UNCHANGED):
+    if order.by_hand:
+        if done.result not in (Result.ROTATED, Result.UNCHANGED):
+            return
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         hold = Hold(context.user, now, _digest_of_drop(context, order))
     policy = wiring.policy_of(one.site, wiring.load_anchors(one))
@@ -170,7 +177,7 @@ def _note(context: Context, order: Order, candidate: Candidate | None, done: Out
     try:
         hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
     except RotatorError as e:
-        context.output.say(f"the decision could not be written down: {e.message}")
+        hands.say(f"the decision could not be written down: {e.message}")
 
 
 def _digest_of_drop(context: Context, order: Order) -> str:
@@ -179,6 +186,16 @@ def _digest_of_drop(context: Context, order: Order) -> str:
     except RotatorError:
         return ""  # not readable as it is: any change of it counts
     return candidate.digest if candidate else ""
+
+
+def _saying(output: Output) -> Callable[[str], None]:
+    """Progress, for a person who may have gone meanwhile: no rotation stops half-way because nobody listens."""
+
+    def say(text: str) -> None:
+        with suppress(RotatorError, OSError):
+            output.say(text)
+
+    return say
 
 
 def _reporting(output: Output) -> Callable[[RotatorError], int]:

@@ -61,7 +61,7 @@ def _left(facts: Facts, now: datetime) -> str:
 
 
 def _served(facts: Facts) -> str:
-    if facts.workers is not None and facts.workers.master is None:
+    if facts.workers is not None and facts.workers.master is None and not any(one.served.chain for one in facts.seen):
         return "nginx is not running"
     if facts.live is None:
         return "nothing of rotator's"
@@ -106,7 +106,9 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
         output.line(f"           {one.served.target}: {word}", "" if one.matches else "bad")
     if facts.workers and facts.workers.master:
         active, draining = len(facts.workers.active), len(facts.workers.draining)
-        output.line(f"  nginx    {active} worker{'s' * (active != 1)} accepting connections, {draining} draining")
+        upgrading = ", a binary upgrade in flight" if facts.workers.upgrading else ""
+        workers = f"{active} worker{'s' * (active != 1)} accepting connections, {draining} draining"
+        output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
     if last:
         output.line(f"  last     {last.get('result')} {last.get('at')} by {last.get('who')}: {last.get('message')}")
         if last.get("result") not in ("rotated", "unchanged") and last.get("hint"):

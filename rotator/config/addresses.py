@@ -68,6 +68,14 @@ def listener(value: object) -> str:
         return f"unix:{found}"
     address = bind_address(value, 1)
     host = address.rpartition(":")[0]
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        # A name may have several addresses, of which a handshake proves one, and looking it up takes unbounded time.
+        raise BadValueError(
+            f"{quoted(value)}: {quoted(host)} is a name; each address has to be proved by itself",
+            f"write the address, such as {quoted('127.0.0.1:' + address.rpartition(':')[2])}",
+        ) from None
     if host in ("0.0.0.0", "[::]"):  # noqa: S104 - refused here, not bound
         raise BadValueError(
             f"{quoted(value)} is no address to connect to",

@@ -12,7 +12,7 @@ from rotator.config.schema import Key
 from rotator.config.shape import Config, Mistake, NginxConfig, SiteConfig
 from rotator.config.text import Document, Where
 from rotator.config.values import BadElementsError, BadValueError, quoted
-from rotator.model import Policy, Site
+from rotator.model import PRESETS, Policy, Site
 
 SYSTEM_ROOTS = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo, Alpine
@@ -118,8 +118,8 @@ class _Assembly:
     def policy(self, where: Where, raw: object, base: Mapping[str, Any]) -> dict[str, Any]:
         """A policy's values: a preset's name, or a table on top of the preset it names or else of `base`."""
         profile = raw.get("profile") if isinstance(raw, Mapping) else raw
-        if isinstance(profile, str) and profile in schema.PRESETS:
-            base = {"profile": profile, **schema.PRESETS[profile]}
+        if isinstance(profile, str) and profile in PRESETS:
+            base = {"profile": profile, **PRESETS[profile]}
         found = self.table(where, schema.POLICY, raw if isinstance(raw, Mapping) else {}, base)
         if found["min_rsa_bits"] > found["max_rsa_bits"]:
             self.add((*where, "min_rsa_bits"), "is larger than max_rsa_bits, so no RSA key would do")
@@ -157,7 +157,7 @@ class _Assembly:
                 name=found["name"],
                 names=found["names"],
                 listeners=found["listeners"],
-                policy=Policy(names=found["names"], **policy),
+                policy=Policy(names=found["names"], **policy | {"key_types": frozenset(policy["key_types"])}),
                 keep=found["keep_generations"],
                 probe_names=self.probe_names(where, found),
             ),

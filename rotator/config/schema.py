@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rotator.config import addresses, values
-from rotator.model import KeyType
+from rotator.model import PRESETS
 
 DAY = 86400.0
 
@@ -27,7 +27,7 @@ class Key:
 
 def _policy(value: object) -> object:
     """A preset's name, or a table that is read by `POLICY` where the preset is known."""
-    return value if isinstance(value, Mapping) else values.choice("public", "private-ca")(value)
+    return value if isinstance(value, Mapping) else values.choice(*PRESETS)(value)
 
 
 TOP: Mapping[str, Key] = {
@@ -54,8 +54,8 @@ METRICS: Mapping[str, Key] = {
 }
 
 POLICY: Mapping[str, Key] = {
-    "profile": Key("public", values.choice("public", "private-ca")),
-    "key_types": Key(sorted(KeyType), values.array(values.key_type, least=1)),
+    "profile": Key("public", values.choice(*PRESETS)),
+    "key_types": Key(sorted(PRESETS["public"]["key_types"]), values.array(values.key_type, least=1)),
     "min_rsa_bits": Key(2048, values.whole(2048, 8192, "bits")),
     "max_rsa_bits": Key(8192, values.whole(2048, 8192, "bits")),
     "lifetime_caps": Key(True, values.boolean),
@@ -63,12 +63,6 @@ POLICY: Mapping[str, Key] = {
     "allow_san_loss": Key(True, values.boolean),
     "forbid_downgrade": Key(True, values.boolean),
 }
-
-PRESETS: Mapping[str, Mapping[str, object]] = {
-    "public": {},
-    "private-ca": {"lifetime_caps": False},
-}
-"""What a profile changes of the defaults in `POLICY`."""
 
 DEFAULTS: Mapping[str, Key] = {
     "listeners": Key([], values.array(addresses.listener)),

@@ -130,17 +130,25 @@ def _read_until_exit(process: subprocess.Popen[bytes], within: float) -> bytes |
     try:
         pipe = process.stderr.fileno()
         os.set_blocking(pipe, False)
-        while select.select([ended, pipe], [], [], max(0.0, end - time.monotonic()))[0]:
-            over = bool(select.select([ended], [], [], 0)[0])
+        while ready := _wait([ended, pipe], end):
+            over = ended in ready
             part = process.stderr.read(_MAX_WORDS) or b""
             errors += part if len(errors) < _MAX_WORDS else b""
             if over:
                 return errors
             if not part:  # closed by a process that goes on
-                return errors if select.select([ended], [], [], max(0.0, end - time.monotonic()))[0] else None
+                return errors if _wait([ended], end) else None
         return None
     finally:
         os.close(ended)
+
+
+def _wait(descriptors: list[int], end: float) -> set[int]:
+    """Those that became ready until `end`; poll(2), as select(2) takes no descriptor above 1023."""
+    poll = select.poll()
+    for fd in descriptors:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(max(0.0, end - time.monotonic()) * 1000)}
 
 
 def _words(errors: bytes) -> tuple[str, ...]:

@@ -29,15 +29,17 @@ def look(pid_file: Path) -> Workers | None:
         old, pid = _read_pid(Path(f"{pid_file}.oldbin")), _read_pid(pid_file)
     except PermissionError:
         return None
-    upgrading = old is not None and (_title(old) or b"").startswith(_MASTER)
+    old = old if old is not None and (_title(old) or b"").startswith(_MASTER) else None
     title = _title(pid) if pid is not None else b""
     if pid is not None and title is None and _exists(pid):
         return None
     master = pid if title is not None and title.startswith(_MASTER) else None
-    if master is None and not upgrading:
+    masters = [m for m in (master, old) if m is not None]
+    if not masters:
         return Workers(master=None)
-    masters = [m for m in (master, old if upgrading else None) if m is not None]
     looks = [_workers(m, masters) for m in masters]
+    # An old master that was told to go waits for its last client, maybe for days; all that matters has happened then.
+    upgrading = old is not None and (master is None or bool(looks[-1][0]))
     active = frozenset[tuple[int, int]]().union(*(look[0] for look in looks))
     draining = frozenset[tuple[int, int]]().union(*(look[1] for look in looks))
     return Workers(master or old, active, draining, upgrading)
@@ -100,9 +102,15 @@ def _exists(pid: int) -> bool:
 def _read_pid(pid_file: Path) -> int | None:
     """The pid in a file; None where there is none (`nginx -t` by root leaves an empty one when nginx is stopped)."""
     try:
-        text = pid_file.read_bytes()[:32].strip()
+        fd = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in its place must not stop us
     except PermissionError:
         raise
     except OSError:
         return None
-    return int(text) if text.isdigit() and int(text) > 0 else None
+    try:
+        text = os.read(fd, 32).strip()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return int(text) if text.isdigit() and 0 < int(text) < 2**31 else None

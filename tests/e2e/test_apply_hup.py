@@ -165,7 +165,7 @@ def test_a_master_that_is_killed_meanwhile_is_gone(host: Host) -> None:
 
 
 def test_a_master_that_does_not_answer_is_unknown_when_the_time_is_over(host: Host) -> None:
-    host.setup = replace(host.setup, watch_for=0.1)
+    host.setup = replace(host.setup, watch_for=0.02)
     os.kill(host.nginx.master_pid, signal.SIGSTOP)
     try:
         assert host.hup()[1] == "unknown"

@@ -6,18 +6,21 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rotator.cli.context import caller
 from tests.authority import CA, pem
 from tests.cli.calls import call
 from tests.e2e.edge import Edge
 from tests.e2e.misbehave import unknown_directive
 from tests.e2e.nginx_server import NginxServer
 from tests.other_user import NOBODY, as_nobody, forked
+from tests.pairs import pair_of
 
 
 @pytest.fixture
@@ -116,6 +119,7 @@ def test_swap_dry_run_changes_nothing_at_all(edge: Edge) -> None:
 def _files(edge: Edge) -> dict[Path, tuple[int, int]]:
     """Every file of the store and the include directory, with its inode and time of change."""
     every = [p for top in (edge.state, edge.include_dir) for p in top.rglob("*") if not p.is_dir()]
+    every.remove(edge.state / "lock")  # held meanwhile
     return {p: (p.lstat().st_ino, p.lstat().st_mtime_ns) for p in every}
 
 
@@ -224,6 +228,44 @@ def test_status_in_json_has_the_three_facts(edge: Edge) -> None:
     assert 0.9 < site["on_disk"]["share_of_life_left"] <= 1.0
 
 
+def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: Edge) -> None:
+    edge.config_path.write_text(edge.config_path.read_text().replace(str(edge.nginx.pid_path), "/nowhere/nginx.pid"))
+    done = edge.cli("status", "example")
+    assert (done.returncode, "not running" in done.stdout, "everywhere" in done.stdout) == (0, False, True)
+
+
+# -- beside others
+
+
+def test_a_dry_run_keeps_out_of_the_way_of_a_rotation(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    with edge.store.rotation_lock("somebody", 1.0):
+        staged = edge.store.stage("example", [pair_of(edge.issue())], {})
+        done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--dry-run", "--wait", "0.1")
+        assert (done.returncode, sorted(p.name for p in staged.path.iterdir())[0]) == (7, "fullchain.pem")
+
+
+def test_an_order_by_hand_that_comes_to_nothing_ends_no_hold(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    edge.cli("swap", "example", "--cert", chain, "--key", key)
+    edge.cli("rollback", "example")
+    chain, key = edge.write_pair(edge.issue())
+    edge.nginx.stop()
+    assert edge.cli("swap", "example", "--cert", chain, "--key", key).returncode == 8
+    assert "held by" in edge.cli("status", "example").stdout
+
+
+def test_a_rotation_goes_on_when_nobody_can_be_told(edge: Edge) -> None:
+    new = edge.issue()
+    chain, key = edge.write_pair(new)
+    with open("/dev/full", "w") as full:
+        command = edge.command("swap", "example", "--cert", chain, "--key", key)
+        there = Path(__file__).parents[2]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False, timeout=60, cwd=there)
+    assert (done.returncode, done.stdout.split()[0]) == (0, b"ROTATED")
+    assert edge.shown() == {new.chain_der}
+
+
 # -- bad input, always
 
 
@@ -256,7 +298,8 @@ def foreign(nginx_binary: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
     top = Path(tempfile.mkdtemp(prefix="rotator-foreign-", dir="/tmp"))
     top.chmod(0o755)
     try:
-        with NginxServer(nginx_binary, top / "nginx") as nginx:
+        binary = Path(shutil.copy(nginx_binary, top / "nginx-binary"))  # its home may be closed to that user
+        with NginxServer(binary, top / "nginx") as nginx:
             host = Edge(nginx, top / "edge", issuing_ca, root_ca, listeners=1)
             os.chown(host.state, NOBODY, NOBODY)
             first = host.first["example"] = host.issue()
@@ -276,6 +319,12 @@ def test_run_as_root_everything_in_the_store_belongs_to_its_owner(foreign: Edge)
     assert foreign.cli("rollback", "example").returncode == 0
     owners = {(p.lstat().st_uid, p.lstat().st_gid) for p in [foreign.state, *foreign.state.rglob("*")]}
     assert owners == {(NOBODY, NOBODY)}
+
+
+@pytest.mark.root
+def test_run_as_root_the_history_names_who_called(foreign: Edge) -> None:
+    entries = json.loads(foreign.cli("history", "example", "--json").stdout)["entries"]
+    assert {entry["who"] for entry in entries} == {caller()}
 
 
 @pytest.mark.root
@@ -311,7 +360,6 @@ def test_run_as_root_the_owner_of_the_store_can_go_on_with_it(foreign: Edge) -> 
 
 def _stage_as_nobody(edge: Edge) -> None:
     from rotator.store import Store
-    from tests.pairs import pair_of
 
     os.setgroups([])
     os.setgid(NOBODY)

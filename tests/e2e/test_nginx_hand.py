@@ -166,6 +166,28 @@ def test_during_a_binary_upgrade_the_workers_of_both_masters_are_active(
     wait_until(both, what="two masters with a worker each")
 
 
+def test_an_old_master_that_only_waits_for_its_last_client_is_no_upgrade_in_flight(
+    nginx: NginxServer, issued: Issued, tmp_path: Path, root_pem: str
+) -> None:
+    nginx.daemon = True
+    listener = nginx.reserve_port()
+    lines = certificate_lines(write_pair(tmp_path / "pair", issued))
+    nginx.blocks = [ServerBlock("a.example.test", (listener,), lines)]
+    nginx.start()
+    old = nginx.master_pid
+    with held_connection(listener, "a.example.test", root_pem):
+        nginx.signal(signal.SIGUSR2)
+        wait_until(lambda: (look := workers.look(nginx.pid_path)) and look.upgrading and look.master != old)
+        os.kill(old, signal.SIGQUIT)
+
+        def only_draining() -> bool:
+            look = workers.look(nginx.pid_path)
+            return look is not None and not look.upgrading and len(look.active) == len(look.draining) == 1
+
+        wait_until(only_draining, what="the old master's worker draining, and no upgrade")
+        assert Path(f"{nginx.pid_path}.oldbin").exists()
+
+
 # -- handshakes
 
 

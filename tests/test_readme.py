@@ -1,0 +1,77 @@
+"""The README says what is so: its tests exist, its tables are those of the code; how it reads is not judged here."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+from rotator.cli import COMMANDS
+from rotator.config import check
+from rotator.errors import Exit
+from rotator.model import Code
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+NOT_YET = "not looked at yet"
+
+
+def between(mark: str) -> str:
+    """The text between two marks."""
+    return README.partition(f"<!-- {mark} -->\n")[2].partition(f"<!-- /{mark} -->")[0]
+
+
+def section(heading: str) -> str:
+    """The text under a heading."""
+    return README.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def codes(text: str) -> list[str]:
+    """The first cells that are code."""
+    return re.findall(r"^\| `([a-z-]+)` \|", text, re.MULTILINE)
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", README)
+    promises = re.findall(r"^\*\*[^*]+\*\*", section("What it promises"), re.MULTILINE)
+    assert len(named) > 2 * len(promises) > 0
+    missing = []
+    for path, test in named:
+        tree = ast.parse((ROOT / path).read_text())
+        if test not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}:
+            missing.append(f"{path}::{test}")
+    assert missing == []
+
+
+def test_every_code_is_explained_once() -> None:
+    assert sorted(codes(between("codes"))) == sorted(Code)
+
+
+def test_what_is_not_looked_at_yet_is_what_no_code_ever_finds() -> None:
+    sources = [path.read_text() for path in (ROOT / "rotator").rglob("*.py") if path.name != "model.py"]
+    used = {name for text in sources for name in re.findall(r"\bCode\.([A-Z_]+)\b", text)}
+    assert set(codes(between("codes").partition(NOT_YET)[2])) == {code for code in Code if code.name not in used}
+
+
+def test_the_exit_statuses_are_the_codes() -> None:
+    table = re.findall(r"^\| (\d+) \|", section("Commands"), re.MULTILINE)
+    assert table == [str(int(status)) for status in Exit]
+
+
+def test_every_command_is_listed() -> None:
+    listed = re.findall(r"^\| `rotator (\w+)", section("Commands"), re.MULTILINE)
+    assert sorted(listed) == sorted(COMMANDS)
+
+
+def test_the_least_configuration_loads() -> None:
+    text = re.findall(r"```toml\n(.*?)```", section("Configuration"), re.DOTALL)
+    assert len(text) == 1
+    _, mistakes = check(text[0], "rotator.toml")
+    assert (tomllib.loads(text[0])["site"][0]["name"], mistakes) == ("example.cn", ())
+
+
+def test_the_test_line_is_one_line() -> None:
+    lines = [line for line in between("test line").splitlines() if line and not line.startswith("```")]
+    assert len(lines) == 1
+    assert lines[0].endswith(".venv/bin/pytest")
