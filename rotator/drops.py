@@ -93,24 +93,23 @@ class Drops:
         """Device and inode of every directory that the last look met: a watch on it is dead when they change."""
         self._flat_sites = frozenset(place.site for place in places if not place.source)
         self._wall_ns = wall_ns
+        self._met: set[Path] = set()  # what has gone is told until it is back
         self._listings: dict[Path, _Listing] = {}
 
     def look(self) -> dict[str, Look]:
         """One look at every site. Never raises for what is wrong with a directory: that is what it is to show."""
-        before, self.homes = self.homes, {}
+        self.homes = {}
         now = self._wall_ns()
         flat, trouble = self._flat(now) if self._flat_sites else ({}, Look())
         looks = {}
         for site, place in self.places.items():
-            found = self._directory(place, now, known=place.directory in before)
+            found = self._directory(place, now, known=place.directory in self._met)
             if not place.source:
                 if beside := flat.get(site):
                     found.signature += beside.signature
                     found.newest = max(found.newest, beside.newest)
                 if trouble.problem:
                     found.problem, found.hint, found.reason = trouble.problem, trouble.hint, trouble.reason
-            if found.problem and place.directory in before:
-                self.homes.setdefault(place.directory, (0, 0))  # so that what has gone is told until it is back
             young = abs(now - found.newest) < YOUNG_NS
             looks[site] = Look(tuple(found.signature), found.problem, found.hint, found.reason, young)
         return looks
@@ -146,6 +145,7 @@ class Drops:
             found.reason = "io-error"
             return found
         self.homes[where] = (at.st_dev, at.st_ino)
+        self._met.add(where)
         self._entries(where, at, found, now, lambda name: not is_temporary(name), follow=place.source)
         return found
 

@@ -32,12 +32,18 @@ START_WITHIN = 30
 """Seconds that a start waits for a command that rotates."""
 
 
-class Ended(Exception):  # noqa: N818 - no error: what was asked for
-    """The end was asked for and a rotation would have taken longer than it may: the lock's note tells the next one."""
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
+
+
+class Ended(BaseException):  # no error, and nobody's to catch
+    """The end was asked for and a rotation would have taken longer than it may.
+
+    It strikes anywhere, as a kill would: what is half done is noted in the lock, and the next start recovers.
+    """
 
 
 class LivingClock:
-    """The loop's clock: each wait inside of a rotation is a sign of life, and looks whether the end is near.
+    """The loop's clock: each wait inside of a rotation is a sign of life.
 
     Args:
         clock: the real one.
@@ -77,7 +83,7 @@ class Daemon:
         self.duties = Duties(self.wake, {"probe": PROBE_EVERY, "judge": JUDGE_EVERY, "tidy": TIDY_EVERY})
         self.measuring = Measuring(journal)
         self.loop = Loop(self._ground(self.config), journal, self.measuring)
-        self._end_at = 0.0
+        self._ending = False
         self._reload_asked = False
         self._beaten = 0.0
 
@@ -88,12 +94,13 @@ class Daemon:
             RotatorError: `daemon-running`; or the store cannot be used at the start.
         """
         with self.loop.ground.hands.store.daemon_lock():
-            before = {n: signal.signal(n, self._signalled) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+            before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
             try:
                 self._live()
             except Ended:
                 self.journal.say("cut-short", "a rotation was in flight; the next start proves it", WARNING)
             finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
                 self.notifier.stopping()
                 self.watcher.close()
                 self.duties.close()
@@ -113,7 +120,7 @@ class Daemon:
         self.duties.start()
         self.notifier.ready(self.status())
         self.journal.say("ready", self.status(), NOTICE)
-        while not self._end_at:
+        while not self._ending:
             if self._reload_asked:
                 self._reload()
             begun = time.monotonic()
@@ -131,7 +138,7 @@ class Daemon:
         """Until something is due, an event comes, or the manager wants a sign of life."""
         now = self.loop.ground.hands.clock.monotonic()
         limit = self.notifier.watchdog_every or 3600.0
-        if self.wake.wait(min(due - now, limit)) and not self._end_at and not self._reload_asked:
+        if self.wake.wait(min(due - now, limit)) and not self._ending and not self._reload_asked:
             passed = self.loop.ground.hands.clock.monotonic() - now
             if passed < rest:
                 time.sleep(rest - passed)
@@ -144,6 +151,8 @@ class Daemon:
             except RotatorError as e:
                 if e.code != "lock-busy" or not left:
                     raise
+                if self._ending:
+                    return
                 self._beat()
             else:
                 return
@@ -153,16 +162,17 @@ class Daemon:
     def _signalled(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._reload_asked = True
-        elif not self._end_at:
-            self._end_at = time.monotonic() + END_WITHIN
+        elif number == signal.SIGALRM:
+            raise Ended
+        elif not self._ending:
+            self._ending = True
+            signal.setitimer(signal.ITIMER_REAL, END_WITHIN)
         self.wake.set()
 
     def _beat(self) -> None:
-        """A sign of life of the loop; and the end of a rotation that takes longer than the end may."""
+        """A sign of life of the loop."""
         now = time.monotonic()
         self.measuring.beat()
-        if self._end_at and now > self._end_at:
-            raise Ended
         every = self.notifier.watchdog_every
         if every is not None and now - self._beaten >= every / 2:
             self._beaten = now

@@ -116,7 +116,10 @@ class Loop:
         self.idle = not orders
         if orders := self._paced(orders):
             self._put_live(orders)
-        return self._next(more=self.tending.step())
+        more = self.tending.step()
+        if self.tending.recovered:
+            self._note_cause()
+        return self._next(more=more)
 
     def _look(self) -> dict[str, Look]:
         looks, now = self.ground.drops.look(), self._now().monotonic

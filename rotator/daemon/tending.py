@@ -31,13 +31,17 @@ class Care:
 
     Args:
         due: monotonic time of the next look at it.
-        tries: how many recoveries and looks there were.
-        may_reload: whether the next one may cost a reload.
+        looks: how many there were.
+        recoveries: how many of them tried to mend it.
+        tried_at: monotonic time of the last of those.
+        may_reload: whether the next look may cost a reload.
         told: what was said of it last.
     """
 
     due: float
-    tries: int = 0
+    looks: int = 0
+    recoveries: int = 0
+    tried_at: float = float("-inf")
     may_reload: bool = True
     told: str = ""
 
@@ -59,6 +63,8 @@ class Tending:
         """What the last look at each site showed."""
         self.judged: dict[str, tuple[Problem, ...]] = {}
         """What the judge says of what is live."""
+        self.recovered = False
+        """Whether the last piece may have reloaded nginx."""
         self._told = told
         self._probes: deque[str] = deque()
         self._judgements: deque[str] = deque()
@@ -93,10 +99,14 @@ class Tending:
             self._prunes.extend(self.ground.wards)
 
     def cause_changed(self) -> None:
-        """nginx has visibly become another, and not by us: everything in care is due, and worth a reload."""
+        """nginx has visibly become another, and not by us: everything in care is worth a reload again.
+
+        At once, unless one was spent on it just before: an nginx that changes for ever must not be reloaded for ever.
+        """
         now = self.ground.hands.clock.monotonic()
         for name, care in self.cares.items():
-            self.cares[name] = replace(care, due=now, may_reload=True)
+            due = max(now, care.tried_at + backoff(care.recoveries))
+            self.cares[name] = replace(care, due=due, may_reload=True)
 
     def due(self) -> float:
         """Monotonic time at which something is to be done."""
@@ -106,6 +116,7 @@ class Tending:
 
     def step(self) -> bool:
         """Does one piece. Returns whether there is another one to be done at once."""
+        self.recovered = False
         now = self.ground.hands.clock.monotonic()
         late = [name for name, care in self.cares.items() if care.due <= now]
         if late:
@@ -134,12 +145,14 @@ class Tending:
             self._recover(self.ground.wards[name], lock)
 
     def _recover(self, ward: Ward, lock: Lock) -> None:
+        self.recovered = True
         (done,) = recover([ward.wanted("recover")], self.ground.hands, lock)
         name, now = ward.site.name, self.ground.hands.clock.monotonic()
         before = self.cares.pop(name, None)
         if done.result in (Result.DEFERRED, Result.STRANDED):
-            tries = before.tries + 1 if before else 1
-            self.cares[name] = Care(now + backoff(tries), tries, may_reload=False, told=done.reason)
+            count = before.recoveries + 1 if before else 1
+            due = now + backoff(before.looks if before else 1)
+            self.cares[name] = Care(due, before.looks if before else 1, count, now, may_reload=False, told=done.reason)
         if done.result is not Result.UNCHANGED and not (before and before.told == done.reason):
             self.journal.outcome(done)
         self._told(done, "recover")
@@ -148,7 +161,7 @@ class Tending:
         """How a rotation ended: whether the site is in care from now on."""
         name, now = ward.site.name, self.ground.hands.clock.monotonic()
         if done.result is Result.STRANDED:
-            self.cares[name] = Care(now + backoff(1), 1, may_reload=False, told=done.reason)
+            self.cares[name] = Care(now + backoff(1), 1, 1, now, may_reload=False, told=done.reason)
         elif done.result in (Result.ROTATED, Result.UNCHANGED, Result.ROLLED_BACK):
             self.cares.pop(name, None)
         if name not in self._probes:
@@ -162,8 +175,8 @@ class Tending:
             self.cares.pop(name)
             self.journal.say("well", "every listener serves what is live again", NOTICE, site=name)
             return
-        now, tries = hands.clock.monotonic(), care.tries + 1
-        self.cares[name] = replace(care, due=now + backoff(tries), tries=tries, may_reload=False)
+        now, looks = hands.clock.monotonic(), care.looks + 1
+        care = self.cares[name] = replace(care, due=now + backoff(looks), looks=looks)
         if not (care.may_reload or facts.served_everywhere):
             return
         try:
@@ -190,7 +203,11 @@ class Tending:
         facts = self._look(ward)
         if facts.well or name in self.cares or (facts.live is None and not facts.problem and not facts.verified):
             return
-        self.cares[name] = Care(hands.clock.monotonic())
+        now = hands.clock.monotonic()
+        if facts.live and not facts.verified:  # whoever put it there has told what nginx still needs
+            self.cares[name] = Care(now + backoff(1), 1, 1, now, may_reload=False, told="not-wired")
+            return
+        self.cares[name] = Care(now)
         words = facts.problem or "; ".join(f"{s.served.target}: {s.words}" for s in facts.seen if not s.matches)
         self.journal.say("differs", words or "what is live was not proved yet", WARNING, site=name)
 

@@ -80,7 +80,7 @@ class Edge:
         within = f'"{self.prove_within}"'
         text = (
             f'state_dir = "{self.state}"\nincoming = "{self.incoming}"\n{self.daemon_extra}\n'
-            f'[nginx]\ncommand = [{quoted}]\n'
+            f"[nginx]\ncommand = [{quoted}]\n"
             f'include_dir = "{self.include_dir}"\napply = "direct"\npid_file = "{self.nginx.pid_path}"\n'
             f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n\n'
             f'[metrics]\nlisten = "{self.metrics}"\n\n'

@@ -1,0 +1,133 @@
+"""The daemon's loop on a simulated host: its passes are called by the test, in virtual time; no threads, no tests."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rotator import wiring
+from rotator.daemon.ground import Ground, Ward
+from rotator.daemon.journal import Journal
+from rotator.daemon.loop import Loop
+from rotator.drops import Drops, Place
+from rotator.model import Outcome, Policy, Site
+from rotator.store import Intent
+from rotator.trust import Anchors
+from tests.authority import Issued
+from tests.worlds import Host, make_site
+
+
+@dataclass
+class Looping:
+    """A host whose loop has started.
+
+    Args:
+        root: its tree.
+        sites: their names.
+        settle: grace time.
+        min_reload_interval: pacing.
+        bare: nothing is live yet.
+    """
+
+    root: Path
+    sites: tuple[str, ...] = ("example",)
+    settle: float = 10.0
+    min_reload_interval: float = 0.0
+    bare: bool = False
+    start: bool = True
+    policy: Policy | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        self.host = Host(self.root, tuple(make_site(name) for name in self.sites), bare=self.bare)
+        self.world, self.clock, self.nginx = self.host.world, self.host.world.clock, self.host.world.nginx
+        if self.bare:
+            self.nginx.start()
+        self.store = self.world.store
+        self.incoming = self.root / "incoming"
+        self.incoming.mkdir()
+        self.log = self.root / "log"
+        self._fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self.loop = Loop(self.ground(), Journal(self._fd))
+        if self.start:
+            self.loop.start(1.0)
+            self.settle_down()
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def ground(self, *, anchors: Anchors | None = None) -> Ground:
+        """The configuration as the attributes say now."""
+        wards = {}
+        for site in self.host.sites:
+            trusted = anchors or self.host.anchors
+            told = replace(site, policy=self.policy) if self.policy else site
+            place = Place(site.name, self.incoming / site.name)
+            wards[site.name] = Ward(told, trusted, wiring.policy_of(told, trusted), place)
+        drops = Drops(self.incoming, [ward.place for ward in wards.values()])
+        return Ground(wards, self.world.hands, drops, self.settle, 15.0, self.min_reload_interval)
+
+    def restart(self) -> None:
+        """Another process on the same disk."""
+        self.loop = Loop(self.ground(), Journal(self._fd))
+        self.loop.start(1.0)
+        self.settle_down()
+
+    # -- time
+
+    def tick(self) -> float:
+        """One pass; what it asks for at once is done too, as the real loop does."""
+        due = self.loop.tick()
+        while due <= self.clock.time:
+            due = self.loop.tick()
+        return due
+
+    def settle_down(self) -> None:
+        """Passes until nothing is to be done at once."""
+        self.tick()
+
+    def run_for(self, seconds: float) -> None:
+        """As many passes as fall into this time."""
+        end = self.clock.time + seconds
+        while self.clock.time < end:
+            due = self.tick()
+            self.clock.sleep(max(0.001, min(due, end) - self.clock.time))
+        self.tick()
+
+    # -- drops
+
+    def site(self, name: str = "example") -> Site:
+        return next(site for site in self.host.sites if site.name == name)
+
+    def issue(self, name: str = "example", *, kind: str = "ecdsa", later: float = 0) -> Issued:
+        return self.host.issue(self.site(name), kind=kind, later=later)
+
+    def drop(self, issued: Issued, name: str = "example", prefix: str = "") -> None:
+        self.write(f"{prefix}fullchain.pem", issued.chain_pem, name)
+        self.write(f"{prefix}privkey.pem", issued.key_pem, name)
+
+    def write(self, file: str, data: bytes, name: str = "example") -> Path:
+        path = self.incoming / name / file
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        return path
+
+    # -- what came of it
+
+    def intent(self, name: str = "example") -> Intent:
+        return self.store.intent(name)
+
+    def decided(self, name: str = "example") -> tuple[str, str]:
+        found = self.intent(name)
+        return found.result, found.reason
+
+    def shows(self, issued: Issued, name: str = "example") -> bool:
+        return self.host.nginx_shows[name] == issued.chain_der
+
+    def said(self, *words: str) -> int:
+        """How many lines of the log hold all of these."""
+        return sum(all(word in line for word in words) for line in self.log.read_text().splitlines())
+
+    def by_hand(self, issued: Issued, name: str = "example") -> Outcome:
+        """A swap on the command line, beside the daemon."""
+        return self.host.swap(self.site(name), issued)
