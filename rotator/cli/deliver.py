@@ -16,17 +16,34 @@ from rotator.model import SourceFile
 
 _EXAMPLE = """\
 rotator deliver example.cn fullchain.pem privkey.pem
+rotator deliver --wait example.cn fullchain.pem privkey.pem
 certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn fullchain.pem privkey.pem'"""
 
 
 @click.command(
-    epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED, Exit.BUSY, Exit.CONFIG),
+    epilog=epilog(
+        _EXAMPLE,
+        Exit.DONE,
+        Exit.FAILURE,
+        Exit.USAGE,
+        Exit.REJECTED,
+        Exit.ROLLED_BACK,
+        Exit.STRANDED,
+        Exit.DIFFERS,
+        Exit.BUSY,
+        Exit.DEFERRED,
+        Exit.CONFIG,
+    ),
 )
 @click.argument("site")
 @click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
+@click.option("--wait", is_flag=True, help="Wait until the daemon has decided, and exit as it ended.")
+@click.option(
+    "--within", type=click.FloatRange(0), default=120.0, show_default=True, help="Seconds that --wait waits at most."
+)
 @pass_context
-def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool) -> int:
+def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool, wait: bool, within: float) -> int:
     """Put renewed FILES (certificate, chain and key, in any split) into the drop of SITE.
 
     All of them appear there together, under their own names. Whether they are fit to be served is judged when they
@@ -41,6 +58,10 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
             f"Renew them there; or leave out its source, then deliver to {context.config.incoming / site}",
             Exit.USAGE,
         )
+    waits = wait and not dry_run
+    if waits:
+        from rotator.cli import awaiting  # now: as another user, Python's own files may be out of reach
+
     sources = read_files(files)
     directory = context.config.incoming / site
     owner = drop.owner_of(directory)
@@ -52,8 +73,9 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
             # For good: nothing that follows needs root, and root would follow what the owner has planted.
             become(owner.uid, owner.gid)
         drop.write_drop(sources, directory)
-    _report(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run)
-    return Exit.DONE
+    if not (waits and context.json):
+        _report(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run, waits=waits)
+    return awaiting.await_outcome(context, one, within) if waits else Exit.DONE
 
 
 def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
@@ -95,6 +117,7 @@ def _report(
     *,
     makes: bool,
     dry_run: bool,
+    waits: bool,
 ) -> None:
     output = context.output
     if output.json:
@@ -119,5 +142,5 @@ def _report(
         )
     for one in sources:
         output.line(f"{one.name} {does} to {directory / drop.base_name(one.name)} ({len(one.data)} bytes)")
-    if not dry_run:
+    if not dry_run and not waits:
         output.say("What becomes of it: rotator status")

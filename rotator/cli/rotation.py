@@ -24,7 +24,7 @@ from rotator.store import Hold, Intent, Lock, outcome_as_dict
 LOCK_WITHIN = 30.0
 """Seconds that a command waits for another rotation, unless told otherwise."""
 
-_EXITS = {
+EXITS = {
     Result.UNCHANGED: Exit.DONE,
     Result.ROTATED: Exit.DONE,
     Result.REJECTED: Exit.REJECTED,
@@ -208,7 +208,7 @@ def _reporting(output: Output) -> Callable[[RotatorError], int]:
 
 def exit_of(done: Outcome) -> Exit:
     """The exit status of an outcome: a listener without veto that is not proved shows as a difference."""
-    return Exit.DIFFERS if done.unproved else _EXITS[done.result]
+    return Exit.DIFFERS if done.unproved else EXITS[done.result]
 
 
 def _tell(done: Outcome, output: Output) -> int:

@@ -117,7 +117,7 @@ class Loop:
         if orders := self._paced(orders):
             self._put_live(orders)
         more = self.tending.step()
-        if self.tending.recovered:
+        if self.tending.reloaded:
             self._note_cause()
         return self._next(more=more)
 
@@ -238,11 +238,13 @@ class Loop:
         try:
             with hands.store.rotation_lock(WHO, LOCK_WITHIN, self._waiting) as lock:
                 self.tending.recover_interrupted(lock)
+                self._note_cause()
                 mine = [o for o in orders if self._still_mine(o)]
                 done = rotate([o.wanted for o in mine], hands, lock) if mine else ()
                 for order, outcome in zip(mine, done, strict=True):
                     self._conclude(order.ward, order.digest, outcome)
-                self._note_cause()
+                if any(outcome.stages.get("apply") for outcome in done):
+                    self._note_cause()
         except RotatorError as e:
             self._in_trouble(e, [o.ward.site.name for o in orders])
             return

@@ -63,8 +63,8 @@ class Tending:
         """What the last look at each site showed."""
         self.judged: dict[str, tuple[Problem, ...]] = {}
         """What the judge says of what is live."""
-        self.recovered = False
-        """Whether the last piece may have reloaded nginx."""
+        self.reloaded = False
+        """Whether the last piece reloaded nginx."""
         self._told = told
         self._probes: deque[str] = deque()
         self._judgements: deque[str] = deque()
@@ -116,7 +116,7 @@ class Tending:
 
     def step(self) -> bool:
         """Does one piece. Returns whether there is another one to be done at once."""
-        self.recovered = False
+        self.reloaded = False
         now = self.ground.hands.clock.monotonic()
         late = [name for name, care in self.cares.items() if care.due <= now]
         if late:
@@ -145,8 +145,8 @@ class Tending:
             self._recover(self.ground.wards[name], lock)
 
     def _recover(self, ward: Ward, lock: Lock) -> None:
-        self.recovered = True
         (done,) = recover([ward.wanted("recover")], self.ground.hands, lock)
+        self.reloaded = self.reloaded or bool(done.stages.get("apply"))
         name, now = ward.site.name, self.ground.hands.clock.monotonic()
         before = self.cares.pop(name, None)
         if done.result in (Result.DEFERRED, Result.STRANDED):

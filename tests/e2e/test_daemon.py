@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -358,6 +359,53 @@ def test_the_page_shows_what_happened(edge: Edge) -> None:
         labels = f'key_type="ecdsa",listener="{edge.addresses[0]}",site="example"'
         wait_until(lambda: f"served_certificate_matches_disk{{{labels}}} 1.0" in _page(edge), 10)
         assert "rotator_nginx_reloads_total 1.0" in _page(edge)
+
+
+# -- deliver --wait
+
+
+def test_deliver_waits_for_the_outcome_and_exits_as_it_ended(edge: Edge) -> None:
+    new = edge.issue()
+    chain, key = edge.write_pair(new)
+    with running(edge):
+        done = edge.cli("deliver", "--wait", "example", chain, key)
+        assert (done.returncode, "ROTATED example" in done.stdout) == (0, True), done.stderr
+        assert edge.shown() == {new.chain_der}
+        again = edge.cli("--json", "deliver", "--wait", "example", chain, key)
+        assert (again.returncode, json.loads(again.stdout)["result"]) == (0, "rotated")
+
+
+def test_deliver_that_waits_for_a_bad_pair_exits_3_with_the_reason(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    chain.write_bytes(edge.issue().chain_pem)
+    with running(edge):
+        done = edge.cli("deliver", "--wait", "example", chain, key)
+    assert (done.returncode, "REJECTED example" in done.stdout) == (3, True), done.stderr
+
+
+def test_deliver_that_waits_while_nginx_is_stopped_exits_8(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    with running(edge):
+        edge.nginx.stop()
+        done = edge.cli("deliver", "--wait", "example", chain, key)
+    assert (done.returncode, "DEFERRED example" in done.stdout) == (8, True), done.stderr
+
+
+def test_deliver_waits_for_no_daemon_that_is_not_there(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    done = edge.cli("deliver", "--wait", "example", chain, key)
+    assert (done.returncode, "rotator swap example" in done.stderr) == (1, True)
+
+
+def test_deliver_waits_only_so_long(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    with running(edge) as daemon:
+        daemon.tell(signal.SIGSTOP)
+        try:
+            done = edge.cli("deliver", "--wait", "--within", "0.5", "example", chain, key)
+        finally:
+            daemon.tell(signal.SIGCONT)
+    assert (done.returncode, "has not decided" in done.stderr) == (8, True)
 
 
 # -- what tests look at

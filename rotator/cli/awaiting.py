@@ -1,0 +1,81 @@
+"""Waiting for what the daemon makes of a drop: it reads what the daemon has written down, and asks nobody."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from rotator.cli.context import Context
+from rotator.cli.rotation import EXITS
+from rotator.config import SiteConfig
+from rotator.drops import Place, read_place
+from rotator.errors import Exit, RotatorError
+from rotator.model import Result
+from rotator.store import Intent, Store
+
+LOOK_EVERY = 0.05
+"""Seconds between two looks at what was decided."""
+TELL_EVERY = 5.0
+"""Seconds between two lines of progress."""
+
+
+def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
+    """Waits until the daemon has decided about what lies in the drop now, and tells how it ended.
+
+    Args:
+        context: this call.
+        one: whose drop.
+        within: seconds to wait.
+
+    Returns:
+        The exit status of the outcome; `deferred` for what is held, or not decided in time.
+
+    Raises:
+        RotatorError: `no-daemon`: there is none that could decide; or the drop or the store cannot be read.
+    """
+    name, output, store = one.site.name, context.output, Store(context.config.state_dir)
+    place = Place(name, context.config.drop(one), one.source is not None)
+    candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+    digest = candidate.digest if candidate else ""
+    store.names(name)  # says so at once if the store may not be read
+    begun = told = time.monotonic()
+    while True:
+        intent = store.intent(name)
+        if intent.digest == digest:
+            return _tell(context, name, intent, store)
+        if intent.hold and intent.hold.digest == digest:
+            words = f"what lies in the drop is held by {intent.hold.by} since {intent.hold.since}"
+            raise RotatorError("held", words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
+        now = time.monotonic()
+        if not store.daemon_pid():
+            words = f"the files lie in {place.directory}, but no daemon is running that would take them"
+            raise RotatorError("no-daemon", words, f"systemctl start rotator, or: rotator swap {name}")
+        if now - begun >= within:
+            words = f"the files lie in {place.directory}; the daemon has not decided about them within {within:g} s"
+            raise RotatorError("not-decided", words, f"rotator status {name} shows what it waits for", Exit.DEFERRED)
+        if now - told >= TELL_EVERY:
+            told = now
+            output.say(f"waiting for the daemon ({now - begun:.0f} s): {name} is not decided yet")
+        time.sleep(LOOK_EVERY)
+
+
+def _tell(context: Context, name: str, intent: Intent, store: Store) -> int:
+    """What was decided, with what the history tells of it."""
+    output, last = context.output, _last(name, intent, store)
+    code = Exit.DIFFERS if last.get("unproved") else EXITS[Result(intent.result)]
+    if output.json:
+        decided = {"site": name, "result": intent.result, "reason": intent.reason}
+        output.data({**decided, "outcome": last or None, "exit": int(code)})
+        return code
+    word = intent.result.replace("-", " ").upper()
+    output.line(f"{word} {name}: {last.get('message') or intent.reason}", "good" if code is Exit.DONE else "bad")
+    for target in last.get("unproved", ()):
+        output.line(f"  not proved: {target}", "warn")
+    if last.get("hint"):
+        output.line(f"  next: {last['hint']}")
+    return code
+
+
+def _last(name: str, intent: Intent, store: Store) -> dict[str, Any]:
+    ended = (intent.result, intent.reason)
+    return next((e for e in reversed(store.history(name, 5)) if (e.get("result"), e.get("reason")) == ended), {})

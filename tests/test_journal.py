@@ -1,0 +1,102 @@
+"""The daemon's log: one line for each event, with the journal's priorities or a time; and that it never blocks."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from rotator.daemon.journal import ERROR, Journal
+from rotator.model import Outcome, Result
+
+AT = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    ours, theirs = os.pipe()
+    yield ours, theirs
+    os.close(ours)
+    os.close(theirs)
+
+
+def _journal_socket() -> tuple[socket.socket, socket.socket, dict[str, str]]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    at = os.fstat(theirs.fileno())
+    return ours, theirs, {"JOURNAL_STREAM": f"{at.st_dev}:{at.st_ino}"}
+
+
+def test_under_the_journal_a_line_has_a_priority_and_no_time() -> None:
+    ours, theirs, environment = _journal_socket()
+    with ours, theirs:
+        Journal(theirs.fileno(), environment).say("reload-failed", "it is wrong", ERROR)
+        assert ours.recv(1000) == b"<3>reload-failed: it is wrong\n"
+
+
+def test_another_stream_than_the_journals_gets_no_priority(pipe: tuple[int, int]) -> None:
+    Journal(pipe[1], {"JOURNAL_STREAM": "1:2"}).say("ready", "all well")
+    assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ ready: all well\n", os.read(pipe[0], 1000))
+
+
+def test_on_a_terminal_a_line_is_plain() -> None:
+    ours, theirs = pty.openpty()
+    try:
+        Journal(theirs, {}).say("ready", "all well", site="shop")
+        assert os.read(ours, 1000).strip() == b"ready shop: all well"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("result", "priority"),
+    [("unchanged", 6), ("rotated", 5), ("deferred", 4), ("rejected", 3), ("rolled-back", 3), ("stranded", 2)],
+)
+def test_an_outcome_is_one_line_that_begins_with_its_word(result: str, priority: int) -> None:
+    ours, theirs, environment = _journal_socket()
+    with ours, theirs:
+        done = Outcome("shop", Result(result), AT, "why", "first line\nsecond line.", "do this")
+        Journal(theirs.fileno(), environment).outcome(done)
+        line = ours.recv(1000).decode()
+    assert line.startswith(f"<{priority}>{result} shop: first line; second line [why]")
+    assert line.count("\n") == 1
+    assert ("next: do this" in line) is (result != "rotated")
+
+
+def test_control_characters_are_escaped(pipe: tuple[int, int]) -> None:
+    Journal(pipe[1], {}).say("x", "\x1b[31mred\x07\x00")
+    assert b"\\x1b[31mred\\x07\\x00" in os.read(pipe[0], 1000)
+
+
+def test_nobody_who_reads_holds_up_nobody_and_what_was_lost_is_told(pipe: tuple[int, int]) -> None:
+    journal = Journal(pipe[1], {})
+    begun = time.monotonic()
+    for _ in range(200):
+        journal.say("x", "y" * 1000)
+    assert time.monotonic() - begun < 2
+    assert journal.lost > 0
+    os.set_blocking(pipe[0], False)
+    while True:
+        try:
+            os.read(pipe[0], 65536)
+        except BlockingIOError:
+            break
+    journal.say("x", "again")
+    assert b"lines before this one could not be written" in os.read(pipe[0], 65536)
+
+
+def test_a_closed_stream_is_harmless() -> None:
+    journal = Journal(987, {})
+    journal.say("x", "y")
+    assert journal.lost == 1
+
+
+def test_a_long_line_is_cut(pipe: tuple[int, int]) -> None:
+    Journal(pipe[1], {}).say("x", "é" * 5000)
+    assert len(os.read(pipe[0], 65536)) < 4096

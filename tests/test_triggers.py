@@ -1,0 +1,240 @@
+"""What wakes the loop: events of real directories, duties, signals; and that their loss is harmless."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rotator.drops import Drops, Place
+from rotator.triggers import MOST_WATCHES, Duties, Wake, Watcher
+from tests.waiting import wait_until
+
+
+@pytest.fixture
+def wake() -> Iterator[Wake]:
+    it = Wake()
+    yield it
+    it.close()
+
+
+@pytest.fixture
+def watcher(wake: Wake, tmp_path: Path) -> Iterator[Watcher]:
+    it = Watcher(wake, told.append)
+    told.clear()
+    (tmp_path / "a").mkdir()
+    it.watch(tmp_path, homes(tmp_path))
+    assert wake.wait(5)  # what happened before the watch
+    yield it
+    it.close()
+
+
+told: list[str] = []
+
+
+def homes(top: Path) -> dict[Path, tuple[int, int]]:
+    """As the look at the drops finds them."""
+    drops = Drops(top, [Place("a", top / "a")])
+    drops.look()
+    return drops.homes
+
+
+def quiet(wake: Wake) -> bool:
+    """Whether nothing comes for a while after what has come."""
+    while wake.wait(0.3):
+        pass
+    return not wake.wait(0.2)
+
+
+# -- Wake
+
+
+def test_nothing_wakes_nobody(wake: Wake) -> None:
+    begun = time.monotonic()
+    assert not wake.wait(0.05)
+    assert time.monotonic() - begun >= 0.045
+
+
+def test_many_settings_are_one_wake(wake: Wake) -> None:
+    for _ in range(1000):
+        wake.set()
+    assert wake.wait(0)
+    assert not wake.wait(0)
+
+
+def test_another_thread_ends_the_wait(wake: Wake) -> None:
+    thread = threading.Timer(0.05, wake.set)
+    thread.start()
+    assert wake.wait(5)
+    thread.join()
+
+
+def test_a_signal_handler_ends_the_wait(wake: Wake) -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: wake.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        assert wake.wait(5)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_setting_one_that_is_closed_is_harmless() -> None:
+    wake = Wake()
+    wake.close()
+    wake.set()
+    wake.close()
+
+
+# -- Watcher
+
+
+@pytest.mark.parametrize("way", ["create", "write", "rename", "delete", "mkdir", "flat"])
+def test_a_change_in_a_drop_wakes(watcher: Watcher, wake: Wake, tmp_path: Path, way: str) -> None:
+    path = tmp_path / "a" / "chain.pem"
+    if way in ("write", "rename", "delete"):
+        path.write_bytes(b"x")
+        assert quiet(wake)
+    match way:
+        case "create":
+            path.write_bytes(b"x")
+        case "write":
+            with path.open("ab") as f:
+                f.write(b"y")
+        case "rename":
+            path.rename(path.with_name("other.pem"))
+        case "delete":
+            path.unlink()
+        case "mkdir":
+            (tmp_path / "b").mkdir()
+        case "flat":
+            (tmp_path / "a.crt").write_bytes(b"x")
+    assert wake.wait(5)
+
+
+def test_a_drop_that_is_made_later_is_watched_too(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    assert quiet(wake)
+    (tmp_path / "b" / "chain.pem").write_bytes(b"x")
+    assert wake.wait(5)
+
+
+def test_our_own_reading_wakes_nobody(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    path = tmp_path / "a" / "chain.pem"
+    path.write_bytes(b"x")
+    assert quiet(wake)
+    for _ in range(10):
+        path.read_bytes()
+        os.listdir(path.parent)
+        homes(tmp_path)
+    assert not wake.wait(0.3)
+
+
+def test_watching_what_is_watched_costs_nothing(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    for _ in range(10):
+        watcher.watch(tmp_path, homes(tmp_path))
+    assert (watcher.rearmed, wake.wait(0)) == (0, False)
+
+
+def test_a_drop_that_became_another_directory_is_watched_anew(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    (tmp_path / "a").rename(tmp_path / "elsewhere")
+    (tmp_path / "a").mkdir()
+    watcher.watch(tmp_path, homes(tmp_path))
+    assert watcher.rearmed == 1
+    assert quiet(wake)
+    (tmp_path / "a" / "chain.pem").write_bytes(b"x")
+    assert wake.wait(5)
+
+
+def test_an_incoming_directory_that_went_and_came_back_is_watched_anew(
+    watcher: Watcher, wake: Wake, tmp_path: Path
+) -> None:
+    top = tmp_path / "a"
+    watcher.watch(top, {top: (1, 1)})
+    top.rmdir()
+    watcher.watch(top, {})
+    top.mkdir()
+    watcher.watch(top, {top: (1, 2)})
+    assert quiet(wake)
+    (top / "x.pem").write_bytes(b"x")
+    assert wake.wait(5)
+
+
+def test_a_watcher_that_died_is_replaced(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    assert watcher._observer is not None
+    watcher._observer.stop()
+    watcher._observer.join(5)
+    watcher.watch(tmp_path, homes(tmp_path))
+    assert quiet(wake)
+    (tmp_path / "a" / "chain.pem").write_bytes(b"x")
+    assert wake.wait(5)
+
+
+def test_what_cannot_be_watched_is_told_once_and_raises_nothing(wake: Wake, tmp_path: Path) -> None:
+    watcher = Watcher(wake, told.append)
+    told.clear()
+    gone = tmp_path / "gone"
+    for number in range(3):
+        watcher.watch(gone, {gone: (0, number)})
+    assert len(told) == 1
+    gone.mkdir()
+    watcher.watch(gone, {gone: (9, 9)})
+    assert told[1:] == [""]
+    watcher.close()
+
+
+def test_more_directories_than_can_be_watched_are_left_to_the_look(wake: Wake, tmp_path: Path) -> None:
+    watcher = Watcher(wake)
+    top = tmp_path / "incoming"
+    top.mkdir()
+    many = {top: (0, 0)}
+    for number in range(MOST_WATCHES + 10):
+        one = tmp_path / f"source{number}"
+        one.mkdir()
+        many[one] = (0, number)
+    watcher.watch(top, many)
+    assert watcher._observer is not None
+    assert len(watcher._observer.emitters) == MOST_WATCHES + 1
+    watcher.close()
+
+
+def test_nothing_is_left_after_the_end(wake: Wake, tmp_path: Path) -> None:
+    before = set(threading.enumerate())
+    watcher = Watcher(wake)
+    watcher.watch(tmp_path, homes(tmp_path))
+    watcher.close()
+    wait_until(lambda: set(threading.enumerate()) <= before, 5)
+
+
+def test_the_libraries_say_nothing_past_the_journal() -> None:
+    assert not logging.getLogger("watchdog").propagate
+    assert not logging.getLogger("apscheduler").propagate
+
+
+# -- Duties
+
+
+def test_a_duty_becomes_due_and_is_taken_once(wake: Wake) -> None:
+    duties = Duties(wake, {"probe": 0.05})
+    duties.start()
+    try:
+        assert wake.wait(5)
+        assert duties.take() == {"probe"}
+    finally:
+        duties.close()
+    wait_until(lambda: not [t for t in threading.enumerate() if "APScheduler" in t.name], 5)
+
+
+def test_a_duty_that_the_scheduler_forgot_is_due_by_the_clock_that_never_jumps(wake: Wake) -> None:
+    now = [0.0]
+    duties = Duties(wake, {"probe": 60.0, "judge": 3600.0}, lambda: now[0])
+    now[0] = 80.0
+    assert duties.take() == set()
+    now[0] = 91.0
+    assert duties.take() == {"probe"}
+    assert duties.take() == set()
