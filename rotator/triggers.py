@@ -27,6 +27,25 @@ for _name in ("watchdog", "apscheduler"):  # theirs would go to stderr past the 
     logging.getLogger(_name).propagate = False
 
 
+class Overflows(logging.Handler):
+    """Counts the queue overflows of inotify: a line in watchdog's log is the only sign of one that there is.
+
+    Args:
+        wake: set at each, as nobody knows which events were lost.
+    """
+
+    def __init__(self, wake: Wake) -> None:
+        super().__init__(logging.WARNING)
+        self._wake = wake
+        self.count = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called in watchdog's thread."""
+        if "overflow" in str(record.msg):
+            self.count += 1
+            self._wake.set()
+
+
 class Wake:
     """Something to wait for that threads and signal handlers may set: it takes no lock, and many settings are one."""
 
@@ -74,6 +93,8 @@ class Watcher:
         self._observer: BaseObserver | None = None
         self.trouble = ""
         """Why not everything is watched; empty if it is."""
+        self.overflows = Overflows(wake)
+        logging.getLogger("watchdog").addHandler(self.overflows)
         self.rearmed = 0
         """How often a dead or outdated watch was replaced."""
 
@@ -96,6 +117,10 @@ class Watcher:
 
     def close(self) -> None:
         """Ends watching."""
+        logging.getLogger("watchdog").removeHandler(self.overflows)
+        self._disarm()
+
+    def _disarm(self) -> None:
         observer, self._observer, self._armed = self._observer, None, {}
         if observer is not None and observer.is_alive():
             observer.stop()
@@ -138,7 +163,7 @@ class Watcher:
             FileModifiedEvent,
             FileMovedEvent,
         ]
-        self.close()
+        self._disarm()
         trouble = ""
         try:
             self._observer = Observer()

@@ -211,6 +211,25 @@ def test_nothing_is_left_after_the_end(wake: Wake, tmp_path: Path) -> None:
     wait_until(lambda: set(threading.enumerate()) <= before, 5)
 
 
+def test_an_overflow_of_the_queue_is_counted_and_wakes(watcher: Watcher, wake: Wake) -> None:
+    assert quiet(wake)
+    logging.getLogger("watchdog.observers.inotify_c").warning("Inotify queue overflowed; filesystem events were lost")
+    assert (watcher.overflows.count, wake.wait(0)) == (1, True)
+
+
+def test_after_a_storm_the_next_change_is_seen(tmp_path: Path, wake: Wake) -> None:
+    (tmp_path / "a").mkdir()
+    watcher = Watcher(wake)
+    watcher.watch(tmp_path, homes(tmp_path))
+    path = tmp_path / "a" / "x.pem"
+    for _ in range(5_000):
+        path.write_bytes(b"x")
+    assert quiet(wake)
+    path.write_bytes(b"y")
+    assert wake.wait(5)
+    watcher.close()
+
+
 def test_the_libraries_say_nothing_past_the_journal() -> None:
     assert not logging.getLogger("watchdog").propagate
     assert not logging.getLogger("apscheduler").propagate

@@ -26,6 +26,8 @@ PROBE_EVERY, JUDGE_EVERY, TIDY_EVERY = 60.0, 3600.0, 86400.0
 """Seconds between two rounds of each duty."""
 END_WITHIN = 2.0
 """Seconds that a rotation in flight gets when the end is asked for; after that it is for the next start to recover."""
+SIGN_EVERY = 30.0
+"""Seconds between two signs of life of a loop that has nothing to do."""
 REMEMBERED = 1000
 """Newest entries of the history from which the last outcome of each site is known again after a start."""
 START_WITHIN = 30
@@ -120,6 +122,7 @@ class Daemon:
         self.duties.start()
         self.notifier.ready(self.status())
         self.journal.say("ready", self.status(), NOTICE)
+        told = ""
         while not self._ending:
             if self._reload_asked:
                 self._reload()
@@ -130,14 +133,16 @@ class Daemon:
             self._do_duties()
             self._beat()
             self._publish()
-            self.notifier.status(self.status())
+            if (line := self.status()) != told:
+                told = line
+                self.notifier.status(line)
             # A storm of events must not keep a core busy: the dearer a pass, the longer the pause after it.
             self._wait(due, min(0.2, 3 * (time.monotonic() - begun)) if self.loop.idle else 0.0)
 
     def _wait(self, due: float, rest: float) -> None:
         """Until something is due, an event comes, or the manager wants a sign of life."""
         now = self.loop.ground.hands.clock.monotonic()
-        limit = self.notifier.watchdog_every or 3600.0
+        limit = min(self.notifier.watchdog_every or SIGN_EVERY, SIGN_EVERY)
         if self.wake.wait(min(due - now, limit)) and not self._ending and not self._reload_asked:
             passed = self.loop.ground.hands.clock.monotonic() - now
             if passed < rest:
@@ -218,6 +223,7 @@ class Daemon:
             self.loop.tending.seen,
             workers=ground.hands.nginx.workers(),
             watcher_up=not self.watcher.trouble,
+            overflows=self.watcher.overflows.count,
             scanned_at=self.loop.looked_at,
             scan_interval=ground.scan_interval,
         )

@@ -94,6 +94,7 @@ class Measuring:
         *,
         workers: Workers | None,
         watcher_up: bool,
+        overflows: int,
         scanned_at: datetime,
         scan_interval: float,
     ) -> None:
@@ -104,10 +105,13 @@ class Measuring:
             seen: the last look at each site.
             workers: nginx's processes.
             watcher_up: whether file events are heard.
+            overflows: how often some of them were lost.
             scanned_at: when the drops were looked at, UTC.
             scan_interval: seconds between two looks.
         """
         self._ready = True
+        while self.counters.overflows < overflows:
+            self.counters = self.counters.after_overflow()
         if self.registry is None:
             return
         sites = tuple(
