@@ -124,7 +124,6 @@ class Drops:
 
     def _directory(self, place: Place, now: int, *, known: bool) -> _Found:
         where, found = place.directory, _Found()
-        quoted = shlex.quote(str(where))
         try:
             at = where.stat() if place.source else where.lstat()
         except FileNotFoundError:
@@ -136,12 +135,12 @@ class Drops:
                 )
             return found
         except OSError as error:
-            found.problem, found.hint = f"{where}: {error.strerror}", f"see what stands there: ls -ld {quoted}"
+            found.problem, found.hint = f"{where}: {error.strerror}", _see(where)
             found.reason = _reason(error)
             return found
         if not stat.S_ISDIR(at.st_mode):
             kind = "a link, which is not followed here" if stat.S_ISLNK(at.st_mode) else "no directory"
-            found.problem, found.hint = f"{where} is {kind}", f"see what stands there: ls -ld {quoted}"
+            found.problem, found.hint = f"{where} is {kind}", _see(where)
             found.reason = "io-error"
             return found
         self.homes[where] = (at.st_dev, at.st_ino)
@@ -202,6 +201,10 @@ class Drops:
             listing.mark = ()
             found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
             found.hint = f"open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
+
+
+def _see(where: Path) -> str:
+    return f"see what stands there: ls -ld {shlex.quote(str(where))}"
 
 
 def _reason(error: OSError) -> str:

@@ -71,6 +71,10 @@ class Wake:
             return False
         return True
 
+    def is_set(self) -> bool:
+        """Whether the next wait would end at once."""
+        return bool(self._poll.poll(0))
+
     def close(self) -> None:
         """Gives the descriptor back."""
         fd, self._fd = self._fd, -1

@@ -24,8 +24,8 @@ FLOORS = {
     STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify privilege triggers web wiring "
-        "daemon daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring daemon.status "
-        "daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
+        "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
+        "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "cli cli.awaiting cli.check cli.config_check cli.context cli.deliver cli.group cli.history cli.output "
         "cli.rollback cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"

@@ -84,7 +84,7 @@ class Daemon:
         self.watcher = Watcher(self.wake, self._watching)
         self.duties = Duties(self.wake, {"probe": PROBE_EVERY, "judge": JUDGE_EVERY, "tidy": TIDY_EVERY})
         self.measuring = Measuring(journal)
-        self.loop = Loop(self._ground(self.config), journal, self.measuring)
+        self.loop = Loop(self._ground(self.config), journal, self.measuring, self.wake.is_set)
         self._ending = False
         self._reload_asked = False
         self._beaten = 0.0

@@ -6,17 +6,19 @@ A pass reads the disk anew and acts on what it finds, so that losing every event
  2. Decide each drop that changed or is due (`reconcile`).
  3. Put everything that is fit live, in one batch, under the host's lock; whatever arrives meanwhile goes with the next.
  4. Write down what was decided, and tell it in one line.
- 5. Do one piece of what is not urgent: prove, judge again, tidy up (`tending`).
+ 5. Do a little of what is not urgent: prove, judge again, tidy up (`tending`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from rotator.daemon import intake
+from rotator.daemon.cause import Cause
 from rotator.daemon.ground import WHO, Ground, Ward
 from rotator.daemon.intake import Memory, Order
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
@@ -52,6 +54,8 @@ CAUSE_EVERY = 1.0
 """Seconds between two looks at nginx while something waits for it."""
 YOUNG_FOR = 2.0
 """Seconds after which a drop that had just been changed is read once more: see `drops`."""
+TEND_FOR = 1.0
+"""Seconds that a pass spends at most on what is not urgent, and less if an event comes."""
 NEVER = math.inf
 
 
@@ -62,9 +66,17 @@ class Loop:
         ground: the configuration.
         journal: where outcomes are told.
         measuring: what counts the outcomes; None for one of its own.
+        urgent: whether an event has come meanwhile.
     """
 
-    def __init__(self, ground: Ground, journal: Journal, measuring: Measuring | None = None) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        journal: Journal,
+        measuring: Measuring | None = None,
+        urgent: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.urgent = urgent
         self.measuring = measuring or Measuring(journal)
         self.ground = ground
         self.journal = journal
@@ -75,8 +87,7 @@ class Loop:
         self.idle = True
         """Whether the last pass found nothing to put live."""
         self.last_reload = -NEVER
-        self._cause: object = None
-        self._cause_at = -NEVER
+        self._cause = Cause()
         self._trouble = ""
 
     # -- life
@@ -95,13 +106,12 @@ class Loop:
         now = self._now()
         for name, memory in self.memories.items():
             memory.deferral = resumed(self.ground.hands.store.intent(name), now)
-        self._note_cause()
+        self._cause.note(self.ground.hands)
 
     def stand_on(self, ground: Ground) -> None:
         """Another configuration from now on; every drop is looked at anew, and every listener asked."""
-        known = self.memories
         self.ground = ground
-        self.memories = {name: known.get(name, Memory()) for name in ground.wards}
+        self.memories = {name: self.memories.get(name, Memory()) for name in ground.wards}
         for memory in self.memories.values():
             memory.signature, memory.due = None, 0.0
         self.tending.stand_on(ground)
@@ -112,14 +122,23 @@ class Loop:
         """One pass. Returns the monotonic time at which the next is due even if nothing wakes it."""
         looks = self._look()
         self._look_at_nginx()
-        orders = [order for name in self._due(looks) if (order := self._ordered(name, looks[name]))]
+        now = self._now().monotonic
+        due = [name for name in looks if self.memories[name].due <= now]
+        orders = [order for name in due if (order := self._ordered(name, looks[name]))]
         self.idle = not orders
         if orders := self._paced(orders):
             self._put_live(orders)
-        more = self.tending.step()
-        if self.tending.reloaded:
-            self._note_cause()
-        return self._next(more=more)
+        return self._next(more=self._tend())
+
+    def _tend(self) -> bool:
+        """As much of what is not urgent as fits before something else comes. Returns whether more is left."""
+        end = self._now().monotonic + TEND_FOR
+        while True:
+            more = self.tending.step()
+            if self.tending.reloaded:
+                self._cause.note(self.ground.hands)
+            if not more or self.urgent() or self._now().monotonic >= end:
+                return more
 
     def _look(self) -> dict[str, Look]:
         looks, now = self.ground.drops.look(), self._now().monotonic
@@ -136,31 +155,18 @@ class Loop:
         self.looked_at = self._now().wall
         return looks
 
-    def _due(self, looks: Mapping[str, Look]) -> list[str]:
-        now = self._now().monotonic
-        return [name for name in looks if self.memories[name].due <= now]
-
     def _look_at_nginx(self) -> None:
         """What waits for nginx is due as soon as nginx has visibly become another."""
         now = self._now().monotonic
         waiting = [m for m in self.memories.values() if m.deferral and m.deferral.reason not in _NOT_NGINX]
-        if not (waiting or self.tending.cares) or now < self._cause_at + CAUSE_EVERY:
-            return
-        before = self._cause
-        if self._note_cause() == before:
+        idle = not (waiting or self.tending.cares) or now < self._cause.at + CAUSE_EVERY
+        if idle or not self._cause.note(self.ground.hands):
             return
         for memory in waiting:
             if memory.deferral:
-                memory.deferral = Deferral(memory.deferral.digest, now, memory.deferral.tries, memory.deferral.reason)
+                memory.deferral = replace(memory.deferral, due=now)
             memory.due = now
         self.tending.cause_changed()
-
-    def _note_cause(self) -> object:
-        """What of nginx can be seen from outside: its processes. Our own reloads are no cause."""
-        look = self.ground.hands.nginx.workers()
-        self._cause = (look.master, look.active, look.upgrading) if look else None
-        self._cause_at = self._now().monotonic
-        return self._cause
 
     # -- deciding
 
@@ -238,17 +244,17 @@ class Loop:
         try:
             with hands.store.rotation_lock(WHO, LOCK_WITHIN, self._waiting) as lock:
                 self.tending.recover_interrupted(lock)
-                self._note_cause()
+                self._cause.note(self.ground.hands)
                 mine = [o for o in orders if self._still_mine(o)]
                 done = rotate([o.wanted for o in mine], hands, lock) if mine else ()
                 for order, outcome in zip(mine, done, strict=True):
                     self._conclude(order.ward, order.digest, outcome)
                 if any(outcome.stages.get("apply") for outcome in done):
-                    self._note_cause()
+                    self._cause.note(self.ground.hands)
         except RotatorError as e:
             self._in_trouble(e, [o.ward.site.name for o in orders])
-            return
-        self._trouble = ""
+        else:
+            self._trouble = ""
 
     def _still_mine(self, order: Order) -> bool:
         """Whether nobody has decided about it since: a command may have had the lock before us."""

@@ -21,7 +21,7 @@ from rotator.recover import recover
 from rotator.store import Lock
 from rotator.trust import judge_chains
 
-PROBED_AT_ONCE = 60
+PROBED_AT_ONCE = 20
 """Sites that one round of probing asks; a thousand of them are asked in turn, so that an idle daemon stays idle."""
 
 

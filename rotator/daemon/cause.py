@@ -1,0 +1,23 @@
+"""What of nginx can be seen from outside without asking it: whether it has become another since the last look."""
+
+from __future__ import annotations
+
+import math
+
+from rotator.hands import Hands
+
+
+class Cause:
+    """The processes of nginx as they were noted last. Our own reloads are noted when they are done: no change."""
+
+    def __init__(self) -> None:
+        self.at = -math.inf
+        """Monotonic time of the last look."""
+        self._seen: object = None
+
+    def note(self, hands: Hands) -> bool:
+        """Looks, and remembers. Returns whether it is another than before."""
+        look, before = hands.nginx.workers(), self._seen
+        self._seen = (look.master, look.active, look.upgrading) if look else None
+        self.at = hands.clock.monotonic()
+        return self._seen != before
