@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from types import FrameType
@@ -25,6 +25,7 @@ from rotator.hands import ApplyHand
 from rotator.wiring import direct, request
 
 MAX_ANSWER = 256 * 1024
+_PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 T = TypeVar("T")
 
 
@@ -58,15 +59,17 @@ def run(
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    held = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # until there is somebody to pass them on to
     child = os.fork()
     if child == 0:
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         ours.close()
         _child(theirs, owner, read, work, report)
     theirs.close()
-    return _parent(child, ours, setup)
+    return _parent(child, ours, setup, held)
 
 
-def _parent(child: int, sock: socket.socket, setup: Setup) -> int:
+def _parent(child: int, sock: socket.socket, setup: Setup, held: Iterable[int]) -> int:
     """Applies what the child asks for, until it ends; a signal that ends a command is passed on for it to answer."""
     process = os.pidfd_open(child)
 
@@ -74,8 +77,9 @@ def _parent(child: int, sock: socket.socket, setup: Setup) -> int:
         with suppress(ProcessLookupError, PermissionError):
             signal.pidfd_send_signal(process, number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal tells the child too
+    signal.pthread_sigmask(signal.SIG_SETMASK, held)
     try:
         while message := sock.recv(privileged.MAX_REQUEST):
             done = privileged.apply(setup, privileged.parse_request(message))

@@ -6,6 +6,8 @@ import os
 
 import pytest
 
+os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a command does when its output cannot be written
+
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that only root can do are skipped for others, who can call them by themselves."""

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import click
 
@@ -98,7 +98,13 @@ class LazyGroup(click.Group):
         words = list(sys.argv[1:] if args is None else args)
         before_end = words[: words.index("--")] if "--" in words else words
         output = Output(json="--json" in before_end, plain="--plain" in before_end)
-        sys.exit(self._status(words, prog_name or "rotator", complete_var, output, extra))
+        status = self._status(words, prog_name or "rotator", complete_var, output, extra)
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+        except OSError:  # messages that nobody could be told change no status
+            _forget(sys.stderr)
+        sys.exit(status)
 
     def _status(
         self, args: list[str], prog_name: str, complete_var: str | None, output: Output, extra: Mapping[str, Any]
@@ -136,10 +142,10 @@ class LazyGroup(click.Group):
                 print(file=sys.stderr)  # closes the terminal's ^C
             return INTERRUPTED
         except BrokenPipeError:
-            _forget_stdout()
+            _forget(sys.stdout)
             return READER_GONE
         except RotatorError as error:  # told on an output that cannot be written
-            _forget_stdout()
+            _forget(sys.stdout)
             with contextlib.suppress(RotatorError, BrokenPipeError):
                 output.say(f"error: {error.message}")
             return Exit.FAILURE
@@ -156,11 +162,11 @@ def _flush_stdout() -> None:
         raise RotatorError("io-error", f"the output cannot be written: {error.strerror}") from error
 
 
-def _forget_stdout() -> None:
+def _forget(stream: TextIO) -> None:
     """Keeps the interpreter from failing at its end, when it flushes what nobody reads."""
     with contextlib.suppress(OSError, AttributeError, io.UnsupportedOperation):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
 
 
