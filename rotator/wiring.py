@@ -16,6 +16,8 @@ from rotator.apply import Applied, Request, Setup
 from rotator.config import Config, SiteConfig
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import Site
 from rotator.nginx.command import Nginx
 from rotator.store import Store, policy_digest
@@ -103,6 +105,8 @@ def make_hands(config: Config, apply: ApplyHand, say: Callable[[str], None] = la
     """
     return Hands(
         store=Store(config.state_dir),
+        history=History(config.state_dir),
+        locks=Locks(config.state_dir),
         apply=apply,
         live=partial(privileged.read_live, str(config.nginx.include_dir)),
         nginx=Nginx(config.nginx.command, config.nginx.pid_file),

@@ -13,6 +13,8 @@ import pytest
 from rotator import drops as drops_module
 from rotator.daemon.status import status_line
 from rotator.errors import RotatorError
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import Candidate, Result
 from rotator.store import Hold, Intent, Store
 from tests.authority import NOW, pem
@@ -51,9 +53,9 @@ def test_a_drop_is_decided_once(daemon: Looping) -> None:
 
 
 def test_an_idle_daemon_leaves_nginx_and_the_history_alone(daemon: Looping) -> None:
-    before = daemon.store.history()
+    before = daemon.history.entries()
     daemon.run_for(3600)
-    assert (daemon.nginx.hups, daemon.store.history()) == (0, before)
+    assert (daemon.nginx.hups, daemon.history.entries()) == (0, before)
 
 
 @pytest.mark.parametrize("first", ["fullchain.pem", "privkey.pem"])
@@ -79,7 +81,7 @@ def test_a_drop_that_stays_incomplete_is_rejected_once_after_the_grace_time(daem
     daemon.run_for(3600)
     assert daemon.decided() == ("rejected", "incomplete-chain")
     assert daemon.said("rejected example", "incomplete-chain") == 1
-    assert [e["result"] for e in daemon.store.history("example", 1)] == ["rejected"]
+    assert [e["result"] for e in daemon.history.entries("example", 1)] == ["rejected"]
     assert daemon.nginx.hups == 0
 
 
@@ -375,13 +377,13 @@ def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping)
 
 def test_a_command_that_was_quicker_is_not_repeated(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.drop(daemon.issue())
-    real = Store.rotation_lock
+    real = Locks.rotation
 
-    def held(self: Store, *args: object) -> object:
+    def held(self: Locks, *args: object) -> object:
         daemon.store.write_intent("example", Intent("", "rotated", "", "", "", Hold("alice", "today", _digest(daemon))))
         return real(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Store, "rotation_lock", held)
+    monkeypatch.setattr(Locks, "rotation", held)
     daemon.run_for(30)
     assert daemon.nginx.hups == 0
 
@@ -394,7 +396,7 @@ def _digest(daemon: Looping) -> str:
 def test_a_command_at_work_is_waited_for(daemon: Looping) -> None:
     new = daemon.issue()
     daemon.drop(new)
-    with daemon.store.rotation_lock("alice", 1.0):
+    with daemon.locks.rotation("alice", 1.0):
         daemon.loop.tick()
         assert daemon.decided() == ("", "")
     daemon.run_for(1)
@@ -406,14 +408,14 @@ def test_what_a_command_left_in_flight_when_it_died_is_recovered_first(daemon: L
     swapped = daemon.issue()
     done = daemon.by_hand(swapped)
     daemon.store.mark_verified("example", done.previous)
-    with daemon.store.rotation_lock("alice", 1.0) as lock:
+    with daemon.locks.rotation("alice", 1.0) as lock:
         lock.begin(["example"])
     (daemon.store.root / "lock").write_text('{"pid": 1, "in_flight": ["example"]}\n')
     new = daemon.issue()
     daemon.drop(new)
     daemon.tick()
     assert daemon.shows(new)
-    assert [e["trigger"] for e in daemon.store.history("example", 2)] == ["recover", "drop"]
+    assert [e["trigger"] for e in daemon.history.entries("example", 2)] == ["recover", "drop"]
 
 
 # -- life
@@ -443,7 +445,7 @@ def test_a_start_with_nginx_stopped_proves_when_it_comes(tmp_path: Path) -> None
 
 
 def test_a_start_waits_for_a_command_only_so_long(daemon: Looping) -> None:
-    with daemon.store.rotation_lock("alice", 1.0), pytest.raises(RotatorError) as e:
+    with daemon.locks.rotation("alice", 1.0), pytest.raises(RotatorError) as e:
         daemon.loop.start(0.0)
     assert e.value.code == "lock-busy"
 
@@ -508,7 +510,7 @@ def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Store, "stage", full)
         patch.setattr(Store, "write_intent", full)
-        patch.setattr(Store, "record", full)
+        patch.setattr(History, "record", full)
         daemon.run_for(60)
         assert daemon.nginx.hups == 0
         assert daemon.said("not-written") == 1

@@ -95,7 +95,7 @@ class Daemon:
         Raises:
             RotatorError: `daemon-running`; or the store cannot be used at the start.
         """
-        with self.loop.ground.hands.store.daemon_lock():
+        with self.loop.ground.hands.locks.daemon():
             before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
             try:
                 self._live()
@@ -115,9 +115,9 @@ class Daemon:
 
     def _live(self) -> None:
         self.journal.say("starting", f"pid {os.getpid()}, {len(self.config.sites)} sites, {self.path}", NOTICE)
-        store, now = self.loop.ground.hands.store, self.loop.ground.hands.clock.now()
-        self.measuring.config = self.measuring.config.then(True, now)
-        self.measuring.counters = self.measuring.counters.remembering(store.history(limit=REMEMBERED))
+        hands = self.loop.ground.hands
+        self.measuring.config = self.measuring.config.then(True, hands.clock.now())
+        self.measuring.counters = self.measuring.counters.remembering(hands.history.entries(limit=REMEMBERED))
         self._start()
         self.duties.start()
         self.notifier.ready(self.status())

@@ -101,7 +101,7 @@ class Loop:
         Raises:
             RotatorError: the store cannot be used, or `lock-busy`.
         """
-        with self.ground.hands.store.rotation_lock(WHO, lock_within, self._waiting) as lock:
+        with self.ground.hands.locks.rotation(WHO, lock_within, self._waiting) as lock:
             self.tending.recover_all(lock)
         now = self._now()
         for name, memory in self.memories.items():
@@ -242,7 +242,7 @@ class Loop:
         for order in orders:  # until it is decided, it is due
             self.memories[order.ward.site.name].due = self._now().monotonic + LOCK_AGAIN
         try:
-            with hands.store.rotation_lock(WHO, LOCK_WITHIN, self._waiting) as lock:
+            with hands.locks.rotation(WHO, LOCK_WITHIN, self._waiting) as lock:
                 self.tending.recover_interrupted(lock)
                 self._cause.note(self.ground.hands)
                 mine = [o for o in orders if self._still_mine(o)]

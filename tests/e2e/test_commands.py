@@ -152,7 +152,7 @@ def test_no_command_shows_a_byte_of_the_key(edge: Edge) -> None:
 
 def test_swap_beside_another_rotation_waits_and_then_exits_7_naming_it(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
-    with edge.store.rotation_lock("somebody", 1.0):
+    with edge.locks.rotation("somebody", 1.0):
         done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--wait", "0.2")
     assert done.returncode == 7
     assert f"pid {os.getpid()} (somebody" in done.stderr
@@ -239,7 +239,7 @@ def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: 
 
 def test_a_dry_run_keeps_out_of_the_way_of_a_rotation(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
-    with edge.store.rotation_lock("somebody", 1.0):
+    with edge.locks.rotation("somebody", 1.0):
         staged = edge.store.stage("example", [pair_of(edge.issue())], {})
         done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--dry-run", "--wait", "0.1")
         assert (done.returncode, sorted(p.name for p in staged.path.iterdir())[0]) == (7, "fullchain.pem")

@@ -421,9 +421,9 @@ def _page(edge: Edge) -> str:
 
 
 def _results(edge: Edge, site: str = "example") -> list[str]:
-    return [str(entry["result"]) for entry in edge.store.history(site)]
+    return [str(entry["result"]) for entry in edge.history.entries(site)]
 
 
 def _rotations(edge: Edge, site: str = "example") -> int:
     """How often a pair was put live by a reload since the first one."""
-    return sum(e["result"] == "rotated" and e["reason"] == "rotated" for e in edge.store.history(site))
+    return sum(e["result"] == "rotated" and e["reason"] == "rotated" for e in edge.history.entries(site))
