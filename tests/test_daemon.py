@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,7 @@ from rotator.model import Candidate, Result
 from rotator.store import Hold, Intent, Store
 from tests.authority import NOW, pem
 from tests.looping import Looping
+from tests.powercut import StandIn, standing_in
 from tests.worlds import LISTENERS
 
 
@@ -499,6 +502,73 @@ def test_generations_beyond_the_number_kept_are_tidied_away(daemon: Looping) -> 
     daemon.loop.tending.tidy()
     daemon.tick()
     assert len(daemon.store.names("example")) == 2
+
+
+# -- the history's upkeep
+
+
+class HistoryStays(StandIn):
+    """The history cannot be renamed, as where an admin has made it append-only; everything else can."""
+
+    def before(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if name == "rename" and str(args[0]).endswith("/history.jsonl"):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.fixture
+def chronicler(daemon: Looping) -> Looping:
+    """A daemon whose history is long already."""
+    daemon.world.history = History(daemon.store.root, close_at=1)
+    daemon.loop.stand_on(daemon.ground())
+    daemon.settle_down()
+    return daemon
+
+
+def closed(daemon: Looping) -> list[str]:
+    return sorted(path.name for path in daemon.store.root.glob("history-*.jsonl"))
+
+
+def test_a_history_that_became_long_is_closed_after_the_outcome_that_made_it_so(chronicler: Looping) -> None:
+    before = chronicler.history.entries()
+    assert closed(chronicler) == []
+    new = chronicler.issue()
+    chronicler.drop(new)
+    chronicler.tick()
+    assert chronicler.shows(new)
+    assert closed(chronicler) == ["history-000001.jsonl"]
+    assert [e["trigger"] for e in chronicler.history.entries()[len(before) :]] == ["drop"]
+
+
+def test_a_history_that_commands_made_long_is_closed_when_the_daemon_tidies_up(chronicler: Looping) -> None:
+    chronicler.run_for(60)
+    assert closed(chronicler) == []
+    chronicler.loop.tending.tidy()
+    chronicler.tick()
+    assert closed(chronicler) == ["history-000001.jsonl"]
+
+
+def test_a_history_is_not_closed_in_the_way_of_a_command(chronicler: Looping) -> None:
+    with chronicler.locks.rotation("alice", 1.0):
+        chronicler.loop.tending.tidy()
+        chronicler.tick()
+        assert (closed(chronicler), chronicler.said("tidied up")) == ([], 0)
+    chronicler.loop.tending.tidy()
+    chronicler.tick()
+    assert closed(chronicler) == ["history-000001.jsonl"]
+
+
+def test_a_history_that_cannot_be_closed_is_told_once_and_holds_no_rotation_up(chronicler: Looping) -> None:
+    with standing_in(HistoryStays()):
+        for _ in range(3):
+            new = chronicler.issue()
+            chronicler.drop(new)
+            chronicler.run_for(60)
+            assert chronicler.shows(new)
+    assert chronicler.said("permission", "the history could not be tidied up") == 1
+    assert [e["trigger"] for e in chronicler.history.entries("example", 3)] == ["drop"] * 3
+
+
+# -- what is wrong around it
 
 
 def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:

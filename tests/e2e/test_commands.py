@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.cli.context import caller
+from rotator.history import CLOSE_AT
 from tests.authority import CA, pem
 from tests.cli.calls import call
 from tests.e2e.edge import Edge
@@ -207,6 +208,19 @@ def test_history_tells_each_outcome_with_its_user_and_generation(edge: Edge) -> 
     entries = json.loads(edge.cli("history", "example", "--json").stdout)["entries"]
     assert [e["reason"] for e in entries] == ["not-wired", "proved", "rotated"]
     assert entries[-1]["generation"] == edge.live()
+
+
+def test_a_command_that_rotates_closes_a_long_history_and_the_way_back_is_still_known(edge: Edge) -> None:
+    with (edge.state / "history.jsonl").open("ab") as f:
+        f.write(b"-" * CLOSE_AT + b"\n")
+    chain, key = edge.write_pair(edge.issue())
+    edge.cli("swap", "example", "--cert", chain, "--key", key)
+    assert sorted(path.name for path in edge.state.glob("history*")) == ["history-000001.jsonl"]
+    assert edge.cli("rollback", "example").returncode == 0
+    assert edge.shown() == {edge.first["example"].chain_der}
+    entries = json.loads(edge.cli("history", "example", "--json").stdout)["entries"]
+    assert [(e["trigger"], e["reason"]) for e in entries[-2:]] == [("swap", "rotated"), ("rollback", "rotated")]
+    assert len(entries) == 4
 
 
 def test_status_exits_0_when_all_is_well(edge: Edge) -> None:
