@@ -25,9 +25,9 @@ from rotator.errors import RotatorError
 from rotator.model import Outcome, Result
 
 CLOSE_AT = 4 * 1024 * 1024
-"""Bytes from which on the file is closed: some 5,000 outcomes."""
+"""Bytes from which on the file is closed: some 6,000 outcomes."""
 KEEP_CLOSED = 16
-"""Closed files that are kept: with the open one, some 80,000 outcomes in 68 MiB."""
+"""Closed files that are kept: with the open one, some 100,000 outcomes in 68 MiB."""
 LATE = 100
 """Newest entries among which the last reload is looked for."""
 APPEND_WITHIN = 2.0

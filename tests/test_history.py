@@ -264,6 +264,22 @@ def test_the_newest_is_found_without_reading_years_of_history(history: History) 
     assert bytes_read() - begin < 400_000
 
 
+def test_lines_of_other_sites_are_not_parsed(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    note(history, "a")
+    note(history, *"b" * 100, site="other")
+    parsed: list[bytes] = []
+
+    class Counting:
+        @staticmethod
+        def loads(line: bytes) -> object:
+            parsed.append(line)
+            return json.loads(line)
+
+    monkeypatch.setattr(module, "json", Counting)
+    assert told(history, "site", 1) == "a"
+    assert len(list(filter(None, parsed))) == 1
+
+
 def test_the_latest_entries_of_many_sites_cost_one_reading(history: History) -> None:
     sites = [f"site-{number}" for number in range(50)]
     for number, site in enumerate(sites * 20):
@@ -336,9 +352,11 @@ def test_a_process_that_was_stopped_while_it_appended_holds_nobody_up(
 ) -> None:
     monkeypatch.setattr(module, "APPEND_WITHIN", 0.05)
     note(history, "a")
+    writer = threading.Thread(target=note, args=(history, "b"), daemon=True)
     with locked(history.root / "history.jsonl"):
-        note(history, "b")
-    assert told(history) == "ab"
+        writer.start()
+        writer.join(5)
+        assert told(history) == "ab"
 
 
 def test_a_file_that_somebody_is_appending_to_is_closed_the_next_time(history: History) -> None:
