@@ -40,7 +40,8 @@ TOP: Mapping[str, Key] = {
 NGINX: Mapping[str, Key] = {
     "command": Key(["nginx"], values.command),
     "include_dir": Key("/etc/nginx/rotator", values.plain_path),
-    "apply": Key("direct", values.applied),
+    "apply": Key("systemd", values.choice("systemd", "direct")),
+    "result_dir": Key("/run/rotator-apply", values.path),
     "unit": Key("nginx.service", values.unit),
     "pid_file": Key("/run/nginx.pid", values.path),
     "error_log": Key("/var/log/nginx/error.log", values.optional(values.path)),

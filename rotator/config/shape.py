@@ -39,7 +39,8 @@ class NginxConfig:
     Args:
         command: the program and its arguments.
         include_dir: where the includes and root's copies stand.
-        apply: how the privileged step runs; `direct`: in process.
+        apply: how the privileged step runs for who is not root: `systemd`, through root's oneshot, or `direct`.
+        result_dir: where root's oneshots leave their answers.
         unit: nginx's service unit, for messages.
         pid_file: where its master's pid stands.
         error_log: where nginx tells why it refused; None where that is no file.
@@ -51,6 +52,7 @@ class NginxConfig:
     command: tuple[str, ...]
     include_dir: Path
     apply: str
+    result_dir: Path
     unit: str
     pid_file: Path
     error_log: Path | None

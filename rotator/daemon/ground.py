@@ -61,12 +61,17 @@ class Ground:
     metrics_listen: str = ""
 
 
-def make_ground(config: Config, wrap: Callable[[Hands], Hands] = lambda hands: hands) -> Ground:
+def make_ground(
+    config: Config,
+    wrap: Callable[[Hands], Hands] = lambda hands: hands,
+    waiting: Callable[[], None] = lambda: None,
+) -> Ground:
     """A configuration made ready: roots read anew, hands for this host.
 
     Args:
         config: the configuration.
         wrap: what is done to the hands, such as letting each wait be a sign of life.
+        waiting: called while the privileged step is waited for.
 
     Raises:
         RotatorError: roots that cannot be read; exit status 78.
@@ -79,7 +84,7 @@ def make_ground(config: Config, wrap: Callable[[Hands], Hands] = lambda hands: h
         wards[one.site.name] = Ward(one.site, anchors, wiring.policy_of(one.site, anchors), place)
     return Ground(
         wards=wards,
-        hands=wrap(wiring.make_hands(config, wiring.direct(wiring.make_setup(config)))),
+        hands=wrap(wiring.make_hands(config, wiring.applying(config, waiting), waiting=waiting)),
         drops=Drops(config.incoming, [ward.place for ward in wards.values()]),
         settle=config.settle,
         scan_interval=config.scan_interval,
