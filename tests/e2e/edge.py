@@ -37,6 +37,7 @@ class Edge:
         listeners: how many listeners each site has; all share them.
         prove_within: seconds for a proof.
         daemon_extra: more lines for the top of rotator's configuration.
+        nginx_extra: more lines for its table of nginx.
     """
 
     nginx: NginxServer
@@ -48,6 +49,7 @@ class Edge:
     prove_within: str = "auto"
     extra_listeners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     daemon_extra: str = ""
+    nginx_extra: str = ""
 
     def __post_init__(self) -> None:
         self.state = self.root / "state"
@@ -82,7 +84,7 @@ class Edge:
             f'state_dir = "{self.state}"\nincoming = "{self.incoming}"\n{self.daemon_extra}\n'
             f"[nginx]\ncommand = [{quoted}]\n"
             f'include_dir = "{self.include_dir}"\napply = "direct"\npid_file = "{self.nginx.pid_path}"\n'
-            f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n\n'
+            f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n{self.nginx_extra}\n\n'
             f'[metrics]\nlisten = "{self.metrics}"\n\n'
             f'[defaults]\nroots = "{self.roots}"\npolicy = "private-ca"\n'
         )
