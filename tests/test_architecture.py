@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors model",
     THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
-    STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
+    STORY: "drops hands observe outcome pacing prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify oneshot privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "

@@ -89,6 +89,7 @@ def test_a_host_has_a_default_for_everything(field: str, value: object) -> None:
         ("error_log", Path("/var/log/nginx/error.log")),
         ("key_group", ""),
         ("min_reload_interval", 0.0),
+        ("drain_budget", 0),
         ("prove_within", None),
     ],
 )
@@ -466,7 +467,15 @@ def test_a_time_to_prove_within_may_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['unit = "nginx"', 'key_group = "www data"', "pid_file = 3", "min_reload_interval = true"]
+    "line",
+    [
+        'unit = "nginx"',
+        'key_group = "www data"',
+        "pid_file = 3",
+        "min_reload_interval = true",
+        "drain_budget = -1",
+        'drain_budget = "none"',
+    ],
 )
 def test_a_value_of_another_kind_is_a_mistake_at_its_key(line: str) -> None:
     assert only(f"[nginx]\n{line}\n" + SITE).key == f"nginx.{line.split()[0]}"

@@ -47,6 +47,7 @@ NGINX: Mapping[str, Key] = {
     "error_log": Key("/var/log/nginx/error.log", values.optional(values.path)),
     "key_group": Key("", lambda value: values.optional(values.group)(value) or ""),
     "min_reload_interval": Key("0s", values.duration(0, DAY)),
+    "drain_budget": Key(0, values.whole(0, 100_000, "workers")),
     "prove_within": Key("auto", values.optional(values.duration(0.1, 3600), "auto")),
 }
 

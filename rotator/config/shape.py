@@ -46,6 +46,7 @@ class NginxConfig:
         error_log: where nginx tells why it refused; None where that is no file.
         key_group: the group that may read the keys; empty for none.
         min_reload_interval: seconds between two reloads, at least.
+        drain_budget: how many draining workers put off a reload; 0 for no limit.
         prove_within: seconds within which a reload must show at the listeners; None: measured from earlier ones.
     """
 
@@ -58,6 +59,7 @@ class NginxConfig:
     error_log: Path | None
     key_group: str
     min_reload_interval: float
+    drain_budget: int
     prove_within: float | None
 
 

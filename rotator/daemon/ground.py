@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rotator import wiring
 from rotator.config import Config
@@ -11,6 +11,7 @@ from rotator.drops import Drops, Place
 from rotator.hands import Hands
 from rotator.model import Site
 from rotator.outcome import Wanted
+from rotator.pacing import Limits
 from rotator.trust import Anchors
 
 WHO = "rotatord"
@@ -48,7 +49,7 @@ class Ground:
         drops: where renewals arrive.
         settle: grace time, in seconds.
         scan_interval: seconds between two looks.
-        min_reload_interval: seconds between two reloads.
+        limits: how reloads are paced.
         metrics_listen: the address of the metrics page.
     """
 
@@ -57,7 +58,7 @@ class Ground:
     drops: Drops
     settle: float = 10.0
     scan_interval: float = 15.0
-    min_reload_interval: float = 0.0
+    limits: Limits = field(default_factory=Limits)
     metrics_listen: str = ""
 
 
@@ -88,6 +89,6 @@ def make_ground(
         drops=Drops(config.incoming, [ward.place for ward in wards.values()]),
         settle=config.settle,
         scan_interval=config.scan_interval,
-        min_reload_interval=config.nginx.min_reload_interval,
+        limits=Limits(config.nginx.min_reload_interval, config.nginx.drain_budget),
         metrics_listen=config.metrics_listen,
     )

@@ -38,6 +38,7 @@ class Edge:
         prove_within: seconds for a proof.
         daemon_extra: more lines for the top of rotator's configuration.
         apply: how the privileged step is made.
+        nginx_extra: more lines for its table of nginx.
     """
 
     nginx: NginxServer
@@ -50,6 +51,7 @@ class Edge:
     extra_listeners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     daemon_extra: str = ""
     apply: str = "direct"
+    nginx_extra: str = ""
 
     def __post_init__(self) -> None:
         self.state = self.root / "state"
@@ -87,7 +89,7 @@ class Edge:
             f"[nginx]\ncommand = [{quoted}]\n"
             f'include_dir = "{self.include_dir}"\napply = "{self.apply}"\nresult_dir = "{self.results}"\n'
             f'pid_file = "{self.nginx.pid_path}"\n'
-            f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n\n'
+            f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n{self.nginx_extra}\n\n'
             f'[metrics]\nlisten = "{self.metrics}"\n\n'
             f'[defaults]\nroots = "{self.roots}"\npolicy = "private-ca"\n'
         )

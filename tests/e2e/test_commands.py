@@ -194,6 +194,33 @@ def test_after_a_rollback_status_says_who_holds_the_drop(edge: Edge) -> None:
     assert re.search(r"held by \S+ since 20\d\d-", edge.cli("status", "example").stdout)
 
 
+def test_status_says_that_the_drop_has_changed_since_it_was_held(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    assert edge.cli("deliver", "example", chain, key).returncode == 0
+    assert edge.cli("swap", "example").returncode == 0
+    assert edge.cli("rollback", "example").returncode == 0
+    assert "HELD" in edge.cli("status").stdout
+    assert _hold_in_json(edge)["drop_changed_since"] is False
+    chain, key = edge.write_pair(edge.issue())
+    assert edge.cli("deliver", "example", chain, key).returncode == 0
+    told = edge.cli("status", "example").stdout
+    assert "it has changed since" in told
+    assert "is held by" not in told
+    overview = edge.cli("status").stdout
+    assert ("HELD" in overview, "drop changed" in overview) == (False, True)
+    assert _hold_in_json(edge)["drop_changed_since"] is True
+
+
+def test_status_without_a_hold_compares_nothing(edge: Edge) -> None:
+    assert _hold_in_json(edge)["drop_changed_since"] is None
+
+
+def _hold_in_json(edge: Edge) -> dict[str, object]:
+    (site,) = json.loads(edge.cli("status", "--json").stdout)["sites"]
+    found: dict[str, object] = site["wanted"]
+    return found
+
+
 def test_swap_without_files_ends_the_hold(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
     edge.cli("swap", "example", "--cert", chain, "--key", key)
