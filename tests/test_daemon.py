@@ -692,6 +692,20 @@ def test_a_start_with_nginx_stopped_proves_when_it_comes(tmp_path: Path) -> None
     daemon.close()
 
 
+def test_what_is_not_served_is_told_before_what_is_held(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, start=False)
+    daemon.drop(daemon.issue())
+    candidate = daemon.loop.ground.drops.read("example")
+    assert candidate is not None
+    daemon.store.write_intent("example", Intent(hold=Hold("alice", "today", candidate.digest)))
+    daemon.nginx.stop()
+    daemon.loop.start(1.0)
+    daemon.settle_down()
+    told = status_line(daemon.loop.memories, daemon.loop.tending.cares)
+    assert "is not proved (nginx-down), and is held by alice" in told
+    daemon.close()
+
+
 def test_a_start_waits_for_a_command_only_so_long(daemon: Looping) -> None:
     with daemon.store.rotation_lock("alice", 1.0), pytest.raises(RotatorError) as e:
         daemon.loop.start(0.0)

@@ -71,6 +71,13 @@ def _waits(intent: Intent) -> str:
     return f"it is tried again at {intent.next_try}, or when the cause is gone"
 
 
+def _is_open(facts: Facts, result: str) -> bool:
+    """Whether the advice of the last outcome still holds: what was deferred and has come needs none any more."""
+    if result in (Result.ROTATED, Result.UNCHANGED):
+        return False
+    return result != Result.DEFERRED or not facts.well or facts.intent.result == Result.DEFERRED
+
+
 def _ends(facts: Facts) -> tuple[datetime, datetime] | None:
     """notBefore and the end of the pair that ends first."""
     spans = [(meta_time(p, "not_before"), meta_time(p, "effective_not_after")) for p in meta_pairs(facts.live)]
@@ -147,7 +154,7 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
         output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
     if last:
         output.line(f"  last     {last.get('result')} {last.get('at')} by {last.get('who')}: {last.get('message')}")
-        if last.get("result") not in ("rotated", "unchanged") and last.get("hint"):
+        if last.get("hint") and _is_open(facts, str(last.get("result"))):
             output.line(f"  next     {last.get('hint')}")
 
 

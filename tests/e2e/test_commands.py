@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.cli.context import caller
+from rotator.recover import recover
 from tests.authority import CA, pem
 from tests.cli.calls import call
 from tests.e2e.edge import Edge
@@ -253,6 +254,17 @@ def test_status_in_json_has_the_three_facts(edge: Edge) -> None:
     assert site["on_disk"]["generation"] == site["on_disk"]["verified"] == edge.live()
     assert [one["matches_disk"] for one in site["served"]] == [True]
     assert 0.9 < site["on_disk"]["share_of_life_left"] <= 1.0
+
+
+def test_status_gives_no_advice_about_what_has_come_meanwhile(edge: Edge) -> None:
+    edge.nginx.stop()
+    with edge.store.rotation_lock("tester", 5.0) as lock:
+        (done,) = recover([edge.wanted("example")], edge.hands, lock)
+    assert "start nginx" in done.hint
+    assert "start nginx" in edge.cli("status", "example").stdout
+    edge.nginx.start()
+    told = edge.cli("status", "example").stdout
+    assert ("deferred" in told, "start nginx" in told) == (True, False)
 
 
 def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: Edge) -> None:
