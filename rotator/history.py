@@ -22,13 +22,13 @@ from typing import Any
 
 from rotator.disk import flush_dir, in_words, json_bytes, lock_file, stamp, write_all
 from rotator.errors import RotatorError
-from rotator.model import Outcome, Result
+from rotator.model import Outcome, Result, has_reloaded
 
 CLOSE_AT = 4 * 1024 * 1024
 """Bytes from which on the file is closed: some 6,000 outcomes."""
 KEEP_CLOSED = 16
 """Closed files that are kept: with the open one, some 100,000 outcomes in 68 MiB."""
-LATE = 100
+LATE = 1000
 """Newest entries among which the last reload is looked for."""
 APPEND_WITHIN = 2.0
 """Seconds to wait for whoever else appends; each takes a flush's time, unless it was stopped in the middle."""
@@ -215,6 +215,15 @@ class History:
                     if entry["result"] == str(Result.ROTATED) and entry["stages"].get("apply"):
                         return float(entry["stages"]["apply"]) + float(entry["stages"].get("prove", 0.0))
         return 0.0
+
+    def last_reload_at(self) -> datetime | None:
+        """When the outcome of the last reload was known, whoever made it; None if none of late is known."""
+        with contextlib.suppress(RotatorError):
+            for entry in islice(self.newest_first(), LATE):
+                with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+                    if has_reloaded(entry["result"], entry["reason"], entry["stages"]):
+                        return datetime.fromisoformat(entry["at"]).astimezone(UTC)
+        return None
 
     def _read(self, sites: Collection[str]) -> Iterator[dict[str, Any]]:
         """Entries of these sites (of all if there are none), newest first; `sites` may become fewer on the way."""

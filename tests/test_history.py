@@ -171,6 +171,18 @@ def test_the_last_reload_took_as_long_as_apply_and_proof(history: History) -> No
     assert history.last_reload_seconds() == 1.5
 
 
+def test_the_last_reload_is_told_whatever_came_after_it(history: History) -> None:
+    reloaded = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
+    assert history.last_reload_at() is None
+    record(history, outcome(at=reloaded, reason="rotated", stages={"apply": 0.5, "prove": 1.0}))
+    history.tidy()
+    record(history, outcome(stages={"prove": 9.0}))  # no reload of ours
+    record(history, outcome(reason="nginx-refused", stages={"apply": 0.5, "rollback": 0.1}))  # nginx went on as before
+    with (history.root / "history.jsonl").open("ab") as f:
+        f.write(b'{"result": "rotated", "at": "soon", "reason": "", "stages": {"apply": 1}}\n{"result": 7}\n[]\n')
+    assert history.last_reload_at() == reloaded
+
+
 def test_the_latest_entry_of_each_site_is_found(history: History) -> None:
     note(history, "a", "b")
     history.tidy()
