@@ -58,6 +58,25 @@ class Lock:
             _replace_note(self._fd, note | {"in_flight": sorted({*self.in_flight, *self.interrupted})})
 
 
+@dataclass(slots=True)
+class DaemonLock:
+    """The held lock of the one daemon, and what it tells of itself there."""
+
+    _fd: int
+    _path: Path
+    _note: dict[str, object]
+
+    def tell(self, **facts: object) -> None:
+        """Adds to the note, for `daemon_note`.
+
+        Raises:
+            RotatorError: what the disk said; the note of before stands then.
+        """
+        with in_words(self._path.parent, self._path):
+            _replace_note(self._fd, self._note | facts)
+        self._note |= facts
+
+
 class Locks:
     """The locks of one state directory.
 
@@ -99,7 +118,7 @@ class Locks:
             os.close(fd)
 
     @contextlib.contextmanager
-    def daemon(self) -> Iterator[None]:
+    def daemon(self) -> Iterator[DaemonLock]:
         """One daemon for each state directory; held for its whole life, and gone with it however it ends.
 
         Raises:
@@ -119,8 +138,9 @@ class Locks:
                         "stop that one first: systemctl stop rotator; or see what it does: rotator status",
                         Exit.BUSY,
                     )
-                _replace_note(fd, {"pid": os.getpid(), "since": stamp(datetime.now(UTC))})
-            yield
+            lock = DaemonLock(fd, path, {"pid": os.getpid(), "since": stamp(datetime.now(UTC))})
+            lock.tell()
+            yield lock
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, 0)
         finally:
@@ -128,18 +148,26 @@ class Locks:
 
     def daemon_pid(self) -> int:
         """The pid of the daemon that runs for this state directory; 0 if none does or it cannot be told."""
+        pid = self.daemon_note().get("pid", 0)
+        return pid if isinstance(pid, int) else 0
+
+    def daemon_note(self) -> dict[str, Any]:
+        """What the daemon that runs tells of itself; nothing if none does or it cannot be told.
+
+        `pid`, `since`, and once it is ready `config` (the file that it reads), `loads` (how often it has read that)
+        and `refused` (why it did not take what it read last; empty if it did).
+        """
         try:
             fd = os.open(self.root / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return 0
+            return {}
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            pid = _note(fd).get("pid", 0)
-            return pid if isinstance(pid, int) else 0
+            return _note(fd)
         finally:
             os.close(fd)
-        return 0
+        return {}
 
 
 def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> None:

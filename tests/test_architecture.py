@@ -27,8 +27,8 @@ FLOORS = {
         "__main__ notify oneshot privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
         "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
-        "cli cli.awaiting cli.check cli.config_check cli.context cli.deliver cli.group cli.history cli.output "
-        "cli.rollback cli.rotation cli.run cli.status cli.swap "
+        "cli cli.awaiting cli.check cli.config_check cli.config_reload cli.context cli.deliver cli.group cli.history "
+        "cli.output cli.rollback cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"
     ),
 }
@@ -64,6 +64,7 @@ EFFECTS = {"open", "input", "print", "exec", "eval", "__import__", "breakpoint",
 
 SIGNALS = {"kill", "killpg", "pidfd_send_signal", "send_signal", "terminate", "raise_signal", "pthread_kill"}
 MAY_SIGNAL = {
+    "cli.config_reload": {"pidfd_send_signal"},  # HUP to our own daemon
     "apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
     "nginx.candidate": {"kill"},  # its own `nginx -t`, when that takes too long
     "oneshot": {"kill"},  # its own `systemctl`, when that takes too long
