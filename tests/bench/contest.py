@@ -79,6 +79,7 @@ class Contest:
         first = self.edge.first[SITE]
         write_include(self.bare_include, write_pair(self.edge.root / "bare-0", first))
         write_pair(self.loop_live, first)
+        self._copied = time.time()
         self.loop_drop.mkdir()
         with self._loop():
             self._round()

@@ -56,6 +56,6 @@ def command(edge: Edge, *words: str, times: int) -> float:
 
 
 def _mb(text: str, name: str) -> float:
-    found = re.search(rf"^{name}: +(\d+) kB", text, re.MULTILINE)
+    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
     assert found, text
     return int(found[1]) / 1024
