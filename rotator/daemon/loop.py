@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 
 from rotator.daemon import intake
 from rotator.daemon.cause import Cause
@@ -186,7 +186,8 @@ class Loop:
         candidate, error = intake.read(self.ground, name, look)
         digest = intake.digest_of(candidate, look, error)
         live = intake.live_chains(self.ground, name) if candidate else {}
-        drop = Drop(digest, memory.changed, partial(intake.judged, candidate, ward, now, live), error)
+        judged = cache(partial(intake.judged, candidate, ward, now, live))
+        drop = Drop(digest, memory.changed, lambda: judged().verdict, error)
         decision = decide(
             drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )
@@ -202,10 +203,11 @@ class Loop:
             case Refuse(error=RotatorError() as fault):
                 self._conclude_unread(ward, digest, Result.REJECTED, fault.code, fault.message, fault.hint)
             case Refuse() if candidate:
-                return intake.order(self.ground, ward, digest, candidate, intent, reloads=False)
+                return intake.order(self.ground, ward, digest, candidate, intent, reloads=False, judged=judged())
             case Rotate(lacking=lacking) if candidate:
                 whole = intake.completed(self.ground, candidate, lacking, ward, now, live)
-                return intake.order(self.ground, ward, digest, whole, intent, reloads=True)
+                again = judged() if whole is candidate else None
+                return intake.order(self.ground, ward, digest, whole, intent, reloads=True, judged=again)
             case Nothing() | Decided() | Held():
                 memory.deferral = None
                 if look.young:
