@@ -12,7 +12,7 @@ from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.errors import Exit
 from rotator.model import is_critical, share_of_life_left
-from rotator.observe import Facts, observe
+from rotator.observe import Facts, observe_all
 from rotator.outcome import meta_pairs, meta_time
 
 
@@ -28,7 +28,7 @@ def status(context: Context, site: str) -> int:
     asked = [config.site(site)] if site else list(config.sites)
     hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
-    facts = [observe(one.site, hands) for one in asked]
+    facts = observe_all([one.site for one in asked], hands)
     last = {f.site.name: next(iter(hands.store.history(f.site.name, 1)), {}) for f in facts}
     code = Exit.DONE if all(f.well for f in facts) else Exit.DIFFERS
     if output.json:
