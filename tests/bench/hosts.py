@@ -162,9 +162,15 @@ def daemon(edge: Edge) -> Iterator[Started]:
 
 
 def _next(manager: socket.socket, process: subprocess.Popen[bytes], log: Path) -> bytes:
-    ready, _, _ = select.select([manager], [], [], 120.0)
-    assert ready, log.read_text()
-    assert process.poll() is None, log.read_text()
+    """The next thing that the manager is told."""
+    ended, poll = os.pidfd_open(process.pid), select.poll()
+    try:
+        poll.register(manager, select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(300_000)}
+    finally:
+        os.close(ended)
+    assert manager.fileno() in ready, log.read_text()
     return manager.recv(4096)
 
 
