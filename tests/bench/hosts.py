@@ -27,6 +27,8 @@ from tests.worlds import candidate_of
 ROOT = Path(__file__).parents[2]
 SITE = "example"
 
+_compiled = tempfile.TemporaryDirectory(prefix="rotator-bench-pycache-")
+
 
 @contextmanager
 def host(binary: Path, *, sites: int = 1, blocks: int | None = 1) -> Iterator[Edge]:
@@ -182,8 +184,9 @@ def rotator(edge: Edge, *words: str) -> list[str]:
 
 
 def environment(**more: str) -> Mapping[str, str]:
-    """For a process that runs rotator."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **more}
+    """For a process that runs rotator: with compiled modules, as after an installation, from its second start on."""
+    ours = {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": _compiled.name, "NO_COLOR": "1", **more}
+    return {name: word for name, word in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | ours
 
 
 def inotifywait() -> str:
