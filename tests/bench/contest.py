@@ -81,6 +81,7 @@ class Contest:
         write_pair(self.loop_live, first)
         self._copied = time.time()
         self.loop_drop.mkdir()
+        self.running.settle(quiet=3.0)
         with self._loop():
             self._round()
             self.times = Times()

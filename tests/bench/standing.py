@@ -31,7 +31,7 @@ def memory(running: Started) -> dict[str, float]:
 
 def idle_share(running: Started, seconds: float) -> float:
     """Share of one core that all its threads take, over so many seconds in which nothing happens."""
-    running.settle()
+    running.settle(quiet=3.0)
     ticks, begun = running.ticks, time.monotonic()
     time.sleep(seconds)
     return (running.ticks - ticks) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - begun)
