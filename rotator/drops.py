@@ -68,6 +68,25 @@ class _Listing:
     names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """A site's drop as it was when all of its times were old enough to be trusted.
+
+    Args:
+        look: what was found.
+        top: the directory.
+        mark: its device, inode and times.
+        marks: for each file in it the path, and what stands in the signature behind the name.
+        newest: the latest of all times, in nanoseconds.
+    """
+
+    look: Look
+    top: str
+    mark: tuple[int, ...]
+    marks: tuple[tuple[str, tuple[object, ...]], ...]
+    newest: int
+
+
 @dataclass(slots=True)
 class _Found:
     signature: list[tuple[object, ...]] = field(default_factory=list)
@@ -95,6 +114,7 @@ class Drops:
         self._wall_ns = wall_ns
         self._met: set[Path] = set()  # what has gone is told until it is back
         self._listings: dict[Path, _Listing] = {}
+        self._settled: dict[str, _Settled] = {}
 
     def look(self) -> dict[str, Look]:
         """One look at every site. Never raises for what is wrong with a directory: that is what it is to show."""
@@ -103,6 +123,9 @@ class Drops:
         flat, trouble = self._flat(now) if self._flat_sites else ({}, Look())
         looks = {}
         for site, place in self.places.items():
+            if site not in flat and not trouble.problem and (before := self._as_before(place, now)):
+                looks[site] = before
+                continue
             found = self._directory(place, now, known=place.directory in self._met)
             if not place.source:
                 if beside := flat.get(site):
@@ -112,6 +135,7 @@ class Drops:
                     found.problem, found.hint, found.reason = trouble.problem, trouble.hint, trouble.reason
             young = abs(now - found.newest) < YOUNG_NS
             looks[site] = Look(tuple(found.signature), found.problem, found.hint, found.reason, young)
+            self._remember(place, looks[site], found.newest, beside=site in flat)
         return looks
 
     def read(self, site: str) -> Candidate | None:
@@ -121,6 +145,31 @@ class Drops:
             RotatorError: as `read_drop` and `read_flat`.
         """
         return read_place(self.places[site], self.incoming, tuple(self.places))
+
+    def _as_before(self, place: Place, now: int) -> Look | None:
+        """The last look, if nothing has changed since; the usual case, and so without anything but `stat`."""
+        known = self._settled.get(place.site)
+        if known is None or abs(now - known.newest) < YOUNG_NS:
+            return None
+        try:
+            at = os.stat(known.top, follow_symlinks=place.source)  # noqa: PTH116 - thousands of them, here and below
+            if (at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns) != known.mark:
+                return None
+            for path, mark in known.marks:
+                if _mark(os.stat(path, follow_symlinks=place.source)) != mark:  # noqa: PTH116
+                    return None
+        except OSError:
+            return None
+        self.homes[place.directory] = (at.st_dev, at.st_ino)
+        return known.look
+
+    def _remember(self, place: Place, look: Look, newest: int, *, beside: bool) -> None:
+        listing = self._listings.get(place.directory, _Listing())
+        self._settled.pop(place.site, None)
+        if listing.mark and not (look.problem or look.young or beside):
+            top = str(place.directory)
+            marks = tuple((f"{top}/{entry[0]}", entry[1:]) for entry in look.signature)
+            self._settled[place.site] = _Settled(look, top, listing.mark, marks, newest)
 
     def _directory(self, place: Place, now: int, *, known: bool) -> _Found:
         where, found = place.directory, _Found()
@@ -193,14 +242,17 @@ class Drops:
                     if follow:  # a link that leads nowhere yet: that too is something, and may change
                         found.signature.append((name,))
                     continue
-                found.signature.append(
-                    (name, one.st_dev, one.st_ino, one.st_mode, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
-                )
+                found.signature.append((name, *_mark(one)))
                 found.newest = max(found.newest, one.st_mtime_ns, one.st_ctime_ns)
         except OSError as error:
             listing.mark = ()
             found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
             found.hint = f"open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
+
+
+def _mark(one: os.stat_result) -> tuple[object, ...]:
+    """What of a file changes when it is written, replaced or given other rights."""
+    return (one.st_dev, one.st_ino, one.st_mode, one.st_size, one.st_mtime_ns, one.st_ctime_ns)
 
 
 def _see(where: Path) -> str:

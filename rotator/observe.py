@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rotator.errors import RotatorError
 from rotator.hands import Hands
-from rotator.model import Generation, KeyType, Served, Site, Workers
+from rotator.model import Generation, KeyType, Served, Site, Target, Workers
 from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
 from rotator.store import Intent
 
@@ -61,6 +62,38 @@ class Facts:
 
 def observe(site: Site, hands: Hands) -> Facts:
     """Reads the disk and asks every listener once. Never raises for what is wrong: that is what it is to show."""
+    return observe_all([site], hands)[0]
+
+
+def observe_all(sites: Sequence[Site], hands: Hands) -> tuple[Facts, ...]:
+    """The same for many sites, with their listeners asked side by side."""
+    found = [_on_disk(site, hands) for site in sites]
+    targets = [target for disk in found for target in disk.targets]
+    served = {one.target: one for one in hands.probe(targets, HANDSHAKE_WITHIN)}
+    workers = hands.nginx.workers()
+    return tuple(
+        Facts(
+            site,
+            disk.live,
+            hands.store.verified(site.name),
+            hands.store.intent(site.name),
+            tuple(_beside(served[target], disk.expected.get(target)) for target in disk.targets),
+            workers,
+            disk.problem,
+        )
+        for site, disk in zip(sites, found, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    live: Generation | None
+    problem: str
+    expected: Mapping[Target, tuple[bytes, ...]]
+    targets: tuple[Target, ...]
+
+
+def _on_disk(site: Site, hands: Hands) -> _Disk:
     live, problem = hands.live(site.name), ""
     generation = None
     if live.problem:
@@ -72,19 +105,10 @@ def observe(site: Site, hands: Hands) -> Facts:
             problem = e.message
     expected = expectation(site, generation) if generation else {}
     anything = Generation(site.name, "", {KeyType.ECDSA: ()})  # with one kind of key, whichever is served is shown
-    targets = tuple(expected or expectation(site, anything))
-    seen = []
-    for served in hands.probe(targets, HANDSHAKE_WITHIN):
-        chain = expected.get(served.target)
-        matches = None if chain is None else served.chain == chain
-        words = served.failure or ("" if matches or chain is None else differs(served, chain))
-        seen.append(Seen(served, matches, words))
-    return Facts(
-        site,
-        generation,
-        hands.store.verified(site.name),
-        hands.store.intent(site.name),
-        tuple(seen),
-        hands.nginx.workers(),
-        problem,
-    )
+    return _Disk(generation, problem, expected, tuple(expected or expectation(site, anything)))
+
+
+def _beside(served: Served, chain: tuple[bytes, ...] | None) -> Seen:
+    matches = None if chain is None else served.chain == chain
+    words = served.failure or ("" if matches or chain is None else differs(served, chain))
+    return Seen(served, matches, words)

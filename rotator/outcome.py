@@ -11,7 +11,7 @@ from rotator.errors import RotatorError
 from rotator.hands import Hands
 from rotator.model import Candidate, Generation, Outcome, Pair, Problem, Result, Severity, Site, Target
 from rotator.proof import Proof, expectation
-from rotator.trust import Anchors
+from rotator.trust import Anchors, Verdict
 
 FIRST_RETRY = timedelta(seconds=5)
 """Until the first new try of what was deferred; the daemon doubles it up to ten minutes."""
@@ -36,6 +36,21 @@ APPLY_HINTS: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What the judge said of a candidate a moment ago, with all that may have changed since.
+
+    Args:
+        verdict: `examine`'s, by the site's own policy and anchors, without `force`.
+        live: what it was compared with.
+        at: when, UTC.
+    """
+
+    verdict: Verdict
+    live: tuple[tuple[bytes, ...], ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Wanted:
     """What is wanted for one site.
 
@@ -49,6 +64,7 @@ class Wanted:
         who: the user.
         trigger: `swap`, `rollback`, `drop` …
         origin: where the files came from, for the generation's record.
+        judged: what was said of the candidate, if it was judged just now: it need not be judged twice.
     """
 
     site: Site
@@ -60,6 +76,7 @@ class Wanted:
     who: str = ""
     trigger: str = "swap"
     origin: tuple[str, ...] = ()
+    judged: Judged | None = None
 
 
 @dataclass(slots=True)

@@ -21,8 +21,10 @@ from rotator.outcome import (
     still_serves,
 )
 from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
-from rotator.trust import examine, judge_chains
+from rotator.trust import Verdict, examine, judge_chains
 
+STILL_JUDGED = timedelta(seconds=1)
+"""How long a verdict is as good as one of now."""
 CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
 
@@ -148,13 +150,23 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
         return pairs, judge_chains([p.chain for p in pairs], site.policy, wanted.anchors, now)
     if wanted.candidate is not None:
         chains = tuple(ready.previous.chains.values()) if ready.previous else ()
-        verdict = examine(wanted.candidate, site.policy, wanted.anchors, now, live=chains, force=wanted.force)
+        verdict = _just_judged(wanted, chains, now)
+        if verdict is None:
+            verdict = examine(wanted.candidate, site.policy, wanted.anchors, now, live=chains, force=wanted.force)
         ready.explanation = () if verdict.accepted else tuple(explain(verdict))
         return verdict.pairs, verdict.problems
     if ready.previous is None:
         words = f"{site.name}: there is no new pair to install, and nginx's include names none"
         raise RotatorError("nothing-to-do", words, f"rotator swap {site.name} --cert FILE --key FILE --first")
     return hands.store.load_pairs(site.name, ready.previous.name), ()
+
+
+def _just_judged(wanted: Wanted, live: tuple[tuple[bytes, ...], ...], now: datetime) -> Verdict | None:
+    """A verdict of this very second on the same question."""
+    judged = wanted.judged
+    if judged is None or wanted.force or judged.live != live or not timedelta(0) <= now - judged.at < STILL_JUDGED:
+        return None
+    return judged.verdict
 
 
 def _check_clock(ready: Ready, now: datetime, hands: Hands) -> None:

@@ -152,7 +152,7 @@ class Store:
         contents = _contents(pairs, meta, digest)
         files = tuple(pair_files(kind, len(pairs)) for kind in sorted(p.key_type for p in pairs))
         with self._in_words(home):
-            self._make_home(site)
+            self._make_home(site, flush=False)  # `Staged.flush` does
             self.sweep(site)
             known = self.names(site)
             number = int(known[-1].partition("-")[0]) + 1 if known else 1
@@ -251,11 +251,12 @@ class Store:
     def _generations(self, site: str) -> Path:
         return self._site(site) / "generations"
 
-    def _make_home(self, site: str) -> None:
+    def _make_home(self, site: str, *, flush: bool = True) -> None:
         for path in (self.root / "sites", self._site(site), self._generations(site)):
             with contextlib.suppress(FileExistsError):
                 make_dir(path)
-            flush_dir(path.parent)
+            if flush:
+                flush_dir(path.parent)
 
     def _is_stored(self, site: str, name: str) -> bool:
         return bool(_NAME.match(name)) and (self._generations(site) / name).is_dir()
@@ -326,17 +327,17 @@ class Staged:
             self._written.append(name)
 
     def flush(self) -> None:
-        """Brings every file and then their directory to the disk; what is stored already needs none of it.
+        """Brings the directories above, every file and then their directory to the disk; stored files are there.
 
         Raises:
             RotatorError: `disk-full` or `io-error`.
         """
-        if self._same:
-            return
         with self._store._in_words(self.path):
-            for name in self._written:
-                flush_file(self.path / name)
-            flush_dir(self.path)
+            self._store._make_home(self._site)
+            if not self._same:
+                for name in self._written:
+                    flush_file(self.path / name)
+                flush_dir(self.path)
         self._flushed = True
 
     def commit(self) -> Generation:
@@ -345,7 +346,7 @@ class Staged:
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`.
         """
-        assert self._same or self._flushed, "flushed before it gets its name"  # noqa: S101 - a bug, not an input
+        assert self._flushed, "flushed before it gets its name"  # noqa: S101 - a bug, not an input
         with self._store._in_words(self.path):
             if self._same:
                 self.discard()

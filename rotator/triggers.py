@@ -94,6 +94,7 @@ class Watcher:
         self._wake = wake
         self._tell = tell
         self._armed: dict[Path, object] = {}
+        self._watched: tuple[Path, Mapping[Path, tuple[int, int]]] | None = None
         self._observer: BaseObserver | None = None
         self.trouble = ""
         """Why not everything is watched; empty if it is."""
@@ -109,6 +110,9 @@ class Watcher:
             top: watched with everything below it.
             homes: device and inode of `top` and all other directories; one that became another needs a new watch.
         """
+        if (top, homes) == self._watched and self._is_alive():
+            return
+        self._watched = (top, homes)
         below = {path: mark for path, mark in homes.items() if path.is_relative_to(top)}
         wanted: dict[Path, object] = {top: frozenset(below.items())} if top in homes else {}
         others = [path for path in homes if path not in below]

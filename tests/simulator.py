@@ -87,6 +87,7 @@ class SimNginx:
         invisible: its processes cannot be seen.
         refused_candidates: words with which its `-t` refuses a pair alone.
         full_test_words: words with which its `-t` of everything fails.
+        full_test_refuses: directories of copies; the first that an include names is named by that test.
         newest_answers: handshakes reach the newest active worker (the oldest otherwise): the worst for a lazy proof.
         during_handshakes: called once, in the middle of the next round of handshakes.
     """
@@ -108,10 +109,12 @@ class SimNginx:
     invisible: bool = False
     refused_candidates: tuple[str, ...] = ()
     full_test_words: tuple[str, ...] = ()
+    full_test_refuses: tuple[str, ...] = ()
     newest_answers: bool = True
     during_handshakes: Callable[[], None] | None = None
     hups: int = 0
     tests: int = 0
+    full_tests: int = 0
     workers_: list[Worker] = field(default_factory=list)
     _pids: itertools.count[int] = field(default_factory=lambda: itertools.count(1001))
     _stuck_at: dict[str, dict[str, Chains]] = field(default_factory=dict)
@@ -200,7 +203,11 @@ class SimNginx:
         return SimTest(Verdict(not self.refused_candidates, self.refused_candidates))
 
     def full_test(self) -> Verdict:
-        return Verdict(not self.full_test_words, self.full_test_words)
+        self.full_tests += 1
+        named = "".join(path.read_text() for path in sorted(self.include_dir.glob("*.conf")))
+        bad = [f'cannot load certificate "{path}/fullchain.pem"' for path in self.full_test_refuses if path in named]
+        words = self.full_test_words or tuple(bad[:1])
+        return Verdict(not words, words)
 
     # -- handshakes
 

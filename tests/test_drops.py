@@ -86,6 +86,23 @@ def test_a_file_that_is_replaced_by_one_of_the_same_size_and_time_shows(incoming
     assert incoming.look() != before
 
 
+def test_a_flat_file_beside_an_unchanged_directory_shows_and_so_does_that_it_goes(incoming: Incoming) -> None:
+    incoming.write("a/chain.pem")
+    alone = incoming.look()
+    flat = incoming.write("a.crt")
+    both = incoming.look()
+    assert {name for name, *_ in both.signature} == {"chain.pem", "a.crt"}
+    flat.unlink()
+    assert incoming.look() == alone == incoming.look()
+
+
+def test_a_clock_that_is_set_back_to_the_last_change_makes_it_young_again(incoming: Incoming) -> None:
+    incoming.write("a/chain.pem")
+    assert not incoming.look().young
+    incoming.later = 0
+    assert incoming.look().young
+
+
 def test_other_rights_show(incoming: Incoming) -> None:
     path = incoming.write("a/chain.pem")
     before = incoming.look()

@@ -105,6 +105,45 @@ def test_with_nginx_down_for_an_unrelated_fault_what_is_live_stays(host: Host) -
     assert host.world.live("example") == new
 
 
+def test_a_hundred_sites_that_are_well_are_proved_in_the_time_of_one(tmp_path: Path) -> None:
+    host = Host(tmp_path, tuple(make_site(f"s{number:02d}") for number in range(100)))
+    begun = host.world.clock.monotonic()
+    assert {done.reason for done in host.recover()} == {"verified"}
+    assert host.world.clock.monotonic() - begun < 1.0
+
+
+def test_one_site_that_is_not_served_does_not_keep_the_others_from_being_proved_together(tmp_path: Path) -> None:
+    host = Host(tmp_path, tuple(make_site(f"s{number:02d}") for number in range(20)))
+    done = host.swap(host.sites[7], host.issue(host.sites[7]))
+    host.world.apply({"s07": done.previous}, hup=False)
+    host.world.nginx.hups, begun = 0, host.world.clock.monotonic()
+    outcomes = {done.site: (done.result, done.reason) for done in host.recover()}
+    assert outcomes.pop("s07") == (Result.ROTATED, "recovered")
+    assert (set(outcomes.values()), host.world.nginx.hups) == ({(Result.UNCHANGED, "verified")}, 1)
+    assert host.world.clock.monotonic() - begun < 3.0
+
+
+def test_with_nginx_down_its_whole_configuration_is_tested_once_for_all_sites(tmp_path: Path) -> None:
+    host = Host(tmp_path, tuple(make_site(f"s{number:02d}") for number in range(20)))
+    host.world.nginx.stop()
+    host.world.nginx.full_tests = 0
+    assert {done.reason for done in host.recover()} == {"nginx-down"}
+    assert host.world.nginx.full_tests == 1
+
+
+def test_with_nginx_down_each_pair_that_its_test_refuses_by_name_goes_back(tmp_path: Path) -> None:
+    host = Host(tmp_path, (make_site("a"), make_site("b")))
+    bad = {}
+    for site in host.sites:
+        done = host.swap(site, host.issue(site))
+        host.world.store.mark_verified(site.name, done.previous)
+        bad[site.name] = done.generation
+    host.world.nginx.stop()
+    host.world.nginx.full_test_refuses = tuple(f"{host.world.include_dir}/pairs/{s}/{n}" for s, n in bad.items())
+    host.recover()
+    assert {site: host.world.live(site) for site in bad} == {site: host.world.store.verified(site) for site in bad}
+
+
 def test_once_nginx_is_back_what_was_deferred_is_proved(host: Host) -> None:
     new = _stored(host)
     _name(host, new)

@@ -14,9 +14,10 @@ import pytest
 from rotator.apply import Applied, Setup
 from rotator.errors import RotatorError
 from rotator.locks import Lock
-from rotator.model import Code, Result, Served, Target
-from rotator.outcome import Wanted
+from rotator.model import Code, Problem, Result, Served, Severity, Target
+from rotator.outcome import Judged, Wanted
 from rotator.rotate import plan, rotate
+from rotator.trust import Verdict
 from tests.authority import CA
 from tests.worlds import LISTENERS, Host, candidate_of, make_site
 
@@ -143,6 +144,34 @@ def test_an_unfit_pair_is_rejected_with_all_its_problems_and_touches_nothing(hos
     assert {p.code for p in done.problems} >= {Code.NAME_MISMATCH}
     assert host.world.live("example") == live
     assert not host.world.applied
+
+
+def test_a_verdict_of_this_second_on_the_same_question_is_not_asked_for_again(host: Host) -> None:
+    said = _judged(host)
+    assert host.run(replace(_good(host), judged=said))[0].reason == Code.KEY_MISMATCH
+
+
+@pytest.mark.parametrize("what", ["older", "later", "of another live pair", "with force"])
+def test_a_verdict_on_any_other_question_is_asked_for_again(host: Host, what: str) -> None:
+    said = _judged(host)
+    changed = {
+        "older": replace(said, at=said.at - timedelta(seconds=1)),
+        "later": replace(said, at=said.at + timedelta(seconds=1)),
+        "of another live pair": replace(said, live=((b"another",),)),
+        "with force": said,
+    }[what]
+    wanted = replace(_good(host), judged=changed, force=what == "with force")
+    assert host.run(wanted)[0].result is Result.ROTATED
+
+
+def _good(host: Host) -> Wanted:
+    return host.wanted(host.sites[0], host.issue())
+
+
+def _judged(host: Host) -> Judged:
+    """A refusal, as if it had been said of the live pair's successor just now."""
+    refused = Verdict(problems=(Problem(Code.KEY_MISMATCH, Severity.REJECT, "no"),))
+    return Judged(refused, (host.first["example"].chain_der,), host.world.clock.now())
 
 
 def test_a_rejection_says_what_nginx_still_serves_and_until_when(host: Host) -> None:

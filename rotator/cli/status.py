@@ -14,7 +14,7 @@ from rotator.config import SiteConfig
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.model import Result, is_critical, share_of_life_left
-from rotator.observe import Facts, observe
+from rotator.observe import Facts, observe_all
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
 from rotator.store import Intent
@@ -32,7 +32,7 @@ def status(context: Context, site: str) -> int:
     asked = [config.site(site)] if site else list(config.sites)
     hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
-    facts = [observe(one.site, hands) for one in asked]
+    facts = observe_all([one.site for one in asked], hands)
     told = hands.history.latest(f.site.name for f in facts)
     last = {f.site.name: told.get(f.site.name, {}) for f in facts}
     new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}

@@ -10,7 +10,7 @@ from rotator.daemon.ground import WHO, Ground, Ward
 from rotator.drops import Look, Signature
 from rotator.errors import RotatorError
 from rotator.model import Candidate, KeyType, SourceFile, critical_from
-from rotator.outcome import Wanted, meta_pairs, meta_time, still_serves
+from rotator.outcome import Judged, Wanted, meta_pairs, meta_time, still_serves
 from rotator.pem import encode_chain
 from rotator.reconcile import Decision, Deferral, Moment, Nothing
 from rotator.store import Intent
@@ -96,11 +96,12 @@ def live_chains(ground: Ground, name: str) -> Chains:
         return {}
 
 
-def judged(candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Verdict:
+def judged(candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Judged:
     """What the judge says of a candidate."""
-    if candidate is None:
-        return Verdict()
-    return examine(candidate, ward.site.policy, ward.anchors, now.wall, live=tuple(live.values()))
+    chains, verdict = tuple(live.values()), Verdict()
+    if candidate is not None:
+        verdict = examine(candidate, ward.site.policy, ward.anchors, now.wall, live=chains)
+    return Judged(verdict, chains, now.wall)
 
 
 def completed(
@@ -114,7 +115,7 @@ def completed(
             files.append(SourceFile(f"{generation}/{pair.key_type}-fullchain.pem", encode_chain(pair.chain)))
             files.append(SourceFile(f"{generation}/{pair.key_type}-privkey.pem", pair.key.reveal()))
     whole = Candidate(tuple(files))
-    return whole if lacking and judged(whole, ward, now, live).accepted else candidate
+    return whole if lacking and judged(whole, ward, now, live).verdict.accepted else candidate
 
 
 def is_live(ground: Ground, name: str, verdict: Verdict, live: Chains) -> bool:
@@ -123,7 +124,16 @@ def is_live(ground: Ground, name: str, verdict: Verdict, live: Chains) -> bool:
     return same and ground.hands.store.verified(name) == ground.hands.live(name).generation
 
 
-def order(ground: Ground, ward: Ward, digest: str, candidate: Candidate, intent: Intent, *, reloads: bool) -> Order:
+def order(
+    ground: Ground,
+    ward: Ward,
+    digest: str,
+    candidate: Candidate,
+    intent: Intent,
+    *,
+    reloads: bool,
+    judged: Judged | None,
+) -> Order:
     """To put a candidate live, or to have the rotation refuse it. The first pair of a site takes no reload."""
     first = not ground.hands.store.verified(ward.site.name)
     wanted = Wanted(
@@ -134,6 +144,7 @@ def order(ground: Ground, ward: Ward, digest: str, candidate: Candidate, intent:
         who=WHO,
         trigger="drop",
         origin=tuple(source.name for source in candidate.files),
+        judged=judged,
     )
     return Order(ward, digest, wanted, intent, reloads and not first)
 

@@ -130,10 +130,10 @@ class Daemon:
             if self._reload_asked:
                 self._reload()
             begun = time.monotonic()
+            self._note_duties()  # before the pass, which does them: one pass for each, not two
             due = self.loop.tick()
             ground = self.loop.ground
             self.watcher.watch(ground.drops.incoming, ground.drops.homes)
-            self._do_duties()
             self._beat()
             self._publish()
             if (line := self.status()) != told:
@@ -186,11 +186,10 @@ class Daemon:
             self._beaten = now
             self.notifier.watchdog()
 
-    def _do_duties(self) -> None:
+    def _note_duties(self) -> None:
         tending = self.loop.tending
         for duty in self.duties.take():
             {"probe": tending.probe, "judge": tending.judge, "tidy": tending.tidy}[duty]()
-            self.wake.set()
 
     def _reload(self) -> None:
         """SIGHUP: the configuration anew. One that is wrong changes nothing."""

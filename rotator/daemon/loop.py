@@ -195,8 +195,8 @@ class Loop:
         candidate, error = intake.read(self.ground, name, look)
         digest = intake.digest_of(candidate, look, error)
         live = intake.live_chains(self.ground, name) if candidate else {}
-        judge = cache(partial(intake.judged, candidate, ward, now, live))
-        drop = Drop(digest, memory.changed, judge, error)
+        judged = cache(partial(intake.judged, candidate, ward, now, live))
+        drop = Drop(digest, memory.changed, lambda: judged().verdict, error)
         decision = decide(
             drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )
@@ -212,11 +212,12 @@ class Loop:
             case Refuse(error=RotatorError() as fault):
                 self._conclude_unread(ward, digest, Result.REJECTED, fault.code, fault.message, fault.hint)
             case Refuse() if candidate:
-                return intake.order(self.ground, ward, digest, candidate, intent, reloads=False)
+                return intake.order(self.ground, ward, digest, candidate, intent, reloads=False, judged=judged())
             case Rotate(lacking=lacking) if candidate:
                 whole = intake.completed(self.ground, candidate, lacking, ward, now, live)
-                same = not lacking and intake.is_live(self.ground, name, judge(), live)
-                return intake.order(self.ground, ward, digest, whole, intent, reloads=not same)
+                same = not lacking and intake.is_live(self.ground, name, judged().verdict, live)
+                again = judged() if whole is candidate else None
+                return intake.order(self.ground, ward, digest, whole, intent, reloads=not same, judged=again)
             case Nothing() | Decided() | Held():
                 memory.deferral = None
                 if look.young:
