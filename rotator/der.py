@@ -257,6 +257,49 @@ def certificate(data: bytes) -> Shape:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class ListShape:
+    """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
+
+    Args:
+        issuer: DER of the name.
+        revoked: the entries, as they stand; empty without any.
+        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
+        tbs: what is signed.
+        signature: the signature over it.
+    """
+
+    issuer: bytes
+    revoked: bytes
+    algorithms_agree: bool
+    tbs: bytes
+    signature: bytes
+
+
+def revocation_list(data: bytes) -> ListShape:
+    """The outline of the revocation list that the bytes are.
+
+    Raises:
+        DerError: they are none, or something follows it.
+    """
+    outer = expect(element(data, 0, len(data)), SEQUENCE)
+    if outer.end != len(data):
+        raise DerError("is followed by something else")
+    parts = children(data, outer)
+    inner = children(data, _part(parts, 0, SEQUENCE))
+    skip = 1 if inner and inner[0].tag == INTEGER else 0
+    algorithm, issuer = _part(inner, skip, SEQUENCE), _part(inner, skip + 1, SEQUENCE)
+    entries = [part for part in inner[skip + 2 :] if part.tag == SEQUENCE]  # after two times, before [0] extensions
+    signature = _part(parts, 2, BIT_STRING)
+    return ListShape(
+        issuer=whole(data, issuer),
+        revoked=data[entries[0].body : entries[0].end] if entries else b"",
+        algorithms_agree=whole(data, algorithm) == whole(data, _part(parts, 1, SEQUENCE)),
+        tbs=whole(data, parts[0]),
+        signature=data[signature.body + 1 : signature.end],
+    )
+
+
 def with_extensions(data: bytes, extensions: tuple[RawExtension, ...]) -> bytes:
     """The certificate with these extensions instead, each written as DER demands.
 
@@ -289,6 +332,18 @@ def _encoded_oid(oid: str) -> bytes:
             octets.append(0x80 | number & 0x7F)
         content += bytes(reversed(octets))
     return encode(OID, content)
+
+
+def rsa_modulus(spki: bytes) -> int:
+    """The modulus in a SubjectPublicKeyInfo of an RSA key.
+
+    Raises:
+        DerError: it is none.
+    """
+    parts = children(spki, expect(element(spki, 0, len(spki)), SEQUENCE))
+    bits = _part(parts, 1, BIT_STRING)
+    numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
+    return abs(_integer(spki, _part(numbers, 0, INTEGER)))
 
 
 def public_key(spki: bytes) -> PublicShape:

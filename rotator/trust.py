@@ -129,7 +129,7 @@ def examine(
         judged.append((found_match, found))
         problems += faults
     problems += _leftovers(reading.certificates, [found for _, found in judged], now)
-    problems += compare.problems_of([m.leaf for m in matches], live, policy, force=force)
+    problems += compare.problems_of([m.leaf for m in matches], live, policy, now, force=force)
     judged.sort(key=lambda both: both[0].leaf.key_type or "")
     lacking = next((found for _, found in judged if found.missing_issuer), None)
     return Verdict(
@@ -181,6 +181,9 @@ def _judge(leaf: Certificate, explorer: Explorer) -> tuple[Found, list[Problem]]
         if not verdict:
             problems += warnings_of(found.path, now)
             problems += _order(leaf, found, explorer)
+    complete = found.path.authorities if found.path.anchor is not None else ()
+    anchors = explorer.anchors
+    problems += anchors.evidence.problems_of(found.path.served, complete, anchors.certificates, policy, now)
     return found, problems
 
 

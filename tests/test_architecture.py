@@ -19,8 +19,11 @@ WORDS, THOUGHT, HANDS, STORY, SHELL = range(5)
 
 FLOORS = {
     WORDS: "rotator errors model",
-    THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
-    HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
+    THOUGHT: (
+        "anchors blocklist certificate chain compare constraints crl decode der diagnosis evidence keys leaf names "
+        "pair path pem sct trust weakkeys"
+    ),
+    HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
     STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify privilege triggers web wiring "
@@ -35,7 +38,7 @@ FLOORS = {
 
 HOMES = {
     "click": "cli",
-    "cryptography": "anchors certificate chain constraints decode keys leaf path probe",
+    "cryptography": "anchors certificate chain constraints crl decode keys leaf path probe sct",
     "idna": "names config.addresses",
     "OpenSSL": "probe",
     "apscheduler": "triggers",
@@ -51,7 +54,7 @@ DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "prometheus_client": "prometheus-client
 
 PURE = frozenset(
     {"__future__", "base64", "binascii", "collections.abc", "dataclasses", "datetime", "enum", "functools", "hashlib"}
-    | {"ipaddress", "itertools", "math", "re", "types", "typing", "warnings"}
+    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
 )
 """What the floors without effects may take from the standard library."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from rotator import config
-from rotator.daemon.ground import Ground, make_ground
+from rotator.daemon.ground import Ground, make_ground, renewed
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
 from rotator.daemon.loop import Loop
 from rotator.daemon.measuring import Measuring
@@ -88,6 +88,7 @@ class Daemon:
         self._ending = False
         self._reload_asked = False
         self._beaten = 0.0
+        self._unread = ""
 
     def run(self) -> int:
         """Lives until SIGTERM or SIGINT. Returns the exit status.
@@ -186,6 +187,8 @@ class Daemon:
     def _do_duties(self) -> None:
         tending = self.loop.tending
         for duty in self.duties.take():
+            if duty == "judge":
+                self._renew()
             {"probe": tending.probe, "judge": tending.judge, "tidy": tending.tidy}[duty]()
             self.wake.set()
 
@@ -212,6 +215,18 @@ class Daemon:
             self.loop.stand_on(ground)
             self.journal.say("reloaded", f"{len(found.sites)} sites, {self.path}", NOTICE)
         self.notifier.ready(self.status())
+
+    def _renew(self) -> None:
+        """Roots and lists anew, as somebody else renews them. What cannot be read stays as it was."""
+        ground, errors = renewed(self.loop.ground, self.config)
+        if ground is not None:
+            self.loop.renew(ground)
+        words = "; ".join(f"{e.message} {e.hint}".rstrip() for e in errors)
+        if words and words != self._unread:
+            self.journal.say("not-renewed", f"{words} What was read before stays in force", WARNING)
+        elif self._unread and not words:
+            self.journal.say("renewed", "roots and lists can be read again", NOTICE)
+        self._unread = words
 
     # -- what is told
 
