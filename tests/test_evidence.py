@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,10 @@ from cryptography.hazmat.primitives import serialization
 from rotator import wiring
 from rotator.config import Config, check
 from rotator.daemon.ground import make_ground, renewed
+from rotator.daemon.journal import Journal
+from rotator.daemon.life import Daemon
 from rotator.errors import Exit, RotatorError
+from rotator.notify import Notifier
 from rotator.trustfiles import MAX_FILES, read_revocations
 from tests.authority import CA, pem
 from tests.other_user import as_nobody
@@ -26,14 +30,20 @@ def der_of(one: x509.CertificateRevocationList) -> bytes:
     return one.public_bytes(serialization.Encoding.DER)
 
 
-def configured(root: Path, files: Mapping[str, str] | None = None, *, sites: int = 1) -> Config:
-    """A configuration whose sites name these files."""
-    (root / "roots.pem").write_bytes(pem(ROOT.cert))
-    lines = "".join(f'{key} = "{root / name}"\n' for key, name in (files or {}).items())
+def written(root: Path, files: Mapping[str, str], sites: int) -> str:
+    """The text of a configuration whose sites name these files."""
+    lines = "".join(f'{key} = "{root / name}"\n' for key, name in files.items())
     text = f'state_dir = "{root}/state"\n[nginx]\ninclude_dir = "/etc/nginx/rotator"\n'
     text += f'[defaults]\nroots = "{root}/roots.pem"\nlisteners = ["127.0.0.1:443"]\n{lines}'
     for number in range(sites):
         text += f'[[site]]\nname = "s{number}"\nnames = ["s{number}.example.org"]\n'
+    return text
+
+
+def configured(root: Path, files: Mapping[str, str] | None = None, *, sites: int = 1) -> Config:
+    """The same, read."""
+    (root / "roots.pem").write_bytes(pem(ROOT.cert))
+    text = written(root, files or {}, sites)
     config, mistakes = check(text, root / "rotator.toml")
     assert config is not None, mistakes
     return config
@@ -142,6 +152,45 @@ def test_an_unreadable_list_does_not_keep_another_sites_from_being_renewed(tmp_p
     assert len(errors) == 1
     assert other.wards["a"] is ground.wards["a"]
     assert other.wards["b"].policy != ground.wards["b"].policy
+
+
+def test_the_daemon_reads_lists_anew_at_its_hourly_duty_and_tells_once_what_it_cannot_read(
+    tmp_path: Path, named: dict[str, str]
+) -> None:
+    configured(tmp_path, named)
+    (tmp_path / "rotator.toml").write_text(written(tmp_path, named, 1))
+    (tmp_path / "state").mkdir()
+    log = tmp_path / "log"
+    held = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    daemon = Daemon(tmp_path / "rotator.toml", Journal(held), Notifier({}))
+
+    def hour(content: bytes | None) -> list[str]:
+        """What it said after another hour."""
+        before = len(log.read_text().splitlines())
+        (tmp_path / "list.crl").unlink(missing_ok=True)
+        if content is not None:
+            (tmp_path / "list.crl").write_bytes(content)
+        daemon.duties._note("judge")
+        daemon._do_duties()
+        return log.read_text().splitlines()[before:]
+
+    def number() -> int | None:
+        revocations = daemon.loop.ground.wards["s0"].anchors.evidence.revocations
+        assert revocations is not None
+        return revocations.lists[0].number
+
+    try:
+        assert hour(der_of(ICA.crl(number=2))) == []
+        assert number() == 2
+        assert ["not-renewed" in line and "list.crl" in line for line in hour(None)] == [True]
+        assert hour(None) == []
+        assert number() == 2
+        assert ["renewed" in line for line in hour(der_of(ICA.crl(number=3)))] == [True]
+        assert number() == 3
+    finally:
+        daemon.watcher.close()
+        daemon.wake.close()
+        os.close(held)
 
 
 # --- files
