@@ -16,7 +16,6 @@ nothing.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import re
 import warnings
@@ -29,12 +28,14 @@ from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
 from rotator import der
 from rotator.certificate import Certificate, about, colons
-from rotator.errors import Exit, RotatorError
 from rotator.model import Code, Policy, Problem, Severity
 from rotator.pem import shown
 
 MAX_CRL = 16 * 1024 * 1024
 """Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
+
+MAX_POINTS = 64
+"""Distribution points of a certificate that are compared with the scope of each list; CAs write one or two."""
 
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
@@ -173,68 +174,54 @@ class Revocations:
         name: where they came from, for messages.
         lists: in the order read.
         digest: SHA-256 (hex) over their files.
+        faults: what could not be read of them: `crl-unusable`.
     """
 
     name: str
     lists: tuple[Crl, ...]
     digest: str
+    faults: tuple[Problem, ...] = ()
 
     @classmethod
     def from_files(cls, files: Sequence[tuple[str, bytes]], name: str = "") -> Revocations:
-        """Read files of revocation lists, PEM or DER.
+        """Read files of revocation lists, PEM or DER; never raises for what they hold.
 
         Args:
             files: name and content of each.
             name: what to call them together; the files' names without one.
-
-        Raises:
-            RotatorError: `crl-unusable` if one holds no list, or one that cannot be read: half of what was named would
-                pass what the other half revokes.
         """
         whole = hashlib.sha256()
         lists: list[Crl] = []
+        faults: list[Problem] = []
         for file, data in files:
-            lists += read_crls(data, file)
+            found, words = _read_all(data, shown(file))
+            lists += found
+            if words:
+                message = f"{shown(file)} {words}."
+                faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, _AGAIN, shown(file)))
             whole.update(hashlib.sha256(data).digest())
-        return cls(name or ", ".join(shown(file) for file, _ in files), tuple(lists), whole.hexdigest())
-
-    @classmethod
-    def together(cls, several: Sequence[Revocations]) -> Revocations:
-        """All of them as one."""
-        digest = hashlib.sha256("".join(one.digest for one in several).encode()).hexdigest()
-        names = ", ".join(one.name for one in several)
-        return cls(names, tuple(crl for one in several for crl in one.lists), digest)
+        name = name or ", ".join(shown(file) for file, _ in files)
+        return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
 
 
-def read_crls(data: bytes, name: str) -> list[Crl]:
-    """The revocation lists of one file.
-
-    Raises:
-        RotatorError: `crl-unusable`, see `Revocations.from_files`.
-    """
-    title = shown(name)
-
-    def unusable(words: str, hint: str = _AGAIN) -> RotatorError:
-        return RotatorError(Code.CRL_UNUSABLE, f"{title} {words}.", hint, Exit.REJECTED)
-
+def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
+    """The revocation lists of a file as far as they can be read, and what is wrong with the rest; empty if nothing."""
     if len(data) > MAX_CRL:
-        raise unusable(f"holds more than {MAX_CRL >> 20} MiB", "Name the list of the CA that issued the certificates.")
-    blocks = [data]
+        return [], f"holds more than {MAX_CRL >> 20} MiB"
+    words, blocks = "", [data]
     if b"-----BEGIN " in data:
         found = _BLOCK.findall(data)
         if not found or len(found) != data.count(_BEGIN):
-            raise unusable("holds no revocation list, or one that is cut off")
-        try:
-            blocks = [base64.b64decode(b"".join(block.split()), validate=True) for block in found]
-        except binascii.Error:
-            raise unusable("holds a revocation list that is damaged") from None
+            words = "holds no revocation list, or one that is cut off"
+        blocks = [b"".join(block.split()) for block in found]
     lists = []
     for block in blocks:
         try:
-            lists.append(_read(block, title))
-        except (der.DerError, IndexError, ValueError, TypeError, x509.InvalidVersion):
-            raise unusable("holds something that is no revocation list, or one that is cut off") from None
-    return lists
+            raw = base64.b64decode(block, validate=True) if block is not data else data
+            lists.append(_read(raw, title))
+        except (der.DerError, IndexError, ValueError, TypeError, x509.InvalidVersion):  # binascii.Error is a ValueError
+            words = "holds something that is no revocation list, or one that is damaged or cut off"
+    return lists, words
 
 
 def _read(data: bytes, title: str) -> Crl:
@@ -391,7 +378,7 @@ def _doubt(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime)
 
 
 def _points(certificate: Certificate) -> Sequence[x509.DistributionPoint]:
-    return list(certificate.ext(x509.CRLDistributionPoints) or ())
+    return list(certificate.ext(x509.CRLDistributionPoints) or ())[:MAX_POINTS]
 
 
 def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:

@@ -40,6 +40,7 @@ LONG_LIVED = timedelta(days=180)
 ACCEPTED = frozenset({"qualified", "usable", "readonly"})
 """States of a log whose SCTs count now; those of a retired one count if they are older than its retirement."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ASK_CA = "Ask the CA for a certificate with SCTs of logs that browsers accept."
 
 
@@ -115,7 +116,15 @@ class Logs:
             raise RotatorError(Code.TOO_LARGE, f"{title} holds more than {MAX_LIST >> 20} MiB.", exit=Exit.REJECTED)
         try:
             found = {log.id: log for operator in json.loads(data)["operators"] for log in _logs(operator)}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, UnsupportedAlgorithm) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+            UnsupportedAlgorithm,
+        ) as error:
             # which of them says nothing to whoever reads it; where the list comes from does
             hint = "Fetch https://www.gstatic.com/ct/log_list/v3/log_list.json again."
             words = f"{title} is no list of logs in the format log_list.json, version 3."
@@ -199,10 +208,10 @@ def problems_of(leaf: Certificate, issuer: Certificate, logs: Logs, now: datetim
     counted: dict[bytes, _Counted] = {}
     invalid, unverified = [], []
     for sct in list(embedded)[:MAX_SCTS]:
-        log, moment = logs.by_id.get(sct.log_id), sct.timestamp.replace(tzinfo=UTC)
+        log, moment = logs.by_id.get(sct.log_id), _moment(sct)
         if log is None:
             unverified.append(f"{sct.log_id.hex()[:16]}…: a log that {logs.name} does not know")
-        elif not _verified(sct, log, leaf, issuer):
+        elif moment is None or not _verified(sct, log, leaf, issuer, moment):
             invalid.append(f"{log.name}: the signature is wrong")
         elif moment > now:
             invalid.append(f"{log.name}: it is of {moment:%Y-%m-%d %H:%M}Z, which is yet to come")
@@ -239,7 +248,17 @@ def _lacking(leaf: Certificate, counted: Mapping[bytes, _Counted], wanted: int) 
     return []
 
 
-def _verified(sct: ct.SignedCertificateTimestamp, log: Log, leaf: Certificate, issuer: Certificate) -> bool:
+def _moment(sct: ct.SignedCertificateTimestamp) -> datetime | None:
+    """When it was made, UTC; None for a time that no calendar has."""
+    try:
+        return sct.timestamp.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _verified(
+    sct: ct.SignedCertificateTimestamp, log: Log, leaf: Certificate, issuer: Certificate, moment: datetime
+) -> bool:
     """Whether a log's key made an SCT for this leaf (RFC 6962 3.2: `digitally-signed struct`, a precert_entry)."""
     try:
         body = leaf.loaded.tbs_precertificate_bytes
@@ -247,7 +266,7 @@ def _verified(sct: ct.SignedCertificateTimestamp, log: Log, leaf: Certificate, i
         signed = b"".join(
             (
                 bytes((0, 0)),  # version 1, certificate_timestamp
-                _milliseconds(sct).to_bytes(8, "big"),
+                ((moment - _EPOCH) // timedelta(milliseconds=1)).to_bytes(8, "big"),
                 (1).to_bytes(2, "big"),  # precert_entry
                 hashlib.sha256(issuer.shape.spki).digest(),
                 len(body).to_bytes(3, "big") + body,
@@ -265,8 +284,3 @@ def _verified(sct: ct.SignedCertificateTimestamp, log: Log, leaf: Certificate, i
     except (InvalidSignature, UnsupportedAlgorithm, ValueError, OverflowError):
         return False
     return True
-
-
-def _milliseconds(sct: ct.SignedCertificateTimestamp) -> int:
-    since = sct.timestamp.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)
-    return since // timedelta(milliseconds=1)

@@ -20,11 +20,23 @@ MAX_ALL = 128 * 1024 * 1024
 """Bytes that they may hold together."""
 
 
-def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
-    """Revocation lists: of files, or of all files in a directory but hidden ones.
+def read_whole_revocations(path: str | os.PathLike[str]) -> Revocations:
+    """The same where everything can be read: half of what was named would pass what the other half revokes.
 
     Raises:
-        RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` where one cannot be read as a list.
+        RotatorError: as `read_revocations`; `crl-unusable`.
+    """
+    found = read_revocations(path)
+    for fault in found.faults:
+        raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
+    return found
+
+
+def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
+    """Revocation lists: of files, or of all files in a directory but hidden ones; what cannot be read is in `faults`.
+
+    Raises:
+        RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` for a directory without a file.
     """
     files: list[tuple[str, bytes]] = []
     for path in paths:

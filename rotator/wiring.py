@@ -115,7 +115,7 @@ def _configured(key: str, path: Path, read: Callable[[Path], Read]) -> Read:
 
 @cache
 def _crls(path: Path) -> Revocations:
-    return _configured("crls", path, trustfiles.read_revocations)
+    return _configured("crls", path, trustfiles.read_whole_revocations)
 
 
 @cache

@@ -9,16 +9,18 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ReasonFlags
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from OpenSSL import crypto
 
 from rotator.crl import MAX_CRL, Revocations
-from rotator.errors import RotatorError
 from rotator.evidence import Evidence
 from rotator.model import Code, Policy, Severity
 from rotator.trust import Anchors, Verdict, judge_chains, private_ca, public
-from tests.authority import CA, NOW, Issued, entry, new_key, pem
+from tests.authority import CA, NOW, Issued, entry, new_key, pem, wrap
 from tests.test_chain import instead, same_ca, without
 from tests.test_trust import judge, usage
 
@@ -363,15 +365,41 @@ def test_der_and_pem_and_several_in_a_file_are_read() -> None:
     ],
     ids=["empty", "garbage", "a certificate", "cut off", "half a second one", "no base64", "short", "long", "large"],
 )
-def test_a_file_that_cannot_be_read_whole_is_no_list(data: bytes) -> None:
-    with pytest.raises(RotatorError) as error:
-        Revocations.from_files([("crls.pem", data)])
-    assert error.value.code == Code.CRL_UNUSABLE
-    assert error.value.message.startswith("crls.pem ")
+def test_a_file_that_cannot_be_read_whole_is_told(data: bytes) -> None:
+    (fault,) = Revocations.from_files([("crls.pem", data)]).faults
+    assert fault.code == Code.CRL_UNUSABLE
+    assert fault.message.startswith("crls.pem holds ")
+
+
+def test_what_can_be_read_of_a_file_counts() -> None:
+    cut = Revocations.from_files([("crls.pem", pem_of(ICA.crl(GOOD.leaf)) + pem_of(OF_ROOT)[:-40])])
+    assert len(cut.faults) == 1
+    assert judge(GOOD, anchors=ANCHORS.beside(Evidence(cut))).codes == (Code.REVOKED,)
 
 
 def test_another_content_is_another_digest() -> None:
     assert read(OF_ROOT).digest != read(ROOT.crl(number=2)).digest
+
+
+BASES = [
+    ICA.crl(GOOD.leaf, OTHER.leaf),
+    ICA.crl(entry(5, NOW, ReasonFlags.superseded, other_issuer(ICA)), tweak=scoped(indirect_crl=True)),
+]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(BASES), st.integers(0), st.integers(0, 255))
+def test_no_octet_of_an_authentic_list_makes_it_raise(base: List, place: int, value: int) -> None:
+    signed = base.tbs_certlist_bytes
+    tail = base.public_bytes(serialization.Encoding.DER).partition(signed)[2]
+    data = bytearray(signed)
+    data[place % len(data)] = value
+    algorithm = tail[: 2 + tail[1]]
+    assert isinstance(ICA.key, ec.EllipticCurvePrivateKey)
+    signature = wrap(0x03, b"\0" + ICA.key.sign(bytes(data), ec.ECDSA(hashes.SHA256())))
+    again = Revocations.from_files([("x", wrap(0x30, bytes(data) + algorithm + signature))])
+    verdict = judge(GOOD, anchors=ANCHORS.beside(Evidence(again)))
+    assert set(verdict.codes) <= {Code.REVOKED, Code.CRL_UNUSABLE}
 
 
 # --- time

@@ -206,6 +206,7 @@ WRONG: dict[str, Make] = {
     "of another certificate": flipped(TWO),
     "under another issuer": lambda body, _: TWO.sct(body, ROOT.cert),
     "of tomorrow": lambda body, issuer: TWO.sct(body, issuer, NOW + DAY),
+    "of no year at all": lambda body, issuer: TWO.sct(body, issuer)[:33] + b"\xff" * 8 + TWO.sct(body, issuer)[41:],
     "signed with another key": lambda body, issuer: (
         TWO.sct(body, issuer)[:1] + hashlib.sha256(TWO.spki).digest() + THREE.sct(body, issuer)[33:]
     ),
@@ -301,6 +302,7 @@ def altered(**values: object) -> bytes:
         altered(log_id=base64.b64encode(bytes(32)).decode()),
         altered(state={"usable": {"timestamp": "soon"}}),
         altered(state={"usable": 5}),
+        altered(state={"usable": {"timestamp": "0001-01-01T00:00:00+14:00"}}),
         altered(temporal_interval={"start_inclusive": "2026-01-01T00:00:00Z"}),
     ],
 )

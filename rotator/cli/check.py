@@ -21,7 +21,6 @@ from rotator.anchors import MAX_STORE
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
-from rotator.crl import Revocations
 from rotator.decode import read_certificate
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
@@ -194,23 +193,23 @@ def _anchors(path: str, problems: list[Problem]) -> Anchors | None:
 def _evidence(
     crls: Sequence[str], ct_logs: str | None, blocklist: str | None, problems: list[Problem], *, require_crls: bool
 ) -> Evidence:
-    """What was named beside the roots. What was named and cannot be read refuses; a bad revocation list only warns."""
+    """What was named beside the roots. What cannot be read refuses; of revocation lists, what can be read counts."""
 
-    def read(path: str, reader: Callable[[str], Read]) -> Read | None:
+    def read(reader: Callable[..., Read], *paths: str) -> Read | None:
         try:
-            return reader(path)
+            return reader(*paths) if paths else None
         except RotatorError as error:
-            problem = _as_problem(error, path)
-            if problem.code == Code.CRL_UNUSABLE and not require_crls:
-                problem = replace(problem, severity=Severity.WARN)
-            problems.append(problem)
+            problems.append(_as_problem(error, ", ".join(paths)))
             return None
 
-    lists = [found for path in crls if (found := read(path, trustfiles.read_revocations)) is not None]
+    revocations = read(trustfiles.read_revocations, *crls)
+    if revocations is not None:
+        severity = Severity.REJECT if require_crls else Severity.WARN
+        problems += [replace(fault, severity=severity) for fault in revocations.faults]
     return Evidence(
-        Revocations.together(lists) if lists else None,
-        read(ct_logs, trustfiles.read_logs) if ct_logs else None,
-        read(blocklist, trustfiles.read_blocklist) if blocklist else None,
+        revocations,
+        read(trustfiles.read_logs, *filter(None, [ct_logs])),
+        read(trustfiles.read_blocklist, *filter(None, [blocklist])),
     )
 
 

@@ -236,9 +236,9 @@ def test_revocation_lists_may_lie_in_a_directory_and_in_several_places() -> None
 @pytest.mark.usefixtures("inside")
 def test_a_revocation_list_that_cannot_be_read_warns_and_refuses_where_an_answer_is_demanded() -> None:
     Path("crls.pem").write_bytes(listed()[:-40])
-    assert answer("--cert", "chain.pem", "--crls", "crls.pem")["warnings"] == ["crl-unusable"]
+    assert answer("--cert", "chain.pem", "--crls", "crls.pem")["warnings"] == ["crl-unusable", "revocation-unknown"]
     body = answer("--cert", "chain.pem", "--crls", "crls.pem", "--require-crls")
-    assert (body["verdict"], body["codes"]) == ("reject", ["crl-unusable"])
+    assert (body["verdict"], body["codes"]) == ("reject", ["crl-unusable", "revocation-unknown"])
 
 
 @pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist"])
