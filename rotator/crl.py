@@ -1,17 +1,4 @@
-"""Revocation lists from files: bytes in, what they say of the certificates of a path out; none is ever fetched.
-
-A list counts for a certificate where all of this holds (RFC 5280 sections 5 and 6.3.3):
-
- 1. Issuer: it comes from the certificate's issuer, or is indirect and from whom the certificate's distribution points
-    name for it. Its signature is by a key of the path or of a trusted root of that name, which may sign such lists.
- 2. Scope: its issuingDistributionPoint lets it speak of this kind of certificate and of this distribution point.
- 3. Form: no critical extension that is not understood, in it or in any entry; no delta.
- 4. Time: it has begun, and its nextUpdate is not over.
-
-Delta lists are not put together with their base: whoever keeps lists in files has complete ones to keep. What an
-authentic list names as revoked is so even if that list is out of date; that it does not name something then says
-nothing.
-"""
+"""Revocation lists from files (RFC 5280 section 5): bytes in, lists out; what they mean is `revocation`'s."""
 
 from __future__ import annotations
 
@@ -19,7 +6,7 @@ import base64
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,19 +14,17 @@ from cryptography import x509
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 
 from rotator import der
-from rotator.certificate import Certificate, about, colons
-from rotator.model import Code, Policy, Problem, Severity
+from rotator.certificate import Certificate
+from rotator.model import Code, Problem, Severity
 from rotator.pem import shown
 
 MAX_CRL = 16 * 1024 * 1024
 """Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
 
-MAX_POINTS = 64
-"""Distribution points of a certificate that are compared with the scope of each list; CAs write one or two."""
-
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
-_AGAIN = "Fetch it again from the CA, whole."
+AGAIN = "Fetch it again from the CA, whole."
+"""The next step for a list that cannot be used."""
 
 _UNDERSTOOD = frozenset(
     oid.dotted_string
@@ -53,8 +38,50 @@ _UNDERSTOOD = frozenset(
 _UNDERSTOOD_OF_ENTRIES = frozenset(
     {CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensionOID.INVALIDITY_DATE, CRLEntryExtensionOID.CERTIFICATE_ISSUER}
 )
-_ALL_REASONS = frozenset(x509.ReasonFlags) - {x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl}
 _CRITICAL = b"\x01\x01\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class ListShape:
+    """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
+
+    Args:
+        issuer: DER of the name.
+        revoked: the entries, as they stand; empty without any.
+        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
+        tbs: what is signed.
+        signature: the signature over it.
+    """
+
+    issuer: bytes
+    revoked: bytes
+    algorithms_agree: bool
+    tbs: bytes
+    signature: bytes
+
+
+def revocation_list(data: bytes) -> ListShape:
+    """The outline of the revocation list that the bytes are.
+
+    Raises:
+        DerError, IndexError: they are none, or something follows it.
+    """
+    outer = der.expect(der.element(data, 0, len(data)), der.SEQUENCE)
+    if outer.end != len(data):
+        raise der.DerError("is followed by something else")
+    parts = der.children(data, outer)
+    inner = der.children(data, der.expect(parts[0], der.SEQUENCE))
+    skip = 1 if inner and inner[0].tag == der.INTEGER else 0
+    algorithm, issuer = der.expect(inner[skip], der.SEQUENCE), der.expect(inner[skip + 1], der.SEQUENCE)
+    entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # after two times, before [0] extensions
+    signature = der.expect(parts[2], der.BIT_STRING)
+    return ListShape(
+        issuer=der.whole(data, issuer),
+        revoked=data[entries[0].body : entries[0].end] if entries else b"",
+        algorithms_agree=der.whole(data, algorithm) == der.whole(data, der.expect(parts[1], der.SEQUENCE)),
+        tbs=der.whole(data, parts[0]),
+        signature=data[signature.body + 1 : signature.end],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +110,7 @@ class Crl:
 
     file: str
     loaded: x509.CertificateRevocationList = field(repr=False)
-    shape: der.ListShape = field(repr=False)
+    shape: ListShape = field(repr=False)
     issuer: str
     number: int | None
     scope: x509.IssuingDistributionPoint | None
@@ -198,7 +225,7 @@ class Revocations:
             lists += found
             if words:
                 message = f"{shown(file)} {words}."
-                faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, _AGAIN, shown(file)))
+                faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, AGAIN, shown(file)))
             whole.update(hashlib.sha256(data).digest())
         name = name or ", ".join(shown(file) for file, _ in files)
         return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
@@ -225,7 +252,7 @@ def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
 
 
 def _read(data: bytes, title: str) -> Crl:
-    shape = der.revocation_list(data)
+    shape = revocation_list(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = x509.load_der_x509_crl(data)
@@ -253,167 +280,3 @@ def _read(data: bytes, title: str) -> Crl:
         breach, lenient = "does not say when the next one comes (RFC 5280 5.1.2.5)", True
     value = scope.value if scope and isinstance(scope.value, x509.IssuingDistributionPoint) else None
     return Crl(title, loaded, shape, issuer, number, value, fault, breach, lenient)
-
-
-@dataclass(frozen=True, slots=True)
-class Doubt:
-    """Why a list cannot be used for an answer.
-
-    Args:
-        words: they follow its name.
-        authentic: whether it is the CA's own and can be read, so that what it names as revoked is so.
-        breach: whether the CA itself acts against the rules for public ones, which refuses: no other copy of the file
-            mends that. Whatever else is wrong with a list is the lack of this host, and no renewal shall fail for it.
-    """
-
-    words: str
-    authentic: bool = True
-    breach: bool = False
-
-
-def problems_of(
-    served: Sequence[Certificate],
-    authorities: Sequence[Certificate],
-    revocations: Revocations,
-    roots: Iterable[Certificate],
-    policy: Policy,
-    now: datetime,
-) -> tuple[Problem, ...]:
-    """What the lists say of a leaf and its intermediates.
-
-    Args:
-        served: the leaf and its intermediates.
-        authorities: the issuer of each of them; the last one is trusted by itself and not looked up.
-        revocations: the lists.
-        roots: other trusted roots, one of which may have signed a list.
-        policy: the profile, and whether an answer is demanded.
-        now: the reference time, UTC.
-
-    Returns:
-        `revoked`; or, where a certificate's state is not known, `crl-stale`, `crl-unusable` or `revocation-unknown`.
-    """
-    keys = (*authorities, *roots)
-    problems: list[Problem] = []
-    for certificate, issuer in zip(served, authorities, strict=False):
-        problems += _look_up(certificate, (issuer, *keys), revocations, policy, now)
-    return tuple(problems)
-
-
-def _look_up(
-    certificate: Certificate, keys: Sequence[Certificate], revocations: Revocations, policy: Policy, now: datetime
-) -> list[Problem]:
-    """One certificate in all lists."""
-    covered: frozenset[x509.ReasonFlags] = frozenset()
-    doubts: list[tuple[Code, str, str, Severity]] = []
-    demanded = Severity.REJECT if policy.require_crls else Severity.WARN
-    for crl in revocations.lists:
-        if not _speaks_of(crl, certificate):
-            continue
-        doubt = _doubt(crl, keys, policy, now)
-        if doubt:
-            words = f"{_called(crl)} {doubt.words}"
-            doubts.append((Code.CRL_UNUSABLE, words, _AGAIN, Severity.REJECT if doubt.breach else demanded))
-        found = crl.entry(certificate.shape.issuer, certificate.shape.serial) if not doubt or doubt.authentic else None
-        if found is not None:
-            return [_told(certificate, crl, found)]
-        end = crl.loaded.next_update_utc
-        if end is not None and end < now and not doubt:
-            words = f"{_called(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
-            hint = "Let whatever fetches the lists run again; until then a newer revocation would not be noticed."
-            doubts.append((Code.CRL_STALE, words, hint, demanded))
-        elif not doubt:
-            reasons = crl.scope.only_some_reasons if crl.scope else None
-            covered |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
-    if covered >= _ALL_REASONS:
-        return []
-    problems = [
-        about(certificate, code, f"may be revoked: {words}", hint, severity)
-        for code, words, hint, severity in dict.fromkeys(doubts)
-    ]
-    if not problems:
-        words = f"is not covered by any revocation list in {revocations.name}: whether it is revoked is not known"
-        words += " for every reason" if covered else ""
-        hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
-        points = [url for one in _points(certificate) for url in _urls(one.full_name)]
-        hint += f": {points[0]}" if points else "."
-        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, demanded))
-    return problems
-
-
-def _told(certificate: Certificate, crl: Crl, found: Revoked) -> Problem:
-    why = f" ({found.reason})" if found.reason and found.reason != "unspecified" else ""
-    number = f" number {crl.number}" if crl.number is not None else ""
-    words = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list{number} of {crl.issuer} in {crl.file}"
-    hint = "Have it issued again, with a new key if the old one may be known to others."
-    return about(certificate, Code.REVOKED, words, hint)
-
-
-def _called(crl: Crl) -> str:
-    return f"the list of {crl.issuer} in {crl.file}"
-
-
-def _doubt(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime) -> Doubt | None:
-    """Why a list cannot be used; None if it can be."""
-    named = [key for key in keys if key.shape.subject == crl.shape.issuer]
-    signers = [key for key in named if crl.signed_by(key)]
-    if not named:
-        return Doubt("is signed by an authority whose certificate is not at hand", authentic=False)
-    if not signers:
-        return Doubt(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
-    if crl.fault or crl.strange:
-        return Doubt(crl.fault or crl.strange, authentic=False)
-    usages = [key.ext(x509.KeyUsage) for key in signers]
-    if all(usage is not None and not usage.crl_sign for usage in usages):
-        words = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
-        return Doubt(words, breach=policy.binds_public)
-    if crl.breach and (policy.binds_public or not crl.lenient):
-        return Doubt(crl.breach, breach=policy.binds_public)
-    begin = crl.loaded.last_update_utc
-    if begin > now:
-        return Doubt(f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?")
-    return None
-
-
-# -- scope
-
-
-def _points(certificate: Certificate) -> Sequence[x509.DistributionPoint]:
-    return list(certificate.ext(x509.CRLDistributionPoints) or ())[:MAX_POINTS]
-
-
-def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:
-    return [shown(name.value) for name in names or () if isinstance(name, x509.UniformResourceIdentifier)]
-
-
-def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
-    """Whether a list is about a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
-    own = crl.shape.issuer == certificate.shape.issuer
-    points = list(_points(certificate))
-    if not own:
-        points = [one for one in points if _names_issuer(one, crl)]
-        if not crl.indirect or not points:
-            return False
-    scope = crl.scope
-    if scope is None:
-        return True
-    if scope.only_contains_attribute_certs:
-        return False
-    if scope.only_contains_user_certs if certificate.is_ca else scope.only_contains_ca_certs:
-        return False
-    names = _names(scope.full_name, scope.relative_name, crl)
-    return not names or any(names & _names(one.full_name or one.crl_issuer, one.relative_name, crl) for one in points)
-
-
-def _names_issuer(point: x509.DistributionPoint, crl: Crl) -> bool:
-    """Whether a distribution point lets this list's issuer speak (cRLIssuer)."""
-    names = [name for name in point.crl_issuer or () if isinstance(name, x509.DirectoryName)]
-    return any(name.value.public_bytes() == crl.shape.issuer for name in names)
-
-
-def _names(
-    full: Iterable[x509.GeneralName] | None, relative: x509.RelativeDistinguishedName | None, crl: Crl
-) -> frozenset[x509.GeneralName]:
-    """The names of a distribution point, a relative one completed (RFC 5280 4.2.1.13)."""
-    if relative is not None:
-        return frozenset({x509.DirectoryName(x509.Name([*crl.loaded.issuer.rdns, relative]))})
-    return frozenset(full or ())

@@ -7,7 +7,7 @@ cost of its encryption have to be known before they are paid for. And a diagnosi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 SEQUENCE = 0x30
@@ -98,12 +98,14 @@ class PublicShape:
         bits: of an RSA modulus; 0 for other kinds.
         exponent: of RSA, or 0; one longer than 64 bits is given as -1 (OpenSSL refuses it above 3072 bits).
         curve: dotted OID of a named curve; empty for other kinds and for explicit parameters.
+        modulus: of RSA, or 0.
     """
 
     algorithm: str
     bits: int = 0
     exponent: int = 0
     curve: str = ""
+    modulus: int = field(default=0, repr=False)
 
 
 def element(data: bytes, at: int, end: int) -> Element:
@@ -257,49 +259,6 @@ def certificate(data: bytes) -> Shape:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class ListShape:
-    """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
-
-    Args:
-        issuer: DER of the name.
-        revoked: the entries, as they stand; empty without any.
-        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
-        tbs: what is signed.
-        signature: the signature over it.
-    """
-
-    issuer: bytes
-    revoked: bytes
-    algorithms_agree: bool
-    tbs: bytes
-    signature: bytes
-
-
-def revocation_list(data: bytes) -> ListShape:
-    """The outline of the revocation list that the bytes are.
-
-    Raises:
-        DerError: they are none, or something follows it.
-    """
-    outer = expect(element(data, 0, len(data)), SEQUENCE)
-    if outer.end != len(data):
-        raise DerError("is followed by something else")
-    parts = children(data, outer)
-    inner = children(data, _part(parts, 0, SEQUENCE))
-    skip = 1 if inner and inner[0].tag == INTEGER else 0
-    algorithm, issuer = _part(inner, skip, SEQUENCE), _part(inner, skip + 1, SEQUENCE)
-    entries = [part for part in inner[skip + 2 :] if part.tag == SEQUENCE]  # after two times, before [0] extensions
-    signature = _part(parts, 2, BIT_STRING)
-    return ListShape(
-        issuer=whole(data, issuer),
-        revoked=data[entries[0].body : entries[0].end] if entries else b"",
-        algorithms_agree=whole(data, algorithm) == whole(data, _part(parts, 1, SEQUENCE)),
-        tbs=whole(data, parts[0]),
-        signature=data[signature.body + 1 : signature.end],
-    )
-
-
 def with_extensions(data: bytes, extensions: tuple[RawExtension, ...]) -> bytes:
     """The certificate with these extensions instead, each written as DER demands.
 
@@ -334,18 +293,6 @@ def _encoded_oid(oid: str) -> bytes:
     return encode(OID, content)
 
 
-def rsa_modulus(spki: bytes) -> int:
-    """The modulus in a SubjectPublicKeyInfo of an RSA key.
-
-    Raises:
-        DerError: it is none.
-    """
-    parts = children(spki, expect(element(spki, 0, len(spki)), SEQUENCE))
-    bits = _part(parts, 1, BIT_STRING)
-    numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
-    return abs(_integer(spki, _part(numbers, 0, INTEGER)))
-
-
 def public_key(spki: bytes) -> PublicShape:
     """What a SubjectPublicKeyInfo holds.
 
@@ -361,12 +308,9 @@ def public_key(spki: bytes) -> PublicShape:
         return PublicShape(algorithm)
     bits = _part(parts, 1, BIT_STRING)
     numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
-    exponent = _integer(spki, _part(numbers, 1, INTEGER))
-    return PublicShape(
-        algorithm,
-        _integer(spki, _part(numbers, 0, INTEGER)).bit_length(),
-        -1 if exponent.bit_length() > 64 else exponent,
-    )
+    modulus, exponent = _integer(spki, _part(numbers, 0, INTEGER)), _integer(spki, _part(numbers, 1, INTEGER))
+    exponent = -1 if exponent.bit_length() > 64 else exponent
+    return PublicShape(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
 
 def rsa_private_bits(data: bytes) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from rotator import blocklist, crl, sct
+from rotator import blocklist, revocation, sct
 from rotator.blocklist import Blocklist
 from rotator.certificate import Certificate
 from rotator.crl import Revocations
@@ -59,7 +59,7 @@ class Evidence:
         if self.blocked:
             problems += blocklist.problems_of(served, self.blocked)
         if authorities and self.revocations:
-            problems += crl.problems_of(served, authorities, self.revocations, roots, policy, now)
+            problems += revocation.problems_of(served, authorities, self.revocations, roots, policy, now)
         if authorities and self.logs and policy.binds_public:
             problems += sct.problems_of(served[0], authorities[0], self.logs, now)
         return tuple(problems)

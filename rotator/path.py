@@ -162,10 +162,7 @@ def rsa_weakness(certificate: Certificate) -> str:
         return ""
     if key.exponent < 3 or not key.exponent & 1:
         return f"has an RSA key with the exponent {key.exponent}, which keeps no secret: it must be odd and at least 3"
-    try:
-        found = weakness(der.rsa_modulus(certificate.shape.spki))
-    except (der.DerError, IndexError):
-        return ""
+    found = weakness(key.modulus)
     return f"has an RSA key {found}" if found else ""
 
 

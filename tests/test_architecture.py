@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors model",
     THOUGHT: (
         "anchors blocklist certificate chain compare constraints crl decode der diagnosis evidence keys leaf names "
-        "pair path pem sct trust weakkeys"
+        "pair path pem revocation sct trust weakkeys"
     ),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
     STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
@@ -38,7 +38,7 @@ FLOORS = {
 
 HOMES = {
     "click": "cli",
-    "cryptography": "anchors certificate chain constraints crl decode keys leaf path probe sct",
+    "cryptography": "anchors certificate chain constraints crl decode keys leaf path probe revocation sct",
     "idna": "names config.addresses",
     "OpenSSL": "probe",
     "apscheduler": "triggers",
