@@ -21,6 +21,9 @@ from rotator.pem import shown
 MAX_CRL = 16 * 1024 * 1024
 """Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
 
+MAX_KINDS = 10_000
+"""Different extensions of entries that are parsed, where entries have to be gone through at all."""
+
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
 AGAIN = "Fetch it again from the CA, whole."
@@ -118,7 +121,7 @@ class Crl:
     breach: str = ""
     lenient: bool = False
     _checked: dict[bytes, bool] = field(default_factory=dict, repr=False)
-    _entries: dict[tuple[bytes, int], Revoked] = field(default_factory=dict, repr=False)
+    _entries: dict[tuple[bytes, int], x509.RevokedCertificate] = field(default_factory=dict, repr=False)
     _strange: list[str] = field(default_factory=list, repr=False)
 
     def signed_by(self, issuer: Certificate) -> bool:
@@ -153,31 +156,49 @@ class Crl:
             serial: its serial number.
         """
         if self.indirect:
-            return self._entries.get((issuer, serial))
-        found = self.loaded.get_revoked_certificate_by_serial_number(serial)
+            found = self._entries.get((issuer, serial))
+        else:
+            found = self.loaded.get_revoked_certificate_by_serial_number(serial)
         return _revoked(found) if found is not None else None
 
     def _go_through(self) -> str:
-        issuer = self.shape.issuer
+        """Each entry, but each kind of extensions once: most are alike, and to parse them is what costs."""
+        data, at, issuer = self.shape.revoked, 0, self.shape.issuer
+        kinds: dict[bytes, tuple[str, bytes]] = {b"": ("", b"")}
         for one in self.loaded:
-            try:
-                extensions = list(one.extensions)
-            except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-                return "has an entry whose extensions cannot be read"
-            for extension in extensions:
-                if extension.critical and extension.oid not in _UNDERSTOOD_OF_ENTRIES:
-                    return (
-                        f"has an entry with a critical extension that is not understood ({extension.oid.dotted_string})"
-                    )
-                if isinstance(extension.value, x509.CertificateIssuer):
-                    if not self.indirect:
-                        return "speaks of certificates of others without being indirect"
-                    names = extension.value.get_values_for_type(x509.DirectoryName)
-                    # it holds for this entry and those after it, until another one is named (RFC 5280 5.3.3)
-                    issuer = names[0].public_bytes() if names else b""
-            if self.indirect and (found := _revoked(one)) is not None:
-                self._entries[issuer, one.serial_number] = found
+            whole = der.element(data, at, len(data))
+            date = der.element(data, der.element(data, whole.body, whole.end).end, whole.end)
+            extensions, at = data[date.end : whole.end], whole.end
+            if extensions not in kinds:
+                if len(kinds) > MAX_KINDS:
+                    return "has too many different entries to go through all of them"
+                kinds[extensions] = self._kind(one)
+            fault, named = kinds[extensions]
+            if fault:
+                return fault
+            if named:
+                issuer = named  # for this entry and those after it, until another one is named (RFC 5280 5.3.3)
+            if self.indirect:
+                self._entries[issuer, one.serial_number] = one
         return ""
+
+    def _kind(self, one: x509.RevokedCertificate) -> tuple[str, bytes]:
+        """What makes an entry unusable, or nothing; and DER of the issuer that it names, or nothing."""
+        try:
+            extensions = list(one.extensions)
+        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+            return "has an entry whose extensions cannot be read", b""
+        named = b""
+        for extension in extensions:
+            if extension.critical and extension.oid not in _UNDERSTOOD_OF_ENTRIES:
+                oid = extension.oid.dotted_string
+                return f"has an entry with a critical extension that is not understood ({oid})", b""
+            if isinstance(extension.value, x509.CertificateIssuer):
+                if not self.indirect:
+                    return "speaks of certificates of others without being indirect", b""
+                names = extension.value.get_values_for_type(x509.DirectoryName)
+                named = names[0].public_bytes() if names else b"?"
+        return "", named
 
 
 def _revoked(entry: x509.RevokedCertificate) -> Revoked | None:

@@ -37,6 +37,19 @@ class Evidence:
         named = (self.revocations, self.logs, self.blocked)
         return "-".join(one.digest if one else "" for one in named) if any(named) else ""
 
+    def revoked_among(
+        self,
+        served: Sequence[Certificate],
+        authorities: Sequence[Certificate],
+        roots: Iterable[Certificate],
+        policy: Policy,
+        now: datetime,
+    ) -> frozenset[bytes]:
+        """DER of the certificates of a path that are revoked; arguments as `problems_of`."""
+        if not self.revocations:
+            return frozenset()
+        return revocation.revoked_among(served, authorities, self.revocations, roots, policy, now)
+
     def problems_of(
         self,
         served: Sequence[Certificate],

@@ -76,6 +76,23 @@ def problems_of(
     return tuple(problems)
 
 
+def revoked_among(
+    served: Sequence[Certificate],
+    authorities: Sequence[Certificate],
+    revocations: Revocations,
+    roots: Iterable[Certificate],
+    policy: Policy,
+    now: datetime,
+) -> frozenset[bytes]:
+    """DER of those that a list names; arguments as `problems_of`."""
+    keys = (*authorities, *roots)
+    return frozenset(
+        certificate.raw
+        for certificate, issuer in zip(served, authorities, strict=False)
+        if any(p.code is Code.REVOKED for p in _look_up(certificate, (issuer, *keys), revocations, policy, now))
+    )
+
+
 def _look_up(
     certificate: Certificate, keys: Sequence[Certificate], revocations: Revocations, policy: Policy, now: datetime
 ) -> list[Problem]:

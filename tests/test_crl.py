@@ -20,7 +20,7 @@ from rotator.crl import MAX_CRL, Revocations
 from rotator.evidence import Evidence
 from rotator.model import Code, Policy, Severity
 from rotator.trust import Anchors, Verdict, judge_chains, private_ca, public
-from tests.authority import CA, NOW, Issued, entry, new_key, pem, wrap
+from tests.authority import CA, NOW, Issued, der, entry, new_key, pem, wrap
 from tests.test_chain import instead, same_ca, without
 from tests.test_trust import judge, usage
 
@@ -128,6 +128,21 @@ def test_the_same_number_of_another_ca_is_another_certificate() -> None:
 def test_what_a_list_that_is_over_names_stays_revoked() -> None:
     old = ICA.crl(GOOD.leaf, begin=NOW - 30 * DAY, end=NOW - DAY)
     assert looked_up(old, OF_ROOT).codes == (Code.REVOKED,)
+
+
+def test_a_path_around_a_revoked_intermediate_is_served() -> None:
+    second = CA.root("Second Root")
+    cross = same_ca(ICA, second, days=900)
+    issued = replace(GOOD, intermediates=(ICA.cert, cross.cert))
+    anchors = Anchors.from_pem(pem(ROOT.cert, second.cert), "roots.pem")
+    assert looked_up(ICA.crl(), OF_ROOT, second.crl(), issued=issued, anchors=anchors).pairs[0].chain[1:] == der(
+        ICA.cert
+    )
+    verdict = looked_up(ICA.crl(), ROOT.crl(ICA.cert), second.crl(), issued=issued, anchors=anchors)
+    assert verdict.accepted
+    assert verdict.pairs[0].chain[1:] == der(cross.cert)
+    both = looked_up(ICA.crl(), ROOT.crl(ICA.cert), second.crl(cross.cert), issued=issued, anchors=anchors)
+    assert both.codes == (Code.REVOKED,)
 
 
 def test_one_of_two_lists_is_enough_to_revoke() -> None:
@@ -426,7 +441,7 @@ def test_a_list_of_a_hundred_thousand_is_looked_up_in_well_under_a_second() -> N
 
 def test_a_long_indirect_list_is_gone_through_once() -> None:
     issued = ICA.issue(NAME, tweak=instead(points(issuer=ROOT.cert.subject), critical=False))
-    entries = [entry((1 << 64) + n, NOW - DAY, None, other_issuer(ICA)) for n in range(20_000)]
+    entries = [entry((1 << 64) + n, NOW - DAY, None, other_issuer(ICA)) for n in range(50_000)]
 
     def many(builder: ListBuilder) -> ListBuilder:
         builder = scoped(indirect_crl=True)(builder)
