@@ -21,6 +21,9 @@ from rotator.pem import shown
 MAX_CRL = 16 * 1024 * 1024
 """Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
 
+MAX_INDIRECT = 8 * 1024 * 1024
+"""Bytes of the entries of an indirect list, all of which have to be gone through; half a second."""
+
 MAX_KINDS = 10_000
 """Different extensions of entries that are parsed, where entries have to be gone through at all."""
 
@@ -41,7 +44,8 @@ _UNDERSTOOD = frozenset(
 _UNDERSTOOD_OF_ENTRIES = frozenset(
     {CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensionOID.INVALIDITY_DATE, CRLEntryExtensionOID.CERTIFICATE_ISSUER}
 )
-_CRITICAL = b"\x01\x01\xff"
+_CRITICAL = b"\x01\x01\xff\x04"
+"""How each critical extension begins behind its name: TRUE, and the octet string of its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +168,8 @@ class Crl:
     def _go_through(self) -> str:
         """Each entry, but each kind of extensions once: most are alike, and to parse them is what costs."""
         data, at, issuer = self.shape.revoked, 0, self.shape.issuer
+        if self.indirect and len(data) > MAX_INDIRECT:
+            return f"is indirect and has more than {MAX_INDIRECT >> 20} MiB of entries"
         kinds: dict[bytes, tuple[str, bytes]] = {b"": ("", b"")}
         for one in self.loaded:
             whole = der.element(data, at, len(data))

@@ -130,18 +130,17 @@ def test_what_a_list_that_is_over_names_stays_revoked() -> None:
     assert looked_up(old, OF_ROOT).codes == (Code.REVOKED,)
 
 
-def test_a_path_around_a_revoked_intermediate_is_served() -> None:
+@pytest.mark.parametrize("gone", [0, 1])
+def test_a_path_around_a_revoked_intermediate_is_served(gone: int) -> None:
     second = CA.root("Second Root")
-    cross = same_ca(ICA, second, days=900)
-    issued = replace(GOOD, intermediates=(ICA.cert, cross.cert))
+    twins = ((ROOT, ICA.cert), (second, same_ca(ICA, second).cert))
+    issued = replace(GOOD, intermediates=tuple(cert for _, cert in twins))
     anchors = Anchors.from_pem(pem(ROOT.cert, second.cert), "roots.pem")
-    assert looked_up(ICA.crl(), OF_ROOT, second.crl(), issued=issued, anchors=anchors).pairs[0].chain[1:] == der(
-        ICA.cert
-    )
-    verdict = looked_up(ICA.crl(), ROOT.crl(ICA.cert), second.crl(), issued=issued, anchors=anchors)
+    lists = [root.crl(*[cert] * (number == gone)) for number, (root, cert) in enumerate(twins)]
+    verdict = looked_up(ICA.crl(), *lists, issued=issued, anchors=anchors)
     assert verdict.accepted
-    assert verdict.pairs[0].chain[1:] == der(cross.cert)
-    both = looked_up(ICA.crl(), ROOT.crl(ICA.cert), second.crl(cross.cert), issued=issued, anchors=anchors)
+    assert verdict.pairs[0].chain[1:] == der(twins[1 - gone][1])
+    both = looked_up(ICA.crl(), *(root.crl(cert) for root, cert in twins), issued=issued, anchors=anchors)
     assert both.codes == (Code.REVOKED,)
 
 
@@ -415,6 +414,20 @@ def test_no_octet_of_an_authentic_list_makes_it_raise(base: List, place: int, va
     again = Revocations.from_files([("x", wrap(0x30, bytes(data) + algorithm + signature))])
     verdict = judge(GOOD, anchors=ANCHORS.beside(Evidence(again)))
     assert set(verdict.codes) <= {Code.REVOKED, Code.CRL_UNUSABLE}
+
+
+def test_an_indirect_list_without_end_cannot_be_used() -> None:
+    issued = ICA.issue(NAME, tweak=instead(points(issuer=ROOT.cert.subject), critical=False))
+    entries = [entry(1 << 158, NOW - DAY, None, (x509.InvalidityDate(NOW), False))] * 160_000
+
+    def many(builder: ListBuilder) -> ListBuilder:
+        builder = scoped(indirect_crl=True)(builder)
+        builder._revoked_certificates = entries
+        return builder
+
+    verdict = looked_up(ROOT.crl(tweak=many), issued=issued)
+    assert Code.CRL_UNUSABLE in verdict.warnings
+    assert any("MiB of entries" in p.message for p in verdict.problems)
 
 
 # --- time
