@@ -510,6 +510,15 @@ def test_a_live_certificate_that_is_revoked_shows_once(daemon: Looping) -> None:
     assert daemon.nginx.hups == 0
 
 
+def test_a_renewal_that_replaces_a_revoked_certificate_is_judged_at_once(daemon: Looping) -> None:
+    daemon.renew(lists(daemon, daemon.host.first["example"]))
+    daemon.tick()
+    assert [p.code for p in daemon.loop.tending.judged["example"]] == ["revoked"]
+    daemon.drop(daemon.issue())
+    daemon.run_for(20)
+    assert daemon.loop.tending.judged["example"] == ()
+
+
 def test_a_drop_that_is_revoked_is_rejected(daemon: Looping) -> None:
     new = daemon.issue()
     daemon.renew(lists(daemon, new))

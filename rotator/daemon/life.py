@@ -236,6 +236,7 @@ class Daemon:
         self.measuring.publish(
             self.loop.memories,
             self.loop.tending.seen,
+            self.loop.tending.judged,
             workers=ground.hands.nginx.workers(),
             watcher_up=not self.watcher.trouble,
             overflows=self.watcher.overflows.count,

@@ -7,7 +7,7 @@ server's thread from a value that never changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.errors import RotatorError
 from rotator.hands import ApplyHand, Clock
 from rotator.metrics import Counters, InputState, Last, Registry, SiteFacts, Snapshot
-from rotator.model import Outcome, Result, Workers
+from rotator.model import Outcome, Problem, Result, Severity, Workers
 from rotator.reconcile import Held, Nothing, Rotate, Settling, Wait
 
 LISTEN_AGAIN = 30.0
@@ -91,6 +91,7 @@ class Measuring:
         self,
         memories: Mapping[str, Memory],
         seen: Mapping[str, SiteFacts],
+        judged: Mapping[str, Sequence[Problem]],
         *,
         workers: Workers | None,
         watcher_up: bool,
@@ -103,6 +104,7 @@ class Measuring:
         Args:
             memories: of every drop.
             seen: the last look at each site.
+            judged: what was wrong with what is live, when it was judged last.
             workers: nginx's processes.
             watcher_up: whether file events are heard.
             overflows: how often some of them were lost.
@@ -115,7 +117,8 @@ class Measuring:
         if self.registry is None:
             return
         sites = tuple(
-            replace(seen.get(name) or SiteFacts(name), input=_input(memory)) for name, memory in memories.items()
+            replace(seen.get(name) or SiteFacts(name), input=_input(memory), live_accepted=_accepted(judged.get(name)))
+            for name, memory in memories.items()
         )
         self.registry.publish(
             Snapshot(
@@ -162,6 +165,10 @@ class Measuring:
             return
         failure = applied.error or (applied.decision if applied.decision in ("refused", "gone") else "")
         self.counters = self.counters.after_reload(failure or ("" if proved else "not-proved"), at, seconds)
+
+
+def _accepted(problems: Sequence[Problem] | None) -> bool | None:
+    return None if problems is None else not any(p.severity is Severity.REJECT for p in problems)
 
 
 def _input(memory: Memory) -> InputState | None:

@@ -346,6 +346,7 @@ def test_a_live_certificate_that_is_revoked_is_told_when_the_list_is_read_anew(e
         written(edge.first["example"])
         daemon.tell(signal.SIGHUP)
         daemon.wait_for("live-unfit example", "revoked")
+        wait_until(lambda: 'rotator_live_accepted{site="example"} 0.0' in _page(edge), 20, "the page shows it")
         lists.unlink()
         daemon.tell(signal.SIGHUP)
         daemon.wait_for("reload-failed", "crls")
