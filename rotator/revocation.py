@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from cryptography import x509
 
@@ -98,6 +98,8 @@ def _look_up(
 ) -> list[Problem]:
     """One certificate in all lists."""
     covered: frozenset[x509.ReasonFlags] = frozenset()
+    held: list[tuple[Crl, Revoked]] = []
+    newest = (datetime.min.replace(tzinfo=UTC), 0)
     doubts: list[tuple[Code, str, str, Severity]] = []
     demanded = Severity.REJECT if policy.require_crls else Severity.WARN
     for crl in revocations.lists:
@@ -108,6 +110,9 @@ def _look_up(
             words = f"{_called(crl)} {doubt.words}"
             doubts.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if doubt.breach else demanded))
         found = crl.entry(certificate.shape.issuer, certificate.shape.serial) if not doubt or doubt.authentic else None
+        if found is not None and found.reason == x509.ReasonFlags.certificate_hold.value:
+            held.append((crl, found))
+            continue
         if found is not None:
             return [_told(certificate, crl, found)]
         end = crl.loaded.next_update_utc
@@ -118,6 +123,10 @@ def _look_up(
         elif not doubt:
             reasons = crl.scope.only_some_reasons if crl.scope else None
             covered |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
+            newest = max(newest, _age(crl)) if reasons is None else newest
+    for crl, found in held:  # the one reason that can pass: a newer list that does not name it has lifted it
+        if newest <= _age(crl):
+            return [_told(certificate, crl, found)]
     if covered >= _ALL_REASONS:
         return []
     problems = [
@@ -132,6 +141,10 @@ def _look_up(
         hint += f": {points[0]}" if points else "."
         problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, demanded))
     return problems
+
+
+def _age(crl: Crl) -> tuple[datetime, int]:
+    return crl.loaded.last_update_utc, crl.number or 0
 
 
 def _told(certificate: Certificate, crl: Crl, found: Revoked) -> Problem:

@@ -120,6 +120,17 @@ def test_an_entry_that_takes_a_certificate_off_the_list_does_not_refuse() -> Non
     assert looked_up(ICA.crl(GOOD.leaf, reason=ReasonFlags.remove_from_crl), OF_ROOT).problems == ()
 
 
+def test_a_hold_lasts_until_a_newer_list_has_lifted_it() -> None:
+    hold = ICA.crl(GOOD.leaf, reason=ReasonFlags.certificate_hold, begin=NOW - 2 * DAY, number=5)
+    older, newer = ICA.crl(begin=NOW - 3 * DAY, number=4), ICA.crl(begin=NOW - DAY, number=6)
+    for lists in ((hold,), (hold, older), (older, hold)):
+        assert looked_up(*lists, OF_ROOT).codes == (Code.REVOKED,)
+    for lists in ((hold, newer), (newer, hold)):
+        assert looked_up(*lists, OF_ROOT).problems == ()
+    for_ever = ICA.crl(GOOD.leaf, begin=NOW - 2 * DAY, number=5)
+    assert looked_up(for_ever, newer, OF_ROOT).codes == (Code.REVOKED,)
+
+
 def test_the_same_number_of_another_ca_is_another_certificate() -> None:
     stranger = CA.root("Stranger").crl(entry(GOOD.leaf.serial_number))
     assert looked_up(ICA.crl(), stranger, OF_ROOT).problems == ()
