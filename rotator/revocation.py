@@ -149,8 +149,8 @@ def _age(crl: Crl) -> tuple[datetime, int]:
 
 def _told(certificate: Certificate, crl: Crl, found: Revoked) -> Problem:
     why = f" ({found.reason})" if found.reason and found.reason != "unspecified" else ""
-    number = f" number {crl.number}" if crl.number is not None else ""
-    words = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list{number} of {crl.issuer} in {crl.file}"
+    number = f" (number {crl.number})" if crl.number is not None else ""
+    words = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
     hint = "Have it issued again, with a new key if the old one may be known to others."
     return about(certificate, Code.REVOKED, words, hint)
 

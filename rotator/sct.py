@@ -235,7 +235,8 @@ def _lacking(leaf: Certificate, counted: Mapping[bytes, _Counted], wanted: int) 
     """Whether there are enough SCTs that count, of enough operators."""
     if len(counted) < wanted or not any(one.log.state in ACCEPTED for one in counted.values()):
         names = ", ".join(one.log.name for one in counted.values())
-        words = f"has SCTs of {len(counted)} logs that count{f' ({names})' if names else ''}; browsers want {wanted}"
+        count = f"{len(counted)} log{'s' * (len(counted) != 1)}"
+        words = f"has SCTs that count of {count}{f' ({names})' if names else ''}; browsers want {wanted}"
         words += ", one of them accepted now" if len(counted) >= wanted else ""
         return [about(leaf, Code.SCT_MISSING, words, _ASK_CA)]
     operators = sorted({one.operator for one in counted.values()})

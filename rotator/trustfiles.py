@@ -102,4 +102,4 @@ def _translated(error: OSError | ValueError, path: Path) -> RotatorError:
             Code.PERMISSION, f"{title} may not be read by this user.", f"chmod a+r {title}", Exit.REJECTED
         )
     words = f"{title} cannot be read: {getattr(error, 'strerror', None) or error}."
-    return RotatorError(Code.IO_ERROR, words, "Name a file that is there.", Exit.REJECTED)
+    return RotatorError(Code.IO_ERROR, words, f"Put it there, or name another: ls -l {title}", Exit.REJECTED)

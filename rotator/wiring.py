@@ -110,7 +110,7 @@ def _configured(key: str, path: Path, read: Callable[[Path], Read]) -> Read:
     try:
         return read(path)
     except RotatorError as e:
-        raise RotatorError("configuration", f"{key} {path}: {e.message}", e.hint, Exit.CONFIG) from e
+        raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
 
 
 @cache

@@ -87,7 +87,7 @@ def test_a_file_that_cannot_be_read_at_the_start_is_a_mistake_of_the_configurati
     with pytest.raises(RotatorError) as error:
         make_ground(configured(tmp_path, {key: "it"}))
     assert (error.value.code, error.value.exit) == ("configuration", Exit.CONFIG)
-    assert error.value.message.startswith(f"{key} {tmp_path}/it: ")
+    assert error.value.message.startswith(f"{key}: {tmp_path}/it ")
     assert error.value.hint
 
 
@@ -131,7 +131,7 @@ def test_what_cannot_be_read_later_is_told_once_and_stays_as_it_was(
         path.write_bytes(content)
     other, errors = renewed(ground, config)
     assert other is None
-    assert [str(e).startswith(f"crls {path}: ") for e in errors] == [True]
+    assert [str(e).startswith(f"crls: {path} ") for e in errors] == [True]
 
 
 def test_an_unreadable_list_does_not_keep_another_sites_from_being_renewed(tmp_path: Path) -> None:
