@@ -85,6 +85,7 @@ def renewed(ground: Ground, config: Config) -> tuple[Ground | None, tuple[Rotato
         policy = wiring.policy_of(one.site, anchors)
         if name in wards and policy != wards[name].policy:
             wards[name] = replace(wards[name], anchors=anchors, policy=policy)
+    wiring.forget_anchors()  # long lists that are the same need no second place in memory until the next time
     return replace(ground, wards=wards) if wards != ground.wards else None, tuple(errors.values())
 
 
