@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cryptography.x509.verification import Store
 
 from rotator.certificate import Certificate
 from rotator.decode import read_certificate
 from rotator.errors import Exit, RotatorError
+from rotator.evidence import Evidence
 from rotator.model import Code, Severity
 from rotator.pem import CERTIFICATE_LABELS, parse_text, shown
 
@@ -29,6 +30,7 @@ class Anchors:
         store: the same for the library.
         by_subject: the same by DER of their subject.
         raws: their bytes.
+        evidence: what else a verdict is shown.
     """
 
     name: str
@@ -37,6 +39,11 @@ class Anchors:
     store: Store = field(repr=False)
     by_subject: Mapping[bytes, Sequence[Certificate]] = field(repr=False)
     raws: frozenset[bytes] = field(repr=False)
+    evidence: Evidence = field(default_factory=Evidence, repr=False)
+
+    def beside(self, evidence: Evidence) -> Anchors:
+        """The same roots beside this evidence."""
+        return replace(self, evidence=evidence)
 
     @classmethod
     def from_pem(cls, data: bytes, name: str) -> Anchors:

@@ -201,19 +201,28 @@ class Certificate:
 
     def signed(self, child: Certificate) -> bool:
         """Whether this certificate's key made the signature of another one (names are not compared)."""
-        if not self.usable_key or not child.shape.algorithms_agree:
+        return child.shape.algorithms_agree and self.made(child.shape.signature, child.shape.tbs, child.loaded)
+
+    def made(self, signature: bytes, body: bytes, loaded: x509.Certificate | x509.CertificateRevocationList) -> bool:
+        """Whether this certificate's key made a signature.
+
+        Args:
+            signature: of a certificate or revocation list.
+            body: what was signed.
+            loaded: the same as the library has it, for the algorithm.
+        """
+        if not self.usable_key:
             return False
         try:
             key = self.loaded.public_key()
-            signature, body = child.shape.signature, child.shape.tbs
-            algorithm = child.loaded.signature_hash_algorithm
+            algorithm = loaded.signature_hash_algorithm
+            padding = loaded.signature_algorithm_parameters
             if isinstance(key, rsa.RSAPublicKey):
-                padding = child.loaded.signature_algorithm_parameters
                 if algorithm is None or padding is None or isinstance(padding, ec.ECDSA):
                     return False
                 key.verify(signature, body, padding, algorithm)
             elif isinstance(key, ec.EllipticCurvePublicKey):
-                if algorithm is None or not isinstance(child.loaded.signature_algorithm_parameters, ec.ECDSA):
+                if algorithm is None or not isinstance(padding, ec.ECDSA):
                     return False
                 key.verify(signature, body, ec.ECDSA(algorithm))
             elif isinstance(key, ed25519.Ed25519PublicKey):

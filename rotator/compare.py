@@ -3,33 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from rotator.certificate import Certificate, about
 from rotator.decode import read_certificate
-from rotator.model import Code, KeyType, Policy, Problem, Severity
+from rotator.model import Code, KeyType, Policy, Problem, Severity, share_of_life_left
 from rotator.pem import shown
 
 
 def problems_of(
-    leaves: Sequence[Certificate], live: Sequence[tuple[bytes, ...]], policy: Policy, *, force: bool = False
+    leaves: Sequence[Certificate],
+    live: Sequence[tuple[bytes, ...]],
+    policy: Policy,
+    now: datetime,
+    *,
+    force: bool = False,
 ) -> tuple[Problem, ...]:
     """Compare the leaves of a candidate with the live ones, by kind of key.
 
     Args:
         leaves: of the candidate, at most one of a kind.
         live: DER chains that are live now, leaf first; one that cannot be read is passed over.
-        policy: whether a downgrade, a lost name or a kept key refuses.
+        policy: whether a downgrade, a lost name, a kept key or a short rest of life refuses.
+        now: the reference time, UTC.
         force: lets a downgrade pass with a warning.
 
     Returns:
         `downgrade`, `issued-earlier`, `expires-earlier`, `san-lost`, `key-reuse` or `key-reused`, `key-type-change`,
-        `issuer-change`.
+        `issuer-change`; `expires-soon` for what is not live and has less of its life left than the policy wants.
     """
+    problems: list[Problem] = []
+    served = {chain[0] for chain in live if chain}
+    problems += [found for leaf in leaves if leaf.raw not in served and (found := _rest(leaf, policy, now))]
     olds = [old for chain in live if chain and (old := read_certificate(chain[0])[0]) is not None]
     if not olds or not leaves:
-        return ()
+        return tuple(problems)
     by_type = {old.key_type: old for old in olds}
-    problems: list[Problem] = []
     for leaf in leaves:
         old = by_type.get(leaf.key_type)
         if old is None:
@@ -44,6 +53,16 @@ def problems_of(
     problems += _kinds(leaves, by_type)
     problems += _lost(leaves, olds, policy)
     return tuple(problems)
+
+
+def _rest(leaf: Certificate, policy: Policy, now: datetime) -> Problem | None:
+    """Whether so little of its life is left that it is hardly the renewal; what has expired is told elsewhere."""
+    left = 100 * share_of_life_left(leaf.not_before, leaf.not_after, now)
+    if now > leaf.not_after or left >= policy.min_life_left:
+        return None
+    words = f"has {left:.0f} % of its life left (until {leaf.not_after:%Y-%m-%d %H:%M}Z)"
+    words += f"; the policy wants {policy.min_life_left} % of a renewal"
+    return about(leaf, Code.EXPIRES_SOON, words, "Is this the file of last time? Deliver the renewed one.")
 
 
 def _age(leaf: Certificate, old: Certificate, policy: Policy, *, force: bool) -> list[Problem]:

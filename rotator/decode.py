@@ -50,6 +50,7 @@ _UNREADABLE = {
     ExtensionOID.NAME_CONSTRAINTS.dotted_string: Code.NAME_CONSTRAINTS,
     ExtensionOID.EXTENDED_KEY_USAGE.dotted_string: Code.BAD_EKU,
     ExtensionOID.KEY_USAGE.dotted_string: Code.BAD_KEY_USAGE,
+    ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS.dotted_string: Code.SCT_INVALID,
 }
 
 

@@ -7,7 +7,7 @@ cost of its encryption have to be known before they are paid for. And a diagnosi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 SEQUENCE = 0x30
@@ -98,12 +98,14 @@ class PublicShape:
         bits: of an RSA modulus; 0 for other kinds.
         exponent: of RSA, or 0; one longer than 64 bits is given as -1 (OpenSSL refuses it above 3072 bits).
         curve: dotted OID of a named curve; empty for other kinds and for explicit parameters.
+        modulus: of RSA, or 0.
     """
 
     algorithm: str
     bits: int = 0
     exponent: int = 0
     curve: str = ""
+    modulus: int = field(default=0, repr=False)
 
 
 def element(data: bytes, at: int, end: int) -> Element:
@@ -306,12 +308,9 @@ def public_key(spki: bytes) -> PublicShape:
         return PublicShape(algorithm)
     bits = _part(parts, 1, BIT_STRING)
     numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
-    exponent = _integer(spki, _part(numbers, 1, INTEGER))
-    return PublicShape(
-        algorithm,
-        _integer(spki, _part(numbers, 0, INTEGER)).bit_length(),
-        -1 if exponent.bit_length() > 64 else exponent,
-    )
+    modulus, exponent = _integer(spki, _part(numbers, 0, INTEGER)), _integer(spki, _part(numbers, 1, INTEGER))
+    exponent = -1 if exponent.bit_length() > 64 else exponent
+    return PublicShape(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
 
 def rsa_private_bits(data: bytes) -> int:

@@ -14,7 +14,7 @@ from rotator import der
 from rotator.certificate import CURVES, Certificate, about
 from rotator.model import Code, Policy, Problem, Severity
 from rotator.names import address, ascii_form, dns_fault, entry_fault
-from rotator.path import PRIVATE
+from rotator.path import PRIVATE, rsa_weakness
 from rotator.pem import shown
 
 LARGE_RSA_BITS = 4096
@@ -77,6 +77,10 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
         words = f"lives {days:.1f} days; issued on {begin:%Y-%m-%d} a public certificate may live {cap.days}"
         hint = "Order a shorter one; for a private CA choose the policy private-ca."
         problems.append(about(leaf, Code.TOO_LONG, words, hint))
+    elif policy.max_lifetime and end - begin + timedelta(seconds=1) > timedelta(days=policy.max_lifetime):
+        days = (end - begin).total_seconds() / 86400
+        words = f"lives {days:.1f} days; the policy takes {policy.max_lifetime} (max_lifetime)"
+        problems.append(about(leaf, Code.TOO_LONG, words, "Order a shorter one, or change the policy."))
     return problems
 
 
@@ -205,8 +209,10 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
         words = f"has an RSA key of {key.bits} bits; {policy.max_rsa_bits} are the most"
         return [about(leaf, Code.KEY_LARGE, words, _NEW_KEY)]
     problems: list[Problem] = []
-    if key.exponent < 3 or not key.exponent & 1:
-        return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that cannot be", _NEW_KEY)]
+    if key.exponent < 0:  # longer than 64 bits
+        return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
+    if words := rsa_weakness(leaf):
+        return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
     if key.exponent < 65537:
         words = f"has an RSA key with the small exponent {key.exponent}"
         problems.append(about(leaf, Code.SMALL_EXPONENT, words, _NEW_KEY, Severity.WARN))
@@ -217,7 +223,7 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
 
 
 def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
-    """Signature, poison, must-staple, authority key identifier, name constraints."""
+    """Signature, poison, must-staple (RFC 7633), authority key identifier, name constraints."""
     problems: list[Problem] = []
     if leaf.weak_signature:
         words = f"is signed with {leaf.weak_signature}, which clients refuse"
@@ -227,9 +233,10 @@ def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
         problems.append(about(leaf, Code.PRECERTIFICATE, words, "Fetch the final certificate from the CA."))
     feature = leaf.ext(x509.TLSFeature)
     stapling = {x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2}
-    if feature is not None and stapling & set(feature):
+    if feature is not None and stapling & set(feature) and not policy.stapling:
         words = "demands a stapled OCSP answer (must-staple), and nginx does not promise one in every handshake"
-        problems.append(about(leaf, Code.MUST_STAPLE, words, "Order it without must-staple."))
+        hint = "Order it without must-staple; or have nginx staple (ssl_stapling_file), and say so: stapling = true."
+        problems.append(about(leaf, Code.MUST_STAPLE, words, hint))
     if leaf.ext(x509.NameConstraints) is not None:
         words = "carries name constraints, which belong in a CA only"
         problems.append(about(leaf, Code.NAME_CONSTRAINTS, words, _ASK_CA))

@@ -252,6 +252,11 @@ class Policy:
         allow_key_reuse: whether a renewal may keep the live key (a warning then, a refusal otherwise).
         allow_san_loss: whether a renewal may drop a name that the live leaf covers and nobody configured.
         forbid_downgrade: refuse a pair both issued and expiring earlier than the live one.
+        max_lifetime: longest lifetime accepted, in days, besides the caps; 0: no other limit.
+        min_life_left: a renewal with less than this share of its life left is refused, in percent; 0: it is warned of
+            where little is left.
+        require_crls: refuse where a revocation list was to be asked and none gives an answer; a warning otherwise.
+        stapling: nginx is known to staple an OCSP answer in every handshake, so must-staple (RFC 7633) may be accepted.
     """
 
     profile: str = "public"
@@ -263,6 +268,15 @@ class Policy:
     allow_key_reuse: bool = True
     allow_san_loss: bool = True
     forbid_downgrade: bool = True
+    max_lifetime: int = 0
+    min_life_left: int = 0
+    require_crls: bool = False
+    stapling: bool = False
+
+    @property
+    def binds_public(self) -> bool:
+        """Whether the rules that bind public CAs only are applied."""
+        return self.profile != "private-ca"
 
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {

@@ -24,8 +24,9 @@ from cryptography.x509.verification import (
 
 from rotator import constraints, der
 from rotator.anchors import Anchors
-from rotator.certificate import CURVES, Certificate, about, colons
+from rotator.certificate import CURVES, MAX_RSA_BITS, Certificate, about, colons
 from rotator.model import Code, KeyType, Policy, Problem, Severity
+from rotator.weakkeys import weakness
 
 MAX_DEPTH = 8
 """Intermediates on a path; the library's own limit."""
@@ -143,6 +144,8 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
     key, words, code = authority.key, "", Code.WEAK_KEY
     if key.algorithm == der.RSA and key.bits < policy.min_rsa_bits:
         words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+    elif weak := rsa_weakness(authority):
+        words = weak
     elif not authority.usable_key:
         words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
     elif authority.key_type is None:
@@ -150,6 +153,17 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
     elif authority.key_type is KeyType.ED25519 and policy.profile != PRIVATE:
         words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
     return [about(authority, code, words, _ASK_CA)] if words else []
+
+
+def rsa_weakness(certificate: Certificate) -> str:
+    """Why everybody can compute with the private half of its RSA key (CA/B BR 6.1.1.3, 6.1.6), in words, or empty."""
+    key = certificate.key
+    if key.algorithm != der.RSA or key.exponent < 0 or key.bits > MAX_RSA_BITS:
+        return ""
+    if key.exponent < 3 or not key.exponent & 1:
+        return f"has an RSA key with the exponent {key.exponent}, which keeps no secret: it must be odd and at least 3"
+    found = weakness(key.modulus)
+    return f"has an RSA key {found}" if found else ""
 
 
 def _signature(child: Certificate, authority: Certificate) -> list[Problem]:

@@ -129,7 +129,7 @@ def examine(
         judged.append((found_match, found))
         problems += faults
     problems += _leftovers(reading.certificates, [found for _, found in judged], now)
-    problems += compare.problems_of([m.leaf for m in matches], live, policy, force=force)
+    problems += compare.problems_of([m.leaf for m in matches], live, policy, now, force=force)
     judged.sort(key=lambda both: both[0].leaf.key_type or "")
     lacking = next((found for _, found in judged if found.missing_issuer), None)
     return Verdict(
@@ -172,7 +172,7 @@ def _judge(leaf: Certificate, explorer: Explorer) -> tuple[Found, list[Problem]]
     """One leaf: its own rules, the best path, the library's verdict, and what is unwise about an accepted one."""
     policy, now = explorer.policy, explorer.now
     own = leaf_rules.problems_of(leaf, policy, now)
-    found = explorer.explore(leaf)
+    found = _around_revoked(leaf, explorer.explore(leaf), explorer)
     problems = [*own, *found.problems]
     refusals = {p.code for p in problems if p.severity is Severity.REJECT}
     if not refusals - {Code.NAME_MISMATCH} and found.path.anchor is not None:
@@ -181,7 +181,25 @@ def _judge(leaf: Certificate, explorer: Explorer) -> tuple[Found, list[Problem]]
         if not verdict:
             problems += warnings_of(found.path, now)
             problems += _order(leaf, found, explorer)
+    complete = found.path.authorities if found.path.anchor is not None else ()
+    anchors = explorer.anchors
+    problems += anchors.evidence.problems_of(found.path.served, complete, anchors.certificates, policy, now)
     return found, problems
+
+
+def _around_revoked(leaf: Certificate, found: Found, explorer: Explorer) -> Found:
+    """The best path without its revoked intermediates, where there is one: a cross-signed CA is revoked on one side."""
+    if found.path.anchor is None:
+        return found
+    anchors, policy, now = explorer.anchors, explorer.policy, explorer.now
+    above = found.path.authorities
+    revoked = anchors.evidence.revoked_among(found.path.served, above, anchors.certificates, policy, now)
+    if not revoked or leaf.raw in revoked:
+        return found
+    rest = [c for c in explorer.pool if c.raw not in revoked]
+    other = Explorer(rest, anchors, policy, now).explore(leaf)
+    refused = other.path.anchor is None or any(p.severity is Severity.REJECT for p in other.problems)
+    return found if refused else other
 
 
 def _order(leaf: Certificate, found: Found, explorer: Explorer) -> list[Problem]:

@@ -9,13 +9,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 from rotator import apply as privileged
-from rotator import probe
+from rotator import probe, trustfiles
 from rotator.anchors import MAX_STORE, Anchors
 from rotator.apply import Applied, Request, Setup
-from rotator.config import Config, SiteConfig
+from rotator.blocklist import Blocklist
+from rotator.config import Config, EvidenceFiles, SiteConfig
+from rotator.crl import Revocations
 from rotator.errors import Exit, RotatorError
+from rotator.evidence import Evidence
 from rotator.hands import ApplyHand, Hands
 from rotator.history import History
 from rotator.locks import Locks
@@ -23,7 +27,10 @@ from rotator.model import Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
 from rotator.oneshot import Oneshots
+from rotator.sct import Logs
 from rotator.store import Store, policy_digest
+
+Read = TypeVar("Read")
 
 
 class SystemClock:
@@ -102,26 +109,64 @@ def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
 
 
 def load_anchors(one: SiteConfig) -> Anchors:
-    """The roots of a site, read and parsed once in a command's life (see `forget_anchors`).
+    """The roots of a site with the evidence beside them, read once in a command's life (see `forget_anchors`).
 
     Raises:
-        RotatorError: `configuration` if the file cannot be read; what `Anchors.from_pem` says of its content.
+        RotatorError: `configuration` if a file cannot be read; what `Anchors.from_pem` says of the roots' content.
     """
-    return _anchors(one.roots)
+    return _anchors(one.roots, one.evidence)
 
 
 def forget_anchors() -> None:
-    """Has the roots read again when they are asked for next: they may have changed under a long life."""
-    _anchors.cache_clear()
+    """Has the roots and the evidence read again when they are asked for next: they change under a long life."""
+    for known in (_roots, _crls, _ct_logs, _blocklist, _anchors):
+        known.cache_clear()
 
 
 def policy_of(site: Site, anchors: Anchors) -> str:
-    """The digest of everything but the candidate that a decision about a drop depends on."""
-    return policy_digest([site.policy, anchors.digest])
+    """The digest of everything but the candidate that a decision about a drop depends on.
+
+    What the evidence holds comes after a `+`: lists are renewed by the day, and most decisions stand (see `intake`).
+    """
+    beside = anchors.evidence.digest
+    return policy_digest([site.policy, anchors.digest]) + (f"+{policy_digest([beside])[:32]}" if beside else "")
 
 
 @cache
-def _anchors(path: Path) -> Anchors:
+def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
+    return _roots(roots).beside(
+        Evidence(
+            _crls(files.crls) if files.crls else None,
+            _ct_logs(files.ct_logs) if files.ct_logs else None,
+            _blocklist(files.blocklist) if files.blocklist else None,
+        )
+    )
+
+
+def _configured(key: str, path: Path, read: Callable[[Path], Read]) -> Read:
+    try:
+        return read(path)
+    except RotatorError as e:
+        raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
+
+
+@cache
+def _crls(path: Path) -> Revocations:
+    return _configured("crls", path, trustfiles.read_whole_revocations)
+
+
+@cache
+def _ct_logs(path: Path) -> Logs:
+    return _configured("ct_logs", path, trustfiles.read_logs)
+
+
+@cache
+def _blocklist(path: Path) -> Blocklist:
+    return _configured("blocklist", path, trustfiles.read_blocklist)
+
+
+@cache
+def _roots(path: Path) -> Anchors:
     try:
         with path.open("rb") as f:
             return Anchors.from_pem(f.read(MAX_STORE + 1), str(path))

@@ -88,11 +88,17 @@ class CA:
 
     @classmethod
     def root(
-        cls, name: str = "Test Root", *, at: datetime = NOW, days: int = 3650, key: PrivateKey | None = None
+        cls,
+        name: str = "Test Root",
+        *,
+        at: datetime = NOW,
+        days: int = 3650,
+        key: PrivateKey | None = None,
+        tweak: Tweak | None = None,
     ) -> CA:
         key = key or new_key()
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        cert = _ca_builder(subject, subject, key, key, at - timedelta(days=30), at + timedelta(days=days), None)
+        cert = _ca_builder(subject, subject, key, key, at - timedelta(days=30), at + timedelta(days=days), None, tweak)
         return cls(name, key, cert, (), at)
 
     def intermediate(
@@ -165,6 +171,52 @@ class CA:
             builder = tweak(builder)
         leaf = builder.sign(self.key, _hash(self.key))
         return Issued(key, leaf, self.above)
+
+    def crl(
+        self,
+        *revoked: x509.Certificate | x509.RevokedCertificate,
+        reason: x509.ReasonFlags | None = x509.ReasonFlags.key_compromise,
+        begin: datetime | None = None,
+        end: datetime | None = None,
+        number: int | None = 1,
+        key: PrivateKey | None = None,
+        tweak: Callable[[x509.CertificateRevocationListBuilder], x509.CertificateRevocationListBuilder] | None = None,
+    ) -> x509.CertificateRevocationList:
+        """A revocation list; `key` signs it instead of the CA's own."""
+        begin = begin or self.at - timedelta(days=1)
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.cert.subject)
+            .last_update(begin)
+            .next_update(end or begin + timedelta(days=7))
+            .add_extension(_aki(key or self.key), critical=False)
+        )
+        if number is not None:
+            builder = builder.add_extension(x509.CRLNumber(number), critical=False)
+        for one in revoked:
+            builder = builder.add_revoked_certificate(
+                entry(one.serial_number, self.at - timedelta(hours=5), reason)
+                if isinstance(one, x509.Certificate)
+                else one
+            )
+        builder = tweak(builder) if tweak else builder
+        signer = key or self.key
+        return builder.sign(signer, _hash(signer))
+
+
+def entry(
+    serial: int,
+    at: datetime = NOW - timedelta(hours=5),
+    reason: x509.ReasonFlags | None = None,
+    *more: tuple[x509.ExtensionType, bool],
+) -> x509.RevokedCertificate:
+    """An entry of a revocation list; `more` are extensions, each with whether it is critical."""
+    builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(at)
+    if reason is not None:
+        builder = builder.add_extension(x509.CRLReason(reason), critical=False)
+    for value, critical in more:
+        builder = builder.add_extension(value, critical=critical)
+    return builder.build()
 
 
 def _general_name(name: str) -> x509.GeneralName:

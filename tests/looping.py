@@ -11,6 +11,7 @@ from rotator.daemon.ground import Ground, Ward
 from rotator.daemon.journal import Journal
 from rotator.daemon.loop import Loop
 from rotator.drops import Drops, Place
+from rotator.evidence import Evidence
 from rotator.model import Outcome, Policy, Site
 from rotator.pacing import Limits
 from rotator.store import Intent
@@ -67,6 +68,12 @@ class Looping:
             wards[site.name] = Ward(told, trusted, wiring.policy_of(told, trusted), place)
         drops = Drops(self.incoming, [ward.place for ward in wards.values()])
         return Ground(wards, self.world.hands, drops, self.settle, 15.0, self.limits)
+
+    def renew(self, evidence: Evidence) -> None:
+        """Other lists on the disk, read at the hourly duty; what is live is judged then."""
+        self.host.anchors = self.host.anchors.beside(evidence)
+        self.loop.renew(self.ground())
+        self.loop.tending.judge()
 
     def restart(self) -> None:
         """Another process on the same disk."""

@@ -19,9 +19,12 @@ WORDS, THOUGHT, SYSTEM, HANDS, STORY, SHELL = range(6)
 
 FLOORS = {
     WORDS: "rotator errors model",
-    THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
+    THOUGHT: (
+        "anchors blocklist certificate chain compare constraints crl decode der diagnosis evidence keys leaf names "
+        "pair path pem revocation sct trust weakkeys"
+    ),
     SYSTEM: "disk",
-    HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store",
+    HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
     STORY: "drops hands observe outcome pacing prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify oneshot privilege triggers web wiring "
@@ -39,7 +42,7 @@ System is what hands share, as they never import each other: calls to the system
 
 HOMES = {
     "click": "cli",
-    "cryptography": "anchors certificate chain constraints decode keys leaf path probe",
+    "cryptography": "anchors certificate chain constraints crl decode keys leaf path probe revocation sct",
     "idna": "names config.addresses",
     "OpenSSL": "probe",
     "apscheduler": "triggers",
@@ -55,7 +58,7 @@ DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "prometheus_client": "prometheus-client
 
 PURE = frozenset(
     {"__future__", "base64", "binascii", "collections.abc", "dataclasses", "datetime", "enum", "functools", "hashlib"}
-    | {"ipaddress", "itertools", "math", "re", "types", "typing", "warnings"}
+    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
 )
 """What the floors without effects may take from the standard library."""
 

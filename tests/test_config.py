@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rotator.config import Config, Mistake, SiteConfig, check, load, schema
+from rotator.config import Config, EvidenceFiles, Mistake, SiteConfig, check, load, schema
 from rotator.config.assembly import SYSTEM_ROOTS, system_roots
 from rotator.config.text import NotTomlError, parse
 from rotator.config.values import BadValueError, duration, in_words
@@ -188,6 +188,28 @@ def test_a_policy_may_be_a_table_below_its_site() -> None:
 
 def test_key_types_are_those_of_the_model() -> None:
     assert the_site(in_site('policy = { key_types = ["rsa"] }')).site.policy.key_types == {KeyType.RSA}
+
+
+def test_files_that_a_verdict_is_shown_may_stand_in_the_defaults_and_in_a_site() -> None:
+    text = '[defaults]\ncrls = "/var/lib/crls"\nct_logs = "/l.json"\n' + in_site(
+        'ct_logs = ""\nblocklist = "/keys.txt"'
+    )
+    assert the_site(text).evidence == EvidenceFiles(Path("/var/lib/crls"), None, Path("/keys.txt"))
+
+
+def test_nothing_is_looked_up_by_default() -> None:
+    assert the_site(SITE).evidence == EvidenceFiles()
+
+
+def test_an_answer_can_only_be_demanded_of_lists_that_are_named() -> None:
+    line = "policy = { require_crls = true }"
+    assert "require_crls and no crls" in only(in_site(line)).message
+    assert the_site(in_site(line + '\ncrls = "/crls"')).site.policy.require_crls
+
+
+@pytest.mark.parametrize("line", ["max_lifetime = -1", "min_life_left = 96", "stapling = 1", 'max_lifetime = "90d"'])
+def test_a_wrong_value_of_a_policy_is_told(line: str) -> None:
+    assert only(in_site(f"policy = {{ {line} }}")).key == f"site.policy.{line.partition(' ')[0]}"
 
 
 def test_every_field_of_the_policy_can_be_configured() -> None:

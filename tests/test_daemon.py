@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from rotator import drops as drops_module
+from rotator.crl import Revocations
 from rotator.daemon.measuring import input_state
 from rotator.daemon.status import status_line
 from rotator.errors import RotatorError
+from rotator.evidence import Evidence
 from rotator.history import History
 from rotator.locks import Locks
 from rotator.metrics import InputState
@@ -24,7 +27,7 @@ from rotator.model import Candidate, Result, critical_from
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import LastReload, Limits
 from rotator.store import Hold, Intent, Store
-from tests.authority import NOW, pem
+from tests.authority import NOW, Issued, pem
 from tests.looping import Looping
 from tests.powercut import StandIn, standing_in
 from tests.worlds import LISTENERS
@@ -753,6 +756,90 @@ def test_a_root_that_is_removed_shows_in_what_is_live(daemon: Looping) -> None:
     daemon.loop.stand_on(daemon.ground(anchors=other))
     daemon.run_for(60)
     assert daemon.said("live-unfit example", "incomplete-chain") == 1
+
+
+# -- lists that are renewed
+
+
+def lists(daemon: Looping, *revoked: Issued, number: int = 1) -> Evidence:
+    """Revocation lists of the host's two authorities."""
+    made = (daemon.host.issuer.crl(*(one.leaf for one in revoked), number=number), daemon.host.ca.crl(number=number))
+    return Evidence(Revocations.from_files([("crls.pem", b"".join(one.public_bytes(Encoding.PEM) for one in made))]))
+
+
+def test_a_live_certificate_that_is_revoked_shows_once(daemon: Looping) -> None:
+    daemon.renew(lists(daemon))
+    daemon.tick()
+    assert daemon.said("live-unfit") == 0
+    daemon.renew(lists(daemon, daemon.host.first["example"]))
+    daemon.run_for(3600)
+    daemon.renew(lists(daemon, daemon.host.first["example"], number=2))
+    daemon.run_for(60)
+    assert daemon.said("live-unfit example", "revoked") == 1
+    assert daemon.nginx.hups == 0
+
+
+def test_a_renewal_that_replaces_a_revoked_certificate_is_judged_at_once(daemon: Looping) -> None:
+    daemon.renew(lists(daemon, daemon.host.first["example"]))
+    daemon.tick()
+    assert [p.code for p in daemon.loop.tending.judged["example"]] == ["revoked"]
+    daemon.drop(daemon.issue())
+    daemon.run_for(20)
+    assert daemon.loop.tending.judged["example"] == ()
+
+
+def test_a_drop_that_is_revoked_is_rejected(daemon: Looping) -> None:
+    new = daemon.issue()
+    daemon.renew(lists(daemon, new))
+    daemon.drop(new)
+    daemon.run_for(20)
+    assert daemon.decided() == ("rejected", "revoked")
+
+
+def test_a_renewed_list_that_changes_no_verdict_is_no_event(daemon: Looping) -> None:
+    good, revoked = daemon.issue(), daemon.issue(later=1)
+    daemon.drop(good)
+    daemon.tick()
+    history, lines = daemon.history.entries(), len(daemon.log.read_text().splitlines())
+    for number in range(1, 4):
+        daemon.renew(lists(daemon, revoked, number=number))
+        daemon.run_for(60)
+    assert (daemon.history.entries(), len(daemon.log.read_text().splitlines())) == (history, lines)
+    assert daemon.intent().policy == daemon.loop.ground.wards["example"].policy
+
+
+def test_a_renewed_list_does_not_tell_a_rejection_again(daemon: Looping) -> None:
+    new = daemon.issue()
+    daemon.renew(lists(daemon, new))
+    daemon.drop(new)
+    daemon.run_for(20)
+    daemon.renew(lists(daemon, new, number=2))
+    daemon.run_for(20)
+    daemon.restart()
+    daemon.renew(lists(daemon, new, number=3))
+    daemon.run_for(20)
+    assert daemon.said("rejected example") == 1
+
+
+def test_a_list_that_no_longer_names_it_lets_a_rejected_drop_go_live(daemon: Looping) -> None:
+    new = daemon.issue()
+    daemon.renew(lists(daemon, new))
+    daemon.drop(new)
+    daemon.run_for(20)
+    daemon.renew(lists(daemon, number=2))
+    daemon.tick()
+    assert daemon.shows(new)
+
+
+def test_a_renewed_list_reloads_nginx_no_second_time_for_a_pair_that_was_rolled_back(daemon: Looping) -> None:
+    daemon.nginx.wire_wrongly(LISTENERS[1])
+    daemon.drop(daemon.issue())
+    daemon.run_for(60)
+    assert daemon.decided() == ("rolled-back", "not-proved")
+    hups = daemon.nginx.hups
+    daemon.renew(lists(daemon))
+    daemon.run_for(600)
+    assert daemon.nginx.hups == hups
 
 
 def test_generations_beyond_the_number_kept_are_tidied_away(daemon: Looping) -> None:

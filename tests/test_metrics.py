@@ -34,6 +34,7 @@ DOCUMENTED: dict[str, tuple[str, set[str]]] = {
     "certificate_not_after_timestamp_seconds": ("gauge", DISK),
     "certificate_chain_not_after_timestamp_seconds": ("gauge", DISK),
     "certificate_info": ("gauge", {*DISK, "fingerprint_sha256", "serial", "issuer"}),
+    "live_accepted": ("gauge", SITE),
     "served_certificate_not_before_timestamp_seconds": ("gauge", SERVED),
     "served_certificate_not_after_timestamp_seconds": ("gauge", SERVED),
     "served_certificate_matches_disk": ("gauge", SERVED),
@@ -91,6 +92,7 @@ def facts(name: str = "example", issuer: str = "CN=Test CA") -> SiteFacts:
         tuple(ServedFacts(listener, kind, NOW, LATER, True) for listener in LISTENERS for kind in kinds),
         tuple(ProbeFacts(listener, True, NOW) for listener in LISTENERS),
         InputState.ACCEPTED,
+        live_accepted=True,
     )
 
 
@@ -172,7 +174,7 @@ def test_each_unknown_leaves_out_its_own_series_only() -> None:
     assert missing(config=Last(False)) == {"config_last_reload_success_timestamp_seconds"}
     assert missing(sites=(SiteFacts("example"),)) == {
         name for name, (_, labels) in DOCUMENTED.items() if labels >= DISK or "listener" in labels
-    }
+    } | {"live_accepted"}
 
 
 def test_a_listener_that_shows_something_unreadable_has_no_dates() -> None:

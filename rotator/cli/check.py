@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
+from rotator import trustfiles
 from rotator.anchors import MAX_STORE
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
@@ -22,6 +24,7 @@ from rotator.cli.output import rfc3339
 from rotator.decode import read_certificate
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
+from rotator.evidence import Evidence
 from rotator.incoming import read_named
 from rotator.model import Candidate, Code, Problem, Secret, Severity, SourceFile
 from rotator.pair import leaf_like
@@ -30,6 +33,8 @@ from rotator.trust import Anchors, Verdict, examine, private_ca, public
 
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 """The trust store of Debian and its kin, taken when no roots are named."""
+
+Read = TypeVar("Read")
 
 _STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
 
@@ -98,6 +103,11 @@ def run_check(
     names: Sequence[str] = (),
     at: datetime | None = None,
     private: bool = False,
+    crls: Sequence[str] = (),
+    ct_logs: str | None = None,
+    blocklist: str | None = None,
+    require_crls: bool = False,
+    stapling: bool = False,
 ) -> Report:
     """Read the named files and judge them.
 
@@ -111,6 +121,11 @@ def run_check(
         names: names that must be covered.
         at: the reference time; now if None.
         private: take the policy for a private CA.
+        crls: paths of revocation lists, or of directories of them.
+        ct_logs: path of the list of logs whose SCTs count; they are not asked for without it.
+        blocklist: path of hashes of known keys.
+        require_crls: refuse where no list gives an answer.
+        stapling: nginx staples OCSP answers.
 
     Returns:
         The report. A file that cannot be read is a problem of it like any other, so all are seen at once.
@@ -121,12 +136,14 @@ def run_check(
     password = _password(password_file, problems)
     live = _live(current, problems)
     anchors = _anchors(roots or SYSTEM_ROOTS, problems)
+    evidence = _evidence(crls, ct_logs, blocklist, problems, require_crls=require_crls)
+    policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
     if anchors is not None and files:
         verdict = examine(
             Candidate((*files, *secrets)),
-            private_ca(names) if private else public(names),
-            anchors,
+            policy,
+            anchors.beside(evidence),
             at or datetime.now(UTC),
             live=live,
             need_key=bool(secrets) and len(secrets) == len(keys),
@@ -173,6 +190,29 @@ def _anchors(path: str, problems: list[Problem]) -> Anchors | None:
     return None
 
 
+def _evidence(
+    crls: Sequence[str], ct_logs: str | None, blocklist: str | None, problems: list[Problem], *, require_crls: bool
+) -> Evidence:
+    """What was named beside the roots. What cannot be read refuses; of revocation lists, what can be read counts."""
+
+    def read(reader: Callable[..., Read], *paths: str) -> Read | None:
+        try:
+            return reader(*paths) if paths else None
+        except RotatorError as error:
+            problems.append(_as_problem(error, ", ".join(paths)))
+            return None
+
+    revocations = read(trustfiles.read_revocations, *crls)
+    if revocations is not None:
+        severity = Severity.REJECT if require_crls else Severity.WARN
+        problems += [replace(fault, severity=severity) for fault in revocations.faults]
+    return Evidence(
+        revocations,
+        read(trustfiles.read_logs, *filter(None, [ct_logs])),
+        read(trustfiles.read_blocklist, *filter(None, [blocklist])),
+    )
+
+
 def _live(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
     source = _read(path, problems) if path else None
     if source is None:
@@ -217,10 +257,12 @@ rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current liv
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
 @click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")
 @click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
+@click.option("--crls", multiple=True, metavar="FILE", help="Revocation lists, a file or directory; may be repeated.")
+@click.option("--require-crls", is_flag=True, help="Reject where no usable list says that it is not revoked.")
+@click.option("--ct-logs", metavar="FILE", help="log_list.json, version 3: check the SCTs against these logs.")
+@click.option("--blocklist", metavar="FILE", help="Keys known to others, one SHA-256 of a public key a line.")
+@click.option("--stapling", is_flag=True, help="nginx staples OCSP answers, so must-staple is accepted.")
 @click.option("--pool", callback=_later, expose_value=False, hidden=True)
-@click.option("--crls", callback=_later, expose_value=False, hidden=True)
-@click.option("--ct-logs", callback=_later, expose_value=False, hidden=True)
-@click.option("--blocklist", callback=_later, expose_value=False, hidden=True)
 @pass_context
 def check(
     context: Context,
@@ -234,6 +276,11 @@ def check(
     names: tuple[str, ...],
     at: datetime | None,
     private: bool,
+    crls: tuple[str, ...],
+    require_crls: bool,
+    ct_logs: str | None,
+    blocklist: str | None,
+    stapling: bool,
 ) -> int:
     """Say whether a strict client would accept these certificates from nginx, for every name, at this time.
 
@@ -251,6 +298,11 @@ def check(
         names=names,
         at=at,
         private=private,
+        crls=crls,
+        ct_logs=ct_logs,
+        blocklist=blocklist,
+        require_crls=require_crls,
+        stapling=stapling,
     )
     output = context.output
     if report.roots:

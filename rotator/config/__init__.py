@@ -6,11 +6,21 @@ import os
 from pathlib import Path
 
 from rotator.config.assembly import assemble
-from rotator.config.shape import Config, Mistake, NginxConfig, SiteConfig
+from rotator.config.shape import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.text import NotTomlError, parse
 from rotator.errors import Exit, RotatorError
 
-__all__ = ["DEFAULT_PATH", "Config", "Mistake", "NginxConfig", "SiteConfig", "check", "load", "read_text"]
+__all__ = [
+    "DEFAULT_PATH",
+    "Config",
+    "EvidenceFiles",
+    "Mistake",
+    "NginxConfig",
+    "SiteConfig",
+    "check",
+    "load",
+    "read_text",
+]
 
 DEFAULT_PATH = Path("/etc/rotator/rotator.toml")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from rotator.config import schema
 from rotator.config.schema import Key
-from rotator.config.shape import Config, Mistake, NginxConfig, SiteConfig
+from rotator.config.shape import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.text import Document, Where
 from rotator.config.values import BadElementsError, BadValueError, quoted
 from rotator.model import PRESETS, Policy, Site
@@ -151,6 +151,10 @@ class _Assembly:
         policy = dict(defaults["policy"])
         if found["policy"] is not None:
             policy = self.policy((*where, "policy"), found["policy"], policy)
+        if policy["require_crls"] and found["crls"] is None:
+            self.add(
+                where, f"{shown} has require_crls and no crls, so it would refuse everything", 'write crls = "/…/crls"'
+            )
         policy["key_types"] = frozenset(policy["key_types"])
         roots = found["roots"]
         return SiteConfig(
@@ -166,6 +170,7 @@ class _Assembly:
             roots=roots or self.system_roots,
             roots_name=str(roots or "system"),
             line=self.document.line(where),
+            evidence=EvidenceFiles(found["crls"], found["ct_logs"], found["blocklist"]),
         )
 
     def probe_names(self, where: Where, found: Mapping[str, Any]) -> tuple[str, ...]:

@@ -64,12 +64,19 @@ POLICY: Mapping[str, Key] = {
     "allow_key_reuse": Key(True, values.boolean),
     "allow_san_loss": Key(True, values.boolean),
     "forbid_downgrade": Key(True, values.boolean),
+    "max_lifetime": Key(0, values.whole(0, 36500, "days")),
+    "min_life_left": Key(0, values.whole(0, 95, "percent")),
+    "require_crls": Key(False, values.boolean),
+    "stapling": Key(False, values.boolean),
 }
 
 DEFAULTS: Mapping[str, Key] = {
     "listeners": Key([], values.array(addresses.listener)),
     "policy": Key("public", _policy),
     "roots": Key("system", values.optional(values.path, "system")),
+    "crls": Key("", values.optional(values.path)),
+    "ct_logs": Key("", values.optional(values.path)),
+    "blocklist": Key("", values.optional(values.path)),
     "keep_generations": Key(5, values.whole(2, 1000, "generations")),
 }
 """What [[site]] may say and [defaults] may say for all of them."""

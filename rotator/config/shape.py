@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.errors import Exit, RotatorError
@@ -64,6 +64,21 @@ class NginxConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class EvidenceFiles:
+    """Files that a verdict is shown beside the roots; None for what is not looked at.
+
+    Args:
+        crls: revocation lists: a file, or a directory of them.
+        ct_logs: the logs of certificate transparency that browsers know.
+        blocklist: hashes of keys that are known to others.
+    """
+
+    crls: Path | None = None
+    ct_logs: Path | None = None
+    blocklist: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SiteConfig:
     """A site, and what only the shell around the rotation needs to know of it.
 
@@ -72,6 +87,7 @@ class SiteConfig:
         source: the directory that its renewals are read from, links followed; None: its drop in `incoming`.
         roots: the PEM file of the roots that strict clients trust.
         roots_name: as configured: `system` or the path.
+        evidence: what else a verdict is shown.
         line: where it begins in the file.
     """
 
@@ -80,6 +96,7 @@ class SiteConfig:
     roots: Path
     roots_name: str
     line: int
+    evidence: EvidenceFiles = field(default_factory=EvidenceFiles)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rotator import wiring
 from rotator.config import Config
 from rotator.drops import Drops, Place
+from rotator.errors import RotatorError
 from rotator.hands import Hands
 from rotator.model import Site
 from rotator.outcome import Wanted
@@ -60,6 +61,33 @@ class Ground:
     scan_interval: float = 15.0
     limits: Limits = field(default_factory=Limits)
     metrics_listen: str = ""
+
+
+def renewed(ground: Ground, config: Config) -> tuple[Ground | None, tuple[RotatorError, ...]]:
+    """The same ground on roots, revocation lists and the like as they lie on the disk now.
+
+    Args:
+        ground: what is stood on.
+        config: the configuration that it was made of.
+
+    Returns:
+        The ground with the wards that changed; None if none did. And what cannot be read: what was read of it before
+        stays in force.
+    """
+    wiring.forget_anchors()
+    wards, errors = dict(ground.wards), {}
+    for one in config.sites:
+        name = one.site.name
+        try:
+            anchors = wiring.load_anchors(one)
+        except RotatorError as e:
+            errors[e.message] = e
+            continue
+        policy = wiring.policy_of(one.site, anchors)
+        if name in wards and policy != wards[name].policy:
+            wards[name] = replace(wards[name], anchors=anchors, policy=policy)
+    wiring.forget_anchors()  # long lists that are the same need no second place in memory until the next time
+    return replace(ground, wards=wards) if wards != ground.wards else None, tuple(errors.values())
 
 
 def make_ground(

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from rotator.daemon.ground import WHO, Ground, Ward
 from rotator.drops import Look, Signature
 from rotator.errors import RotatorError
-from rotator.model import Candidate, KeyType, SourceFile, critical_from
+from rotator.model import Candidate, KeyType, Result, SourceFile, critical_from
 from rotator.outcome import Judged, Wanted, meta_pairs, meta_time, still_serves
 from rotator.pem import encode_chain
-from rotator.reconcile import Decision, Deferral, Moment, Nothing
+from rotator.reconcile import Decision, Deferral, Drop, Moment, Nothing
 from rotator.store import Intent
 from rotator.trust import Verdict, examine
 
@@ -94,6 +94,26 @@ def live_chains(ground: Ground, name: str) -> Chains:
         return ground.hands.store.load(name, live).chains if live else {}
     except RotatorError:
         return {}
+
+
+def stands(intent: Intent, drop: Drop, ward: Ward, live: Chains) -> bool:
+    """Whether what was decided of a drop stands, although lists beside policy and roots were renewed.
+
+    They are by the day, and nobody wants each site to say so again, or nginx to be reloaded again for a pair that it
+    did not serve last time.
+    """
+    same_policy = intent.policy.partition("+")[0] == ward.policy.partition("+")[0]
+    if drop.error or intent.digest != drop.digest or intent.policy == ward.policy or not same_policy:
+        return False
+    verdict = drop.judge()
+    match intent.result:
+        case Result.ROLLED_BACK:
+            return verdict.accepted
+        case Result.REJECTED:
+            return verdict.codes[:1] == (intent.reason,)
+        case Result.ROTATED | Result.UNCHANGED:
+            return verdict.accepted and all(live.get(pair.key_type) == pair.chain for pair in verdict.pairs)
+    return False
 
 
 def judged(candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Judged:

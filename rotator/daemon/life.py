@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from rotator import config
-from rotator.daemon.ground import Ground, make_ground
+from rotator.daemon.ground import Ground, make_ground, renewed
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
 from rotator.daemon.loop import Loop
 from rotator.daemon.measuring import Measuring
@@ -90,6 +90,7 @@ class Daemon:
         self._reload_asked = False
         self._beaten = 0.0
         self._loads = 1
+        self._unread = ""
 
     def run(self) -> int:
         """Lives until SIGTERM or SIGINT. Returns the exit status.
@@ -189,6 +190,8 @@ class Daemon:
     def _note_duties(self) -> None:
         tending = self.loop.tending
         for duty in self.duties.take():
+            if duty == "judge":
+                self._renew()
             {"probe": tending.probe, "judge": tending.judge, "tidy": tending.tidy}[duty]()
 
     def _reload(self) -> None:
@@ -224,6 +227,18 @@ class Daemon:
         except RotatorError as e:
             self.journal.say("not-written", f"who waits for the reload cannot be told: {e.message}", WARNING)
 
+    def _renew(self) -> None:
+        """Roots and lists anew, as somebody else renews them. What cannot be read stays as it was."""
+        ground, errors = renewed(self.loop.ground, self.config)
+        if ground is not None:
+            self.loop.renew(ground)
+        words = "; ".join(f"{e.message} {e.hint}".rstrip() for e in errors)
+        if words and words != self._unread:
+            self.journal.say("not-renewed", f"{words} What was read before stays in force", WARNING)
+        elif self._unread and not words:
+            self.journal.say("renewed", "roots and lists can be read again", NOTICE)
+        self._unread = words
+
     # -- what is told
 
     def _publish(self) -> None:
@@ -232,6 +247,7 @@ class Daemon:
         self.measuring.publish(
             self.loop.memories,
             self.loop.tending.seen,
+            self.loop.tending.judged,
             workers=ground.hands.nginx.workers(),
             watcher_up=not self.watcher.trouble,
             overflows=self.watcher.overflows.count,

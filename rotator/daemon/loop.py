@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 
@@ -121,6 +122,16 @@ class Loop:
             memory.look_again(pacing.REASONS, 0.0)
         self.tending.stand_on(ground)
 
+    def renew(self, ground: Ground) -> None:
+        """Other roots or lists under the same configuration: decided drops are asked again, if anything is different.
+
+        Nothing has changed in the drops, so no grace time begins.
+        """
+        before, self.ground, self.tending.ground = self.ground, ground, ground
+        for name, ward in ground.wards.items():
+            if ward.policy != before.wards[name].policy:
+                self.memories[name].due = 0.0
+
     # -- one pass
 
     def tick(self) -> float:
@@ -197,6 +208,9 @@ class Loop:
         live = intake.live_chains(self.ground, name) if candidate else {}
         judged = cache(partial(intake.judged, candidate, ward, now, live))
         drop = Drop(digest, memory.changed, lambda: judged().verdict, error)
+        if intake.stands(intent, drop, ward, live):
+            self._write(name, memory, replace(intent, policy=ward.policy))
+            intent = memory.unwritten or replace(intent, policy=ward.policy)
         decision = decide(
             drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )

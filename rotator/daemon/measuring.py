@@ -7,7 +7,7 @@ server's thread from a value that never changes.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -18,7 +18,7 @@ from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.errors import RotatorError
 from rotator.hands import ApplyHand, Clock
 from rotator.metrics import Counters, InputState, Last, Registry, SiteFacts, Snapshot
-from rotator.model import Outcome, Result, Workers
+from rotator.model import Outcome, Problem, Result, Severity, Workers
 from rotator.reconcile import Held, Nothing, Rotate, Settling, Wait
 
 LISTEN_AGAIN = 30.0
@@ -46,7 +46,7 @@ class Measuring:
         self._ready = False
         self._beat_at = time.monotonic()
         self._reload: Applied | None = None
-        self._shown: dict[str, tuple[SiteFacts | None, InputState | None, SiteFacts]] = {}
+        self._shown: dict[str, tuple[SiteFacts | None, InputState | None, bool | None, SiteFacts]] = {}
 
     # -- health, in the server's thread
 
@@ -92,6 +92,7 @@ class Measuring:
         self,
         memories: Mapping[str, Memory],
         seen: Mapping[str, SiteFacts],
+        judged: Mapping[str, Sequence[Problem]],
         *,
         workers: Workers | None,
         watcher_up: bool,
@@ -104,6 +105,7 @@ class Measuring:
         Args:
             memories: of every drop.
             seen: the last look at each site.
+            judged: what was wrong with what is live, when it was judged last.
             workers: nginx's processes.
             watcher_up: whether file events are heard.
             overflows: how often some of them were lost.
@@ -117,7 +119,10 @@ class Measuring:
             return
         if len(self._shown) > len(memories):
             self._shown.clear()
-        sites = tuple(self._facts(name, seen.get(name), input_state(memory)) for name, memory in memories.items())
+        sites = tuple(
+            self._facts(name, seen.get(name), input_state(memory), accepted=_accepted(judged.get(name)))
+            for name, memory in memories.items()
+        )
         self.registry.publish(
             Snapshot(
                 sites,
@@ -130,12 +135,15 @@ class Measuring:
             )
         )
 
-    def _facts(self, name: str, seen: SiteFacts | None, input: InputState | None) -> SiteFacts:
+    def _facts(
+        self, name: str, seen: SiteFacts | None, state: InputState | None, *, accepted: bool | None
+    ) -> SiteFacts:
         """A site's part; the one of before if nothing has changed, as with most of a thousand sites."""
         before = self._shown.get(name)
-        if before is None or before[0] is not seen or before[1] is not input:
-            before = self._shown[name] = (seen, input, replace(seen or SiteFacts(name), input=input))
-        return before[2]
+        if before is None or before[0] is not seen or before[1:3] != (state, accepted):
+            facts = replace(seen or SiteFacts(name), input=state, live_accepted=accepted)
+            before = self._shown[name] = (seen, state, accepted, facts)
+        return before[3]
 
     # -- counting
 
@@ -170,6 +178,10 @@ class Measuring:
             return
         failure = applied.error or (applied.decision if applied.decision in ("refused", "gone") else "")
         self.counters = self.counters.after_reload(failure or ("" if proved else "not-proved"), at, seconds)
+
+
+def _accepted(problems: Sequence[Problem] | None) -> bool | None:
+    return None if problems is None else not any(p.severity is Severity.REJECT for p in problems)
 
 
 def input_state(memory: Memory) -> InputState | None:

@@ -176,6 +176,8 @@ class Tending:
         if name not in self._probes:
             self._probes.append(name)  # for the metrics
         self._history_grew = True
+        if done.result in (Result.ROTATED, Result.ROLLED_BACK) and name not in self._judgements:
+            self._judgements.append(name)
 
     def _tend(self, name: str) -> None:
         ward, care = self.ground.wards[name], self.cares[name]

@@ -138,14 +138,16 @@ def _certificates(sites: Sequence[SiteFacts]) -> Families:
     info = _Gauge(
         "certificate_info", "Which certificate is on disk.", (*keys, "fingerprint_sha256", "serial", "issuer")
     )
+    fit = _Gauge("live_accepted", "Whether what is live would be accepted now: not revoked, trusted, valid.", ("site",))
     for site in sites:
+        fit.add((site.name,), site.live_accepted)
         for one in site.certificates:
             labels = (site.name, one.key_type)
             begins.add(labels, one.not_before)
             ends.add(labels, one.not_after)
             path.add(labels, one.chain_not_after)
             info.add((*labels, one.fingerprint, one.serial, one.issuer), 1)
-    return begins, ends, path, info
+    return begins, ends, path, info, fit
 
 
 def _served(sites: Sequence[SiteFacts]) -> Families:

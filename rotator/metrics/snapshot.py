@@ -87,6 +87,7 @@ class SiteFacts:
         served: one for each listener and kind of key.
         probes: one for each listener.
         input: what has become of its drop; None if nothing lies there.
+        live_accepted: whether what is live would be accepted now, by policy, roots and lists.
     """
 
     name: str
@@ -94,6 +95,7 @@ class SiteFacts:
     served: tuple[ServedFacts, ...] = ()
     probes: tuple[ProbeFacts, ...] = ()
     input: InputState | None = None
+    live_accepted: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from rotator.cli.check import SYSTEM_ROOTS
 from tests.authority import CA, NOW, key_pem, new_key, pem
 from tests.cli.calls import Called, call
+from tests.test_sct import Keeper
 
 NAME = "signal.example.cn"
 ROOT = CA.root()
@@ -205,7 +208,85 @@ def test_a_certificate_must_be_named() -> None:
     assert run("--key", "key.pem").status == 2
 
 
-@pytest.mark.parametrize("option", ["--pool", "--crls", "--ct-logs", "--blocklist"])
+# -- what else it is shown
+
+
+def listed(*revoked: x509.Certificate) -> bytes:
+    """A revocation list of the intermediate and one of the root."""
+    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in (ICA.crl(*revoked), ROOT.crl()))
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_revoked_certificate_is_rejected() -> None:
+    Path("crls.pem").write_bytes(listed(GOOD.leaf))
+    body = answer("--cert", "chain.pem", "--crls", "crls.pem")
+    assert (body["verdict"], body["codes"]) == ("reject", ["revoked"])
+
+
+@pytest.mark.usefixtures("inside")
+def test_revocation_lists_may_lie_in_a_directory_and_in_several_places() -> None:
+    Path("crls").mkdir()
+    Path("crls/ica.crl").write_bytes(ICA.crl().public_bytes(serialization.Encoding.DER))
+    Path("crls/.tmp").write_bytes(b"half")
+    Path("root.pem").write_bytes(ROOT.crl().public_bytes(serialization.Encoding.PEM))
+    assert answer("--cert", "chain.pem", "--crls", "crls", "--crls", "root.pem")["warnings"] == []
+    assert answer("--cert", "chain.pem", "--crls", "crls")["warnings"] == ["revocation-unknown"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_revocation_list_that_cannot_be_read_warns_and_refuses_where_an_answer_is_demanded() -> None:
+    Path("crls.pem").write_bytes(listed()[:-40])
+    assert answer("--cert", "chain.pem", "--crls", "crls.pem")["warnings"] == ["crl-unusable", "revocation-unknown"]
+    body = answer("--cert", "chain.pem", "--crls", "crls.pem", "--require-crls")
+    assert (body["verdict"], body["codes"]) == ("reject", ["crl-unusable", "revocation-unknown"])
+
+
+@pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist"])
+@pytest.mark.usefixtures("inside")
+def test_a_file_that_was_named_and_is_not_there_is_no_acceptance(option: str) -> None:
+    body = answer("--cert", "chain.pem", option, "absent")
+    assert (body["verdict"], body["codes"]) == ("reject", ["io-error"])
+    assert "absent" in body["problems"][0]["message"]
+
+
+@pytest.mark.parametrize("option", ["--ct-logs", "--blocklist"])
+@pytest.mark.usefixtures("inside")
+def test_a_file_that_holds_something_else_is_no_acceptance(option: str) -> None:
+    assert answer("--cert", "chain.pem", option, "chain.pem")["codes"] == ["parse-error"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_fifo_in_the_place_of_a_list_blocks_nothing() -> None:
+    os.mkfifo("fifo")
+    assert answer("--cert", "chain.pem", "--crls", "fifo")["codes"] == ["io-error"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_certificate_without_scts_is_rejected_where_logs_are_named() -> None:
+    Path("logs.json").write_text(json.dumps({"operators": [{"name": "One", "logs": [Keeper("log").entry]}]}))
+    assert answer("--cert", "chain.pem", "--ct-logs", "logs.json")["codes"] == ["sct-missing"]
+    assert answer("--cert", "chain.pem", "--ct-logs", "logs.json", "--private-ca")["codes"] == []
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_key_on_the_blocklist_is_rejected() -> None:
+    spki = GOOD.leaf.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    Path("keys.txt").write_text(f"{hashlib.sha256(spki).hexdigest()}  found.pem\n")
+    assert answer("--cert", "chain.pem", "--blocklist", "keys.txt")["codes"] == ["compromised-key"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_must_staple_is_accepted_where_nginx_is_said_to_staple() -> None:
+    feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
+    issued = ICA.issue(NAME, tweak=lambda builder: builder.add_extension(feature, critical=False))
+    Path("staple.pem").write_bytes(issued.chain_pem)
+    assert answer("--cert", "staple.pem")["codes"] == ["must-staple"]
+    assert answer("--cert", "staple.pem", "--stapling")["codes"] == []
+
+
+@pytest.mark.parametrize("option", ["--pool"])
 @pytest.mark.usefixtures("inside")
 def test_an_option_that_is_not_honoured_yet_is_refused_in_one_line(option: str) -> None:
     result = run("--cert", "chain.pem", option, "x.pem")

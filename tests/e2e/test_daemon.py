@@ -10,10 +10,12 @@ import signal
 import subprocess
 import time
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from rotator.model import Result
 from tests.authority import CA, Issued, der, pem
@@ -374,6 +376,33 @@ def test_a_reload_by_command_waits_only_so_long(edge: Edge) -> None:
         finally:
             daemon.tell(signal.SIGCONT)
     assert (done.returncode, "has not read its configuration within 0.3 s" in done.stderr) == (1, True)
+
+
+def test_a_live_certificate_that_is_revoked_is_told_when_the_list_is_read_anew(edge: Edge) -> None:
+    begin = datetime.now(UTC) - timedelta(hours=1)
+    lists = edge.root / "crls.pem"
+
+    def written(*revoked: Issued) -> None:
+        made = (edge.issuer.crl(*(one.leaf for one in revoked), begin=begin), edge.root_ca.crl(begin=begin))
+        lists.write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in made))
+
+    written()
+    edge.config_path.write_text(edge.config_path.read_text().replace("[defaults]\n", f'[defaults]\ncrls = "{lists}"\n'))
+    with running(edge) as daemon:
+        daemon.wait_for("ready")
+        written(edge.first["example"])
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_for("live-unfit example", "revoked")
+        wait_until(lambda: 'rotator_live_accepted{site="example"} 0.0' in _page(edge), 20, "the page shows it")
+        lists.unlink()
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_for("reload-failed", "crls")
+        written(edge.first["example"])
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_for("reloaded")
+        new = edge.issue()
+        edge.write_pair(new, edge.incoming / "example")
+        _is_served(edge, new)
 
 
 def test_a_bad_configuration_at_the_start_exits_78(edge: Edge) -> None:

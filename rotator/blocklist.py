@@ -1,0 +1,75 @@
+"""Keys that are known to others: a file of their hashes in, whether a certificate has one of them out.
+
+A line is the SHA-256 of a SubjectPublicKeyInfo in hexadecimal, as `openssl pkey -pubout -outform der | sha256sum` and
+collections such as pwnedkeys.com have it; `#` begins a comment. What else is on the line, such as a file name, is
+passed over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rotator.certificate import Certificate, about
+from rotator.errors import Exit, RotatorError
+from rotator.model import Code, Problem
+from rotator.pem import shown
+
+MAX_BLOCKLIST = 16 * 1024 * 1024
+"""Bytes that a blocklist may hold: about 250,000 keys."""
+
+_LINE = re.compile(rb"[ \t]*(?:([0-9A-Fa-f]{64})(?:[ \t].*)?|)(?:#.*)?\r?")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blocklist:
+    """Keys that must not be used.
+
+    Args:
+        name: the file that they came from.
+        digest: its SHA-256 (hex).
+        hashes: SHA-256 of each SubjectPublicKeyInfo.
+    """
+
+    name: str
+    digest: str
+    hashes: frozenset[bytes] = field(repr=False)
+
+    @classmethod
+    def from_text(cls, data: bytes, name: str) -> Blocklist:
+        """Read a blocklist; an empty one is one.
+
+        Raises:
+            RotatorError: `parse-error` with the line that is no hash, or `too-large`.
+        """
+        title = shown(name)
+        if len(data) > MAX_BLOCKLIST:
+            words = f"{title} holds more than {MAX_BLOCKLIST >> 20} MiB."
+            raise RotatorError(Code.TOO_LARGE, words, "Leave the keys of your own field in it.", Exit.REJECTED)
+        found = set()
+        for number, line in enumerate(data.split(b"\n"), 1):
+            match = _LINE.fullmatch(line)
+            if match is None:
+                words = f"{title} line {number}: this is no SHA-256 of a public key in hexadecimal."
+                hint = "Write 64 hexadecimal digits: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der"
+                raise RotatorError(Code.PARSE_ERROR, words, f"{hint} | sha256sum", Exit.REJECTED)
+            if match[1]:
+                found.add(bytes.fromhex(match[1].decode()))
+        return cls(title, hashlib.sha256(data).hexdigest(), frozenset(found))
+
+
+def problems_of(certificates: Sequence[Certificate], blocklist: Blocklist) -> tuple[Problem, ...]:
+    """`compromised-key` for each certificate whose key is on the list; the trusted root is not asked about."""
+    problems = []
+    for number, certificate in enumerate(certificates):
+        found = hashlib.sha256(certificate.shape.spki).digest()
+        if found in blocklist.hashes:
+            words = f"has a key that is known to others ({found.hex()[:16]}… is in {blocklist.name})"
+            hint = (
+                "Make a new key and order the certificate with it, at once: whoever has the key can pose as this host."
+            )
+            hint = hint if number == 0 else "Ask the CA for another chain."
+            problems.append(about(certificate, Code.COMPROMISED_KEY, words, hint))
+    return tuple(problems)

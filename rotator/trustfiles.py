@@ -1,0 +1,105 @@
+"""Files that a verdict is shown: revocation lists, log list, blocklist; read whole and bounded, judged elsewhere."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from rotator.blocklist import MAX_BLOCKLIST, Blocklist
+from rotator.crl import MAX_CRL, Revocations
+from rotator.errors import Exit, RotatorError
+from rotator.model import Code
+from rotator.pem import shown
+from rotator.sct import MAX_LIST, Logs
+
+MAX_FILES = 1000
+"""Revocation lists that a directory may hold; CAs that split theirs have some hundred parts."""
+
+MAX_ALL = 128 * 1024 * 1024
+"""Bytes that they may hold together."""
+
+
+def read_whole_revocations(path: str | os.PathLike[str]) -> Revocations:
+    """The same where everything can be read: half of what was named would pass what the other half revokes.
+
+    Raises:
+        RotatorError: as `read_revocations`; `crl-unusable`.
+    """
+    found = read_revocations(path)
+    for fault in found.faults:
+        raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
+    return found
+
+
+def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
+    """Revocation lists: of files, or of all files in a directory but hidden ones; what cannot be read is in `faults`.
+
+    Raises:
+        RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` for a directory without a file.
+    """
+    files: list[tuple[str, bytes]] = []
+    for path in paths:
+        for one in _listed(Path(path)):
+            files.append((str(one), _read(one, MAX_CRL)))
+            if sum(len(data) for _, data in files) > MAX_ALL:
+                words = f"{shown(str(path))} holds more than {MAX_ALL >> 20} MiB of revocation lists."
+                hint = "Leave the lists of the CAs that issue for this host there."
+                raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
+    return Revocations.from_files(files, ", ".join(shown(str(path)) for path in paths))
+
+
+def read_logs(path: str | os.PathLike[str]) -> Logs:
+    """A list of logs.
+
+    Raises:
+        RotatorError: `io-error` or `permission`; what `Logs.from_json` says of its content.
+    """
+    return Logs.from_json(_read(Path(path), MAX_LIST), str(path))
+
+
+def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
+    """A blocklist.
+
+    Raises:
+        RotatorError: `io-error` or `permission`; what `Blocklist.from_text` says of its content.
+    """
+    return Blocklist.from_text(_read(Path(path), MAX_BLOCKLIST), str(path))
+
+
+def _listed(path: Path) -> list[Path]:
+    try:
+        if not path.is_dir():
+            return [path]
+        found = sorted(one for one in path.iterdir() if not one.name.startswith(".") and one.is_file())
+    except (OSError, ValueError) as error:
+        raise _translated(error, path) from error
+    if not found:
+        words = f"{shown(str(path))} is a directory without any file."
+        raise RotatorError(Code.CRL_UNUSABLE, words, "Fetch the CA's revocation lists into it.", Exit.REJECTED)
+    if len(found) > MAX_FILES:
+        words = f"{shown(str(path))} holds {len(found)} files; {MAX_FILES} are read."
+        raise RotatorError(Code.TOO_LARGE, words, "Leave the revocation lists there, and nothing else.", Exit.REJECTED)
+    return found
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """A regular file, up to one byte more than it may hold: whoever parses it says so."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                words = f"{shown(str(path))} is not a regular file."
+                raise RotatorError(Code.IO_ERROR, words, "Name a file.", Exit.REJECTED)
+            return file.read(limit + 1)
+    except (OSError, ValueError) as error:
+        raise _translated(error, path) from error
+
+
+def _translated(error: OSError | ValueError, path: Path) -> RotatorError:
+    title = shown(str(path))
+    if isinstance(error, PermissionError):
+        return RotatorError(
+            Code.PERMISSION, f"{title} may not be read by this user.", f"chmod a+r {title}", Exit.REJECTED
+        )
+    words = f"{title} cannot be read: {getattr(error, 'strerror', None) or error}."
+    return RotatorError(Code.IO_ERROR, words, f"Put it there, or name another: ls -l {title}", Exit.REJECTED)

@@ -1,0 +1,73 @@
+"""RSA moduli that anybody can factor: small factors, primes close together, a broken generator; arithmetic alone.
+
+What costs more than a thousandth of a second is not tried: whether a modulus is itself prime, or a power of one. The
+keys of Debian's generator of 2006 to 2008 are a matter for a blocklist: to know them takes tables of some megabytes.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+FERMAT_ROUNDS = 100
+"""Rounds of Fermat's factorization (CA/B BR 6.1.1.3 (4) asks for at least 100)."""
+
+SMALL_FACTORS = 10_000
+"""Primes below this are tried as factors; CA/B BR 6.1.6 asks for those below 752."""
+
+_SQUARES = frozenset(i * i % 64 for i in range(64))
+
+_GENERATED = 65537
+_ROCA_PRIMES = (11, 13, 17, 19, 37, 53, 61, 71, 73, 79, 97, 103, 107, 109, 127, 151, 157)
+
+
+def weakness(modulus: int) -> str:
+    """Why an RSA modulus is broken, in words that follow "has an RSA key"; empty if nothing was found.
+
+    Args:
+        modulus: any positive number, of at most 8192 bits.
+    """
+    if modulus.bit_length() < 64 or math.gcd(modulus, _primorial()) != 1:
+        return "whose modulus has a small factor"
+    if _looks_like_roca(modulus):
+        return "of a broken generator (ROCA, CVE-2017-15361)"
+    if _close_primes(modulus):
+        return "whose primes are so close together that it can be factored (Fermat)"
+    return ""
+
+
+@cache
+def _primorial() -> int:
+    """The product of all primes below the bound."""
+    sieve = bytearray([1]) * SMALL_FACTORS
+    for number in range(2, math.isqrt(SMALL_FACTORS) + 1):
+        if sieve[number]:
+            sieve[number * number :: number] = bytes(len(range(number * number, SMALL_FACTORS, number)))
+    return math.prod(number for number in range(2, SMALL_FACTORS) if sieve[number])
+
+
+@cache
+def _powers() -> tuple[tuple[int, frozenset[int]], ...]:
+    """For each small prime, the remainders that powers of 65537 leave."""
+    return tuple((prime, frozenset(pow(_GENERATED, i, prime) for i in range(prime))) for prime in _ROCA_PRIMES)
+
+
+def _looks_like_roca(modulus: int) -> bool:
+    """Whether it is a power of 65537 modulo every one of these primes (Nemec et al., 2017).
+
+    Each condition holds for some of all numbers; all of them together for one sound modulus in about 2^27.
+    """
+    return all(modulus % prime in remainders for prime, remainders in _powers())
+
+
+def _close_primes(modulus: int) -> bool:
+    """Fermat: n = a² - b² with a near the root of n."""
+    a = math.isqrt(modulus)
+    if a * a == modulus:
+        return True
+    for _ in range(FERMAT_ROUNDS):
+        a += 1
+        square = a * a - modulus
+        if square & 63 in _SQUARES and math.isqrt(square) ** 2 == square:
+            return True
+    return False
