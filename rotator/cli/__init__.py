@@ -9,6 +9,7 @@ from rotator.cli.context import Context, common_options
 from rotator.cli.group import LazyGroup
 
 COMMANDS = {
+    "demo": ("rotator.cli.demo:demo", "Play the whole job here and now, with an nginx of its own."),
     "run": ("rotator.cli.run:run", "Watch the drops and put each renewal live, as a daemon."),
     "deliver": ("rotator.cli.deliver:deliver", "Put renewed files into a site's drop, whole and at once."),
     "swap": ("rotator.cli.swap:swap", "Install a renewed pair now, and prove it on the wire."),
