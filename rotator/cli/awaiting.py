@@ -12,6 +12,7 @@ from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.model import Result
 from rotator.store import Intent, Store
+from rotator.wiring import demand_state_dir
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what was decided."""
@@ -34,6 +35,7 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
         RotatorError: `no-daemon`: there is none that could decide; or the drop or the store cannot be read.
     """
     name, output, store = one.site.name, context.output, Store(context.config.state_dir)
+    demand_state_dir(context.config.state_dir)
     place = Place(name, context.config.drop(one), one.source is not None)
     candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
     digest = candidate.digest if candidate else ""

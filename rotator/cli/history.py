@@ -18,8 +18,10 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE: when, who, what and why, oldest first."""
     from rotator.store import Store
+    from rotator.wiring import demand_state_dir
 
     context.config.site(site)
+    demand_state_dir(context.config.state_dir)
     entries = Store(context.config.state_dir).history(site, limit)
     output = context.output
     if output.json:

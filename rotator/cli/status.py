@@ -24,6 +24,7 @@ from rotator.outcome import meta_pairs, meta_time
 def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last."""
     config, output = context.config, context.output
+    wiring.demand_state_dir(config.state_dir)
     hands = wiring.make_hands(config, wiring.direct(wiring.make_setup(config)))
     asked = [config.site(site)] if site else list(config.sites)
     hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
