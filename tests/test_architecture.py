@@ -27,8 +27,8 @@ FLOORS = {
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
         "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "demo demo.acts demo.authority demo.binary demo.clients demo.host demo.play demo.processes "
-        "cli cli.awaiting cli.check cli.config_check cli.context cli.deliver cli.demo cli.group cli.history cli.output "
-        "cli.rollback cli.rotation cli.run cli.status cli.swap "
+        "cli cli.awaiting cli.check cli.completing cli.config_check cli.context cli.deliver cli.demo cli.group "
+        "cli.history cli.output cli.rollback cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"
     ),
 }

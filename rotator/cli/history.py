@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.errors import Exit
@@ -12,7 +13,7 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 
 
 @click.command(epilog=epilog("rotator history example.cn --limit 5", Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
-@click.argument("site")
+@click.argument("site", shell_complete=completing.sites)
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="The newest so many; 0 for all.")
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from rotator import wiring
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
@@ -19,7 +20,7 @@ from rotator.outcome import meta_pairs, meta_time
 @click.command(
     epilog=epilog("rotator status\nrotator status example.cn", Exit.DONE, Exit.USAGE, Exit.DIFFERS, Exit.CONFIG)
 )
-@click.argument("site", required=False, default="")
+@click.argument("site", required=False, default="", shell_complete=completing.sites)
 @pass_context
 def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
@@ -24,7 +25,7 @@ from rotator.errors import Exit
         Exit.CONFIG,
     )
 )
-@click.argument("site")
+@click.argument("site", shell_complete=completing.sites)
 @click.option("--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle or full chain; may be repeated.")
 @click.option("--key", "keys", multiple=True, metavar="FILE", help="Private key; one for each kind of key.")
 @click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
