@@ -28,7 +28,8 @@ COMMANDS = {
     lazy=COMMANDS,
     params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="rotator COMMAND --help shows an example and the exit statuses of each.",
+    epilog="Begin with: rotator demo. Each command's --help has examples and its exit statuses. "
+    'Completion by Tab: eval "$(_ROTATOR_COMPLETE=bash_source rotator)", or zsh_source, fish_source.',
 )
 @click.version_option(__version__, message="rotator %(version)s")
 @click.pass_context

@@ -9,10 +9,11 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.errors import Exit
 
+_EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
 _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 
 
-@click.command(epilog=epilog("rotator history example.cn --limit 5", Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
+@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
 @click.argument("site", shell_complete=completing.sites)
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="The newest so many; 0 for all.")
 @pass_context

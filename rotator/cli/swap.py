@@ -10,10 +10,15 @@ from rotator.cli.group import epilog
 from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
 from rotator.errors import Exit
 
+_EXAMPLE = """\
+rotator swap example.cn --first --cert /etc/nginx/ssl/example.cn.crt --key /etc/nginx/ssl/example.cn.key
+rotator swap example.cn --cert example.cn.crt --cert gd_bundle-g2-g1.crt --key example.cn.key --dry-run
+rotator swap example.cn"""
+
 
 @click.command(
     epilog=epilog(
-        "rotator swap example.cn --cert example.cn.crt --cert gd_bundle-g2-g1.crt --key example.cn.key",
+        _EXAMPLE,
         Exit.DONE,
         Exit.USAGE,
         Exit.REJECTED,
