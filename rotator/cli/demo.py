@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -52,6 +53,8 @@ def demo(context: Context, nginx: str | None, keep: bool, renew: str | None) -> 
         output.data(_as_dict(played))
     elif not keep:
         _sum_up(played, output)
+        if played.held:
+            output.line(f"Nothing of it is left. To play with it yourself: {_called()} demo --keep")
     return Exit.DONE if played.held else Exit.FAILURE
 
 
@@ -105,7 +108,6 @@ def _sum_up(played: Played, output: Output) -> None:
         output.line(
             f"All of it held, in {played.seconds:.0f} s: {played.answered} connections meanwhile, none failed.", "good"
         )
-        output.line("Nothing of it is left. To play with it yourself: rotator demo --keep. On a host: see README.md.")
         return
     failed = [act for act in played.acts if not act.held]
     output.line(f"It did not hold: {', '.join(f'{act.number} ({act.title})' for act in failed)}", "bad")
@@ -119,11 +121,11 @@ def _keep(host: Host, played: Played, output: Output) -> None:
 
     _sum_up(played, output)
     port = host.listeners[0].rpartition(":")[2]
-    rotator = f"rotator --config {host.config}"
+    rotator = f"{_called()} --config {host.config}"
     for line in (
         "It is left running until Ctrl-C. In another terminal:",
         "",
-        f"  a fresh pair       rotator demo --renew {host.tree}",
+        f"  a fresh pair       {_called()} demo --renew {host.tree}",
         f"  drop it            cp {host.tree}/fresh/*.pem {host.drop}/",
         f"  or hand it over    {rotator} deliver --wait {SITE} {host.tree}/fresh/*.pem",
         f"  look               {rotator} status {SITE}",
@@ -141,6 +143,11 @@ def _keep(host: Host, played: Played, output: Output) -> None:
                 output.say(line.rstrip()) if output.json else output.line(line.rstrip(), "faint")
             else:
                 time.sleep(0.1)
+
+
+def _called() -> str:
+    """How this command was called, so that what is told can be typed: it may be in no PATH."""
+    return sys.argv[0] if Path(sys.argv[0]).name == "rotator" else f"{sys.executable} -m rotator"
 
 
 def _renew(directory: Path, output: Output) -> int:
