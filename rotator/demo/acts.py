@@ -162,12 +162,20 @@ def _goes_live(scene: Scene) -> None:
 def _lacks_its_intermediate(scene: Scene) -> None:
     scene.audience.tell("The CA has begun to issue from another intermediate; somebody copies the leaf alone.")
     renewal = scene.host.next_issuer.issue((NAME,))
-    complaint = scene.client.complaint(*scene.host.write("leaf-alone", renewal.leaf, renewal.key))
+    chain, key = scene.host.write("leaf-alone", renewal.leaf, renewal.key)
+    complaint = scene.client.complaint(chain, key)
     scene.check(f"a strict client would have refused it: {complaint}", complaint != "", "it takes it")
     answer = scene.deliver(renewal.leaf, renewal.key)
-    scene.quote(answer)
     scene.ends(answer, 3, "rejected", "incomplete-chain")
     scene.served(scene.current, "as before")
+    cert, its_key = chain.relative_to(scene.host.tree), key.relative_to(scene.host.tree)
+    scene.audience.command(f"rotator check --cert {cert} --key {its_key} --roots roots.pem --private-ca")
+    asked = ("--cert", chain, "--key", key, "--roots", scene.host.roots_file, "--private-ca")
+    diagnosis = scene.host.told("check", *asked)
+    for line in diagnosis:
+        scene.audience.tell(line.replace(f"{scene.host.tree}/", ""))
+    missing = "the diagnosis names the certificate that is missing"
+    scene.check(missing, any("[?] CN=rotator demo issuing CA 2" in line for line in diagnosis), diagnosis)
 
 
 def _has_another_key(scene: Scene) -> None:

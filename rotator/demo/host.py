@@ -126,6 +126,10 @@ class Host:
             answer = {"error": {"message": done.stderr.strip()[-400:]}}
         return {**answer, "exit": done.returncode}
 
+    def told(self, *words: str | Path) -> list[str]:
+        """Runs a command of rotator as for people. Returns the lines of its answer."""
+        return self._call([*self.rotator_command, *map(str, words)]).stdout.splitlines()
+
     def deliver(self, fullchain: bytes, key: bytes) -> dict[str, Any]:
         """Hands a renewal to the daemon, and waits for its outcome."""
         return self.rotator("deliver", "--wait", "--within", "45", SITE, *self.write("renewed", fullchain, key))

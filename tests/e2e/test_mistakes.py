@@ -35,11 +35,12 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass
 class Desk:
-    """A newcomer's desk: a host that works, a good renewal, and its files as they are about to be used."""
+    """A newcomer's desk: a host that works, a good renewal and its files; and a socket of somebody else."""
 
     edge: Edge
     top: Path
     renewal: Issued
+    stranger: socket.socket
 
     def __post_init__(self) -> None:
         self.chain, self.key = self.edge.write_pair(self.renewal, self.top / "renewal")
@@ -76,7 +77,8 @@ def desk(issuing_ca: CA, root_ca: CA) -> Iterator[Desk]:
         with NginxServer(require_nginx("mainline"), top / "nginx") as nginx:
             edge = Edge(nginx, top / "edge", issuing_ca, root_ca, listeners=1)
             edge.start()
-            yield Desk(edge, top, edge.issue())
+            with socket.socket() as stranger:
+                yield Desk(edge, top, edge.issue(), stranger)
 
 
 Deed = Callable[[Desk], list[str | Path]]
@@ -249,6 +251,16 @@ def nginx_stopped(desk: Desk) -> list[str | Path]:
 @mistake(Exit.DEFERRED, "127.0.0.1:1 connection refused", "before anything was changed", "the site's `listeners`")
 def a_port_where_nobody_listens(desk: Desk) -> list[str | Path]:
     desk.edit(desk.address, "127.0.0.1:1")
+    return desk.swap()
+
+
+@mistake(
+    Exit.DEFERRED, "connected, but no TLS handshake within", "before anything was changed", "the site's `listeners`"
+)
+def a_port_where_somebody_else_listens(desk: Desk) -> list[str | Path]:
+    desk.stranger.bind(("127.0.0.1", 0))
+    desk.stranger.listen()
+    desk.edit(desk.address, f"127.0.0.1:{desk.stranger.getsockname()[1]}")
     return desk.swap()
 
 
