@@ -419,4 +419,16 @@ def share_of_life_left(not_before: datetime, not_after: datetime, now: datetime)
 
 def is_critical(not_before: datetime, not_after: datetime, now: datetime) -> bool:
     """Whether a served certificate is in its critical rest: below min(10 % of its lifetime, 14 days)."""
-    return not_after - now < min((not_after - not_before) / 10, timedelta(days=14))
+    return now > critical_from(not_before, not_after)
+
+
+def critical_from(not_before: datetime, not_after: datetime) -> datetime:
+    """When the critical rest of a certificate's life begins: 10 % of its lifetime before its end, at most 14 days."""
+    return not_after - min((not_after - not_before) / 10, timedelta(days=14))
+
+
+def has_reloaded(result: str, reason: str, stages: Mapping[str, float]) -> bool:
+    """Whether an outcome has cost nginx a reload: one that was refused, or told to nobody, leaves no old workers."""
+    if not stages.get("apply") or reason == "nginx-refused":
+        return False
+    return result != Result.DEFERRED or reason == "not-wired"

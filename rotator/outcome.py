@@ -31,6 +31,8 @@ APPLY_HINTS: Mapping[str, str] = {
     "include-foreign": "move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
     "signal-permission": "run it as root, or as the user of nginx's master",
     "disk-full": f"free some space, {AGAIN}",
+    "apply-denied": "allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
+    "apply-unit": "see what it says: journalctl -u rotator-apply.service -n 20; systemctl status rotator-apply.service",
 }
 
 

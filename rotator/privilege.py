@@ -22,15 +22,15 @@ from rotator import apply as privileged
 from rotator.apply import Applied, Setup
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand
-from rotator.wiring import demand_state_dir, direct, request
+from rotator.wiring import demand_state_dir, request
 
-MAX_ANSWER = 256 * 1024
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 T = TypeVar("T")
 
 
 def run(
     setup: Setup,
+    own: ApplyHand,
     read: Callable[[], T],
     work: Callable[[T, ApplyHand], int],
     report: Callable[[RotatorError], int],
@@ -39,6 +39,7 @@ def run(
 
     Args:
         setup: root's configuration; `state_dir` tells the owner.
+        own: the privileged step for whoever needs no other user.
         read: reads the caller's files.
         work: gets what was read and the privileged step; returns the exit status.
         report: tells an error where it cannot be raised to the caller; returns its exit status.
@@ -51,7 +52,7 @@ def run(
     """
     owner = demand_state_dir(setup.state_dir)
     if os.geteuid() != 0 or owner.st_uid == 0:
-        return work(read(), direct(setup))
+        return work(read(), own)
     sys.stdout.flush()
     sys.stderr.flush()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -145,9 +146,8 @@ def _through(sock: socket.socket) -> ApplyHand:
         asked = request(generations, hup=hup)
         try:
             sock.send(json.dumps(asdict(asked)).encode())
-            raw = json.loads(sock.recv(MAX_ANSWER))
+            return privileged.parse_applied(sock.recv(privileged.MAX_ANSWER))
         except (OSError, ValueError) as e:
             raise RotatorError("apply-gone", "the process that keeps root is gone", "repeat the command") from e
-        return Applied(**raw | {"words": tuple(raw["words"])})
 
     return apply

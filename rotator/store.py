@@ -35,7 +35,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rotator.errors import Exit, RotatorError
-from rotator.model import Generation, KeyType, Outcome, Pair, Result, Secret, pairs_digest
+from rotator.model import Generation, KeyType, Outcome, Pair, Result, Secret, has_reloaded, pairs_digest
 from rotator.pem import encode_chain
 
 _NAME = re.compile(r"([0-9]{6,12})-([0-9a-f]{12})\Z")
@@ -339,6 +339,14 @@ class Store:
                 if entry["result"] == str(Result.ROTATED) and entry["stages"].get("apply"):
                     return float(entry["stages"]["apply"]) + float(entry["stages"].get("prove", 0.0))
         return 0.0
+
+    def last_reload_at(self) -> datetime | None:
+        """When the outcome of the last reload was known, whoever made it; None if none of late is known."""
+        for entry in reversed(self._tail()):
+            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+                if has_reloaded(entry["result"], entry["reason"], entry["stages"]):
+                    return datetime.fromisoformat(entry["at"]).astimezone(UTC)
+        return None
 
     def _tail(self) -> list[dict[str, Any]]:
         """The newest entries, without reading years of history."""

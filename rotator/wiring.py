@@ -18,7 +18,9 @@ from rotator.config import Config, SiteConfig
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
 from rotator.model import Site
+from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
+from rotator.oneshot import Oneshots
 from rotator.store import Store, policy_digest
 
 
@@ -48,6 +50,8 @@ def make_setup(config: Config) -> Setup:
         sites=frozenset(one.site.name for one in config.sites),
         key_group=config.nginx.key_group,
         watch_for=config.nginx.prove_within or 10.0,
+        result_dir=str(config.nginx.result_dir),
+        command=config.nginx.command,
     )
 
 
@@ -69,13 +73,43 @@ def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
         raise RotatorError("no-store", f"state_dir {path}: {e.strerror}", hint) from e
 
 
-def direct(setup: Setup) -> ApplyHand:
-    """The privileged step in this process, where everything belongs to us."""
+def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyHand:
+    """The privileged step in this process, where everything belongs to us.
+
+    Args:
+        setup: what it may do.
+        waiting: called while nginx is waited for.
+    """
 
     def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
-        return privileged.apply(setup, request(generations, hup=hup))
+        return privileged.apply(setup, request(generations, hup=hup), waiting=waiting)
 
     return apply
+
+
+def applying(config: Config, waiting: Callable[[], None] = lambda: None) -> ApplyHand:
+    """The privileged step as this process has to do it: root by itself, others as `apply` under [nginx] says.
+
+    Args:
+        config: the configuration.
+        waiting: called while the step is waited for.
+    """
+    setup = make_setup(config)
+    return Oneshots(setup, waiting).apply if _asks_root(config) else direct(setup, waiting)
+
+
+def _asks_root(config: Config) -> bool:
+    return config.nginx.apply == "systemd" and os.geteuid() != 0
+
+
+def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
+    """nginx, whose whole configuration root alone can test where its files are root's."""
+
+    def tested() -> Verdict:
+        answer = Oneshots(make_setup(config), waiting).test()
+        return Verdict(answer.ok, answer.words)
+
+    return Nginx(config.nginx.command, config.nginx.pid_file, tested if _asks_root(config) else None)
 
 
 def load_anchors(one: SiteConfig) -> Anchors:
@@ -107,19 +141,25 @@ def _anchors(path: Path) -> Anchors:
         raise RotatorError("configuration", f"roots {path}: {e.strerror}", hint, Exit.CONFIG) from e
 
 
-def make_hands(config: Config, apply: ApplyHand, say: Callable[[str], None] = lambda _: None) -> Hands:
+def make_hands(
+    config: Config,
+    apply: ApplyHand,
+    say: Callable[[str], None] = lambda _: None,
+    waiting: Callable[[], None] = lambda: None,
+) -> Hands:
     """The hands of this host.
 
     Args:
         config: the configuration.
-        apply: the privileged step: `direct`, or through whoever may.
+        apply: the privileged step: see `applying`.
         say: told what is going on.
+        waiting: called while root's oneshot is waited for.
     """
     return Hands(
         store=Store(config.state_dir),
         apply=apply,
         live=partial(privileged.read_live, str(config.nginx.include_dir)),
-        nginx=Nginx(config.nginx.command, config.nginx.pid_file),
+        nginx=_nginx(config, waiting),
         probe=probe.probe_all,
         rehearse=probe.rehearse,
         clock=SystemClock(),

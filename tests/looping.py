@@ -12,6 +12,7 @@ from rotator.daemon.journal import Journal
 from rotator.daemon.loop import Loop
 from rotator.drops import Drops, Place
 from rotator.model import Outcome, Policy, Site
+from rotator.pacing import Limits
 from rotator.store import Intent
 from rotator.trust import Anchors
 from tests.authority import Issued
@@ -26,14 +27,14 @@ class Looping:
         root: its tree.
         sites: their names.
         settle: grace time.
-        min_reload_interval: pacing.
+        limits: pacing.
         bare: nothing is live yet.
     """
 
     root: Path
     sites: tuple[str, ...] = ("example",)
     settle: float = 10.0
-    min_reload_interval: float = 0.0
+    limits: Limits = field(default_factory=Limits)
     bare: bool = False
     start: bool = True
     policy: Policy | None = field(default=None)
@@ -65,7 +66,7 @@ class Looping:
             place = Place(site.name, self.incoming / site.name)
             wards[site.name] = Ward(told, trusted, wiring.policy_of(told, trusted), place)
         drops = Drops(self.incoming, [ward.place for ward in wards.values()])
-        return Ground(wards, self.world.hands, drops, self.settle, 15.0, self.min_reload_interval)
+        return Ground(wards, self.world.hands, drops, self.settle, 15.0, self.limits)
 
     def restart(self) -> None:
         """Another process on the same disk."""

@@ -547,9 +547,14 @@ def test_a_generation_that_is_not_stored_is_told_and_changes_nothing(host: Host)
 GOOD_REQUEST = {"id": ID, "generations": {"one": "000001-0123456789ab"}, "hup": True}
 
 
+def requested(path: Path) -> Request:
+    """What root reads from a store whose request this is."""
+    return read_request(Setup(str(path.parent), "", "", "", frozenset()), path.name)
+
+
 def test_a_request_is_read(tmp_path: Path) -> None:
     (tmp_path / "r").write_text(json.dumps(GOOD_REQUEST))
-    assert read_request(str(tmp_path / "r")) == Request(ID, {"one": "000001-0123456789ab"}, True)
+    assert requested(tmp_path / "r") == Request(ID, {"one": "000001-0123456789ab"}, True)
 
 
 BAD_REQUESTS = {
@@ -575,18 +580,18 @@ BAD_REQUESTS = {
 def test_what_is_no_request_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "r").write_text(text)
     with pytest.raises(ValueError, match="not a request"):
-        read_request(str(tmp_path / "r"))
+        requested(tmp_path / "r")
 
 
 def test_a_request_over_64_kib_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r").write_text(json.dumps(GOOD_REQUEST).ljust(MAX_REQUEST + 1))
     with pytest.raises(ValueError, match="65536 bytes"):
-        read_request(str(tmp_path / "r"))
+        requested(tmp_path / "r")
 
 
 def test_a_request_of_64_kib_is_read(tmp_path: Path) -> None:
     (tmp_path / "r").write_text(json.dumps(GOOD_REQUEST).ljust(MAX_REQUEST))
-    assert read_request(str(tmp_path / "r")).id == ID
+    assert requested(tmp_path / "r").id == ID
 
 
 def socket_at(path: Path) -> None:
@@ -612,7 +617,7 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
 def test_a_request_that_is_no_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / "r")
     with pytest.raises(ValueError, match="not a regular file"):
-        read_request(str(tmp_path / "r"))
+        requested(tmp_path / "r")
 
 
 @given(st.binary(max_size=400))
@@ -624,7 +629,7 @@ def test_reading_a_request_raises_nothing_but_a_value_error_whatever_stands_in_i
     path = tmp_path_factory.getbasetemp() / "any-request"
     path.write_bytes(data)
     with pytest.raises(ValueError, match="any-request"):
-        read_request(str(path))
+        requested(path)
 
 
 # -- a store that is hostile
@@ -1063,24 +1068,25 @@ def test_a_signal_without_permission_is_told_with_the_next_step(host: Host, monk
 
 @pytest.fixture
 def program(host: Host) -> Callable[..., subprocess.CompletedProcess[str]]:
+    (host.root / "results").mkdir(mode=0o750)
     (host.root / "rotator.toml").write_text(
         f'state_dir = "{host.state}"\n[nginx]\ninclude_dir = "{host.etc}/"\npid_file = "{host.setup.pid_file}"\n'
+        f'result_dir = "{host.root}/results"\ncommand = ["/bin/sh", "-c", "echo 2026 [emerg] 1#1: no >&2; exit 1"]\n'
         'error_log = ""\n[[site]]\nname = "one"\n'
     )
     (host.root / "rotator.toml").chmod(0o644)
 
-    def run(**request: object) -> subprocess.CompletedProcess[str]:
-        (host.root / "request").write_text(json.dumps({"id": ID, "generations": {}, "hup": False} | request))
-        where = [f"--{what}={host.root / name}" for what, name in WHERE.items()]
+    def run(*words: str, **request: object) -> subprocess.CompletedProcess[str]:
+        for name in (module.REQUEST, module.TEST_REQUEST):
+            (host.state / name).write_text(json.dumps({"id": ID, "generations": {}, "hup": False} | request))
         return subprocess.run(
-            [sys.executable, "-I", "-S", str(module.__file__), *where],
+            [sys.executable, "-I", "-S", str(module.__file__), f"--config={host.root / 'rotator.toml'}", *words],
             capture_output=True, text=True, timeout=30, check=False, cwd="/", env={},
         )  # fmt: skip
 
     return run
 
 
-WHERE = {"config": "rotator.toml", "request": "request", "result": "result"}
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -1091,32 +1097,65 @@ def test_the_program_carries_out_a_request_without_any_package(host: Host, progr
     assert host.live("one") == name
 
 
-def test_the_program_leaves_an_answer_with_the_id_that_anybody_in_its_directory_may_read(
+def test_the_program_leaves_an_answer_with_the_id_that_the_group_of_its_directory_may_read(
     host: Host, program: Program
 ) -> None:
     name = host.store("one")
     program(generations={"one": name})
-    answer = json.loads((host.root / "result").read_text())
-    assert (answer["id"], answer["live"], mode(host.root / "result")) == (ID, {"one": name}, 0o644)
+    answer = host.root / "results" / module.RESULT
+    told = module.parse_applied(answer.read_bytes())
+    assert (told.id, told.live, mode(answer)) == (ID, {"one": name}, 0o640)
+    assert answer.stat().st_gid == answer.parent.stat().st_gid
 
 
 def test_the_program_answers_a_request_that_it_refuses(host: Host, program: Program) -> None:
     done = program(generations={"two": host.store("two")})
-    assert (done.returncode, json.loads((host.root / "result").read_text())["error"]) == (0, "bad-request")
+    told = module.parse_applied((host.root / "results" / module.RESULT).read_bytes())
+    assert (done.returncode, told.error) == (0, "bad-request")
+
+
+def test_the_program_does_not_repeat_a_request_that_it_has_answered(host: Host, program: Program) -> None:
+    first, second = host.store("one"), host.store("one")
+    program(generations={"one": first})
+    done = program(generations={"one": second})
+    assert (done.returncode, "answered already" in done.stdout, host.live("one")) == (0, True, first)
+
+
+def test_the_program_leaves_what_nginx_says_of_its_whole_configuration(host: Host, program: Program) -> None:
+    assert program("--test").returncode == 0
+    told = module.parse_tested((host.root / "results" / module.TEST_RESULT).read_bytes())
+    assert (told.id, told.ok, told.words) == (ID, False, ("2026 [emerg] 1#1: no",))
+
+
+@pytest.mark.parametrize("unsafe", [0o770, 0o757, 0o777])
+def test_the_program_leaves_no_answer_where_others_could_change_it(host: Host, program: Program, unsafe: int) -> None:
+    (host.root / "results").chmod(unsafe)
+    done = program(generations={"one": host.store("one")})
+    assert (done.returncode, "writable by nobody else" in done.stderr, host.live("one")) == (1, True, "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"id": 1}', '{"id": "a", "words": 1}', '{"words": [], "more": 1}']
+)
+def test_what_is_no_answer_is_refused(text: str) -> None:
+    for parse in (module.parse_applied, module.parse_tested):
+        with pytest.raises(ValueError, match=r"not an answer|Expecting"):
+            parse(text.encode())
 
 
 def test_the_program_replaces_the_answer_of_before_even_if_a_killed_run_left_half_of_one(
     host: Host, program: Program
 ) -> None:
-    (host.root / ".result.new").write_text("half")
+    half = host.root / "results" / f".{module.RESULT}.new"
+    half.write_text("half")
     program(generations={"one": host.store("one")})
-    assert not (host.root / ".result.new").exists()
+    assert [path.name for path in half.parent.iterdir()] == [module.RESULT]
 
 
 def test_the_program_leaves_no_answer_to_what_is_no_request(host: Host, program: Program) -> None:
     done = program(more=1)
-    assert (done.returncode, done.stderr) == (1, f"rotator-apply: {host.root}/request: not a request\n")
-    assert not (host.root / "result").exists()
+    assert (done.returncode, done.stderr) == (1, f"rotator-apply: {host.state}/{module.REQUEST}: not a request\n")
+    assert not list((host.root / "results").iterdir())
 
 
 @pytest.mark.parametrize("unsafe", [0o664, 0o646, 0o666])

@@ -21,9 +21,9 @@ FLOORS = {
     WORDS: "rotator errors model",
     THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
-    STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
+    STORY: "drops hands observe outcome pacing prepare proof reconcile recover rotate",
     SHELL: (
-        "__main__ notify privilege triggers web wiring "
+        "__main__ notify oneshot privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
         "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "demo demo.acts demo.authority demo.binary demo.clients demo.host demo.play demo.processes "
@@ -64,11 +64,14 @@ SIGNALS = {"kill", "killpg", "pidfd_send_signal", "send_signal", "terminate", "r
 MAY_SIGNAL = {
     "apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
     "nginx.candidate": {"kill"},  # its own `nginx -t`, when that takes too long
+    "oneshot": {"kill"},  # its own `systemctl`, when that takes too long
     "privilege": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
     "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
 }
 
 MAY_START = {
+    "apply": {"subprocess"},  # `nginx -t` by root, in a unit of its own
+    "oneshot": {"subprocess"},  # `systemctl start`
     "nginx": {"subprocess"},  # `nginx -t`
     "privilege": {"fork"},  # root's half and the store owner's half of one command
     "demo.processes": {"subprocess"},  # the demo's nginx, daemon and commands

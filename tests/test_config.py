@@ -82,12 +82,14 @@ def test_a_host_has_a_default_for_everything(field: str, value: object) -> None:
     [
         ("command", ("nginx",)),
         ("include_dir", Path("/etc/nginx/rotator")),
-        ("apply", "direct"),
+        ("apply", "systemd"),
+        ("result_dir", Path("/run/rotator-apply")),
         ("unit", "nginx.service"),
         ("pid_file", Path("/run/nginx.pid")),
         ("error_log", Path("/var/log/nginx/error.log")),
         ("key_group", ""),
         ("min_reload_interval", 0.0),
+        ("drain_budget", 0),
         ("prove_within", None),
     ],
 )
@@ -428,8 +430,18 @@ def test_an_include_directory_that_the_daemon_could_write_is_a_mistake(path: str
     assert "where root's nginx must not read" in mistakes(f'[nginx]\ninclude_dir = "{path}"\n' + SITE)[0].message
 
 
-def test_the_daemons_unit_is_not_there_yet_and_that_is_said() -> None:
-    assert "not part of this release" in only('[nginx]\napply = "systemd"\n' + SITE).message
+@pytest.mark.parametrize("path", ["/var/lib/rotator", "/var/lib/rotator/incoming/results"])
+def test_a_result_directory_that_the_daemon_could_write_is_a_mistake(path: str) -> None:
+    assert "where root must not write" in mistakes(f'[nginx]\nresult_dir = "{path}"\n' + SITE)[0].message
+
+
+@pytest.mark.parametrize("word", ["systemd", "direct"])
+def test_the_privileged_step_is_made_in_one_of_two_ways(word: str) -> None:
+    assert good(f'[nginx]\napply = "{word}"\n' + SITE).nginx.apply == word
+
+
+def test_a_third_way_to_make_it_is_a_mistake() -> None:
+    assert '"systemd"' in str(only('[nginx]\napply = "sudo"\n' + SITE))
 
 
 def test_a_command_in_one_string_gets_the_array_suggested() -> None:
@@ -455,7 +467,15 @@ def test_a_time_to_prove_within_may_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ['unit = "nginx"', 'key_group = "www data"', "pid_file = 3", "min_reload_interval = true"]
+    "line",
+    [
+        'unit = "nginx"',
+        'key_group = "www data"',
+        "pid_file = 3",
+        "min_reload_interval = true",
+        "drain_budget = -1",
+        'drain_budget = "none"',
+    ],
 )
 def test_a_value_of_another_kind_is_a_mistake_at_its_key(line: str) -> None:
     assert only(f"[nginx]\n{line}\n" + SITE).key == f"nginx.{line.split()[0]}"
@@ -501,7 +521,7 @@ def test_no_text_makes_a_time_raise_anything_but_a_mistake(text: str) -> None:
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_their_lines() -> None:
-    text = 'settel = "1s"\nscan_interval = 5\n[nginx]\napply = "systemd"\n' + site_with(names='["_", "ok.org", "-"]')
+    text = 'settel = "1s"\nscan_interval = 5\n[nginx]\napply = "sudo"\n' + site_with(names='["_", "ok.org", "-"]')
     assert [one.line for one in mistakes(text)] == [1, 2, 4, 7, 7]
 
 

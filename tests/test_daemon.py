@@ -6,14 +6,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from rotator import drops as drops_module
+from rotator.daemon.measuring import input_state
 from rotator.daemon.status import status_line
 from rotator.errors import RotatorError
-from rotator.model import Candidate, Result
+from rotator.metrics import InputState
+from rotator.model import Candidate, Result, critical_from
+from rotator.outcome import meta_pairs, meta_time
+from rotator.pacing import LastReload, Limits
 from rotator.store import Hold, Intent, Store
 from tests.authority import NOW, pem
 from tests.looping import Looping
@@ -236,29 +241,274 @@ def test_one_bad_site_of_a_batch_does_not_hold_up_the_other(tmp_path: Path) -> N
     daemon.close()
 
 
-def test_two_reloads_keep_their_distance(tmp_path: Path) -> None:
-    daemon = Looping(tmp_path, ("a", "b", "c"), min_reload_interval=60.0)
+# -- pacing
+
+
+@pytest.fixture
+def paced(tmp_path: Path) -> Iterator[Looping]:
+    """Three sites, a reload every ten minutes at most."""
+    yield from _started(Looping(tmp_path, ("a", "b", "c"), limits=Limits(min_reload_interval=600.0)))
+
+
+@pytest.fixture
+def budgeted(tmp_path: Path) -> Iterator[Looping]:
+    """Three sites, a drain budget of two workers, and a reload has just left two that keep draining."""
+    daemon = Looping(tmp_path, ("a", "b", "c"), limits=Limits(drain_budget=2))
+    _drain(daemon)
+    daemon.drop(daemon.issue("a"), "a")
+    daemon.run_for(2)
+    assert (daemon.decided("a")[0], daemon.nginx.hups, _draining(daemon)) == ("rotated", 1, 2)
+    yield from _started(daemon)
+
+
+def _draining(daemon: Looping) -> int:
+    return sum(not worker.active for worker in daemon.nginx.workers_)
+
+
+def _drain(daemon: Looping, left: int = 0) -> None:
+    """The last clients of draining workers go, except for those of so many."""
+    gone = [worker for worker in daemon.nginx.workers_ if not worker.active][left:]
+    daemon.nginx.workers_ = [worker for worker in daemon.nginx.workers_ if worker not in gone]
+
+
+def _line(daemon: Looping) -> str:
+    return status_line(daemon.loop.memories, daemon.loop.tending.cares)
+
+
+def _deferred_inputs(daemon: Looping) -> list[str]:
+    return [name for name, memory in daemon.loop.memories.items() if input_state(memory) is InputState.DEFERRED]
+
+
+def _close_to_its_end(daemon: Looping, name: str) -> None:
+    """What is live there is in its critical rest, and nothing has been reloaded of late."""
+    daemon.host.swap(daemon.site(name), daemon.host.issue(daemon.site(name), days=0.05))
+    daemon.clock.sleep(600)
+    _drain(daemon)
+    daemon.nginx.hups = 0
+
+
+def test_two_reloads_keep_their_distance_and_what_waited_goes_together(paced: Looping) -> None:
     for name in ("a", "b", "c"):
-        daemon.drop(daemon.issue(name), name)
-        daemon.run_for(5)
-    assert (daemon.nginx.hups, daemon.said("paced b") > 0) == (1, True)
-    daemon.run_for(60)
-    assert daemon.nginx.hups == 2
-    assert {daemon.decided(name)[0] for name in ("a", "b", "c")} == {"rotated"}
+        paced.drop(paced.issue(name), name)
+        paced.run_for(5)
+    assert paced.nginx.hups == 1
+    assert paced.decided("b") == paced.decided("c") == ("deferred", "min-reload-interval")
+    paced.run_for(580)
+    assert paced.nginx.hups == 1
+    paced.run_for(15)
+    assert paced.nginx.hups == 2
+    assert {paced.decided(name)[0] for name in ("a", "b", "c")} == {"rotated"}
+
+
+def test_what_waits_for_the_interval_is_told_once_and_shown_everywhere(paced: Looping) -> None:
+    paced.drop(paced.issue("a"), "a")
+    paced.tick()
+    paced.drop(paced.issue("b"), "b")
+    paced.run_for(500)
+    assert paced.said("deferred b", "min_reload_interval is 600 s", "rotator swap b") == 1
+    assert [e["reason"] for e in paced.store.history("b")][-1:] == ["min-reload-interval"]
+    assert "b waits (min-reload-interval)" in _line(paced)
+    assert _deferred_inputs(paced) == ["b"]
+    assert ("b", "drop") not in paced.loop.measuring.counters.attempts
+
+
+def test_the_written_next_try_is_when_it_goes(paced: Looping) -> None:
+    paced.drop(paced.issue("a"), "a")
+    paced.tick()
+    paced.drop(paced.issue("b"), "b")
+    paced.run_for(5)
+    next_try = datetime.fromisoformat(paced.intent("b").next_try)
+    paced.run_for((next_try - paced.clock.now()).total_seconds() - 2)
+    assert paced.nginx.hups == 1
+    paced.run_for(4)
+    assert paced.nginx.hups == 2
+
+
+def test_a_restart_forgets_no_reload_and_tells_nothing_anew(paced: Looping) -> None:
+    paced.drop(paced.issue("a"), "a")
+    paced.tick()
+    paced.drop(paced.issue("b"), "b")
+    paced.run_for(100)
+    paced.restart()
+    paced.drop(paced.issue("c"), "c")
+    paced.run_for(400)
+    assert (paced.nginx.hups, paced.said("deferred b"), paced.said("deferred c")) == (1, 1, 1)
+    paced.run_for(110)
+    assert paced.nginx.hups == 2
+    assert {paced.decided(name)[0] for name in ("a", "b", "c")} == {"rotated"}
+
+
+def test_a_reload_by_a_command_counts(paced: Looping) -> None:
+    paced.by_hand(paced.issue("a"), "a")
+    hups = paced.nginx.hups
+    paced.clock.sleep(60)
+    paced.drop(paced.issue("b"), "b")
+    paced.run_for(500)
+    assert (paced.nginx.hups, paced.decided("b")) == (hups, ("deferred", "min-reload-interval"))
+    paced.run_for(60)
+    assert paced.nginx.hups == hups + 1
+
+
+def test_a_command_is_held_up_by_nothing(paced: Looping) -> None:
+    paced.drop(paced.issue("a"), "a")
+    paced.tick()
+    new = paced.issue("b")
+    assert paced.by_hand(new, "b").result is Result.ROTATED
+    assert paced.shows(new, "b")
+
+
+def test_a_reload_that_nginx_refused_paces_nobody(paced: Looping) -> None:
+    paced.nginx.refuses = ("[emerg] unknown directive",)
+    paced.drop(paced.issue("a"), "a")
+    paced.run_for(8)
+    assert paced.decided("a") == ("deferred", "nginx-refused")
+    paced.nginx.refuses = ()
+    paced.run_for(60)
+    assert paced.decided("a") == ("rotated", "rotated")
+
+
+def test_a_clock_that_is_set_back_holds_up_nobody_beyond_the_interval(paced: Looping) -> None:
+    paced.drop(paced.issue("a"), "a")
+    paced.tick()
+    paced.drop(paced.issue("b"), "b")
+    paced.run_for(5)
+    paced.clock._start -= timedelta(minutes=50)
+    paced.restart()
+    paced.run_for(590)
+    assert paced.nginx.hups == 1
+    paced.run_for(20)
+    assert paced.nginx.hups == 2
+
+
+def test_a_shorter_interval_in_the_configuration_counts_at_once(paced: Looping) -> None:
+    paced.drop(paced.issue("a"), "a")
+    paced.tick()
+    paced.drop(paced.issue("b"), "b")
+    paced.run_for(30)
+    paced.limits = Limits(min_reload_interval=10.0)
+    paced.loop.stand_on(paced.ground())
+    paced.tick()
+    assert (paced.nginx.hups, paced.decided("b")[0]) == (2, "rotated")
+
+
+def test_a_pair_that_is_live_already_takes_no_reload_and_does_not_wait(paced: Looping) -> None:
+    new = paced.issue("a")
+    paced.drop(new, "a")
+    paced.run_for(5)
+    paced.write("bundle.pem", pem(*new.intermediates), "a")
+    paced.tick()
+    assert (paced.nginx.hups, paced.decided("a")) == (1, ("unchanged", "same"))
+
+
+def test_a_first_drop_takes_no_reload_and_does_not_wait(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, ("a",), limits=Limits(600.0, 1), bare=True)
+    daemon.nginx.workers_[0].active = False
+    daemon.drop(daemon.issue("a"), "a")
+    daemon.run_for(5)
+    assert daemon.decided("a") == ("deferred", "not-wired")
     daemon.close()
 
 
-def test_a_certificate_close_to_its_end_waits_for_no_pacing(tmp_path: Path) -> None:
-    daemon = Looping(tmp_path, ("a", "b"), min_reload_interval=86400.0)
-    daemon.host.swap(daemon.site("b"), daemon.host.issue(daemon.site("b"), days=0.05))
-    daemon.clock.sleep(600)
-    daemon.nginx.hups = 0
+@pytest.mark.parametrize("limits", [Limits(min_reload_interval=86400.0), Limits(drain_budget=1)])
+def test_a_certificate_close_to_its_end_waits_for_nothing_and_takes_the_others_with_it(
+    tmp_path: Path, limits: Limits
+) -> None:
+    daemon = Looping(tmp_path, ("a", "b", "c"), limits=limits)
+    _close_to_its_end(daemon, "c")
+    daemon.loop.last_reload = LastReload(daemon.store.last_reload_at())
     daemon.drop(daemon.issue("a"), "a")
     daemon.tick()
-    daemon.drop(daemon.issue("b"), "b")
+    b, c = daemon.issue("b"), daemon.issue("c")
+    daemon.drop(b, "b")
+    daemon.run_for(5)
+    assert (daemon.nginx.hups, daemon.decided("b")[0]) == (1, "deferred")
+    daemon.drop(c, "c")
     daemon.tick()
     assert daemon.nginx.hups == 2
+    assert daemon.shows(b, "b")
+    assert daemon.shows(c, "c")
+    assert _deferred_inputs(daemon) == []
     daemon.close()
+
+
+def test_as_many_draining_workers_as_the_budget_put_off_a_reload_until_there_are_fewer(budgeted: Looping) -> None:
+    new = budgeted.issue("b")
+    budgeted.drop(new, "b")
+    budgeted.run_for(7200)
+    assert (budgeted.nginx.hups, budgeted.decided("b")) == (1, ("deferred", "drain-budget"))
+    _drain(budgeted, left=1)
+    budgeted.run_for(1.5)
+    assert budgeted.nginx.hups == 2
+    assert budgeted.shows(new, "b")
+
+
+def test_what_waits_for_draining_workers_is_told_once_and_shown_everywhere(budgeted: Looping) -> None:
+    budgeted.drop(budgeted.issue("b"), "b")
+    budgeted.run_for(3600)
+    budgeted.restart()
+    budgeted.run_for(3600)
+    assert budgeted.said("deferred b", "2 workers", "drain_budget is 2", "worker_shutdown_timeout") == 1
+    assert "b waits (drain-budget)" in _line(budgeted)
+    assert _deferred_inputs(budgeted) == ["b"]
+    assert budgeted.nginx.hups == 1
+
+
+def test_draining_workers_hold_up_nobody_beyond_the_beginning_of_the_critical_rest(budgeted: Looping) -> None:
+    budgeted.drop(budgeted.issue("b"), "b")
+    budgeted.run_for(60)
+    begins = datetime.fromisoformat(budgeted.intent("b").next_try)
+    (life,) = meta_pairs(budgeted.store.load("b", budgeted.world.live("b")))
+    assert begins == critical_from(meta_time(life, "not_before"), meta_time(life, "effective_not_after"))
+    budgeted.clock.sleep((begins - budgeted.clock.now()).total_seconds() - 30)
+    budgeted.run_for(25)
+    assert budgeted.nginx.hups == 1
+    budgeted.run_for(10)
+    assert budgeted.nginx.hups == 2
+
+
+def test_old_workers_that_end_at_once_are_no_reason_to_tell_anything(budgeted: Looping) -> None:
+    _drain(budgeted)
+    budgeted.drop(budgeted.issue("a"), "a")
+    budgeted.tick()
+    assert (budgeted.nginx.hups, _draining(budgeted)) == (2, 2)
+    new = budgeted.issue("b")
+    budgeted.drop(new, "b")
+    budgeted.run_for(0.4)
+    assert (budgeted.shows(new, "b"), _line(budgeted)) == (False, "3 sites, 1 not as wanted: b waits (drain-budget)")
+    _drain(budgeted)
+    budgeted.run_for(1)
+    assert budgeted.shows(new, "b")
+    assert budgeted.said("deferred") == 0
+
+
+def test_what_waited_for_draining_workers_goes_together(budgeted: Looping) -> None:
+    renewals = {name: budgeted.issue(name) for name in ("b", "c")}
+    for name, new in renewals.items():
+        budgeted.drop(new, name)
+        budgeted.run_for(30)
+    _drain(budgeted)
+    budgeted.run_for(2)
+    assert budgeted.nginx.hups == 2
+    assert all(budgeted.shows(new, name) for name, new in renewals.items())
+
+
+def test_a_recovery_is_not_held_up_by_draining_workers(budgeted: Looping) -> None:
+    budgeted.nginx.dead.add(LISTENERS[0])
+    budgeted.loop.tending.probe()
+    budgeted.run_for(2)
+    budgeted.nginx.dead.clear()
+    assert budgeted.nginx.hups > 1
+
+
+def test_a_new_drop_that_waits_for_the_same_is_told_again(budgeted: Looping) -> None:
+    for _ in range(2):
+        new = budgeted.issue("b")
+        budgeted.drop(new, "b")
+        budgeted.run_for(60)
+    assert budgeted.said("deferred b") == 2
+    _drain(budgeted)
+    budgeted.run_for(2)
+    assert budgeted.shows(new, "b")
 
 
 # -- deferred
@@ -439,6 +689,20 @@ def test_a_start_with_nginx_stopped_proves_when_it_comes(tmp_path: Path) -> None
     daemon.run_for(3)
     assert "all as wanted" in status_line(daemon.loop.memories, daemon.loop.tending.cares)
     assert daemon.nginx.hups == 0
+    daemon.close()
+
+
+def test_what_is_not_served_is_told_before_what_is_held(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, start=False)
+    daemon.drop(daemon.issue())
+    candidate = daemon.loop.ground.drops.read("example")
+    assert candidate is not None
+    daemon.store.write_intent("example", Intent(hold=Hold("alice", "today", candidate.digest)))
+    daemon.nginx.stop()
+    daemon.loop.start(1.0)
+    daemon.settle_down()
+    told = status_line(daemon.loop.memories, daemon.loop.tending.cares)
+    assert "is not proved (nginx-down), and is held by alice" in told
     daemon.close()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator import privilege
+from rotator import privilege, wiring
 from rotator.apply import Applied, Setup
 from rotator.errors import RotatorError
 from rotator.hands import ApplyHand
@@ -32,7 +32,7 @@ def _run(setup: Setup, work: Callable[[ApplyHand], int]) -> int:
     def report(e: RotatorError) -> int:
         return 77
 
-    return privilege.run(setup, lambda: None, lambda _, apply: work(apply), report)
+    return privilege.run(setup, wiring.direct(setup), lambda: None, lambda _, apply: work(apply), report)
 
 
 def test_the_exit_status_of_the_child_is_that_of_the_command(setup: Setup) -> None:

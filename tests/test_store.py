@@ -504,6 +504,18 @@ def test_the_last_reload_took_as_long_as_apply_and_proof(store: Store) -> None:
     assert store.last_reload_seconds() == 1.5
 
 
+def test_the_last_reload_is_told_whatever_came_after_it(store: Store) -> None:
+    reloaded = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
+    assert store.last_reload_at() is None
+    store.record(outcome(at=reloaded, reason="rotated", stages={"apply": 0.5, "prove": 1.0}), who="a", trigger="swap")
+    store.record(outcome(stages={"prove": 9.0}), who="tester", trigger="swap")  # no reload of ours
+    refused = {"apply": 0.5, "rollback": 0.1}  # nginx went on as before
+    store.record(outcome(reason="nginx-refused", stages=refused), who="rotatord", trigger="drop")
+    with (store.root / "history.jsonl").open("ab") as f:
+        f.write(b'{"result": "rotated", "at": "soon", "reason": "", "stages": {"apply": 1}}\n{"result": 7}\n[]\n')
+    assert store.last_reload_at() == reloaded
+
+
 # -- the lock
 
 

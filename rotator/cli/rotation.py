@@ -99,7 +99,7 @@ def carry_out(context: Context, order: Order) -> int:
                 _note(context, order, candidate, done, hands)
         return _tell(done, output)
 
-    return privilege.run(setup, read, work, _reporting(output))
+    return privilege.run(setup, wiring.applying(config), read, work, _reporting(output))
 
 
 def _read(context: Context, order: Order) -> Candidate | None:

@@ -11,10 +11,14 @@ from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
-from rotator.errors import Exit
-from rotator.model import is_critical, share_of_life_left
+from rotator.config import SiteConfig
+from rotator.drops import Place, read_place
+from rotator.errors import Exit, RotatorError
+from rotator.model import Result, is_critical, share_of_life_left
 from rotator.observe import Facts, observe
 from rotator.outcome import meta_pairs, meta_time
+from rotator.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
+from rotator.store import Intent
 
 
 @click.command(
@@ -26,22 +30,54 @@ def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last."""
     config, output = context.config, context.output
     wiring.demand_state_dir(config.state_dir)
-    hands = wiring.make_hands(config, wiring.direct(wiring.make_setup(config)))
+    hands = wiring.make_hands(config, wiring.applying(config))
     asked = [config.site(site)] if site else list(config.sites)
     hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
     facts = [observe(one.site, hands) for one in asked]
     last = {f.site.name: next(iter(hands.store.history(f.site.name, 1)), {}) for f in facts}
+    new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}
     code = Exit.DONE if all(f.well for f in facts) else Exit.DIFFERS
     if output.json:
-        output.data({"at": now, "sites": [_as_dict(f, last[f.site.name], now) for f in facts], "exit": int(code)})
+        sites = [_as_dict(f, last[f.site.name], now, changed=new[f.site.name]) for f in facts]
+        output.data({"at": now, "sites": sites, "exit": int(code)})
     elif site:
-        _tell(facts[0], last[site], now, context)
+        _tell(facts[0], last[site], now, context, changed=new[site])
     else:
-        rows = [_row(f, last[f.site.name], now) for f in facts]
+        rows = [_row(f, last[f.site.name], now, changed=new[f.site.name]) for f in facts]
         styles = ["" if f.well else "bad" for f in facts]
         output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
     return code
+
+
+def _is_changed(context: Context, one: SiteConfig, intent: Intent) -> bool | None:
+    """Whether something else lies in the drop than what is held there; None without a hold, or if nobody can tell."""
+    if intent.hold is None:
+        return None
+    place = Place(one.site.name, context.config.drop(one), one.source is not None)
+    try:
+        candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+    except RotatorError:
+        return None  # not for this user to read, or not to be read by anyone, as it may have been when it was held
+    return candidate is not None and candidate.digest != intent.hold.digest
+
+
+def _waits(intent: Intent) -> str:
+    """What a deferred drop waits for, in words; empty if nobody can tell."""
+    if intent.result != Result.DEFERRED or not intent.next_try:
+        return ""
+    if intent.reason == DRAIN_BUDGET:
+        return f"it goes live when fewer workers are draining, at the latest at {intent.next_try}"
+    if intent.reason == MIN_RELOAD_INTERVAL:
+        return f"it goes live at {intent.next_try}, or with a reload that cannot wait until then"
+    return f"it is tried again at {intent.next_try}, or when the cause is gone"
+
+
+def _is_open(facts: Facts, result: str) -> bool:
+    """Whether the advice of the last outcome still holds: what was deferred and has come needs none any more."""
+    if result in (Result.ROTATED, Result.UNCHANGED):
+        return False
+    return result != Result.DEFERRED or not facts.well or facts.intent.result == Result.DEFERRED
 
 
 def _ends(facts: Facts) -> tuple[datetime, datetime] | None:
@@ -71,12 +107,14 @@ def _served(facts: Facts) -> str:
     return "everywhere" if facts.served_everywhere else f"{good} of {len(facts.seen)} as on disk"
 
 
-def _row(facts: Facts, last: dict[str, object], now: datetime) -> tuple[str, ...]:
+def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool | None) -> tuple[str, ...]:
     span = _ends(facts)
     on_disk = facts.problem or (facts.live.name if facts.live else "nothing")
     if facts.live and facts.verified != facts.live.name:
         on_disk += " (not proved)"
-    held = " HELD" if facts.intent.hold else ""
+    held = ""
+    if facts.intent.hold:
+        held = " drop changed" if changed else " HELD"
     outcome = f"{last.get('result', 'nothing yet')} {str(last.get('at', ''))[:16]}{held}"
     return (
         facts.site.name,
@@ -88,12 +126,17 @@ def _row(facts: Facts, last: dict[str, object], now: datetime) -> tuple[str, ...
     )
 
 
-def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context) -> None:
+def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context, *, changed: bool | None) -> None:
     output, span, live = context.output, _ends(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
     wanted = f"{facts.intent.result or 'nothing decided yet'} {facts.intent.reason}".strip()
     output.line(f"  wanted   {wanted}")
-    if hold := facts.intent.hold:
+    if waits := _waits(facts.intent):
+        output.line(f"           {waits}", "warn")
+    if (hold := facts.intent.hold) and changed:
+        output.line(f"           what {hold.by} held since {hold.since} lies in the drop no more: it has changed since")
+        output.line(f"           a running daemon looks at it by itself, and so does: rotator swap {facts.site.name}")
+    elif hold:
         output.line(f"           what lies in the drop is held by {hold.by} since {hold.since}", "warn")
     output.line(f"  on disk  {facts.problem or (live.name if live else 'nothing')}", "bad" if facts.problem else "")
     for pair in meta_pairs(live):
@@ -113,11 +156,11 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
         output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
     if last:
         output.line(f"  last     {last.get('result')} {last.get('at')} by {last.get('who')}: {last.get('message')}")
-        if last.get("result") not in ("rotated", "unchanged") and last.get("hint"):
+        if last.get("hint") and _is_open(facts, str(last.get("result"))):
             output.line(f"  next     {last.get('hint')}")
 
 
-def _as_dict(facts: Facts, last: dict[str, object], now: datetime) -> dict[str, object]:
+def _as_dict(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool | None) -> dict[str, object]:
     span, workers = _ends(facts), facts.workers
     return {
         "site": facts.site.name,
@@ -126,8 +169,10 @@ def _as_dict(facts: Facts, last: dict[str, object], now: datetime) -> dict[str, 
         "wanted": {
             "result": facts.intent.result,
             "reason": facts.intent.reason,
+            "next_try": facts.intent.next_try or None,
             "held_by": facts.intent.hold.by if facts.intent.hold else None,
             "held_since": facts.intent.hold.since if facts.intent.hold else None,
+            "drop_changed_since": changed,
         },
         "on_disk": {
             "generation": facts.live.name if facts.live else None,

@@ -56,13 +56,14 @@ class _Assembly:
         defaults["policy"] = self.policy(("defaults", "policy"), defaults["policy"], {})
         sites = self.sites(tables.get("site", []), defaults)
         for name in ("state_dir", "incoming"):
-            # What root's nginx opens by name must not stand where the unprivileged daemon may write.
-            if nginx["include_dir"].is_relative_to(top[name]):
-                self.add(
-                    ("nginx", "include_dir"),
-                    f"lies in {name} ({top[name]}), where root's nginx must not read",
-                    'keep them apart, such as "/etc/nginx/rotator"',
-                )
+            # What root's nginx opens by name, or root writes, must not stand where the unprivileged daemon may write.
+            for key, use, example in (
+                ("include_dir", "where root's nginx must not read", "/etc/nginx/rotator"),
+                ("result_dir", "where root must not write", "/run/rotator-apply"),
+            ):
+                if nginx[key].is_relative_to(top[name]):
+                    words = f"lies in {name} ({top[name]}), {use}"
+                    self.add(("nginx", key), words, f'keep them apart, such as "{example}"')
         return Config(
             path=path,
             **top,

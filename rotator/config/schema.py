@@ -40,12 +40,14 @@ TOP: Mapping[str, Key] = {
 NGINX: Mapping[str, Key] = {
     "command": Key(["nginx"], values.command),
     "include_dir": Key("/etc/nginx/rotator", values.plain_path),
-    "apply": Key("direct", values.applied),
+    "apply": Key("systemd", values.choice("systemd", "direct")),
+    "result_dir": Key("/run/rotator-apply", values.path),
     "unit": Key("nginx.service", values.unit),
     "pid_file": Key("/run/nginx.pid", values.path),
     "error_log": Key("/var/log/nginx/error.log", values.optional(values.path)),
     "key_group": Key("", lambda value: values.optional(values.group)(value) or ""),
     "min_reload_interval": Key("0s", values.duration(0, DAY)),
+    "drain_budget": Key(0, values.whole(0, 100_000, "workers")),
     "prove_within": Key("auto", values.optional(values.duration(0.1, 3600), "auto")),
 }
 

@@ -39,23 +39,27 @@ class NginxConfig:
     Args:
         command: the program and its arguments.
         include_dir: where the includes and root's copies stand.
-        apply: how the privileged step runs; `direct`: in process.
+        apply: how the privileged step runs for who is not root: `systemd`, through root's oneshot, or `direct`.
+        result_dir: where root's oneshots leave their answers.
         unit: nginx's service unit, for messages.
         pid_file: where its master's pid stands.
         error_log: where nginx tells why it refused; None where that is no file.
         key_group: the group that may read the keys; empty for none.
         min_reload_interval: seconds between two reloads, at least.
+        drain_budget: how many draining workers put off a reload; 0 for no limit.
         prove_within: seconds within which a reload must show at the listeners; None: measured from earlier ones.
     """
 
     command: tuple[str, ...]
     include_dir: Path
     apply: str
+    result_dir: Path
     unit: str
     pid_file: Path
     error_log: Path | None
     key_group: str
     min_reload_interval: float
+    drain_budget: int
     prove_within: float | None
 
 

@@ -242,13 +242,3 @@ def group(value: object) -> str:
 def key_type(value: object) -> KeyType:
     """A kind of key."""
     return KeyType(choice(*KeyType)(value))
-
-
-def applied(value: object) -> str:
-    """How the privileged step runs: `direct`; the other way is not there yet."""
-    if value == "systemd":
-        raise BadValueError(
-            '"systemd" comes with the daemon\'s unit, which is not part of this release',
-            'write "direct": rotator then changes the include and signals nginx itself',
-        )
-    return choice("direct")(value)

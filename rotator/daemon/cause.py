@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from rotator.hands import Hands
+from rotator.model import Workers
 
 
 class Cause:
@@ -13,11 +14,14 @@ class Cause:
     def __init__(self) -> None:
         self.at = -math.inf
         """Monotonic time of the last look."""
+        self.workers: Workers | None = None
+        """As they were at the last look."""
         self._seen: object = None
 
     def note(self, hands: Hands) -> bool:
         """Looks, and remembers. Returns whether it is another than before."""
         look, before = hands.nginx.workers(), self._seen
+        self.workers = look
         self._seen = (look.master, look.active, look.upgrading) if look else None
         self.at = hands.clock.monotonic()
         return self._seen != before

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rotator import wiring
 from rotator.config import Config
@@ -11,6 +11,7 @@ from rotator.drops import Drops, Place
 from rotator.hands import Hands
 from rotator.model import Site
 from rotator.outcome import Wanted
+from rotator.pacing import Limits
 from rotator.trust import Anchors
 
 WHO = "rotatord"
@@ -48,7 +49,7 @@ class Ground:
         drops: where renewals arrive.
         settle: grace time, in seconds.
         scan_interval: seconds between two looks.
-        min_reload_interval: seconds between two reloads.
+        limits: how reloads are paced.
         metrics_listen: the address of the metrics page.
     """
 
@@ -57,16 +58,21 @@ class Ground:
     drops: Drops
     settle: float = 10.0
     scan_interval: float = 15.0
-    min_reload_interval: float = 0.0
+    limits: Limits = field(default_factory=Limits)
     metrics_listen: str = ""
 
 
-def make_ground(config: Config, wrap: Callable[[Hands], Hands] = lambda hands: hands) -> Ground:
+def make_ground(
+    config: Config,
+    wrap: Callable[[Hands], Hands] = lambda hands: hands,
+    waiting: Callable[[], None] = lambda: None,
+) -> Ground:
     """A configuration made ready: roots read anew, hands for this host.
 
     Args:
         config: the configuration.
         wrap: what is done to the hands, such as letting each wait be a sign of life.
+        waiting: called while the privileged step is waited for.
 
     Raises:
         RotatorError: roots that cannot be read; exit status 78.
@@ -79,10 +85,10 @@ def make_ground(config: Config, wrap: Callable[[Hands], Hands] = lambda hands: h
         wards[one.site.name] = Ward(one.site, anchors, wiring.policy_of(one.site, anchors), place)
     return Ground(
         wards=wards,
-        hands=wrap(wiring.make_hands(config, wiring.direct(wiring.make_setup(config)))),
+        hands=wrap(wiring.make_hands(config, wiring.applying(config, waiting), waiting=waiting)),
         drops=Drops(config.incoming, [ward.place for ward in wards.values()]),
         settle=config.settle,
         scan_interval=config.scan_interval,
-        min_reload_interval=config.nginx.min_reload_interval,
+        limits=Limits(config.nginx.min_reload_interval, config.nginx.drain_budget),
         metrics_listen=config.metrics_listen,
     )

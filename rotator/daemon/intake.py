@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 
 from rotator.daemon.ground import WHO, Ground, Ward
 from rotator.drops import Look, Signature
 from rotator.errors import RotatorError
-from rotator.model import Candidate, KeyType, SourceFile, is_critical
+from rotator.model import Candidate, KeyType, SourceFile, critical_from
 from rotator.outcome import Wanted, meta_pairs, meta_time, still_serves
 from rotator.pem import encode_chain
 from rotator.reconcile import Decision, Deferral, Moment, Nothing
@@ -43,6 +43,13 @@ class Memory:
     unwritten: Intent | None = None
     problem: str = ""
 
+    def look_again(self, reasons: Collection[str] | None, now: float) -> bool:
+        """Ends the wait of what waits for one of these reasons (None: for any). Returns whether it does."""
+        if not self.deferral or (reasons is not None and self.deferral.reason not in reasons):
+            return False
+        self.deferral, self.due = replace(self.deferral, due=now), now
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class Order:
@@ -53,7 +60,7 @@ class Order:
         digest: of what lies there.
         wanted: for `rotate`.
         intent: what was decided last when this was ordered: another one means that somebody else was quicker.
-        reloads: whether it is meant to reload nginx.
+        reloads: whether it takes a reload of nginx.
     """
 
     ward: Ward
@@ -110,28 +117,36 @@ def completed(
     return whole if lacking and judged(whole, ward, now, live).accepted else candidate
 
 
+def is_live(ground: Ground, name: str, verdict: Verdict, live: Chains) -> bool:
+    """Whether what the judge accepts is live and proved already, so that it takes no reload."""
+    same = {pair.key_type: pair.chain for pair in verdict.pairs} == dict(live)
+    return same and ground.hands.store.verified(name) == ground.hands.live(name).generation
+
+
 def order(ground: Ground, ward: Ward, digest: str, candidate: Candidate, intent: Intent, *, reloads: bool) -> Order:
-    """To put a candidate live, or to have the rotation refuse it."""
+    """To put a candidate live, or to have the rotation refuse it. The first pair of a site takes no reload."""
+    first = not ground.hands.store.verified(ward.site.name)
     wanted = Wanted(
         ward.site,
         ward.anchors,
         candidate,
-        first=not ground.hands.store.verified(ward.site.name),
+        first=first,
         who=WHO,
         trigger="drop",
         origin=tuple(source.name for source in candidate.files),
     )
-    return Order(ward, digest, wanted, intent, reloads)
+    return Order(ward, digest, wanted, intent, reloads and not first)
 
 
-def is_close_to_its_end(ground: Ground, name: str, now: Moment) -> bool:
-    """Whether what is live is in the critical rest of its life."""
+def critical_in(ground: Ground, name: str, now: Moment) -> float:
+    """Seconds until what is live is in the critical rest of its life; 0, which is urgent, if nobody can tell."""
     try:
         live = ground.hands.live(name).generation
         pairs = meta_pairs(ground.hands.store.load(name, live)) if live else ()
     except RotatorError:
-        return False
-    return any(is_critical(meta_time(p, "not_before"), meta_time(p, "not_after"), now.wall) for p in pairs)
+        return 0.0
+    begins = (critical_from(meta_time(p, "not_before"), meta_time(p, "effective_not_after")) for p in pairs)
+    return min(((begin - now.wall).total_seconds() for begin in begins), default=0.0)
 
 
 def serves(ground: Ground, name: str) -> str:

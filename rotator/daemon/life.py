@@ -246,7 +246,7 @@ class Daemon:
     # -- what it stands on
 
     def _ground(self, found: config.Config) -> Ground:
-        return make_ground(found, self._living)
+        return make_ground(found, self._living, self._beat)
 
     def _living(self, hands: Hands) -> Hands:
         def probe(targets: Sequence[Target], within: float) -> tuple[Served, ...]:

@@ -4,7 +4,8 @@ A pass reads the disk anew and acts on what it finds, so that losing every event
 
  1. Look: which drops have changed, and has nginx become another since something was deferred?
  2. Decide each drop that changed or is due (`reconcile`).
- 3. Put everything that is fit live, in one batch, under the host's lock; whatever arrives meanwhile goes with the next.
+ 3. Put everything that is fit and whose turn it is (`pacing`) live, in one batch, under the host's lock; whatever
+    arrives meanwhile goes with the next.
  4. Write down what was decided, and tell it in one line.
  5. Do a little of what is not urgent: prove, judge again, tidy up (`tending`).
 """
@@ -12,11 +13,11 @@ A pass reads the disk anew and acts on what it finds, so that losing every event
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 
+from rotator import pacing
 from rotator.daemon import intake
 from rotator.daemon.cause import Cause
 from rotator.daemon.ground import WHO, Ground, Ward
@@ -26,9 +27,11 @@ from rotator.daemon.measuring import Measuring
 from rotator.daemon.tending import Tending
 from rotator.drops import Look
 from rotator.errors import RotatorError
-from rotator.model import Outcome, Result
+from rotator.model import Outcome, Result, has_reloaded
 from rotator.outcome import Wanted
+from rotator.pacing import Ask, LastReload, Limits
 from rotator.reconcile import (
+    LONGEST_WAIT,
     Decided,
     Deferral,
     Drop,
@@ -86,7 +89,7 @@ class Loop:
         """When the drops were looked at last, UTC."""
         self.idle = True
         """Whether the last pass found nothing to put live."""
-        self.last_reload = -NEVER
+        self.last_reload = LastReload()
         self._cause = Cause()
         self._trouble = ""
 
@@ -106,6 +109,7 @@ class Loop:
         now = self._now()
         for name, memory in self.memories.items():
             memory.deferral = resumed(self.ground.hands.store.intent(name), now)
+            memory.look_again(pacing.REASONS, now.monotonic)
         self._cause.note(self.ground.hands)
 
     def stand_on(self, ground: Ground) -> None:
@@ -114,6 +118,7 @@ class Loop:
         self.memories = {name: self.memories.get(name, Memory()) for name in ground.wards}
         for memory in self.memories.values():
             memory.signature, memory.due = None, 0.0
+            memory.look_again(pacing.REASONS, 0.0)
         self.tending.stand_on(ground)
 
     # -- one pass
@@ -126,8 +131,8 @@ class Loop:
         due = [name for name in looks if self.memories[name].due <= now]
         orders = [order for name in due if (order := self._ordered(name, looks[name]))]
         self.idle = not orders
-        if orders := self._paced(orders):
-            self._put_live(orders)
+        if orders:
+            self._put_live(orders, looks)
         return self._next(more=self._tend())
 
     def _tend(self) -> bool:
@@ -160,13 +165,17 @@ class Loop:
         now = self._now().monotonic
         waiting = [m for m in self.memories.values() if m.deferral and m.deferral.reason not in _NOT_NGINX]
         idle = not (waiting or self.tending.cares) or now < self._cause.at + CAUSE_EVERY
-        if idle or not self._cause.note(self.ground.hands):
+        if idle:
             return
+        changed = self._cause.note(self.ground.hands)
+        room = pacing.has_room(self._cause.workers, self.ground.limits)
         for memory in waiting:
-            if memory.deferral:
-                memory.deferral = replace(memory.deferral, due=now)
-            memory.due = now
-        self.tending.cause_changed()
+            if changed:
+                memory.look_again(None, now)
+            elif room:
+                memory.look_again({pacing.DRAIN_BUDGET}, now)
+        if changed:
+            self.tending.cause_changed()
 
     # -- deciding
 
@@ -186,7 +195,8 @@ class Loop:
         candidate, error = intake.read(self.ground, name, look)
         digest = intake.digest_of(candidate, look, error)
         live = intake.live_chains(self.ground, name) if candidate else {}
-        drop = Drop(digest, memory.changed, partial(intake.judged, candidate, ward, now, live), error)
+        judge = cache(partial(intake.judged, candidate, ward, now, live))
+        drop = Drop(digest, memory.changed, judge, error)
         decision = decide(
             drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )
@@ -205,7 +215,8 @@ class Loop:
                 return intake.order(self.ground, ward, digest, candidate, intent, reloads=False)
             case Rotate(lacking=lacking) if candidate:
                 whole = intake.completed(self.ground, candidate, lacking, ward, now, live)
-                return intake.order(self.ground, ward, digest, whole, intent, reloads=True)
+                same = not lacking and intake.is_live(self.ground, name, judge(), live)
+                return intake.order(self.ground, ward, digest, whole, intent, reloads=not same)
             case Nothing() | Decided() | Held():
                 memory.deferral = None
                 if look.young:
@@ -215,29 +226,65 @@ class Loop:
                     self.journal.say("held", words, NOTICE, site=name)
         return None
 
-    def _paced(self, orders: Sequence[Order]) -> list[Order]:
-        """Those that may go now: a reload too soon after the last waits, unless what is served is close to its end."""
-        now, until = self._now(), self.last_reload + self.ground.min_reload_interval
-        if now.monotonic >= until:
-            return list(orders)
-        go = []
-        for order in orders:
-            if (
-                not order.reloads
-                or order.wanted.first
-                or intake.is_close_to_its_end(self.ground, order.ward.site.name, now)
-            ):
-                go.append(order)
-                continue
-            memory = self.memories[order.ward.site.name]
-            words = f"fit; it goes with the next reload in {until - now.monotonic:.0f} s (min_reload_interval)"
-            self.journal.say("paced", words, site=order.ward.site.name)
-            memory.due = until
+    # -- pacing
+
+    def _in_turn(self, orders: Sequence[Order], looks: Mapping[str, Look]) -> list[Order]:
+        """Those that may go now. If nginx is reloaded for one of them, whatever waited for its turn goes with it."""
+        go = self._paced(orders)
+        if any(order.reloads for order in go):
+            asked, now = {order.ward.site.name for order in orders}, self._now().monotonic
+            for name, memory in self.memories.items():
+                if name in asked or not memory.look_again(pacing.REASONS, now):
+                    continue
+                if order := self._ordered(name, looks[name]):
+                    memory.due = now + LOCK_AGAIN
+                    go.append(order)
         return go
+
+    def _paced(self, orders: Sequence[Order]) -> list[Order]:
+        now, limits = self._now(), self.ground.limits
+        if limits == Limits():
+            return list(orders)
+        self.last_reload = self.last_reload.looked_up(self.ground.hands.store.last_reload_at(), now)
+        names = [order.ward.site.name for order in orders]
+        urgency = [intake.critical_in(self.ground, name, now) for name in names]
+        asks = [Ask(name, o.reloads, left) for name, o, left in zip(names, orders, urgency, strict=True)]
+        waits = pacing.turns(asks, self.last_reload, self._cause.workers, limits, now)
+        go = []
+        for order, wait in zip(orders, waits, strict=True):
+            if wait is None:
+                go.append(order)
+            else:
+                self._hold_up(order, wait)
+        return go
+
+    def _hold_up(self, order: Order, wait: Wait) -> None:
+        """It waits for its turn: told when it begins to, and written down with the time at which it goes at the latest.
+
+        It is looked at every ten minutes all the same: clocks are set.
+        """
+        name, now = order.ward.site.name, self._now()
+        memory = self.memories[name]
+        if not wait.message:
+            memory.due, memory.decision = wait.until, wait
+            return
+        again = memory.deferral and (memory.deferral.digest, memory.deferral.reason) == (order.digest, wait.reason)
+        if not again:
+            done = self._unread(order.ward, Result.DEFERRED, wait.reason, wait.message, wait.hint)
+            self.journal.outcome(done)
+            self.measuring.outcome(done, "drop")
+        memory.due = min(wait.until, now.monotonic + LONGEST_WAIT)
+        memory.decision = Wait(memory.due, wait.reason)
+        memory.deferral = Deferral(order.digest, memory.due, 0, wait.reason)
+        latest = (now.wall + timedelta(seconds=wait.until - now.monotonic)).isoformat(timespec="seconds")
+        intent = Intent(order.digest, str(Result.DEFERRED), wait.reason, order.ward.policy, latest)
+        if intent != memory.decided:
+            memory.decided = intent
+            self._write(name, memory, intent)
 
     # -- acting
 
-    def _put_live(self, orders: Sequence[Order]) -> None:
+    def _put_live(self, orders: Sequence[Order], looks: Mapping[str, Look]) -> None:
         hands = self.ground.hands
         for order in orders:  # until it is decided, it is due
             self.memories[order.ward.site.name].due = self._now().monotonic + LOCK_AGAIN
@@ -245,10 +292,12 @@ class Loop:
             with hands.store.rotation_lock(WHO, LOCK_WITHIN, self._waiting) as lock:
                 self.tending.recover_interrupted(lock)
                 self._cause.note(self.ground.hands)
-                mine = [o for o in orders if self._still_mine(o)]
+                mine = self._in_turn([o for o in orders if self._still_mine(o)], looks)
                 done = rotate([o.wanted for o in mine], hands, lock) if mine else ()
                 for order, outcome in zip(mine, done, strict=True):
                     self._conclude(order.ward, order.digest, outcome)
+                if any(has_reloaded(outcome.result, outcome.reason, outcome.stages) for outcome in done):
+                    self.last_reload = LastReload(hands.store.last_reload_at(), self._now().monotonic)
                 if any(outcome.stages.get("apply") for outcome in done):
                     self._cause.note(self.ground.hands)
         except RotatorError as e:
@@ -277,8 +326,6 @@ class Loop:
             next_try = (now.wall + timedelta(seconds=backoff(tries))).isoformat(timespec="seconds")
         else:
             memory.decision = Decided()
-        if done.stages.get("apply"):
-            self.last_reload = now.monotonic
         intent = Intent(digest, str(done.result), done.reason, ward.policy, next_try)
         memory.decided = intent
         self._write(ward.site.name, memory, intent)
@@ -311,12 +358,16 @@ class Loop:
 
     def _conclude_unread(self, ward: Ward, digest: str, result: Result, reason: str, message: str, hint: str) -> None:
         """A decision that needs no rotation."""
+        self._conclude(ward, digest, self._unread(ward, result, reason, message, hint))
+
+    def _unread(self, ward: Ward, result: Result, reason: str, message: str, hint: str) -> Outcome:
+        """The outcome of what needs no rotation, as it stands in the history."""
         hands, name = self.ground.hands, ward.site.name
         live = hands.live(name).generation
         words = f"{message.rstrip('.')}. Nothing was changed: {intake.serves(self.ground, name)}"
         done = Outcome(name, result, hands.clock.now(), reason, words, hint, previous=live, live=live)
         write_down(Wanted(ward.site, ward.anchors, who=WHO, trigger="drop"), done, hands)
-        self._conclude(ward, digest, done)
+        return done
 
     # -- what is wrong around it
 
@@ -341,10 +392,12 @@ class Loop:
         if more:
             return now
         due = min((m.due for m in self.memories.values()), default=NEVER)
-        waits = self.tending.cares or any(m.deferral for m in self.memories.values())
+        waits = self.tending.cares or any(
+            m.deferral and m.deferral.reason not in _NOT_NGINX for m in self.memories.values()
+        )
         look = CAUSE_EVERY if waits else NEVER
         return min(due, now + self.ground.scan_interval, now + look, self.tending.due())
 
 
-_NOT_NGINX = frozenset({"io-error", "permission", "not-yet-valid"})
+_NOT_NGINX = frozenset({"io-error", "permission", "not-yet-valid", pacing.MIN_RELOAD_INTERVAL})
 """Reasons to wait that nginx has no part in."""

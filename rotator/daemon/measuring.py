@@ -115,7 +115,7 @@ class Measuring:
         if self.registry is None:
             return
         sites = tuple(
-            replace(seen.get(name) or SiteFacts(name), input=_input(memory)) for name, memory in memories.items()
+            replace(seen.get(name) or SiteFacts(name), input=input_state(memory)) for name, memory in memories.items()
         )
         self.registry.publish(
             Snapshot(
@@ -164,7 +164,8 @@ class Measuring:
         self.counters = self.counters.after_reload(failure or ("" if proved else "not-proved"), at, seconds)
 
 
-def _input(memory: Memory) -> InputState | None:
+def input_state(memory: Memory) -> InputState | None:
+    """What is shown of a drop; None if nothing lies there."""
     match memory.decision:
         case Nothing():
             return None

@@ -38,11 +38,16 @@ def _words(memory: Memory, care: Care | None) -> str:
         case Settling(why=why):
             return f"is settling ({why})"
         case Held(hold=hold):
-            return f"is held by {hold.by} since {hold.since}"
+            held = f"is held by {hold.by} since {hold.since}"
+            return f"{_unproved(care)}, and {held}" if care else held  # what is served comes before what is wanted
         case Rotate():
             return "is about to go live"
         case Decided() if memory.decided.result in _BAD:
             return f"was {memory.decided.result} ({memory.decided.reason})"
     if care:
-        return f"is not proved ({care.told or 'differs'})"
+        return _unproved(care)
     return f"cannot be looked at ({memory.problem})" if memory.problem else ""
+
+
+def _unproved(care: Care) -> str:
+    return f"is not proved ({care.told or 'differs'})"

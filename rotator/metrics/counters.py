@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TypeVar
 
 from rotator.model import Code, Outcome, Result
+from rotator.pacing import REASONS
 
 OTHER = "other"
 STAGES = ("detect", "validate", "test", "store", "apply", "prove")
@@ -30,7 +31,7 @@ SCAN_REASONS = ("missing", "permission", "io-error", "too-large", OTHER)
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histograms, in seconds."""
 
-WAITING = frozenset({"not-yet-valid", "drain-budget", "pacing", "lock-busy", "settling", "would-rotate"})
+WAITING = frozenset({"not-yet-valid", "lock-busy", "settling", "would-rotate"}) | REASONS
 """Reasons of `deferred` for which it is too early only: no attempt was made, and none has failed."""
 
 _STAGE_OF = {

@@ -161,7 +161,7 @@ def test_a_master_that_is_killed_meanwhile_is_gone(host: Host) -> None:
     os.kill(pid, signal.SIGSTOP)
     children = read_children(pid)
     os.kill(pid, signal.SIGKILL)
-    assert module._watch(pid, children, module._Log("", pid), 5.0) == "gone"
+    assert module._watch(pid, children, module._Log("", pid), 5.0, lambda: None) == "gone"
 
 
 def test_a_master_that_does_not_answer_is_unknown_when_the_time_is_over(host: Host) -> None:

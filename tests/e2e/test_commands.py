@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.cli.context import caller
+from rotator.recover import recover
 from tests.authority import CA, pem
 from tests.cli.calls import call
 from tests.e2e.edge import Edge
@@ -194,6 +195,33 @@ def test_after_a_rollback_status_says_who_holds_the_drop(edge: Edge) -> None:
     assert re.search(r"held by \S+ since 20\d\d-", edge.cli("status", "example").stdout)
 
 
+def test_status_says_that_the_drop_has_changed_since_it_was_held(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    assert edge.cli("deliver", "example", chain, key).returncode == 0
+    assert edge.cli("swap", "example").returncode == 0
+    assert edge.cli("rollback", "example").returncode == 0
+    assert "HELD" in edge.cli("status").stdout
+    assert _hold_in_json(edge)["drop_changed_since"] is False
+    chain, key = edge.write_pair(edge.issue())
+    assert edge.cli("deliver", "example", chain, key).returncode == 0
+    told = edge.cli("status", "example").stdout
+    assert "it has changed since" in told
+    assert "is held by" not in told
+    overview = edge.cli("status").stdout
+    assert ("HELD" in overview, "drop changed" in overview) == (False, True)
+    assert _hold_in_json(edge)["drop_changed_since"] is True
+
+
+def test_status_without_a_hold_compares_nothing(edge: Edge) -> None:
+    assert _hold_in_json(edge)["drop_changed_since"] is None
+
+
+def _hold_in_json(edge: Edge) -> dict[str, object]:
+    (site,) = json.loads(edge.cli("status", "--json").stdout)["sites"]
+    found: dict[str, object] = site["wanted"]
+    return found
+
+
 def test_swap_without_files_ends_the_hold(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
     edge.cli("swap", "example", "--cert", chain, "--key", key)
@@ -226,6 +254,17 @@ def test_status_in_json_has_the_three_facts(edge: Edge) -> None:
     assert site["on_disk"]["generation"] == site["on_disk"]["verified"] == edge.live()
     assert [one["matches_disk"] for one in site["served"]] == [True]
     assert 0.9 < site["on_disk"]["share_of_life_left"] <= 1.0
+
+
+def test_status_gives_no_advice_about_what_has_come_meanwhile(edge: Edge) -> None:
+    edge.nginx.stop()
+    with edge.store.rotation_lock("tester", 5.0) as lock:
+        (done,) = recover([edge.wanted("example")], edge.hands, lock)
+    assert "start nginx" in done.hint
+    assert "start nginx" in edge.cli("status", "example").stdout
+    edge.nginx.start()
+    told = edge.cli("status", "example").stdout
+    assert ("deferred" in told, "start nginx" in told) == (True, False)
 
 
 def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: Edge) -> None:
