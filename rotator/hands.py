@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from rotator.apply import Applied, Live
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import Pair, Served, Target, Workers
 from rotator.nginx.candidate import Verdict
 from rotator.store import Store
@@ -60,6 +62,8 @@ class Hands:
 
     Args:
         store: the store on disk.
+        history: the audit trail beside it.
+        locks: one rotation, one daemon.
         apply: the privileged step.
         live: what a site's include names now.
         nginx: what is asked of nginx.
@@ -72,6 +76,8 @@ class Hands:
     """
 
     store: Store
+    history: History
+    locks: Locks
     apply: ApplyHand
     live: Callable[[str], Live]
     nginx: NginxHand

@@ -162,7 +162,7 @@ def _check_clock(ready: Ready, now: datetime, hands: Hands) -> None:
     known = [
         (meta_time(p, "not_before"), "the live certificate is valid only from") for p in meta_pairs(ready.previous)
     ]
-    if last := hands.store.last_entry_at():
+    if last := hands.history.last_entry_at():
         known.append((last - CLOCK_TOLERANCE, "something was written down an hour after"))
     for when, what in known:
         if now < when:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from rotator.apply import copies_path
 from rotator.errors import RotatorError
 from rotator.hands import Hands
+from rotator.locks import Lock
 from rotator.model import Outcome, Result
 from rotator.outcome import (
     APPLY_HINTS,
@@ -32,7 +33,6 @@ from rotator.outcome import (
 from rotator.prepare import Timer
 from rotator.proof import prove
 from rotator.rotate import NO_RELOAD, fit_to_return, noted, within, write_down
-from rotator.store import Lock
 
 SETTLE_WITHIN = 1.0
 """Seconds for a proof without a reload: one that was sent just before a crash may still be on its way."""

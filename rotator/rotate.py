@@ -24,6 +24,7 @@ from dataclasses import replace
 from rotator.apply import Applied, copies_path
 from rotator.errors import RotatorError
 from rotator.hands import Hands
+from rotator.locks import Lock
 from rotator.model import Code, Generation, Outcome, Problem, Result, Severity, Target, Workers
 from rotator.outcome import (
     APPLY_HINTS,
@@ -42,7 +43,6 @@ from rotator.outcome import (
 )
 from rotator.prepare import Stop, Timer, prepare, targets
 from rotator.proof import Proof, deadline, differs, expectation, prove, unchanged
-from rotator.store import Lock
 from rotator.trust import judge_chains
 
 NO_RELOAD = Workers(master=1)
@@ -110,7 +110,8 @@ def write_down(wanted: Wanted, done: Outcome, hands: Hands) -> None:
     if done.reason == "clock-suspect":
         return
     try:
-        hands.store.record(done, who=wanted.who, trigger=wanted.trigger)
+        told = hands.store.fingerprints(done.site, done.generation or done.live)
+        hands.history.record(done, who=wanted.who, trigger=wanted.trigger, fingerprints=told)
         if done.result is Result.ROTATED:
             protect = frozenset({done.live, done.previous, hands.store.verified(done.site)})
             hands.store.prune(done.site, wanted.site.keep, protect)
@@ -387,7 +388,7 @@ def _first_time(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
 
 def within(hands: Hands) -> float:
     """Seconds that the next proof may take."""
-    return deadline(hands.prove_within, hands.store.last_reload_seconds())
+    return deadline(hands.prove_within, hands.history.last_reload_seconds())
 
 
 def _guarded(ready: list[Ready], hands: Hands, lock: Lock, step: _Step) -> dict[str, Outcome]:

@@ -1,15 +1,12 @@
-"""The store on disk: generations, what is verified, what was decided, the history and the lock; nothing of nginx here.
+"""The store on disk: generations, what is verified, what was decided; nothing of nginx, history or locks here.
 
-The storage contract, and the only mutations that are permitted:
+The storage contract (with `history` and `locks`), and the only mutations that are permitted:
 
 1. a generation is made under a temporary name (files O_EXCL with their final mode, each flushed, then their
    directory), renamed to its name, and `generations/` is flushed; it is never edited and only deleted whole: it loses
    its name, that is flushed, then its files go;
 2. `verified` is a link that is replaced by rename, then its directory is flushed;
-3. `intent.json` is replaced by rename after it was flushed, then its directory is flushed;
-4. `history.jsonl` is appended to, a line at a time, and flushed;
-5. `lock` and `daemon.lock` are permanent; who holds one stands in it only for people and for whoever comes after a
-   crash.
+3. `intent.json` is replaced by rename after it was flushed, then its directory is flushed.
 
 A directory is flushed where its entry has to last, also if this run did not make that entry: whoever made it may have
 been killed before the flush.
@@ -19,29 +16,26 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, is_dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
+from rotator.disk import flush_dir, flush_file, in_words, json_bytes, make_dir, stamp, write_new
 from rotator.errors import Exit, RotatorError
-from rotator.model import Generation, KeyType, Outcome, Pair, Result, Secret, has_reloaded, pairs_digest
+from rotator.model import Generation, KeyType, Pair, Secret, pairs_digest
 from rotator.pem import encode_chain
 
 _NAME = re.compile(r"([0-9]{6,12})-([0-9a-f]{12})\Z")
 _STRAY = ".new-"
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\n(.+?)-----END CERTIFICATE-----\n", re.DOTALL)
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,44 +72,6 @@ class Intent:
     policy: str = ""
     next_try: str = ""
     hold: Hold | None = None
-
-
-@dataclass(slots=True)
-class Lock:
-    """The held rotation lock.
-
-    Args:
-        interrupted: sites that the last holder had in flight when it died, until `settled`.
-    """
-
-    _fd: int
-    _path: Path
-    _who: str
-    interrupted: tuple[str, ...] = ()
-    in_flight: tuple[str, ...] = field(default=())
-
-    def begin(self, sites: Sequence[str]) -> None:
-        """Notes which sites are between their old and their new generation, for whoever comes after a crash.
-
-        Raises:
-            RotatorError: what the disk said; as for `settled`.
-        """
-        self.in_flight = tuple(sites)
-        self._write()
-
-    def settled(self, sites: Sequence[str]) -> None:
-        """Takes sites out of both notes: they are proved again, one way or the other."""
-        self.in_flight = tuple(s for s in self.in_flight if s not in sites)
-        self.interrupted = tuple(s for s in self.interrupted if s not in sites)
-        self._write()
-
-    def _write(self) -> None:
-        # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
-        note = {"pid": os.getpid(), "who": self._who, "since": _stamp(datetime.now(UTC))}
-        data = _json(note | {"in_flight": sorted({*self.in_flight, *self.interrupted})})
-        with _in_words(self._path.parent, self._path):
-            os.pwrite(self._fd, data, 0)  # over the note of before, of which `_note` reads the first line only
-            os.ftruncate(self._fd, len(data))
 
 
 class Store:
@@ -213,7 +169,7 @@ class Store:
         home = self._generations(site)
         with self._in_words(home), contextlib.suppress(FileNotFoundError):
             if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
-                _flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
+                flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
                 for name in strays:
                     shutil.rmtree(home / name)
 
@@ -231,7 +187,7 @@ class Store:
             for name in gone:  # out of their names first: a half-deleted generation is never seen
                 os.rename(home / name, home / f"{_STRAY}{name}")
             if gone:
-                _flush_dir(home)
+                flush_dir(home)
             for name in gone:
                 shutil.rmtree(home / f"{_STRAY}{name}")
         return gone
@@ -275,196 +231,12 @@ class Store:
         path = self._site(site) / "intent.json"
         with self._in_words(path):
             self._make_home(site)
-        self._replace(path, lambda new: _write_new(new, _json(asdict(intent), indent=1), 0o640, flush=True))
+        self._replace(path, lambda new: write_new(new, json_bytes(asdict(intent), indent=1), 0o640, flush=True))
 
-    # -- history ---------------------------------------------------------------------------------------------------
+    # -- what others are told of a generation ----------------------------------------------------------------------
 
-    def record(self, outcome: Outcome, *, who: str, trigger: str) -> None:
-        """Appends an outcome to the audit trail; returns when it is on the disk.
-
-        Args:
-            outcome: what happened.
-            who: the user, or `rotatord`.
-            trigger: `swap`, `rollback`, `drop`, `recovery` …
-        """
-        told = self._fingerprints(outcome.site, outcome.generation or outcome.live)
-        line = _json(outcome_as_dict(outcome) | {"who": who, "trigger": trigger, "fingerprints": told})
-        path = self.root / "history.jsonl"
-        with self._in_words(path):
-            fd = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-            try:
-                size = os.fstat(fd).st_size
-                if not size:
-                    os.fchmod(fd, 0o640)  # whatever the umask is
-                elif os.pread(fd, 1, size - 1) != b"\n":
-                    line = b"\n" + line  # a line that a power cut tore stays torn, and alone
-                _write_all(fd, line)
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-            _flush_dir(self.root)
-
-    def history(self, site: str = "", limit: int = 0) -> tuple[dict[str, Any], ...]:
-        """Entries of the audit trail, oldest first; torn lines are left out.
-
-        Args:
-            site: only this one's; empty for all.
-            limit: only the newest so many; 0 for all.
-        """
-        path = self.root / "history.jsonl"
-        lines: list[bytes] = []
-        with self._in_words(path), contextlib.suppress(FileNotFoundError):
-            lines = path.read_bytes().splitlines()
-        found: list[dict[str, Any]] = []
-        for line in reversed(lines):
-            with contextlib.suppress(ValueError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and (not site or entry.get("site") == site):
-                    found.append(entry)
-            if limit and len(found) >= limit:
-                break
-        return tuple(reversed(found))
-
-    def last_entry_at(self) -> datetime | None:
-        """When the last entry of the history was written; None without one."""
-        for entry in reversed(self._tail()):
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                return datetime.fromisoformat(entry["at"]).astimezone(UTC)
-        return None
-
-    def last_reload_seconds(self) -> float:
-        """How long the last reload took until it was proved; 0.0 if none of late is known."""
-        for entry in reversed(self._tail()):
-            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-                if entry["result"] == str(Result.ROTATED) and entry["stages"].get("apply"):
-                    return float(entry["stages"]["apply"]) + float(entry["stages"].get("prove", 0.0))
-        return 0.0
-
-    def last_reload_at(self) -> datetime | None:
-        """When the outcome of the last reload was known, whoever made it; None if none of late is known."""
-        for entry in reversed(self._tail()):
-            with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-                if has_reloaded(entry["result"], entry["reason"], entry["stages"]):
-                    return datetime.fromisoformat(entry["at"]).astimezone(UTC)
-        return None
-
-    def _tail(self) -> list[dict[str, Any]]:
-        """The newest entries, without reading years of history."""
-        try:
-            with (self.root / "history.jsonl").open("rb") as f:
-                f.seek(max(0, f.seek(0, os.SEEK_END) - 64 * 1024))
-                lines = f.read().splitlines()
-        except OSError:
-            return []
-        entries = []
-        for line in lines:
-            with contextlib.suppress(ValueError):
-                entries.append(json.loads(line))
-        return [entry for entry in entries if isinstance(entry, dict)]
-
-    # -- lock ------------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def rotation_lock(self, who: str, within: float, waiting: Callable[[str], None] | None = None) -> Iterator[Lock]:
-        """One rotation (apply to proof) at a time on this host; the lock dies with its holder.
-
-        Args:
-            who: the user, for the message that others get.
-            within: seconds to wait for it.
-            waiting: told once who holds it, if it has to be waited for.
-
-        Raises:
-            RotatorError: `lock-busy` (exit 7) with the holder's pid.
-        """
-        path = self.root / "lock"
-        with self._in_words(path):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        try:
-            with self._in_words(path):
-                self._acquire(fd, within, waiting)
-                left = _note(fd).get("in_flight", [])
-            lock = Lock(fd, path, who, tuple(str(s) for s in left) if isinstance(left, list) else ())
-            lock._write()
-            yield lock
-            if not lock.interrupted and not lock.in_flight:
-                with contextlib.suppress(OSError):  # a note that stays names nobody in flight
-                    os.ftruncate(fd, 0)
-        finally:
-            with contextlib.suppress(OSError):
-                fcntl.flock(fd, fcntl.LOCK_UN)  # at once, also if a child has been forked meanwhile
-            os.close(fd)
-
-    @contextlib.contextmanager
-    def daemon_lock(self) -> Iterator[None]:
-        """One daemon for each state directory; held for its whole life, and gone with it however it ends.
-
-        Raises:
-            RotatorError: `daemon-running` (exit 7) with the other one's pid.
-        """
-        path = self.root / "daemon.lock"
-        with self._in_words(path):
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        try:
-            try:
-                self._acquire(fd, 0.2, None)  # `daemon_pid` of another process may hold it for an instant
-            except RotatorError as e:
-                note = _note(fd)
-                raise RotatorError(
-                    "daemon-running",
-                    f"a daemon is running for {self.root} already: pid {note.get('pid', '?')}, "
-                    f"since {note.get('since', '?')}",
-                    "stop that one first: systemctl stop rotator; or see what it does: rotator status",
-                    Exit.BUSY,
-                ) from e
-            with self._in_words(path):
-                data = _json({"pid": os.getpid(), "since": _stamp(datetime.now(UTC))})
-                os.pwrite(fd, data, 0)
-                os.ftruncate(fd, len(data))
-            yield
-            with contextlib.suppress(OSError):
-                os.ftruncate(fd, 0)
-        finally:
-            os.close(fd)
-
-    def daemon_pid(self) -> int:
-        """The pid of the daemon that runs for this state directory; 0 if none does or it cannot be told."""
-        path = self.root / "daemon.lock"
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        except OSError:
-            return 0
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            pid = _note(fd).get("pid", 0)
-            return pid if isinstance(pid, int) else 0
-        finally:
-            os.close(fd)
-        return 0
-
-    def _acquire(self, fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
-        end = time.monotonic() + within
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                note = _note(fd)
-            else:
-                return
-            holder = f"pid {note.get('pid', '?')} ({note.get('who', '?')}, since {note.get('since', '?')})"
-            if waiting:
-                waiting(holder)
-                waiting = None
-            if time.monotonic() >= end:
-                raise RotatorError(
-                    "lock-busy",
-                    f"another rotation is running on this host: {holder}",
-                    "wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
-                    Exit.BUSY,
-                )
-            time.sleep(0.02)
-
-    def _fingerprints(self, site: str, name: str) -> dict[str, str]:
+    def fingerprints(self, site: str, name: str) -> dict[str, str]:
+        """SHA-256 of the leaves of a generation, in hex, by kind of key; none if it cannot be read."""
         try:
             pairs = self.load(site, name).meta["pairs"]
         except RotatorError:
@@ -482,8 +254,8 @@ class Store:
     def _make_home(self, site: str) -> None:
         for path in (self.root / "sites", self._site(site), self._generations(site)):
             with contextlib.suppress(FileExistsError):
-                _make_dir(path)
-            _flush_dir(path.parent)
+                make_dir(path)
+            flush_dir(path.parent)
 
     def _is_stored(self, site: str, name: str) -> bool:
         return bool(_NAME.match(name)) and (self._generations(site) / name).is_dir()
@@ -508,7 +280,7 @@ class Store:
                 with contextlib.suppress(OSError):
                     os.unlink(new)
                 raise
-            _flush_dir(path.parent)
+            flush_dir(path.parent)
 
     def _next_mtime(self, home: Path, known: Sequence[str]) -> int:
         """Nanoseconds, in a later whole second than every stored generation.
@@ -530,7 +302,7 @@ class Store:
         )
 
     def _in_words(self, path: Path) -> contextlib.AbstractContextManager[None]:
-        return _in_words(self.root, path)
+        return in_words(self.root, path)
 
 
 class Staged:
@@ -548,9 +320,9 @@ class Staged:
 
     def write(self, contents: Mapping[str, tuple[bytes, int]], mtime: int) -> None:
         """Writes the files with their final modes and one mtime (ns), unflushed."""
-        _make_dir(self.path)
+        make_dir(self.path)
         for name, (data, mode) in contents.items():
-            _write_new(self.path / name, data, mode, mtime=mtime)
+            write_new(self.path / name, data, mode, mtime=mtime)
             self._written.append(name)
 
     def flush(self) -> None:
@@ -563,8 +335,8 @@ class Staged:
             return
         with self._store._in_words(self.path):
             for name in self._written:
-                _flush_file(self.path / name)
-            _flush_dir(self.path)
+                flush_file(self.path / name)
+            flush_dir(self.path)
         self._flushed = True
 
     def commit(self) -> Generation:
@@ -579,7 +351,7 @@ class Staged:
                 self.discard()
             else:
                 os.rename(self.path, self._home / self.name)
-            _flush_dir(self._home)
+            flush_dir(self._home)
         return self._store.load(self._site, self._same or self.name)
 
     def discard(self) -> None:
@@ -590,27 +362,6 @@ class Staged:
 def policy_digest(parts: Sequence[object]) -> str:
     """SHA-256 (hex) of what a decision depended on besides the candidate; the same in every process."""
     return hashlib.sha256(json.dumps(parts, default=_in_order, sort_keys=True).encode()).hexdigest()
-
-
-def outcome_as_dict(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON has it: RFC 3339 UTC, seconds as numbers."""
-    return {
-        "site": outcome.site,
-        "result": str(outcome.result),
-        "at": _stamp(outcome.at),
-        "reason": outcome.reason,
-        "message": outcome.message,
-        "hint": outcome.hint,
-        "problems": [asdict(p) for p in outcome.problems],
-        "generation": outcome.generation,
-        "previous": outcome.previous,
-        "live": outcome.live,
-        "proof": outcome.proof,
-        "unproved": list(outcome.unproved),
-        "stages": {k: round(v, 6) for k, v in outcome.stages.items()},
-        "nginx_words": list(outcome.nginx_words),
-        "retry_after": outcome.retry_after.total_seconds() if isinstance(outcome.retry_after, timedelta) else None,
-    }
 
 
 def pair_files(kind: KeyType, how_many: int) -> tuple[str, str]:
@@ -633,11 +384,14 @@ def _contents(pairs: Sequence[Pair], meta: Mapping[str, object], digest: str) ->
             "subject": pair.subject,
             "issuer": pair.issuer,
             "names": list(pair.names),
-            "not_before": _stamp(pair.not_before),
-            "not_after": _stamp(pair.not_after),
-            "effective_not_after": _stamp(pair.effective_not_after),
+            "not_before": stamp(pair.not_before),
+            "not_after": stamp(pair.not_after),
+            "effective_not_after": stamp(pair.effective_not_after),
         }
-    contents["meta.json"] = (_json({**meta, "schema_version": 1, "digest": digest, "pairs": told}, indent=1), 0o644)
+    contents["meta.json"] = (
+        json_bytes({**meta, "schema_version": 1, "digest": digest, "pairs": told}, indent=1),
+        0o644,
+    )
     return contents
 
 
@@ -669,81 +423,3 @@ def _in_order(value: object) -> object:
     if isinstance(value, frozenset | set):
         return sorted(map(str, value))
     return repr(value)
-
-
-def _json(value: object, indent: int | None = None) -> bytes:
-    """JSON as UTF-8, with a line feed; a file name that is no UTF-8 is escaped, and comes back as it was."""
-    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def _make_dir(path: Path) -> None:
-    os.mkdir(path, 0o750)
-    os.chmod(path, 0o750)  # noqa: S103 - the contract's mode, whatever the umask is
-
-
-def _write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool = False) -> None:
-    fd = os.open(path, _CREATE, mode)
-    try:
-        _write_all(fd, data)
-        os.fchmod(fd, mode)  # whatever the umask is
-        if mtime:
-            os.utime(fd, ns=(mtime, mtime))
-        if flush:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(fd, left) :]
-
-
-def _flush_file(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _flush_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _note(fd: int) -> dict[str, Any]:
-    try:
-        found = json.loads(os.pread(fd, 1024 * 1024, 0).partition(b"\n")[0])
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _stamp(when: datetime) -> str:
-    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@contextlib.contextmanager
-def _in_words(root: Path, path: Path) -> Iterator[None]:
-    """Turns what the system says about a path below the state directory into an error for the person on call."""
-    try:
-        yield
-    except OSError as e:
-        owner = f"run it as root or as the owner of {root}"
-        words = {
-            errno.ENOSPC: ("disk-full", "free some space; the swap can then be repeated as it was"),
-            errno.EDQUOT: ("disk-full", "raise the quota; the swap can then be repeated as it was"),
-            errno.EACCES: ("permission", owner),
-            errno.EPERM: ("permission", owner),
-            errno.EROFS: ("io-error", "the file system is mounted read-only; see `dmesg`"),
-            errno.ENOENT: ("io-error", f"make it first: install -d -o rotator -g rotator -m 0750 {root}"),
-            errno.EMFILE: ("io-error", "too many files are open; see LimitNOFILE= of the unit"),
-            errno.ENOMEM: ("io-error", "the host is out of memory; see `dmesg`"),
-        }
-        code, hint = words.get(e.errno or 0, ("io-error", "see `dmesg`; nothing that nginx reads was changed"))
-        raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e

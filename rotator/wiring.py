@@ -17,6 +17,8 @@ from rotator.apply import Applied, Request, Setup
 from rotator.config import Config, SiteConfig
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
@@ -157,6 +159,8 @@ def make_hands(
     """
     return Hands(
         store=Store(config.state_dir),
+        history=History(config.state_dir),
+        locks=Locks(config.state_dir),
         apply=apply,
         live=partial(privileged.read_live, str(config.nginx.include_dir)),
         nginx=_nginx(config, waiting),

@@ -44,7 +44,7 @@ class Looping:
         self.world, self.clock, self.nginx = self.host.world, self.host.world.clock, self.host.world.nginx
         if self.bare:
             self.nginx.start()
-        self.store = self.world.store
+        self.store, self.history, self.locks = self.world.store, self.world.history, self.world.locks
         self.incoming = self.root / "incoming"
         self.incoming.mkdir()
         self.log = self.root / "log"

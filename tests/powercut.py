@@ -19,13 +19,16 @@ from typing import Any
 
 import pytest
 
-from rotator import apply, store
+from rotator import apply, disk, history, locks, store
 
 _READING = {"read", "pread", "listdir", "stat", "fstat", "readlink"}
 _CHANGING = {"write", "pwrite", "ftruncate", "fchmod", "chmod", "fchown", "utime", "fsync"}
 _NAMING = {"open", "rename", "symlink", "unlink", "mkdir", "rmdir"}
 CALLS = frozenset(_READING | _CHANGING | _NAMING)
 """The calls that a stand-in sees; `close` is left alone, so that no test leaks a descriptor."""
+
+UNDER_TEST = (apply, disk, history, locks, store)
+"""The modules that see a stand-in instead of the system."""
 
 
 class StandIn:
@@ -70,11 +73,11 @@ class StandIn:
 
 @contextmanager
 def standing_in(stand_in: StandIn) -> Iterator[None]:
-    """Puts it in place of `os` and `shutil` in the store and in apply, for the block."""
+    """Puts it in place of `os` and `shutil` in all that writes the store, and in apply, for the block."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "os", stand_in)
+        for module in UNDER_TEST:
+            patch.setattr(module, "os", stand_in)
         patch.setattr(store, "shutil", stand_in)
-        patch.setattr(apply, "os", stand_in)
         yield
 
 
@@ -164,7 +167,7 @@ def _running() -> tuple[str, ...]:
     """The functions of the modules under test on the stack, outermost first."""
     names = []
     frame = sys._getframe(2)
-    ours = {store.__file__, apply.__file__}
+    ours = {module.__file__ for module in UNDER_TEST}
     while frame.f_back is not None:
         if frame.f_code.co_filename in ours:
             names.append(frame.f_code.co_name)

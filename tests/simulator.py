@@ -17,6 +17,8 @@ from pathlib import Path
 
 from rotator.apply import Applied, Request, Setup, apply, read_live
 from rotator.hands import Hands
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import KeyType, Pair, Served, Site, Target, Workers
 from rotator.nginx.candidate import Verdict
 from rotator.store import Store
@@ -264,7 +266,7 @@ class World:
         self.include_dir = self.root / "include"
         self.state.mkdir(mode=0o750)
         self.nginx = SimNginx(self.include_dir, self.clock, self.sites)
-        self.store = Store(self.state)
+        self.store, self.history, self.locks = Store(self.state), History(self.state), Locks(self.state)
         self.said: list[str] = []
         self.applied: list[Applied] = []
         self.rehearsal = ""
@@ -289,6 +291,8 @@ class World:
 
         return Hands(
             store=self.store,
+            history=self.history,
+            locks=self.locks,
             apply=self.apply,
             live=lambda site: read_live(str(self.include_dir), site),
             nginx=self.nginx,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,8 @@ from rotator import drops as drops_module
 from rotator.daemon.measuring import input_state
 from rotator.daemon.status import status_line
 from rotator.errors import RotatorError
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.metrics import InputState
 from rotator.model import Candidate, Result, critical_from
 from rotator.outcome import meta_pairs, meta_time
@@ -22,6 +26,7 @@ from rotator.pacing import LastReload, Limits
 from rotator.store import Hold, Intent, Store
 from tests.authority import NOW, pem
 from tests.looping import Looping
+from tests.powercut import StandIn, standing_in
 from tests.worlds import LISTENERS
 
 
@@ -56,9 +61,9 @@ def test_a_drop_is_decided_once(daemon: Looping) -> None:
 
 
 def test_an_idle_daemon_leaves_nginx_and_the_history_alone(daemon: Looping) -> None:
-    before = daemon.store.history()
+    before = daemon.history.entries()
     daemon.run_for(3600)
-    assert (daemon.nginx.hups, daemon.store.history()) == (0, before)
+    assert (daemon.nginx.hups, daemon.history.entries()) == (0, before)
 
 
 @pytest.mark.parametrize("first", ["fullchain.pem", "privkey.pem"])
@@ -84,7 +89,7 @@ def test_a_drop_that_stays_incomplete_is_rejected_once_after_the_grace_time(daem
     daemon.run_for(3600)
     assert daemon.decided() == ("rejected", "incomplete-chain")
     assert daemon.said("rejected example", "incomplete-chain") == 1
-    assert [e["result"] for e in daemon.store.history("example", 1)] == ["rejected"]
+    assert [e["result"] for e in daemon.history.entries("example", 1)] == ["rejected"]
     assert daemon.nginx.hups == 0
 
 
@@ -306,7 +311,7 @@ def test_what_waits_for_the_interval_is_told_once_and_shown_everywhere(paced: Lo
     paced.drop(paced.issue("b"), "b")
     paced.run_for(500)
     assert paced.said("deferred b", "min_reload_interval is 600 s", "rotator swap b") == 1
-    assert [e["reason"] for e in paced.store.history("b")][-1:] == ["min-reload-interval"]
+    assert [e["reason"] for e in paced.history.entries("b")][-1:] == ["min-reload-interval"]
     assert "b waits (min-reload-interval)" in _line(paced)
     assert _deferred_inputs(paced) == ["b"]
     assert ("b", "drop") not in paced.loop.measuring.counters.attempts
@@ -415,7 +420,7 @@ def test_a_certificate_close_to_its_end_waits_for_nothing_and_takes_the_others_w
 ) -> None:
     daemon = Looping(tmp_path, ("a", "b", "c"), limits=limits)
     _close_to_its_end(daemon, "c")
-    daemon.loop.last_reload = LastReload(daemon.store.last_reload_at())
+    daemon.loop.last_reload = LastReload(daemon.history.last_reload_at())
     daemon.drop(daemon.issue("a"), "a")
     daemon.tick()
     b, c = daemon.issue("b"), daemon.issue("c")
@@ -625,13 +630,13 @@ def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping)
 
 def test_a_command_that_was_quicker_is_not_repeated(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.drop(daemon.issue())
-    real = Store.rotation_lock
+    real = Locks.rotation
 
-    def held(self: Store, *args: object) -> object:
+    def held(self: Locks, *args: object) -> object:
         daemon.store.write_intent("example", Intent("", "rotated", "", "", "", Hold("alice", "today", _digest(daemon))))
         return real(self, *args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Store, "rotation_lock", held)
+    monkeypatch.setattr(Locks, "rotation", held)
     daemon.run_for(30)
     assert daemon.nginx.hups == 0
 
@@ -644,7 +649,7 @@ def _digest(daemon: Looping) -> str:
 def test_a_command_at_work_is_waited_for(daemon: Looping) -> None:
     new = daemon.issue()
     daemon.drop(new)
-    with daemon.store.rotation_lock("alice", 1.0):
+    with daemon.locks.rotation("alice", 1.0):
         daemon.loop.tick()
         assert daemon.decided() == ("", "")
     daemon.run_for(1)
@@ -656,14 +661,14 @@ def test_what_a_command_left_in_flight_when_it_died_is_recovered_first(daemon: L
     swapped = daemon.issue()
     done = daemon.by_hand(swapped)
     daemon.store.mark_verified("example", done.previous)
-    with daemon.store.rotation_lock("alice", 1.0) as lock:
+    with daemon.locks.rotation("alice", 1.0) as lock:
         lock.begin(["example"])
     (daemon.store.root / "lock").write_text('{"pid": 1, "in_flight": ["example"]}\n')
     new = daemon.issue()
     daemon.drop(new)
     daemon.tick()
     assert daemon.shows(new)
-    assert [e["trigger"] for e in daemon.store.history("example", 2)] == ["recover", "drop"]
+    assert [e["trigger"] for e in daemon.history.entries("example", 2)] == ["recover", "drop"]
 
 
 # -- life
@@ -707,7 +712,7 @@ def test_what_is_not_served_is_told_before_what_is_held(tmp_path: Path) -> None:
 
 
 def test_a_start_waits_for_a_command_only_so_long(daemon: Looping) -> None:
-    with daemon.store.rotation_lock("alice", 1.0), pytest.raises(RotatorError) as e:
+    with daemon.locks.rotation("alice", 1.0), pytest.raises(RotatorError) as e:
         daemon.loop.start(0.0)
     assert e.value.code == "lock-busy"
 
@@ -763,6 +768,73 @@ def test_generations_beyond_the_number_kept_are_tidied_away(daemon: Looping) -> 
     assert len(daemon.store.names("example")) == 2
 
 
+# -- the history's upkeep
+
+
+class HistoryStays(StandIn):
+    """The history cannot be renamed, as where an admin has made it append-only; everything else can."""
+
+    def before(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if name == "rename" and str(args[0]).endswith("/history.jsonl"):
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+@pytest.fixture
+def chronicler(daemon: Looping) -> Looping:
+    """A daemon whose history is long already."""
+    daemon.world.history = History(daemon.store.root, close_at=1)
+    daemon.loop.stand_on(daemon.ground())
+    daemon.settle_down()
+    return daemon
+
+
+def closed(daemon: Looping) -> list[str]:
+    return sorted(path.name for path in daemon.store.root.glob("history-*.jsonl"))
+
+
+def test_a_history_that_became_long_is_closed_after_the_outcome_that_made_it_so(chronicler: Looping) -> None:
+    before = chronicler.history.entries()
+    assert closed(chronicler) == []
+    new = chronicler.issue()
+    chronicler.drop(new)
+    chronicler.tick()
+    assert chronicler.shows(new)
+    assert closed(chronicler) == ["history-000001.jsonl"]
+    assert [e["trigger"] for e in chronicler.history.entries()[len(before) :]] == ["drop"]
+
+
+def test_a_history_that_commands_made_long_is_closed_when_the_daemon_tidies_up(chronicler: Looping) -> None:
+    chronicler.run_for(60)
+    assert closed(chronicler) == []
+    chronicler.loop.tending.tidy()
+    chronicler.tick()
+    assert closed(chronicler) == ["history-000001.jsonl"]
+
+
+def test_a_history_is_not_closed_in_the_way_of_a_command(chronicler: Looping) -> None:
+    with chronicler.locks.rotation("alice", 1.0):
+        chronicler.loop.tending.tidy()
+        chronicler.tick()
+        assert (closed(chronicler), chronicler.said("tidied up")) == ([], 0)
+    chronicler.loop.tending.tidy()
+    chronicler.tick()
+    assert closed(chronicler) == ["history-000001.jsonl"]
+
+
+def test_a_history_that_cannot_be_closed_is_told_once_and_holds_no_rotation_up(chronicler: Looping) -> None:
+    with standing_in(HistoryStays()):
+        for _ in range(3):
+            new = chronicler.issue()
+            chronicler.drop(new)
+            chronicler.run_for(60)
+            assert chronicler.shows(new)
+    assert chronicler.said("permission", "the history could not be tidied up") == 1
+    assert [e["trigger"] for e in chronicler.history.entries("example", 3)] == ["drop"] * 3
+
+
+# -- what is wrong around it
+
+
 def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise RotatorError("disk-full", "no space left", "free some")
@@ -772,7 +844,7 @@ def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(Store, "stage", full)
         patch.setattr(Store, "write_intent", full)
-        patch.setattr(Store, "record", full)
+        patch.setattr(History, "record", full)
         daemon.run_for(60)
         assert daemon.nginx.hups == 0
         assert daemon.said("not-written") == 1

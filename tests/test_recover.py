@@ -30,10 +30,10 @@ def _stored(host: Host) -> str:
 
 
 def test_a_site_that_is_well_costs_nothing(host: Host) -> None:
-    before = host.world.store.history("example")
+    before = host.world.history.entries("example")
     (done,) = host.recover()
     assert (done.result, done.reason) == (Result.UNCHANGED, "verified")
-    assert (host.world.nginx.hups, host.world.store.history("example")) == (0, before)
+    assert (host.world.nginx.hups, host.world.history.entries("example")) == (0, before)
 
 
 def test_a_pair_that_is_served_but_was_not_verified_is_verified_without_a_reload(host: Host) -> None:
@@ -149,9 +149,9 @@ def test_a_site_in_flight_when_its_rotation_died_is_proved_again_even_if_disk_an
     _name(host, host.world.store.verified("example"))  # … and only the include names the old one
     _interrupt(host, "example")
     host.world.nginx.hups = 0
-    with host.world.store.rotation_lock("tester", 1.0) as lock:
+    with host.world.locks.rotation("tester", 1.0) as lock:
         host._recover(lock)
-    with host.world.store.rotation_lock("tester", 1.0) as lock:
+    with host.world.locks.rotation("tester", 1.0) as lock:
         assert lock.interrupted == ()
     assert host.nginx_shows["example"] == host.first["example"].chain_der
 
@@ -169,7 +169,7 @@ def test_a_swap_of_another_site_recovers_what_was_interrupted_first(tmp_path: Pa
 def test_what_could_not_be_recovered_stays_noted(host: Host) -> None:
     _interrupt(host, "example")
     host.world.nginx.stop()
-    with host.world.store.rotation_lock("tester", 1.0) as lock:
+    with host.world.locks.rotation("tester", 1.0) as lock:
         host._recover(lock)
         assert lock.interrupted == ("example",)
 
@@ -178,7 +178,7 @@ def _interrupt(host: Host, site: str) -> None:
     """A holder of the lock that dies with this site in flight."""
 
     def die() -> None:
-        with host.world.store.rotation_lock("tester", 1.0) as lock:
+        with host.world.locks.rotation("tester", 1.0) as lock:
             lock.begin([site])
             raise _Died
 

@@ -13,10 +13,10 @@ import pytest
 
 from rotator.apply import Applied, Setup
 from rotator.errors import RotatorError
+from rotator.locks import Lock
 from rotator.model import Code, Result, Served, Target
 from rotator.outcome import Wanted
 from rotator.rotate import plan, rotate
-from rotator.store import Lock
 from tests.authority import CA
 from tests.worlds import LISTENERS, Host, candidate_of, make_site
 
@@ -114,7 +114,7 @@ def test_the_stages_are_told_in_seconds(host: Host) -> None:
 def test_every_outcome_stands_in_the_history_with_who_and_fingerprint(host: Host) -> None:
     new = host.issue()
     host.swap(host.sites[0], new)
-    entry = host.world.store.history("example")[-1]
+    entry = host.world.history.entries("example")[-1]
     assert (entry["result"], entry["who"], entry["trigger"]) == ("rotated", "tester", "swap")
     assert set(entry["fingerprints"]) == {"ecdsa"}
 
@@ -540,7 +540,7 @@ def test_killed_at_any_step_the_same_command_ends_proved(tmp_path: Path, step: i
             raise _Killed
 
     real_mark, real_record, real_hup, real_probe = (
-        world.store.mark_verified, world.store.record, world.nginx.hup, world.nginx.probe,
+        world.store.mark_verified, world.history.record, world.nginx.hup, world.nginx.probe,
     )  # fmt: skip
 
     def around(real: Callable[..., Any]) -> Callable[..., Any]:
@@ -554,7 +554,7 @@ def test_killed_at_any_step_the_same_command_ends_proved(tmp_path: Path, step: i
 
     world.nginx.hup = around(real_hup)  # type: ignore[method-assign]
     world.store.mark_verified = around(real_mark)  # type: ignore[method-assign]
-    world.store.record = around(real_record)  # type: ignore[method-assign]
+    world.history.record = around(real_record)  # type: ignore[method-assign]
     world.nginx.probe = around(real_probe)  # type: ignore[method-assign]
     try:
         host.swap(site, new)
@@ -562,7 +562,7 @@ def test_killed_at_any_step_the_same_command_ends_proved(tmp_path: Path, step: i
         pass
     finally:
         world.nginx.hup, world.nginx.probe = real_hup, real_probe  # type: ignore[method-assign]
-        world.store.mark_verified, world.store.record = real_mark, real_record  # type: ignore[method-assign]
+        world.store.mark_verified, world.history.record = real_mark, real_record  # type: ignore[method-assign]
     done = host.swap(site, new)
     assert done.result in (Result.ROTATED, Result.UNCHANGED)
     world.clock.sleep(1.0)
@@ -603,7 +603,7 @@ def test_the_outcomes_come_in_the_order_asked(three: Host) -> None:
 
 
 def test_an_empty_batch_does_nothing(host: Host) -> None:
-    with host.world.store.rotation_lock("tester", 1.0) as lock:
+    with host.world.locks.rotation("tester", 1.0) as lock:
         assert rotate([], host.world.hands, lock) == ()
     assert host.world.nginx.hups == 0
 
@@ -653,7 +653,7 @@ def test_a_lock_that_cannot_be_written_into_hides_no_outcome(
             raise RotatorError("disk-full", "/state/lock: No space left on device")
         real(lock)
 
-    with host.world.store.rotation_lock("tester", 1.0) as lock:
+    with host.world.locks.rotation("tester", 1.0) as lock:
         monkeypatch.setattr(Lock, "_write", write)
         (done,) = rotate([host.wanted(host.sites[0], host.issue())], host.world.hands, lock)
     assert (done.result, done.reason, host.world.nginx.hups) == (

@@ -6,28 +6,26 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import stat
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rotator import store as module
 from rotator.errors import Exit, RotatorError
-from rotator.model import Code, KeyType, Outcome, Pair, Problem, Result, Severity, pairs_digest
+from rotator.history import History
+from rotator.model import KeyType, Outcome, Pair, Result, pairs_digest
 from rotator.pem import encode_chain
-from rotator.store import Hold, Intent, Lock, Staged, Store
+from rotator.store import Hold, Intent, Staged, Store
 from tests.authority import CA
-from tests.other_user import as_nobody, forked
+from tests.failing import Fails, refusal
+from tests.other_user import as_nobody
 from tests.pairs import pair_of
 from tests.powercut import StandIn, standing_in
-from tests.waiting import wait_until
 
 META = {"origin": ["/drop/site.pem"], "who": "tester", "when": "2026-11-22T12:00:00Z"}
 
@@ -70,12 +68,6 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def refusal(work: Callable[[], object]) -> RotatorError:
-    with pytest.raises(RotatorError) as caught:
-        work()
-    return caught.value
-
-
 @contextmanager
 def umask(mask: int) -> Iterator[None]:
     before = os.umask(mask)
@@ -83,10 +75,6 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def outcome(site: str = "site", **more: Any) -> Outcome:
-    return Outcome(site, Result.ROTATED, **({"at": datetime(2026, 11, 22, 12, 0, tzinfo=UTC)} | more))
 
 
 # -- what lies where
@@ -97,12 +85,11 @@ def test_modes_are_the_contracts_whatever_the_umask(store: Store, pairs: list[Pa
     with umask(mask):
         name = keep(store, pairs[0])
         store.write_intent("site", Intent())
-        store.record(outcome(), who="tester", trigger="swap")
     home = generations(store)
     dirs = [store.root / "sites", store.root / "sites/site", home, home / name]
     files = [home / name / "fullchain.pem", home / name / "privkey.pem", home / name / "meta.json"]
-    rest = [store.root / "sites/site/intent.json", store.root / "history.jsonl"]
-    assert [mode(path) for path in dirs + files + rest] == [0o750] * 4 + [0o644, 0o600, 0o644, 0o640, 0o640]
+    rest = [store.root / "sites/site/intent.json"]
+    assert [mode(path) for path in dirs + files + rest] == [0o750] * 4 + [0o644, 0o600, 0o644, 0o640]
 
 
 def test_a_generation_is_named_by_its_number_and_its_digest(store: Store, pairs: list[Pair]) -> None:
@@ -298,8 +285,10 @@ def test_no_key_byte_stands_in_anything_but_its_file(store: Store, pairs: list[P
     staged = store.stage("site", [pair], META)
     staged.flush()
     generation = staged.commit()
-    store.record(outcome(generation=generation.name), who="tester", trigger="swap")
-    shown = repr([staged, generation, store.load_pairs("site", generation.name), store.history()])
+    prints = store.fingerprints("site", generation.name)
+    done = Outcome("site", Result.ROTATED, datetime.now(UTC), generation=generation.name)
+    History(store.root).record(done, who="tester", trigger="swap", fingerprints=prints)
+    shown = repr([staged, generation, store.load_pairs("site", generation.name), prints])
     (generations(store) / generation.name / "fullchain.pem").write_bytes(pair.key.reveal())
     with pytest.raises(RotatorError) as caught:
         store.load_pairs("site", generation.name)
@@ -417,276 +406,21 @@ def test_a_decision_that_cannot_be_read_is_none(store: Store, text: str) -> None
     assert store.intent("site") == Intent()
 
 
-# -- history
+# -- fingerprints
 
 
-def test_what_was_recorded_comes_back_oldest_first(store: Store) -> None:
-    for reason in ("first", "second"):
-        store.record(outcome(reason=reason), who="tester", trigger="swap")
-    assert [(entry["reason"], entry["who"], entry["trigger"]) for entry in store.history()] == [
-        ("first", "tester", "swap"),
-        ("second", "tester", "swap"),
-    ]
+def test_a_generation_is_known_by_the_fingerprints_of_its_leaves(store: Store, ca: CA, pairs: list[Pair]) -> None:
+    rsa = pair_of(ca.issue("site.test", kind="rsa"))
+    name = keep(store, pairs[0], rsa)
+    assert store.fingerprints("site", name) == {"ecdsa": pairs[0].fingerprint, "rsa": rsa.fingerprint}
 
 
-def test_an_entry_is_one_line_with_all_of_the_outcome(store: Store) -> None:
-    problem = Problem(Code.EXPIRED, Severity.REJECT, "expired\nyesterday", file="a.pem", line=3)
-    store.record(
-        outcome(problems=(problem,), stages={"apply": 0.25}, retry_after=timedelta(seconds=5)),
-        who="ann",
-        trigger="drop",
-    )
-    (line,) = (store.root / "history.jsonl").read_text().splitlines()
-    entry = json.loads(line)
-    assert (entry["at"], entry["retry_after"], entry["stages"]) == ("2026-11-22T12:00:00.000Z", 5.0, {"apply": 0.25})
-    assert (entry["problems"][0]["code"], entry["problems"][0]["line"]) == ("expired", 3)
-
-
-def test_an_entry_names_the_fingerprints_of_its_generation(store: Store, pairs: list[Pair]) -> None:
-    store.record(outcome(generation=keep(store, pairs[0])), who="tester", trigger="swap")
-    assert store.history()[0]["fingerprints"] == {"ecdsa": pairs[0].fingerprint}
-
-
-def test_an_entry_about_a_file_whose_name_is_no_utf_8_is_written(store: Store) -> None:
-    odd = os.fsdecode(b"\xff.pem")
-    store.record(outcome(message=odd), who="tester", trigger="drop")
-    assert store.history()[0]["message"] == odd
-
-
-def test_the_history_of_one_site_leaves_out_the_others(store: Store) -> None:
-    for site in ("site", "other", "site"):
-        store.record(outcome(site), who="tester", trigger="swap")
-    assert [entry["site"] for entry in store.history("site")] == ["site", "site"]
-
-
-def test_a_limit_takes_the_newest(store: Store) -> None:
-    for reason in "abc":
-        store.record(outcome(reason=reason), who="tester", trigger="swap")
-    assert [entry["reason"] for entry in store.history(limit=2)] == ["b", "c"]
-
-
-def test_a_torn_line_is_left_out_and_the_next_stands_alone(store: Store) -> None:
-    store.record(outcome(reason="a"), who="tester", trigger="swap")
-    with (store.root / "history.jsonl").open("ab") as f:
-        f.write(b'{"reason": "torn", "at')
-    store.record(outcome(reason="b"), who="tester", trigger="swap")
-    assert [entry["reason"] for entry in store.history()] == ["a", "b"]
-
-
-@pytest.mark.parametrize("line", [b"\xff\xfe", b"7", b"[]", b"", b"\0" * 100])
-def test_a_line_that_is_no_entry_is_left_out(store: Store, line: bytes) -> None:
-    (store.root / "history.jsonl").write_bytes(line + b"\n")
-    store.record(outcome(), who="tester", trigger="swap")
-    assert (len(store.history()), store.last_entry_at()) == (1, outcome().at)
-
-
-def test_without_a_history_there_is_no_last_entry(store: Store) -> None:
-    assert (store.history(), store.last_entry_at(), store.last_reload_seconds()) == ((), None, 0.0)
-
-
-def test_the_last_entry_is_found_without_reading_years_of_history(store: Store) -> None:
-    with (store.root / "history.jsonl").open("wb") as f:
-        f.write(b"x" * 10_000_000 + b"\n")
-    store.record(outcome(at=datetime(2026, 11, 22, 13, 0, tzinfo=UTC)), who="tester", trigger="swap")
-    begin = bytes_read()
-    assert store.last_entry_at() == datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
-    assert bytes_read() - begin < 200_000
-
-
-def bytes_read() -> int:
-    return int(Path("/proc/self/io").read_text().split()[1])
-
-
-def test_the_last_reload_took_as_long_as_apply_and_proof(store: Store) -> None:
-    store.record(outcome(stages={"apply": 0.5, "prove": 1.0}), who="tester", trigger="swap")
-    store.record(outcome(stages={"prove": 9.0}), who="tester", trigger="swap")  # no reload of ours
-    store.record(Outcome("site", Result.REJECTED, datetime.now(UTC)), who="tester", trigger="drop")
-    assert store.last_reload_seconds() == 1.5
-
-
-def test_the_last_reload_is_told_whatever_came_after_it(store: Store) -> None:
-    reloaded = datetime(2026, 11, 22, 13, 0, tzinfo=UTC)
-    assert store.last_reload_at() is None
-    store.record(outcome(at=reloaded, reason="rotated", stages={"apply": 0.5, "prove": 1.0}), who="a", trigger="swap")
-    store.record(outcome(stages={"prove": 9.0}), who="tester", trigger="swap")  # no reload of ours
-    refused = {"apply": 0.5, "rollback": 0.1}  # nginx went on as before
-    store.record(outcome(reason="nginx-refused", stages=refused), who="rotatord", trigger="drop")
-    with (store.root / "history.jsonl").open("ab") as f:
-        f.write(b'{"result": "rotated", "at": "soon", "reason": "", "stages": {"apply": 1}}\n{"result": 7}\n[]\n')
-    assert store.last_reload_at() == reloaded
-
-
-# -- the lock
-
-
-def held_by_child(store: Store, work: Callable[[Lock], object] = lambda lock: None) -> int:
-    """The pid of a process that holds the lock until it is killed."""
-    inlet, outlet = os.pipe()
-
-    def hold() -> None:
-        os.close(inlet)
-        with store.rotation_lock("ann", 1.0) as lock:
-            work(lock)
-            os.write(outlet, b"x")
-            signal.pause()
-
-    child = forked(hold)
-    os.close(outlet)
-    assert os.read(inlet, 1) == b"x"
-    os.close(inlet)
-    return child
-
-
-def end(child: int) -> None:
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-
-
-@contextmanager
-def holder(store: Store) -> Iterator[int]:
-    child = held_by_child(store)
-    try:
-        yield child
-    finally:
-        end(child)
-
-
-def take(store: Store, within: float = 0.0) -> Lock:
-    with store.rotation_lock("ben", within) as lock:
-        return lock
-
-
-def test_a_second_holder_is_refused_and_told_who_holds_it(store: Store) -> None:
-    with holder(store) as child:
-        error = refusal(lambda: take(store))
-    assert (error.code, error.exit) == ("lock-busy", Exit.BUSY)
-    assert f"pid {child} (ann, since 20" in error.message
-
-
-def test_the_lock_excludes_also_within_one_process(store: Store) -> None:
-    with store.rotation_lock("ann", 0.0):
-        assert refusal(lambda: take(store)).code == "lock-busy"
-
-
-def test_the_lock_is_free_after_its_block(store: Store) -> None:
-    take(store)
-    take(store)
-
-
-def test_the_lock_is_free_after_an_error_in_its_block(store: Store) -> None:
-    with contextlib.suppress(KeyError), store.rotation_lock("ann", 0.0):
-        raise KeyError
-    take(store)
-
-
-def test_the_lock_is_free_after_its_block_although_a_child_was_forked_in_it(store: Store) -> None:
-    with store.rotation_lock("ann", 0.0):
-        child = forked(signal.pause)
-    try:
-        take(store)
-    finally:
-        end(child)
-
-
-def test_the_lock_dies_with_a_killed_holder(store: Store) -> None:
-    end(held_by_child(store))
-    take(store)
-
-
-def test_whoever_waits_gets_the_lock_when_it_is_free(store: Store) -> None:
-    told: list[str] = []
-    with holder(store) as child:
-        waiter = threading.Thread(target=lambda: wait_for(store, told))
-        waiter.start()
-        wait_until(lambda: told, what="the waiter is told")
-    waiter.join(5)
-    assert (told[0].startswith(f"pid {child} (ann"), told[1:]) == (True, ["got it"])
-
-
-def wait_for(store: Store, told: list[str]) -> None:
-    with store.rotation_lock("ben", 5.0, told.append):
-        told.append("got it")
-
-
-def test_whoever_waits_gives_up_in_time(store: Store) -> None:
-    with holder(store):
-        begin = time.monotonic()
-        error = refusal(lambda: take(store, within=0.1))
-        assert (error.code, 0.1 <= time.monotonic() - begin < 2.0) == ("lock-busy", True)
-
-
-def test_what_a_dead_holder_had_in_flight_is_told_to_the_next(store: Store) -> None:
-    end(held_by_child(store, lambda lock: lock.begin(["b", "a"])))
-    assert take(store).interrupted == ("a", "b")
-
-
-def test_what_a_dead_holder_had_settled_is_not_told(store: Store) -> None:
-    def work(lock: Lock) -> None:
-        lock.begin(["a", "b"])
-        lock.settled(["a"])
-
-    end(held_by_child(store, work))
-    assert take(store).interrupted == ("b",)
-
-
-def test_what_an_error_left_in_flight_is_told_to_the_next(store: Store) -> None:
-    with contextlib.suppress(KeyError), store.rotation_lock("ann", 0.0) as lock:
-        lock.begin(["a"])
-        raise KeyError
-    assert take(store).interrupted == ("a",)
-
-
-def test_what_was_interrupted_stays_so_until_it_is_settled(store: Store) -> None:
-    end(held_by_child(store, lambda lock: lock.begin(["a", "b"])))
-    with store.rotation_lock("ben", 0.0) as lock:
-        lock.settled(["a"])
-    assert take(store).interrupted == ("b",)
-
-
-def test_after_all_is_settled_nothing_is_told(store: Store) -> None:
-    with store.rotation_lock("ann", 0.0) as lock:
-        lock.begin(["a"])
-        lock.settled(["a"])
-    assert (take(store).interrupted, (store.root / "lock").read_bytes()) == ((), b"")
-
-
-def test_a_note_that_was_overwritten_by_a_shorter_one_and_not_cut_is_read(store: Store) -> None:
-    (store.root / "lock").write_bytes(b'{"in_flight": ["a"]}\nge-site-name"]}\n')
-    assert take(store).interrupted == ("a",)
-
-
-@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b'{"in_flight": 7}', b"torn {"])
-def test_a_note_that_cannot_be_read_tells_nothing(store: Store, data: bytes) -> None:
-    (store.root / "lock").write_bytes(data)
-    assert take(store).interrupted == ()
-
-
-def test_the_lock_file_is_permanent(store: Store) -> None:
-    take(store)
-    inode = (store.root / "lock").stat().st_ino
-    take(store)
-    assert (store.root / "lock").stat().st_ino == inode
-
-
-def test_a_lock_file_that_is_a_link_is_not_followed(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "target").write_text("precious")
-    (store.root / "lock").symlink_to(tmp_path / "target")
-    assert refusal(lambda: take(store)).code == "io-error"
-    assert (tmp_path / "target").read_text() == "precious"
+@pytest.mark.parametrize("name", ["", "000009-0123456789ab"])
+def test_what_is_not_stored_has_no_fingerprint(store: Store, name: str) -> None:
+    assert store.fingerprints("site", name) == {}
 
 
 # -- errors
-
-
-class Fails(StandIn):
-    """Lets one kind of call fail, at its first use or at any."""
-
-    def __init__(self, call: str, number: int) -> None:
-        self._call, self._number = call, number
-
-    def before(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if name == self._call:
-            raise OSError(self._number, os.strerror(self._number))
 
 
 WORDS = {
@@ -743,8 +477,6 @@ ACTIONS: dict[str, tuple[str, Callable[[Store, Staged, str], object]]] = {
     "flush": ("fsync", lambda store, staged, name: staged.flush()),
     "sweep": ("listdir", lambda store, staged, name: store.sweep("site")),
     "prune": ("rename", lambda store, staged, name: store.prune("site", 1, frozenset())),
-    "record": ("write", lambda store, staged, name: store.record(outcome(), who="x", trigger="x")),
-    "lock": ("pwrite", lambda store, staged, name: take(store)),
 }
 
 
@@ -755,28 +487,6 @@ def test_every_call_turns_what_the_system_says_into_words(store: Store, pairs: l
     call, work = ACTIONS[action]
     with standing_in(Fails(call, errno.EIO)):
         assert refusal(lambda: work(store, staged, name)).code == "io-error"
-
-
-def test_a_note_in_the_lock_that_cannot_be_written_is_told(store: Store) -> None:
-    with store.rotation_lock("ann", 0.0) as lock, standing_in(Fails("pwrite", errno.ENOSPC)):
-        assert refusal(lambda: lock.begin(["a"])).code == "disk-full"
-
-
-def test_a_line_that_does_not_fit_whole_is_torn_and_the_next_stands_alone(store: Store) -> None:
-    class Full(StandIn):
-        def __getattr__(self, name: str) -> Any:
-            real = super().__getattr__(name)
-            return (
-                real if name != "write" else lambda fd, data: real(fd, bytes(data)[:10]) if len(data) > 500 else full()
-            )
-
-    def full() -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with standing_in(Full()):
-        assert refusal(lambda: store.record(outcome(message="x" * 480), who="x", trigger="x")).code == "disk-full"
-    store.record(outcome(reason="later"), who="tester", trigger="swap")
-    assert [entry["reason"] for entry in store.history()] == ["later"]
 
 
 def test_a_state_directory_that_is_missing_is_told_with_the_command_that_makes_it(

@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -18,28 +17,11 @@ from rotator.model import Pair
 from rotator.pem import encode_chain
 from rotator.store import Intent, Staged, Store
 from tests.authority import CA
+from tests.failing import Kill, KilledError
 from tests.pairs import pair_of
 from tests.powercut import StandIn, standing_in
 
 SITES = ("alpha", "beta")
-
-
-class KilledError(BaseException):
-    """The process ends here; nothing that would clear up is able to."""
-
-
-class Kill(StandIn):
-    """Lets so many calls pass; then nothing is carried out any more, clearing up included."""
-
-    def __init__(self, calls: int) -> None:
-        self._left = calls
-        self.killed = False
-
-    def before(self, name: str, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        self._left -= 1
-        if self._left < 0:
-            self.killed = True
-            raise KilledError
 
 
 class Machine(RuleBasedStateMachine):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from rotator.locks import Lock
 from rotator.model import Candidate, Outcome, Policy, Site, SourceFile
 from rotator.outcome import Wanted
 from rotator.recover import recover
 from rotator.rotate import rotate
-from rotator.store import Lock
 from rotator.trust import Anchors
 from tests.authority import CA, Issued, pem
 from tests.simulator import World
@@ -69,7 +69,7 @@ class Host:
 
     def run(self, *batch: Wanted) -> tuple[Outcome, ...]:
         """The rotation under the lock, as a command would run it: what was interrupted is recovered first."""
-        with self.world.store.rotation_lock("tester", 1.0) as lock:
+        with self.world.locks.rotation("tester", 1.0) as lock:
             self._recover(lock)
             return rotate(batch, self.world.hands, lock)
 
@@ -78,7 +78,7 @@ class Host:
 
     def recover(self, *names: str) -> tuple[Outcome, ...]:
         """What a start does."""
-        with self.world.store.rotation_lock("tester", 1.0) as lock:
+        with self.world.locks.rotation("tester", 1.0) as lock:
             sites = [s for s in self.sites if not names or s.name in names]
             return recover([Wanted(s, self.anchors) for s in sites], self.world.hands, lock)
 

@@ -17,7 +17,10 @@ COMMANDS = {
     "check": ("rotator.cli.check:check", "Say whether strict clients would accept a pair. Touches nothing."),
     "status": ("rotator.cli.status:status", "Show what is wanted, what is on disk and what is served."),
     "history": ("rotator.cli.history:history", "Show what happened, when, and who did it."),
-    "config": ("rotator.cli.config_check:config", "Check the configuration: rotator config check."),
+    "config": (
+        "rotator.cli.config_check:config",
+        "Check the configuration, or have the daemon read it anew.",
+    ),
 }
 """For each command: `module:attribute`, and its line in the help."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import islice
 from typing import Any
 
 from rotator.cli.context import Context
@@ -10,6 +11,8 @@ from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import Result
 from rotator.store import Intent, Store
 from rotator.wiring import demand_state_dir
@@ -34,8 +37,9 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
     Raises:
         RotatorError: `no-daemon`: there is none that could decide; or the drop or the store cannot be read.
     """
-    name, output, store = one.site.name, context.output, Store(context.config.state_dir)
-    demand_state_dir(context.config.state_dir)
+    name, output, root = one.site.name, context.output, context.config.state_dir
+    store, locks, history = Store(root), Locks(root), History(root)
+    demand_state_dir(root)
     place = Place(name, context.config.drop(one), one.source is not None)
     candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
     digest = candidate.digest if candidate else ""
@@ -44,12 +48,12 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
     while True:
         intent = store.intent(name)
         if intent.digest == digest:
-            return _tell(context, name, intent, store)
+            return _tell(context, name, intent, history)
         if intent.hold and intent.hold.digest == digest:
             words = f"what lies in the drop is held by {intent.hold.by} since {intent.hold.since}"
             raise RotatorError("held", words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
         now = time.monotonic()
-        if not store.daemon_pid():
+        if not locks.daemon_pid():
             words = f"the files lie in {place.directory}, but no daemon is running that would take them"
             raise RotatorError("no-daemon", words, f"systemctl start rotator, or: rotator swap {name}")
         if now - begun >= within:
@@ -61,9 +65,9 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
         time.sleep(LOOK_EVERY)
 
 
-def _tell(context: Context, name: str, intent: Intent, store: Store) -> int:
+def _tell(context: Context, name: str, intent: Intent, history: History) -> int:
     """What was decided, with what the history tells of it."""
-    output, last = context.output, _last(name, intent, store)
+    output, last = context.output, _last(name, intent, history)
     code = Exit.DIFFERS if last.get("unproved") else EXITS[Result(intent.result)]
     if output.json:
         decided = {"site": name, "result": intent.result, "reason": intent.reason}
@@ -78,6 +82,6 @@ def _tell(context: Context, name: str, intent: Intent, store: Store) -> int:
     return code
 
 
-def _last(name: str, intent: Intent, store: Store) -> dict[str, Any]:
+def _last(name: str, intent: Intent, history: History) -> dict[str, Any]:
     ended = (intent.result, intent.reason)
-    return next((e for e in reversed(store.history(name, 5)) if (e.get("result"), e.get("reason")) == ended), {})
+    return next((e for e in islice(history.newest_first(name), 5) if (e.get("result"), e.get("reason")) == ended), {})

@@ -1,4 +1,4 @@
-"""`rotator config check`: shows every mistake in the configuration; what a mistake is, is known elsewhere."""
+"""`rotator config`: its commands; `check` shows every mistake, and what a mistake is, is known elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rotator.cli.config_reload import config_reload
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.config import Config, check, read_text
@@ -15,6 +16,9 @@ from rotator.errors import Exit
 @click.group()
 def config() -> None:
     """Look after the configuration."""
+
+
+config.add_command(config_reload)
 
 
 @config.command(

@@ -19,12 +19,12 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE: when, who, what and why, oldest first."""
-    from rotator.store import Store
+    from rotator.history import History
     from rotator.wiring import demand_state_dir
 
     context.config.site(site)
     demand_state_dir(context.config.state_dir)
-    entries = Store(context.config.state_dir).history(site, limit)
+    entries = History(context.config.state_dir).entries(site, limit)
     output = context.output
     if output.json:
         output.data({"site": site, "entries": list(entries)})

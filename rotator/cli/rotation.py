@@ -14,12 +14,14 @@ from rotator.cli.output import Output
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
+from rotator.history import outcome_as_dict
 from rotator.incoming import read_named
+from rotator.locks import Lock
 from rotator.model import Candidate, Outcome, Result, Severity
 from rotator.outcome import Wanted
 from rotator.recover import recover
 from rotator.rotate import plan, rotate
-from rotator.store import Hold, Intent, Lock, outcome_as_dict
+from rotator.store import Hold, Intent
 
 LOCK_WITHIN = 30.0
 """Seconds that a command waits for another rotation, unless told otherwise."""
@@ -90,13 +92,14 @@ def carry_out(context: Context, order: Order) -> int:
     def work(candidate: Candidate | None, apply: ApplyHand) -> int:
         say = _saying(output)
         hands = wiring.make_hands(config, apply, say)
-        with hands.store.rotation_lock(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
+        with hands.locks.rotation(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
             if order.dry:
                 return _tell(plan(_wanted(context, order, candidate, hands), hands), output)
             _recover_interrupted(context, hands, lock)
             (done,) = rotate([_wanted(context, order, candidate, hands)], hands, lock)
             if done.result is not Result.REJECTED:
                 _note(context, order, candidate, done, hands)
+            _tidy(hands)
         return _tell(done, output)
 
     return privilege.run(setup, wiring.applying(config), read, work, _reporting(output))
@@ -132,7 +135,7 @@ def _wanted(context: Context, order: Order, candidate: Candidate | None, hands: 
 def _generation_before(site: str, hands: Hands) -> str:
     """The newest generation that was proved once and is not live now; else the one stored before the live one."""
     live, stored = hands.live(site).generation, hands.store.names(site)
-    for entry in reversed(hands.store.history(site)):
+    for entry in hands.history.newest_first(site):
         name = entry.get("live", "")
         if entry.get("result") == str(Result.ROTATED) and name in stored and name != live:
             return str(name)
@@ -178,6 +181,15 @@ def _note(context: Context, order: Order, candidate: Candidate | None, done: Out
         hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
     except RotatorError as e:
         hands.say(f"the decision could not be written down: {e.message}")
+
+
+def _tidy(hands: Hands) -> None:
+    """The history's upkeep, which nothing else sees to on a host without a daemon."""
+    try:
+        if hands.history.is_untidy():
+            hands.history.tidy()
+    except RotatorError as e:
+        hands.say(f"the history could not be tidied up: {e.message}; {e.hint}")
 
 
 def _digest_of_drop(context: Context, order: Order) -> str:

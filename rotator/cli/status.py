@@ -35,7 +35,8 @@ def status(context: Context, site: str) -> int:
     hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
     facts = [observe(one.site, hands) for one in asked]
-    last = {f.site.name: next(iter(hands.store.history(f.site.name, 1)), {}) for f in facts}
+    told = hands.history.latest(f.site.name for f in facts)
+    last = {f.site.name: told.get(f.site.name, {}) for f in facts}
     new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}
     code = Exit.DONE if all(f.well for f in facts) else Exit.DIFFERS
     if output.json:

@@ -18,6 +18,7 @@ from rotator.daemon.measuring import Measuring
 from rotator.daemon.status import status_line
 from rotator.errors import Exit, RotatorError
 from rotator.hands import Clock, Hands
+from rotator.locks import DaemonLock
 from rotator.model import Served, Target
 from rotator.notify import Notifier
 from rotator.triggers import Duties, Wake, Watcher
@@ -89,6 +90,7 @@ class Daemon:
         self._ending = False
         self._reload_asked = False
         self._beaten = 0.0
+        self._loads = 1
 
     def run(self) -> int:
         """Lives until SIGTERM or SIGINT. Returns the exit status.
@@ -96,7 +98,7 @@ class Daemon:
         Raises:
             RotatorError: `daemon-running`; or the store cannot be used at the start.
         """
-        with self.loop.ground.hands.store.daemon_lock():
+        with self.loop.ground.hands.locks.daemon() as self._lock:
             before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
             try:
                 self._live()
@@ -116,10 +118,11 @@ class Daemon:
 
     def _live(self) -> None:
         self.journal.say("starting", f"pid {os.getpid()}, {len(self.config.sites)} sites, {self.path}", NOTICE)
-        store, now = self.loop.ground.hands.store, self.loop.ground.hands.clock.now()
-        self.measuring.config = self.measuring.config.then(True, now)
-        self.measuring.counters = self.measuring.counters.remembering(store.history(limit=REMEMBERED))
+        hands = self.loop.ground.hands
+        self.measuring.config = self.measuring.config.then(True, hands.clock.now())
+        self.measuring.counters = self.measuring.counters.remembering(hands.history.entries(limit=REMEMBERED))
         self._start()
+        self._tell_loaded()
         self.duties.start()
         self.notifier.ready(self.status())
         self.journal.say("ready", self.status(), NOTICE)
@@ -212,7 +215,16 @@ class Daemon:
             self.config = found
             self.loop.stand_on(ground)
             self.journal.say("reloaded", f"{len(found.sites)} sites, {self.path}", NOTICE)
+        self._loads += 1
+        self._tell_loaded()
         self.notifier.ready(self.status())
+
+    def _tell_loaded(self) -> None:
+        """For `rotator config reload`, which waits for it."""
+        try:
+            self._lock.tell(config=str(self.path.absolute()), loads=self._loads, refused=self.reload_failed)
+        except RotatorError as e:
+            self.journal.say("not-written", f"who waits for the reload cannot be told: {e.message}", WARNING)
 
     # -- what is told
 
@@ -231,6 +243,7 @@ class Daemon:
 
     reload_failed = ""
     """Why the configuration on the disk is not in force; empty if it is."""
+    _lock: DaemonLock
 
     def status(self) -> str:
         """How it stands, in one line."""

@@ -104,7 +104,7 @@ class Loop:
         Raises:
             RotatorError: the store cannot be used, or `lock-busy`.
         """
-        with self.ground.hands.store.rotation_lock(WHO, lock_within, self._waiting) as lock:
+        with self.ground.hands.locks.rotation(WHO, lock_within, self._waiting) as lock:
             self.tending.recover_all(lock)
         now = self._now()
         for name, memory in self.memories.items():
@@ -245,7 +245,7 @@ class Loop:
         now, limits = self._now(), self.ground.limits
         if limits == Limits():
             return list(orders)
-        self.last_reload = self.last_reload.looked_up(self.ground.hands.store.last_reload_at(), now)
+        self.last_reload = self.last_reload.looked_up(self.ground.hands.history.last_reload_at(), now)
         names = [order.ward.site.name for order in orders]
         urgency = [intake.critical_in(self.ground, name, now) for name in names]
         asks = [Ask(name, o.reloads, left) for name, o, left in zip(names, orders, urgency, strict=True)]
@@ -289,7 +289,7 @@ class Loop:
         for order in orders:  # until it is decided, it is due
             self.memories[order.ward.site.name].due = self._now().monotonic + LOCK_AGAIN
         try:
-            with hands.store.rotation_lock(WHO, LOCK_WITHIN, self._waiting) as lock:
+            with hands.locks.rotation(WHO, LOCK_WITHIN, self._waiting) as lock:
                 self.tending.recover_interrupted(lock)
                 self._cause.note(self.ground.hands)
                 mine = self._in_turn([o for o in orders if self._still_mine(o)], looks)
@@ -297,7 +297,7 @@ class Loop:
                 for order, outcome in zip(mine, done, strict=True):
                     self._conclude(order.ward, order.digest, outcome)
                 if any(has_reloaded(outcome.result, outcome.reason, outcome.stages) for outcome in done):
-                    self.last_reload = LastReload(hands.store.last_reload_at(), self._now().monotonic)
+                    self.last_reload = LastReload(hands.history.last_reload_at(), self._now().monotonic)
                 if any(outcome.stages.get("apply") for outcome in done):
                     self._cause.note(self.ground.hands)
         except RotatorError as e:

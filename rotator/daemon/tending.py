@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from rotator.daemon.ground import WHO, Ground, Ward
 from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.errors import RotatorError
+from rotator.locks import Lock
 from rotator.metrics import SiteFacts, site_facts
 from rotator.model import Outcome, Problem, Result, Severity
 from rotator.observe import Facts, observe
 from rotator.reconcile import backoff
 from rotator.recover import recover
-from rotator.store import Lock
 from rotator.trust import judge_chains
 
 PROBED_AT_ONCE = 20
@@ -69,6 +69,8 @@ class Tending:
         self._probes: deque[str] = deque()
         self._judgements: deque[str] = deque()
         self._prunes: deque[str] = deque()
+        self._history_grew = False
+        self._history_trouble = ""
         self._turn: deque[str] = deque(ground.wards)
 
     def stand_on(self, ground: Ground) -> None:
@@ -94,7 +96,8 @@ class Tending:
             self._judgements.extend(self.ground.wards)
 
     def tidy(self) -> None:
-        """Has generations that are not needed deleted."""
+        """Has generations that are not needed deleted, and a history that has become long closed."""
+        self._history_grew = True
         if not self._prunes:
             self._prunes.extend(self.ground.wards)
 
@@ -127,7 +130,10 @@ class Tending:
             self._judge(self._judgements.popleft())
         elif self._prunes:
             self._prune(self._prunes.popleft())
-        return len(late) > 1 or bool(self._probes or self._judgements or self._prunes)
+        elif self._history_grew:
+            self._history_grew = False
+            self._tidy_history()
+        return len(late) > 1 or bool(self._probes or self._judgements or self._prunes or self._history_grew)
 
     # -- recovery
 
@@ -156,6 +162,7 @@ class Tending:
         if done.result is not Result.UNCHANGED and not (before and before.told == done.reason):
             self.journal.outcome(done)
         self._told(done, "recover")
+        self._history_grew = True
 
     def note(self, ward: Ward, done: Outcome) -> None:
         """How a rotation ended: whether the site is in care from now on."""
@@ -166,6 +173,7 @@ class Tending:
             self.cares.pop(name, None)
         if name not in self._probes:
             self._probes.append(name)  # for the metrics
+        self._history_grew = True
 
     def _tend(self, name: str) -> None:
         ward, care = self.ground.wards[name], self.cares[name]
@@ -180,7 +188,7 @@ class Tending:
         if not (care.may_reload or facts.served_everywhere):
             return
         try:
-            with hands.store.rotation_lock(WHO, 0.3) as lock:
+            with hands.locks.rotation(WHO, 0.3) as lock:
                 self.recover_interrupted(lock)
                 if name in self.cares:
                     self._recover(ward, lock)
@@ -235,10 +243,23 @@ class Tending:
         if ward is None or len(hands.store.names(name)) <= ward.site.keep:
             return
         try:
-            with hands.store.rotation_lock(WHO, 0.0) as lock:
+            with hands.locks.rotation(WHO, 0.0) as lock:
                 if not lock.interrupted:
                     protect = frozenset({hands.live(name).generation, hands.store.verified(name)})
                     hands.store.prune(name, ward.site.keep, protect)
         except RotatorError as e:
             if e.code != "lock-busy":
                 self.journal.say(e.code, e.message, WARNING, site=name)
+
+    def _tidy_history(self) -> None:
+        """Closes the history if it has become long; what keeps it from that is told once."""
+        hands, trouble = self.ground.hands, ""
+        try:
+            if hands.history.is_untidy():
+                with hands.locks.rotation(WHO, 0.0):
+                    hands.history.tidy()
+        except RotatorError as e:
+            trouble = e.code
+            if e.code not in (self._history_trouble, "lock-busy"):
+                self.journal.say(e.code, f"the history could not be tidied up: {e.message}; {e.hint}", WARNING)
+        self._history_trouble = trouble

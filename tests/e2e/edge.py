@@ -13,6 +13,8 @@ from pathlib import Path
 from rotator import config, wiring
 from rotator.apply import read_live
 from rotator.hands import Hands
+from rotator.history import History
+from rotator.locks import Locks
 from rotator.model import Outcome, Site
 from rotator.outcome import Wanted
 from rotator.recover import recover
@@ -129,13 +131,21 @@ class Edge:
     def store(self) -> Store:
         return Store(self.state)
 
+    @property
+    def history(self) -> History:
+        return History(self.state)
+
+    @property
+    def locks(self) -> Locks:
+        return Locks(self.state)
+
     def wanted(self, site: str, *issued: Issued, first: bool = False, generation: str = "") -> Wanted:
         candidate = candidate_of(*issued) if issued else None
         return Wanted(self.site(site), self.anchors, candidate, generation, first, who="tester")
 
     def run(self, *batch: Wanted, hands: Hands | None = None) -> tuple[Outcome, ...]:
         hands = hands or self.hands
-        with hands.store.rotation_lock("tester", 5.0) as lock:
+        with hands.locks.rotation("tester", 5.0) as lock:
             late = [Wanted(self.site(s), self.anchors) for s in lock.interrupted]
             if late:
                 recover(late, hands, lock)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.cli.context import caller
+from rotator.history import CLOSE_AT
 from rotator.recover import recover
 from tests.authority import CA, pem
 from tests.cli.calls import call
@@ -153,7 +154,7 @@ def test_no_command_shows_a_byte_of_the_key(edge: Edge) -> None:
 
 def test_swap_beside_another_rotation_waits_and_then_exits_7_naming_it(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
-    with edge.store.rotation_lock("somebody", 1.0):
+    with edge.locks.rotation("somebody", 1.0):
         done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--wait", "0.2")
     assert done.returncode == 7
     assert f"pid {os.getpid()} (somebody" in done.stderr
@@ -237,6 +238,19 @@ def test_history_tells_each_outcome_with_its_user_and_generation(edge: Edge) -> 
     assert entries[-1]["generation"] == edge.live()
 
 
+def test_a_command_that_rotates_closes_a_long_history_and_the_way_back_is_still_known(edge: Edge) -> None:
+    with (edge.state / "history.jsonl").open("ab") as f:
+        f.write(b"-" * CLOSE_AT + b"\n")
+    chain, key = edge.write_pair(edge.issue())
+    edge.cli("swap", "example", "--cert", chain, "--key", key)
+    assert sorted(path.name for path in edge.state.glob("history*")) == ["history-000001.jsonl"]
+    assert edge.cli("rollback", "example").returncode == 0
+    assert edge.shown() == {edge.first["example"].chain_der}
+    entries = json.loads(edge.cli("history", "example", "--json").stdout)["entries"]
+    assert [(e["trigger"], e["reason"]) for e in entries[-2:]] == [("swap", "rotated"), ("rollback", "rotated")]
+    assert len(entries) == 4
+
+
 def test_status_exits_0_when_all_is_well(edge: Edge) -> None:
     done = edge.cli("status")
     assert (done.returncode, "everywhere" in done.stdout) == (0, True)
@@ -258,7 +272,7 @@ def test_status_in_json_has_the_three_facts(edge: Edge) -> None:
 
 def test_status_gives_no_advice_about_what_has_come_meanwhile(edge: Edge) -> None:
     edge.nginx.stop()
-    with edge.store.rotation_lock("tester", 5.0) as lock:
+    with edge.locks.rotation("tester", 5.0) as lock:
         (done,) = recover([edge.wanted("example")], edge.hands, lock)
     assert "start nginx" in done.hint
     assert "start nginx" in edge.cli("status", "example").stdout
@@ -278,7 +292,7 @@ def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: 
 
 def test_a_dry_run_keeps_out_of_the_way_of_a_rotation(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
-    with edge.store.rotation_lock("somebody", 1.0):
+    with edge.locks.rotation("somebody", 1.0):
         staged = edge.store.stage("example", [pair_of(edge.issue())], {})
         done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--dry-run", "--wait", "0.1")
         assert (done.returncode, sorted(p.name for p in staged.path.iterdir())[0]) == (7, "fullchain.pem")

@@ -329,6 +329,53 @@ def test_a_good_configuration_is_taken_with_sighup_and_a_bad_one_leaves_the_old_
         _is_served(edge, newer)
 
 
+def test_a_reload_by_command_ends_when_the_new_configuration_is_in_force(edge: Edge) -> None:
+    with running(edge) as daemon:
+        edge.config_path.write_text(edge.config_path.read_text().replace('settle = "700ms"', 'settle = "800ms"'))
+        done = edge.cli("config", "reload")
+        assert (done.returncode, "in force, 1 site" in done.stdout) == (0, True), done.stderr
+        assert daemon.said("reloaded")
+
+
+def test_a_reload_by_command_does_not_send_what_is_wrong(edge: Edge) -> None:
+    with running(edge) as daemon:
+        edge.config_path.write_text(edge.config_path.read_text().replace("[nginx]", "[ngnix]"))
+        done = edge.cli("config", "reload")
+        assert (done.returncode, "ngnix" in done.stderr) == (78, True)
+        assert not daemon.said("reload-failed:")
+        assert not daemon.said("reloaded:")
+
+
+def test_a_reload_by_command_tells_what_only_the_daemon_can_refuse(edge: Edge) -> None:
+    with running(edge):
+        edge.roots.write_text("no certificate at all")
+        done = edge.cli("config", "reload")
+        assert (done.returncode, "stays in force" in done.stderr, str(edge.roots) in done.stderr) == (78, True, True)
+
+
+def test_a_reload_by_command_without_a_daemon_says_what_starts_one(edge: Edge) -> None:
+    done = edge.cli("config", "reload")
+    assert (done.returncode, "systemctl start rotator" in done.stderr) == (1, True)
+
+
+def test_a_reload_by_command_of_another_file_names_the_daemons_own(edge: Edge) -> None:
+    other = edge.root / "other.toml"
+    shutil.copy(edge.config_path, other)
+    with running(edge):
+        done = edge.cli("--config", other, "config", "reload")
+    assert (done.returncode, f"rotator --config {edge.config_path} config reload" in done.stderr) == (2, True)
+
+
+def test_a_reload_by_command_waits_only_so_long(edge: Edge) -> None:
+    with running(edge) as daemon:
+        daemon.tell(signal.SIGSTOP)
+        try:
+            done = edge.cli("config", "reload", "--within", "0.3")
+        finally:
+            daemon.tell(signal.SIGCONT)
+    assert (done.returncode, "has not read its configuration within 0.3 s" in done.stderr) == (1, True)
+
+
 def test_a_bad_configuration_at_the_start_exits_78(edge: Edge) -> None:
     edge.config_path.write_text("nonsense")
     assert edge.cli("run").returncode == 78
@@ -421,9 +468,9 @@ def _page(edge: Edge) -> str:
 
 
 def _results(edge: Edge, site: str = "example") -> list[str]:
-    return [str(entry["result"]) for entry in edge.store.history(site)]
+    return [str(entry["result"]) for entry in edge.history.entries(site)]
 
 
 def _rotations(edge: Edge, site: str = "example") -> int:
     """How often a pair was put live by a reload since the first one."""
-    return sum(e["result"] == "rotated" and e["reason"] == "rotated" for e in edge.store.history(site))
+    return sum(e["result"] == "rotated" and e["reason"] == "rotated" for e in edge.history.entries(site))

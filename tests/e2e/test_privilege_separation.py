@@ -145,7 +145,7 @@ def test_with_nginx_stopped_its_own_test_is_made_by_root_at_the_start(edge: Edge
         copy.with_name("away").rename(copy)
         edge.nginx.start()
         wait_until(lambda: daemon.said("well example"), 20)
-    told = edge.store.history("example")[-1]
+    told = edge.history.entries("example")[-1]
     assert manager.started[0] == f"{UID}: --no-ask-password start {TEST_UNIT}"
     assert any(str(copy) in word for word in told["nginx_words"])
 

@@ -1,0 +1,133 @@
+"""How the state directory is written: flushes, modes, locks on files, JSON, errors in words; not what lies there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rotator.errors import RotatorError
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_LOOK_AGAIN = 0.02
+"""Seconds between two tries for a lock."""
+
+
+def make_dir(path: Path) -> None:
+    """Makes a directory with the contract's mode, whatever the umask is."""
+    os.mkdir(path, 0o750)
+    os.chmod(path, 0o750)  # noqa: S103 - the contract's mode
+
+
+def write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool = False) -> None:
+    """Writes a file that was not there, with this mode whatever the umask is.
+
+    Args:
+        path: its name; a link is not followed.
+        data: all of it.
+        mode: as for chmod.
+        mtime: nanoseconds; 0 for now.
+        flush: whether its data is to be on the disk afterwards; its name never is.
+    """
+    fd = os.open(path, _CREATE, mode)
+    try:
+        write_all(fd, data)
+        os.fchmod(fd, mode)
+        if mtime:
+            os.utime(fd, ns=(mtime, mtime))
+        if flush:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes until all of it is written."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def flush_file(path: Path) -> None:
+    """Returns when the data of a file is on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def flush_dir(path: Path) -> None:
+    """Returns when the names in a directory are on the disk."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def lock_file(fd: int, within: float) -> bool:
+    """Takes the exclusive flock(2) of an open file; it dies with its holder.
+
+    Args:
+        fd: the open file.
+        within: seconds to wait for it; 0.0 for one try.
+
+    Returns:
+        Whether it was to be had in time.
+    """
+    end = time.monotonic() + within
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK_AGAIN)
+        else:
+            return True
+
+
+def json_bytes(value: object, indent: int | None = None) -> bytes:
+    """JSON as UTF-8, with a line feed; a file name that is no UTF-8 is escaped, and comes back as it was."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def stamp(when: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextlib.contextmanager
+def in_words(root: Path, path: Path) -> Iterator[None]:
+    """Turns what the system says into an error for the person on call.
+
+    Args:
+        root: the state directory.
+        path: what the block works on, below it.
+
+    Raises:
+        RotatorError: `disk-full`, `permission` or `io-error`.
+    """
+    try:
+        yield
+    except OSError as e:
+        owner = f"run it as root or as the owner of {root}"
+        words = {
+            errno.ENOSPC: ("disk-full", "free some space; the swap can then be repeated as it was"),
+            errno.EDQUOT: ("disk-full", "raise the quota; the swap can then be repeated as it was"),
+            errno.EACCES: ("permission", owner),
+            errno.EPERM: ("permission", owner),
+            errno.EROFS: ("io-error", "the file system is mounted read-only; see `dmesg`"),
+            errno.ENOENT: ("io-error", f"make it first: install -d -o rotator -g rotator -m 0750 {root}"),
+            errno.EMFILE: ("io-error", "too many files are open; see LimitNOFILE= of the unit"),
+            errno.ENOMEM: ("io-error", "the host is out of memory; see `dmesg`"),
+        }
+        code, hint = words.get(e.errno or 0, ("io-error", "see `dmesg`; nothing that nginx reads was changed"))
+        raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e
