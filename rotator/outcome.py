@@ -16,9 +16,10 @@ from rotator.trust import Anchors, Verdict
 FIRST_RETRY = timedelta(seconds=5)
 """Until the first new try of what was deferred; the daemon doubles it up to ten minutes."""
 
-REFUSAL_HINT = (
-    "the new pair is not the cause: mend nginx's configuration (`nginx -t` names the line), then repeat the swap"
-)
+AGAIN = "then repeat the swap; a running daemon tries again by itself"
+"""The end of each hint about what is deferred."""
+NGINX_DOWN_HINT = f"start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
+REFUSAL_HINT = f"the new pair is not the cause: mend what nginx complains of (`nginx -t` often has the line), {AGAIN}"
 ROLLED_BACK_HINT = (
     "see whether each server block of these listeners includes the site's file (another path there keeps the old "
     "pair), and nginx's error log; then repeat the swap"
@@ -29,7 +30,7 @@ APPLY_HINTS: Mapping[str, str] = {
     "include-dir-unsafe": "chown it to the user who runs nginx's master, then: chmod go-w",
     "include-foreign": "move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
     "signal-permission": "run it as root, or as the user of nginx's master",
-    "disk-full": "free some space, then repeat the swap",
+    "disk-full": f"free some space, {AGAIN}",
     "apply-denied": "allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
     "apply-unit": "see what it says: journalctl -u rotator-apply.service -n 20; systemctl status rotator-apply.service",
 }

@@ -192,6 +192,7 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     """
     hint = "Save it as plain ASCII or UTF-8 without a byte order mark."
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        hint += " It can be converted: iconv -f utf-16 -t ascii OLD > NEW"
         raise _RefusedError(_problem(Code.ENCODING, name, 1, f"{name} is UTF-16, which nginx cannot read.", hint))
     zero = data.find(b"\0")
     if zero >= 0:

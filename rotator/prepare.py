@@ -10,7 +10,9 @@ from rotator.errors import RotatorError
 from rotator.hands import Clock, Hands
 from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, is_critical, pairs_digest
 from rotator.outcome import (
+    AGAIN,
     FIRST_RETRY,
+    NGINX_DOWN_HINT,
     Ready,
     Wanted,
     deferred,
@@ -29,9 +31,7 @@ CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
 
 
-TEST_HINT = (
-    "see that `command` under [nginx] runs by hand with -t, and what this host is short of; then repeat the swap"
-)
+TEST_HINT = f"see that `command` under [nginx] runs by hand with -t, and what this host is short of; {AGAIN}"
 
 
 class Stop(Exception):  # noqa: N818 - no error: a rotation that ends before it began
@@ -195,13 +195,11 @@ def _ask_nginx(ready: Ready, hands: Hands) -> None:
         raise RotatorError(
             "nginx-upgrade",
             "a binary upgrade of nginx is in flight: a reload would reach its new master only",
-            "finish it (QUIT to the old master) or take it back, then repeat the swap",
+            f"finish it (QUIT to the old master) or take it back; {AGAIN}",
         )
     if workers.master is None:
         words = "nginx is not running (its pid file names no master), so nothing could be proved"
-        raise RotatorError(
-            "nginx-down", words, "start nginx, or correct `pid_file` under [nginx]; then repeat the swap"
-        )
+        raise RotatorError("nginx-down", words, NGINX_DOWN_HINT)
 
 
 def _stage(ready: Ready, now: datetime, hands: Hands, *, dry: bool) -> None:
@@ -267,7 +265,7 @@ def _ask_listeners(ready: Ready, hands: Hands) -> None:
             f"not every listener serves the live pair, before anything was changed: {told}",
             f"see that nginx listens there and that the server block has `include {hands.include_dir}/"
             f"{ready.site.name}.conf;` (then reload nginx), or correct the site's `listeners` and `names`; "
-            "then repeat the swap",
+            f"{AGAIN}",
             retry=timedelta(seconds=5),
         )
     )

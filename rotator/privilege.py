@@ -22,7 +22,7 @@ from rotator import apply as privileged
 from rotator.apply import Applied, Setup
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand
-from rotator.wiring import request
+from rotator.wiring import demand_state_dir, request
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 T = TypeVar("T")
@@ -50,11 +50,7 @@ def run(
     Raises:
         RotatorError: `no-store`; and, where no other user is involved, what `read` and `work` raise.
     """
-    try:
-        owner = os.stat(setup.state_dir)  # noqa: PTH116 - a path of the configuration, as it stands
-    except OSError as e:
-        hint = f"make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {setup.state_dir}"
-        raise RotatorError("no-store", f"state_dir {setup.state_dir}: {e.strerror}", hint) from e
+    owner = demand_state_dir(setup.state_dir)
     if os.geteuid() != 0 or owner.st_uid == 0:
         return work(read(), own)
     sys.stdout.flush()

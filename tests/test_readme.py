@@ -7,8 +7,12 @@ import re
 import tomllib
 from pathlib import Path
 
-from rotator.cli import COMMANDS
+import click
+
+from rotator.cli import COMMANDS, cli
+from rotator.cli.context import Context
 from rotator.config import check
+from rotator.demo.acts import ACTS
 from rotator.errors import Exit
 from rotator.model import Code
 
@@ -72,6 +76,46 @@ def test_the_least_configuration_loads() -> None:
 
 
 def test_the_test_line_is_one_line() -> None:
-    lines = [line for line in between("test line").splitlines() if line and not line.startswith("```")]
-    assert len(lines) == 1
-    assert lines[0].endswith(".venv/bin/pytest")
+    (line,) = lines("test line")
+    assert line.endswith(".venv/bin/pytest")
+
+
+def test_the_demo_line_is_one_line_that_installs_what_it_needs_and_runs_it() -> None:
+    (line,) = lines("demo line")
+    assert line.endswith(".venv/bin/pip install -e '.[demo]' && .venv/bin/rotator demo")
+
+
+def test_the_demo_is_shown_with_its_acts() -> None:
+    shown = re.findall(r"^\d  (.+)$", README, re.MULTILINE)
+    assert shown == [title for title, _ in ACTS]
+
+
+def test_both_lines_come_before_everything_else() -> None:
+    headings = re.findall(r"^## (.+)$", README, re.MULTILINE)
+    assert headings[0] == "Two lines"
+    assert "<!-- test line -->" in section("Two lines")
+    assert "<!-- demo line -->" in section("Two lines")
+
+
+def test_every_command_that_is_shown_makes_sense() -> None:
+    """As far as it can be seen without a host: the command and its options exist."""
+    shown = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
+    found = re.findall(r"(?:^|&& |')rotator ((?:[^&'|#\n])+)", shown, re.MULTILINE)
+    assert len(found) > 10
+    for words in found:
+        name, *rest = words.split()
+        command = cli.get_command(click.Context(cli), name)
+        assert command is not None, words
+        if not isinstance(command, click.Group):
+            command.make_context(name, rest, parent=click.Context(cli, obj=Context()))
+
+
+def test_the_units_that_are_installed_are_there() -> None:
+    named = re.findall(r"\bsystemd/(rotator\S*)", "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL)))
+    assert named
+    assert [name for name in named if not (ROOT / "systemd" / name).is_file()] == []
+
+
+def lines(mark: str) -> list[str]:
+    """The lines between two marks, without the fence."""
+    return [line for line in between(mark).splitlines() if line and not line.startswith("```")]

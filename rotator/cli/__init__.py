@@ -9,6 +9,7 @@ from rotator.cli.context import Context, common_options
 from rotator.cli.group import LazyGroup
 
 COMMANDS = {
+    "demo": ("rotator.cli.demo:demo", "Play the whole job here and now, with an nginx of its own."),
     "run": ("rotator.cli.run:run", "Watch the drops and put each renewal live, as a daemon."),
     "deliver": ("rotator.cli.deliver:deliver", "Put renewed files into a site's drop, whole and at once."),
     "swap": ("rotator.cli.swap:swap", "Install a renewed pair now, and prove it on the wire."),
@@ -30,7 +31,8 @@ COMMANDS = {
     lazy=COMMANDS,
     params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="rotator COMMAND --help shows an example and the exit statuses of each.",
+    epilog="Begin with: rotator demo. Each command's --help has examples and its exit statuses. "
+    'Completion by Tab: eval "$(_ROTATOR_COMPLETE=bash_source rotator)", or zsh_source, fish_source.',
 )
 @click.version_option(__version__, message="rotator %(version)s")
 @click.pass_context

@@ -15,6 +15,7 @@ from rotator.history import History
 from rotator.locks import Locks
 from rotator.model import Result
 from rotator.store import Intent, Store
+from rotator.wiring import demand_state_dir
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what was decided."""
@@ -38,6 +39,7 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
     """
     name, output, root = one.site.name, context.output, context.config.state_dir
     store, locks, history = Store(root), Locks(root), History(root)
+    demand_state_dir(root)
     place = Place(name, context.config.drop(one), one.source is not None)
     candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
     digest = candidate.digest if candidate else ""

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from rotator import drop, incoming
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.errors import Exit, RotatorError
@@ -35,7 +36,7 @@ certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn
         Exit.CONFIG,
     ),
 )
-@click.argument("site")
+@click.argument("site", shell_complete=completing.sites)
 @click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
 @click.option("--wait", is_flag=True, help="Wait until the daemon has decided, and exit as it ended.")

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
 
@@ -16,9 +16,15 @@ from rotator.cli.context import Context, common_options
 from rotator.cli.output import Output
 from rotator.errors import Exit, RotatorError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 INTERRUPTED = 130
 READER_GONE = 141
 """As the shell counts them: 128 and the number of the signal."""
+
+_AS_FILES = {"FILE": click.Path(readable=False), "PATH": click.Path(readable=False), "DIR": click.Path(file_okay=False)}
+"""Options that are shown so in the help are completed by the shell as files, and read as what was typed."""
 
 _STATUSES = {
     Exit.DONE: "done, or nothing to do",
@@ -80,6 +86,14 @@ class LazyGroup(click.Group):
             near = difflib.get_close_matches(args[0], self.lazy, 1, 0.5)
             ctx.fail(f"no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The table's names with their lines, for which nothing is imported; or options, as click does it."""
+        from click.shell_completion import CompletionItem
+
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [CompletionItem(name, help=line) for name, (_, line) in self.lazy.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table's lines, for which nothing is imported."""
@@ -182,6 +196,9 @@ def _with_common_options(command: click.Command) -> click.Command:
     """The same command, once, with the options that all share; those of its own that are called alike win."""
     taken = {opt for param in command.params for opt in param.opts}
     if not isinstance(command, click.Group):
+        for param in command.params:
+            if isinstance(param, click.Option) and param.type is click.STRING and param.metavar in _AS_FILES:
+                param.type = _AS_FILES[param.metavar]
         command.params.extend(option for option in common_options() if not taken & set(option.opts))
     else:
         for inner in command.commands.values():

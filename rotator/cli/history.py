@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import click
 
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.errors import Exit
 
+_EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
 _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 
 
-@click.command(epilog=epilog("rotator history example.cn --limit 5", Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
-@click.argument("site")
+@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
+@click.argument("site", shell_complete=completing.sites)
 @click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="The newest so many; 0 for all.")
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE: when, who, what and why, oldest first."""
     from rotator.history import History
+    from rotator.wiring import demand_state_dir
 
     context.config.site(site)
+    demand_state_dir(context.config.state_dir)
     entries = History(context.config.state_dir).entries(site, limit)
     output = context.output
     if output.json:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 from rotator.errors import RotatorError
@@ -88,6 +89,25 @@ class Output:
         widths = [max(len(row[i]) for row in [list(columns), *cleaned]) for i in range(len(columns))]
         for row in [[column.upper() for column in columns], *cleaned]:
             _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+    def sign(self, drawn: str, written: str) -> str:
+        """A sign for a terminal that can show it, and the word for everything else."""
+        if not self.is_terminal(sys.stdout):
+            return written
+        try:
+            drawn.encode(sys.stdout.encoding or "ascii")
+        except UnicodeEncodeError:
+            return written
+        return drawn
+
+    def working(self, text: str) -> AbstractContextManager[object]:
+        """Shows on a terminal, for as long as its block lasts, that something is going on; elsewhere nothing."""
+        if not self.is_terminal(sys.stdout):
+            return nullcontext()
+        from rich.console import Console
+        from rich.text import Text
+
+        return Console(file=sys.stdout, highlight=False).status(Text(clean(text), style="dim"))
 
     def painted(self, text: str, style: str) -> str:
         """The text without control characters, in its colour where stdout has colours."""

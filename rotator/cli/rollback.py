@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
@@ -24,8 +25,15 @@ from rotator.errors import Exit
         Exit.CONFIG,
     )
 )
-@click.argument("site")
-@click.option("--to", "generation", default="", metavar="GENERATION", help="Which one.  [default: the one before]")
+@click.argument("site", shell_complete=completing.sites)
+@click.option(
+    "--to",
+    "generation",
+    default="",
+    metavar="GENERATION",
+    shell_complete=completing.generations,
+    help="Which one.  [default: the one before]",
+)
 @click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
 @click.option(
     "--wait", type=click.FloatRange(0), default=LOCK_WITHIN, show_default=True, help="Seconds for another rotation."

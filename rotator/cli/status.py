@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import click
 
 from rotator import wiring
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
@@ -23,11 +24,12 @@ from rotator.store import Intent
 @click.command(
     epilog=epilog("rotator status\nrotator status example.cn", Exit.DONE, Exit.USAGE, Exit.DIFFERS, Exit.CONFIG)
 )
-@click.argument("site", required=False, default="")
+@click.argument("site", required=False, default="", shell_complete=completing.sites)
 @pass_context
 def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last."""
     config, output = context.config, context.output
+    wiring.demand_state_dir(config.state_dir)
     hands = wiring.make_hands(config, wiring.applying(config))
     asked = [config.site(site)] if site else list(config.sites)
     hands.store.names(asked[0].site.name)  # says so at once if the store may not be read

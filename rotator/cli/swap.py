@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import click
 
+from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
 from rotator.errors import Exit
 
+_EXAMPLE = """\
+rotator swap example.cn --first --cert /etc/nginx/ssl/example.cn.crt --key /etc/nginx/ssl/example.cn.key
+rotator swap example.cn --cert example.cn.crt --cert gd_bundle-g2-g1.crt --key example.cn.key --dry-run
+rotator swap example.cn"""
+
 
 @click.command(
     epilog=epilog(
-        "rotator swap example.cn --cert example.cn.crt --cert gd_bundle-g2-g1.crt --key example.cn.key",
+        _EXAMPLE,
         Exit.DONE,
         Exit.USAGE,
         Exit.REJECTED,
@@ -24,7 +30,7 @@ from rotator.errors import Exit
         Exit.CONFIG,
     )
 )
-@click.argument("site")
+@click.argument("site", shell_complete=completing.sites)
 @click.option("--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle or full chain; may be repeated.")
 @click.option("--key", "keys", multiple=True, metavar="FILE", help="Private key; one for each kind of key.")
 @click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")

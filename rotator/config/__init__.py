@@ -87,6 +87,9 @@ def read_text(path: Path) -> str:
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
+        if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            hint = f"Convert it: iconv -f utf-16 -t utf-8 {path} -o {path}.utf-8 && mv {path}.utf-8 {path}"
+            raise _unreadable(f"{path} is UTF-16, not UTF-8", hint) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(
             f"{path}:{line}: is not UTF-8", f"Convert it, such as: iconv -f latin1 -t utf-8 {path}"

@@ -22,6 +22,7 @@ from rotator.locks import DaemonLock
 from rotator.model import Served, Target
 from rotator.notify import Notifier
 from rotator.triggers import Duties, Wake, Watcher
+from rotator.wiring import demand_state_dir
 
 PROBE_EVERY, JUDGE_EVERY, TIDY_EVERY = 60.0, 3600.0, 86400.0
 """Seconds between two rounds of each duty."""
@@ -289,11 +290,7 @@ class Daemon:
 
 def _check_owner(state_dir: Path) -> None:
     """Root must not leave files in another's store that its owner could not manage."""
-    try:
-        owner = state_dir.stat().st_uid
-    except OSError as e:
-        hint = f"make it: install -d -o rotator -g rotator -m 0750 {state_dir}"
-        raise RotatorError("no-store", f"state_dir {state_dir}: {e.strerror}", hint) from e
+    owner = demand_state_dir(state_dir).st_uid
     if owner != os.geteuid():
         raise RotatorError(
             "wrong-user",

@@ -8,6 +8,7 @@ import json
 import os
 import pwd
 import re
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -89,6 +90,20 @@ def test_a_call_without_a_command_is_a_usage_error() -> None:
 def test_every_commands_help_has_an_example(name: str) -> None:
     shown = call(*(["config", "check"] if name == "config" else [name]), "--help").stdout
     assert f"Example:\n    rotator {name}" in shown
+
+
+@pytest.mark.parametrize("name", THERE)
+def test_every_example_in_the_help_is_a_command_line_that_makes_sense(name: str, tmp_path: Path) -> None:
+    shown = call(*(["config", "check"] if name == "config" else [name]), "--help").stdout
+    lines = [line for line in shown.splitlines() if line.startswith("    rotator ")]
+    assert lines
+    for line in lines:
+        words = shlex.split(line)[1:]
+        with cli.make_context("rotator", words) as context:
+            left = [*context._protected_args, *context.args]
+            found, command, rest = cli.resolve_command(context, left)
+            assert command is not None
+            command.make_context(found, rest, parent=context)  # raises what a wrong line would be answered with
 
 
 @pytest.mark.parametrize("name", EXPLAINED)
