@@ -41,6 +41,11 @@ _SITE = re.compile(rb'\{"site": "([^"\\]*)"')
 """How `outcome_as_dict` has a line begin: whose it is is known without parsing it."""
 
 
+Mark = tuple[int, int, int]
+"""How far the history was read: the open file's device, inode and length."""
+NEVER: Mark = (0, 0, 0)
+
+
 class History:
     """The history of one state directory.
 
@@ -182,6 +187,42 @@ class History:
             RotatorError: `permission` or `io-error`.
         """
         return self._read({site} if site else ())
+
+    def news(self, mark: Mark) -> tuple[Mark, tuple[dict[str, Any], ...]]:
+        """What was written since an earlier call, oldest first; one `stat` where nothing was.
+
+        Never raises: what cannot be read is no news. Lines that stand in a file which was closed meanwhile may be
+        missed.
+
+        Args:
+            mark: what that call returned; `NEVER` for the first one, which has no news.
+        """
+        try:
+            fd = os.open(self._path, _READ) if self._mark() != mark else -1
+        except OSError:
+            return NEVER, ()
+        if fd < 0:
+            return mark, ()
+        try:
+            found = os.fstat(fd)
+            if mark == NEVER:
+                return (*_identity(found), found.st_size), ()
+            begin = mark[2] if mark[:2] == _identity(found) else 0
+            whole = os.pread(fd, found.st_size - begin, begin).rpartition(b"\n")[0]  # what is torn may be whole later
+        except OSError:
+            return mark, ()
+        finally:
+            os.close(fd)
+        entries = []
+        for line in whole.split(b"\n"):
+            with contextlib.suppress(ValueError):
+                entries.append(json.loads(line))
+        now = (*_identity(found), begin + len(whole) + bool(whole))
+        return now, tuple(entry for entry in entries if isinstance(entry, dict))
+
+    def _mark(self) -> Mark:
+        found = os.stat(self._path, follow_symlinks=False)
+        return (*_identity(found), found.st_size)
 
     def latest(self, sites: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The newest entry of each of these sites that has one, in one pass.

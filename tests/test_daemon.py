@@ -616,6 +616,24 @@ def test_a_fifo_in_a_drop_blocks_nothing_and_is_told_once(daemon: Looping) -> No
 # -- beside commands
 
 
+def test_what_a_command_has_put_live_is_asked_for_at_the_next_look(daemon: Looping) -> None:
+    daemon.run_for(30)
+    done = daemon.by_hand(daemon.issue())
+    daemon.tick()
+    shown = daemon.loop.tending.seen["example"]
+    (leaf,) = daemon.store.load("example", done.generation).meta["pairs"].values()  # type: ignore[attr-defined]  # JSON
+    assert [one.fingerprint for one in shown.certificates] == [leaf["fingerprint_sha256"]]
+    assert all(one.matches for one in shown.served)
+
+
+def test_how_a_command_ended_is_shown_as_the_last_swap(daemon: Looping) -> None:
+    bad = daemon.issue()
+    daemon.world.nginx.ignores_reload = True
+    assert daemon.by_hand(bad).result in (Result.ROLLED_BACK, Result.STRANDED)
+    daemon.tick()
+    assert daemon.loop.measuring.counters.swaps["example"].successful is False
+
+
 def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping) -> None:
     new = daemon.issue()
     daemon.drop(new)

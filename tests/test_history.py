@@ -23,7 +23,7 @@ import pytest
 
 from rotator import history as module
 from rotator.errors import RotatorError
-from rotator.history import History
+from rotator.history import NEVER, History
 from rotator.model import Code, Outcome, Problem, Result, Severity
 from tests.failing import Fails, Kill, KilledError, refusal
 from tests.other_user import forked
@@ -336,6 +336,35 @@ def test_a_closed_file_that_is_deleted_while_the_others_are_read_is_passed_over(
     assert next(reading)["reason"] == "c"
     (history.root / "history-000001.jsonl").unlink()
     assert [entry["reason"] for entry in reading] == ["b"]
+
+
+def test_what_was_written_since_the_last_look_is_news_once(history: History) -> None:
+    note(history, "before")
+    mark, first = history.news(NEVER)
+    assert (first, history.news(mark)) == ((), (mark, ()))
+    note(history, "one")
+    note(history, "two")
+    mark, entries = history.news(mark)
+    assert ([entry["reason"] for entry in entries], history.news(mark)) == (["one", "two"], (mark, ()))
+
+
+def test_a_line_that_is_only_half_written_is_news_when_it_is_whole(history: History) -> None:
+    note(history, "before")
+    mark, _ = history.news(NEVER)
+    with (history.root / "history.jsonl").open("ab", buffering=0) as file:
+        file.write(b'{"reason": "o')
+        mark, half = history.news(mark)
+        file.write(b'ne"}\n')
+    assert (half, [entry["reason"] for entry in history.news(mark)[1]]) == ((), ["one"])
+
+
+def test_what_stands_in_the_next_file_is_news(history: History) -> None:
+    note(history, "before")
+    mark, _ = history.news(NEVER)
+    (history.root / "history.jsonl").rename(history.root / "history-000001.jsonl")
+    assert history.news(mark) == (NEVER, ())
+    note(history, "one")
+    assert [entry["reason"] for entry in history.news(mark)[1]] == ["one"]
 
 
 def test_who_waited_while_the_file_was_closed_writes_into_the_next(history: History) -> None:

@@ -28,6 +28,7 @@ from rotator.daemon.measuring import Measuring
 from rotator.daemon.tending import Tending
 from rotator.drops import Look
 from rotator.errors import RotatorError
+from rotator.history import NEVER as NEVER_READ
 from rotator.model import Outcome, Result, has_reloaded
 from rotator.outcome import Wanted
 from rotator.pacing import Ask, LastReload, Limits
@@ -93,6 +94,7 @@ class Loop:
         self.last_reload = LastReload()
         self._cause = Cause()
         self._trouble = ""
+        self._heard = NEVER_READ
 
     # -- life
 
@@ -138,6 +140,7 @@ class Loop:
         """One pass. Returns the monotonic time at which the next is due even if nothing wakes it."""
         looks = self._look()
         self._look_at_nginx()
+        self._heed_commands()
         now = self._now().monotonic
         due = [name for name in looks if self.memories[name].due <= now]
         orders = [order for name in due if (order := self._ordered(name, looks[name]))]
@@ -187,6 +190,14 @@ class Loop:
                 memory.look_again({pacing.DRAIN_BUDGET}, now)
         if changed:
             self.tending.cause_changed()
+
+    def _heed_commands(self) -> None:
+        """What commands have done beside us: the page is to show it soon, and not when its turn comes."""
+        self._heard, entries = self.ground.hands.history.news(self._heard)
+        theirs = [one for one in entries if one.get("who") != WHO and one.get("site") in self.ground.wards]
+        if theirs:
+            self.tending.look_at({one["site"] for one in theirs})
+            self.measuring.counters = self.measuring.counters.remembering(theirs)
 
     # -- deciding
 

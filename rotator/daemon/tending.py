@@ -7,7 +7,7 @@ another reload only if nginx has visibly become another since, because each one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from rotator.daemon.ground import WHO, Ground, Ward
@@ -89,6 +89,11 @@ class Tending:
         if not self._probes:
             self._probes.extend(list(self._turn)[:PROBED_AT_ONCE])
             self._turn.rotate(-PROBED_AT_ONCE)
+
+    def look_at(self, names: Collection[str]) -> None:
+        """Has these sites asked next what they serve, and judged: somebody else has changed them."""
+        for turn in (self._probes, self._judgements):
+            turn.extendleft(name for name in names if name not in turn)
 
     def judge(self) -> None:
         """Has everything live judged again: an intermediate may have expired, a root been removed."""
