@@ -44,6 +44,10 @@ _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\n(.+?)-----END CERTIFICATE---
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+NAMELESS_FOR = 0.1
+"""Seconds for which a lock may be held without a name in it: its holder has just come, or is about to go."""
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """A hand-made decision that what lies in the drop is not to be installed until it changes.
@@ -435,7 +439,8 @@ class Store:
         return 0
 
     def _acquire(self, fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
-        end = time.monotonic() + within
+        begun = time.monotonic()
+        end = begun + within
         while True:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -443,6 +448,9 @@ class Store:
                 note = _note(fd)
             else:
                 return
+            if not note and time.monotonic() < begun + NAMELESS_FOR:
+                time.sleep(0.002)
+                continue
             holder = f"pid {note.get('pid', '?')} ({note.get('who', '?')}, since {note.get('since', '?')})"
             if waiting:
                 waiting(holder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -554,6 +555,31 @@ def test_a_second_holder_is_refused_and_told_who_holds_it(store: Store) -> None:
 def test_the_lock_excludes_also_within_one_process(store: Store) -> None:
     with store.rotation_lock("ann", 0.0):
         assert refusal(lambda: take(store)).code == "lock-busy"
+
+
+def test_a_holder_that_has_just_come_and_has_no_name_yet_is_told_by_its_name(store: Store) -> None:
+    take(store)
+    fd = os.open(store.root / "lock", os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    name = threading.Timer(0.02, os.pwrite, (fd, b'{"pid": 4242, "who": "ann", "since": "now"}\n', 0))
+    name.start()
+    try:
+        assert "pid 4242 (ann, since now)" in refusal(lambda: take(store)).message
+    finally:
+        name.join()
+        os.close(fd)
+
+
+def test_a_holder_that_never_gives_a_name_keeps_nobody_for_long(store: Store) -> None:
+    take(store)
+    fd = os.open(store.root / "lock", os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    begin = time.monotonic()
+    try:
+        assert refusal(lambda: take(store)).code == "lock-busy"
+    finally:
+        os.close(fd)
+    assert time.monotonic() - begin < 2.0
 
 
 def test_the_lock_is_free_after_its_block(store: Store) -> None:
