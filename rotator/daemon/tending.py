@@ -7,7 +7,7 @@ another reload only if nginx has visibly become another since, because each one 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from rotator.daemon.ground import WHO, Ground, Ward
@@ -134,18 +134,20 @@ class Tending:
     def recover_all(self, lock: Lock) -> None:
         """What a start does: each site is proved, or it is known why not."""
         lock.settled([name for name in lock.interrupted if name not in self.ground.wards])
-        for ward in self.ground.wards.values():
-            self._recover(ward, lock)
+        self._recover(list(self.ground.wards.values()), lock)
         self._probes.extend(self.ground.wards)
 
     def recover_interrupted(self, lock: Lock) -> None:
         """What the last holder of the lock left in flight when it died comes before anything else."""
         lock.settled([name for name in lock.interrupted if name not in self.ground.wards])
-        for name in lock.interrupted:
-            self._recover(self.ground.wards[name], lock)
+        self._recover([self.ground.wards[name] for name in lock.interrupted], lock)
 
-    def _recover(self, ward: Ward, lock: Lock) -> None:
-        (done,) = recover([ward.wanted("recover")], self.ground.hands, lock)
+    def _recover(self, wards: Sequence[Ward], lock: Lock) -> None:
+        outcomes = recover([ward.wanted("recover") for ward in wards], self.ground.hands, lock)
+        for ward, done in zip(wards, outcomes, strict=True):
+            self._note_recovery(ward, done)
+
+    def _note_recovery(self, ward: Ward, done: Outcome) -> None:
         self.reloaded = self.reloaded or bool(done.stages.get("apply"))
         name, now = ward.site.name, self.ground.hands.clock.monotonic()
         before = self.cares.pop(name, None)
@@ -183,7 +185,7 @@ class Tending:
             with hands.store.rotation_lock(WHO, 0.3) as lock:
                 self.recover_interrupted(lock)
                 if name in self.cares:
-                    self._recover(ward, lock)
+                    self._recover([ward], lock)
         except RotatorError as e:
             self.cares[name] = replace(care, due=now + backoff(1), told=e.code)
             if e.code not in (care.told, "lock-busy"):
