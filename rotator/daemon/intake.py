@@ -32,6 +32,7 @@ class Memory:
         decided: what was decided last.
         unwritten: a decision that the disk did not take.
         problem: why it could not be looked at, as told last.
+        anew: it is judged again although it was decided, as the clock by which it was refused has been set.
     """
 
     signature: Signature | None = None
@@ -42,6 +43,7 @@ class Memory:
     decided: Intent = field(default_factory=Intent)
     unwritten: Intent | None = None
     problem: str = ""
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from rotator.drops import Look
 from rotator.errors import RotatorError
 from rotator.model import Outcome, Result
 from rotator.outcome import Wanted
+from rotator.prepare import CLOCK_TOLERANCE
 from rotator.reconcile import (
     Decided,
     Deferral,
@@ -88,6 +89,7 @@ class Loop:
         """Whether the last pass found nothing to put live."""
         self.last_reload = -NEVER
         self._cause = Cause()
+        self._noted = self._now()
         self._trouble = ""
 
     # -- life
@@ -121,6 +123,7 @@ class Loop:
     def tick(self) -> float:
         """One pass. Returns the monotonic time at which the next is due even if nothing wakes it."""
         looks = self._look()
+        self._look_at_clock()
         self._look_at_nginx()
         now = self._now().monotonic
         due = [name for name in looks if self.memories[name].due <= now]
@@ -155,6 +158,22 @@ class Loop:
         self.looked_at = self._now().wall
         return looks
 
+    def _look_at_clock(self) -> None:
+        """A clock that was set since the last pass: what it had refused or made wait is judged by the new time."""
+        now, before = self._now(), self._noted
+        self._noted = now
+        step = (now.wall - before.wall).total_seconds() - (now.monotonic - before.monotonic)
+        if abs(step) < CLOCK_TOLERANCE.total_seconds():
+            return
+        words = f"it was set by {timedelta(seconds=round(step))}; what was refused or waits is judged by the new time"
+        self.journal.say("clock-set", words, WARNING)
+        for memory in self.memories.values():
+            memory.anew = isinstance(memory.decision, Decided) and memory.decided.result == Result.REJECTED
+            if memory.deferral:
+                memory.deferral = replace(memory.deferral, due=now.monotonic)
+            if memory.anew or memory.deferral:
+                memory.due = now.monotonic
+
     def _look_at_nginx(self) -> None:
         """What waits for nginx is due as soon as nginx has visibly become another."""
         now = self._now().monotonic
@@ -187,8 +206,9 @@ class Loop:
         digest = intake.digest_of(candidate, look, error)
         live = intake.live_chains(self.ground, name) if candidate else {}
         drop = Drop(digest, memory.changed, partial(intake.judged, candidate, ward, now, live), error)
+        known = replace(intent, digest="") if memory.anew else intent
         decision = decide(
-            drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
+            drop, known, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )
         first = type(decision) is not type(memory.decision)
         memory.decision, memory.due, memory.decided = decision, NEVER, intent
@@ -268,7 +288,7 @@ class Loop:
         """Remembers, writes down and tells what was decided about a drop."""
         memory, now = self.memories[ward.site.name], self._now()
         again = memory.deferral if memory.deferral and memory.deferral.digest == digest else None
-        next_try, memory.deferral, memory.due = "", None, now.monotonic + YOUNG_FOR
+        next_try, memory.deferral, memory.due, memory.anew = "", None, now.monotonic + YOUNG_FOR, False
         if done.result is Result.DEFERRED:
             tries = again.tries + 1 if again else 1
             memory.due = now.monotonic + backoff(tries)

@@ -53,7 +53,7 @@ def test_a_swap_and_a_rollback_beside_the_daemon_end_as_both_tell_and_as_the_his
             chain, key = edge.write_pair(by_hand)
             back = number % 2 == 1
             words = ["rollback", "example"] if back else ["swap", "example", "--cert", chain, "--key", key]
-            command = _start(edge, *words)  # type: ignore[arg-type]
+            command = _start(edge, *words)
             time.sleep(0.2 + noise.random() * 0.5)  # it takes as long until it asks for the lock
             digest = deliver(edge, dropped)
             out, err = command.communicate(timeout=60)
