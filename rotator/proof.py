@@ -125,7 +125,7 @@ def prove(expected: Expected, before: Workers | None, hands: Hands, within: floa
 
 
 def prove_together(sites: Mapping[str, Expected], hands: Hands) -> dict[str, Proof]:
-    """Which sites are served as expected, without a reload; those that are not need a proof, and time, of their own.
+    """Which of several sites are served as expected, without a reload; the others need a proof, and time, of their own.
 
     Each proof waits until the workers are known to be steady. A thousand, one after the other, would take minutes.
 
@@ -137,7 +137,7 @@ def prove_together(sites: Mapping[str, Expected], hands: Hands) -> dict[str, Pro
         The proof by name of the site, of those that are proved.
     """
     for _ in range(2):  # the second time without those that showed something else
-        if not sites:
+        if len(sites) < 2:
             break
         proof = prove({t: chain for one in sites.values() for t, chain in one.items()}, NO_RELOAD, hands, 0.0)
         if proof.ok:

@@ -68,7 +68,7 @@ def recover(sites: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome,
 def _proved_together(sites: Sequence[Wanted], hands: Hands, lock: Lock) -> dict[str, Proof]:
     """Step 1 for all sites at once, as nearly all of them are well at nearly every start."""
     expected = {}
-    for wanted in sites if len(sites) > 1 else ():
+    for wanted in sites:
         name = wanted.site.name
         with suppress(RotatorError):  # it is told when its turn comes
             if name not in lock.interrupted and (live := hands.live(name).generation):

@@ -65,6 +65,7 @@ def rotate(batch: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome, 
             outcomes[wanted.site.name] = stop.outcome
         except RotatorError as e:
             outcomes[wanted.site.name] = deferred_by(e, wanted, hands)
+    _written_down(outcomes, (w for w in batch if w.site.name in outcomes), hands)  # the others in `_guarded`
     proved = prove_together({r.site.name: r.expected() for r in ready if r.same}, hands)
     for one in (r for r in ready if r.same or r.first or r.unwired):
         one.proof = proved.get(one.site.name, one.proof)
@@ -72,10 +73,6 @@ def rotate(batch: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome, 
         outcomes |= _guarded([one], hands, lock, step)
     if together := [r for r in ready if r.site.name not in outcomes]:
         outcomes |= _guarded(together, hands, lock, _exchange)  # 5 to 9
-    begun = {r.site.name for r in ready}
-    for wanted in batch:
-        if wanted.site.name not in begun:  # what has begun is written down in `_guarded`
-            write_down(wanted, outcomes[wanted.site.name], hands)
     return tuple(outcomes[wanted.site.name] for wanted in batch)
 
 
@@ -394,30 +391,30 @@ def within(hands: Hands) -> float:
 def _guarded(ready: list[Ready], hands: Hands, lock: Lock, step: _Step) -> dict[str, Outcome]:
     """Runs a step that changes what nginx reads, noted in the lock for whoever comes after a crash.
 
-    The history has it before the note is taken back, so that no crash leaves a new pair live that no entry tells of.
-    The note stays where nobody knows what nginx serves: after a crash or Ctrl-C, of a site that is stranded, and where
+    The history has the outcome before the note is taken back: no crash leaves a pair live that no entry tells of. The
+    note stays where nobody knows what nginx serves: after a crash or Ctrl-C, of a site that is stranded, and where
     nginx ended. Then the next holder recovers.
     """
     try:
         lock.begin([*lock.in_flight, *(r.site.name for r in ready)])
     except RotatorError as e:
-        return _written_down({r.site.name: deferred_by(e, r.wanted, hands) for r in ready}, ready, hands)
+        outcomes = {r.site.name: deferred_by(e, r.wanted, hands) for r in ready}
+        return _written_down(outcomes, (r.wanted for r in ready), hands)
     try:
         outcomes = step(ready, hands)
     except RotatorError as e:
         outcomes = {r.site.name: stranded(r, hands, e.code, e.message) for r in ready}
-    _written_down(outcomes, ready, hands)
-    known = [s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != "nginx-down"]
+    _written_down(outcomes, (r.wanted for r in ready), hands)
     try:
-        lock.settled(known)
+        lock.settled([s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != "nginx-down"])
     except RotatorError as e:
         hands.say(f"the lock's note could not be taken back, so the next command proves the same again: {e.message}")
     return outcomes
 
 
-def _written_down(outcomes: dict[str, Outcome], ready: Iterable[Ready], hands: Hands) -> dict[str, Outcome]:
-    for r in ready:
-        write_down(r.wanted, outcomes[r.site.name], hands)
+def _written_down(outcomes: dict[str, Outcome], batch: Iterable[Wanted], hands: Hands) -> dict[str, Outcome]:
+    for wanted in batch:
+        write_down(wanted, outcomes[wanted.site.name], hands)
     return outcomes
 
 
