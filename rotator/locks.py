@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from typing import Any
 from rotator.disk import in_words, json_bytes, lock_file, stamp
 from rotator.errors import Exit, RotatorError
 
+NAMELESS_FOR = 0.1
+"""Seconds for which a lock may be held without a name in it: its holder has just come, or is about to go."""
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -171,7 +174,12 @@ class Locks:
 
 
 def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
-    if lock_file(fd, 0.0):
+    nameless = time.monotonic() + NAMELESS_FOR
+    while not lock_file(fd, 0.0):
+        if _note(fd) or time.monotonic() >= nameless:
+            break
+        time.sleep(0.002)
+    else:
         return
     if waiting:
         waiting(_holder(fd))

@@ -16,6 +16,7 @@ from rotator.outcome import (
     Ready,
     Wanted,
     deferred,
+    deferred_by,
     meta_pairs,
     meta_time,
     outcome,
@@ -101,6 +102,29 @@ def prepare(wanted: Wanted, hands: Hands, *, dry: bool = False) -> Ready:
     _ask_nginx(ready, hands)
     _stage(ready, now, hands, dry=dry)
     return ready
+
+
+def plan(wanted: Wanted, hands: Hands) -> Outcome:
+    """What `rotate` would do, without doing it: the pair is judged, the listeners and nginx are asked.
+
+    Returns:
+        The outcome that would end it before anything changes, or one with the reason `would-rotate`.
+    """
+    try:
+        ready = prepare(wanted, hands, dry=True)
+    except Stop as stop:
+        return stop.outcome
+    except RotatorError as e:
+        return deferred_by(e, wanted, hands)
+    proofs = ", ".join(map(str, targets(ready)))
+    if ready.same:
+        message = f"{ready.new.name} is this very pair and live already; a swap would prove it: {proofs}"
+    elif ready.first:
+        message = f"the pair is fit; a swap would store it and name it in {ready.site.name}.conf, without a reload"
+    else:
+        step = f"store it, name it in {ready.site.name}.conf, send nginx one HUP"
+        message = f"the pair is fit; a swap would {step} and prove: {proofs}"
+    return outcome(ready, Result.UNCHANGED, hands, "would-rotate", message)
 
 
 def targets(ready: Ready) -> tuple[Target, ...]:

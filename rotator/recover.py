@@ -12,8 +12,8 @@ For each site:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rotator.apply import copies_path
 from rotator.errors import RotatorError
@@ -34,8 +34,8 @@ from rotator.outcome import (
     stranded,
 )
 from rotator.prepare import Timer
-from rotator.proof import Proof, expectation, prove
-from rotator.rotate import NO_RELOAD, fit_to_return, noted, within, write_down
+from rotator.proof import NO_RELOAD, Proof, expectation, prove, prove_together
+from rotator.rotate import fit_to_return, noted, within, write_down
 
 SETTLE_WITHIN = 1.0
 """Seconds for a proof without a reload: one that was sent just before a crash may still be on its way."""
@@ -54,41 +54,29 @@ def recover(sites: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome,
     """
     outcomes = []
     test = _OneTest(hands)
-    proofs = _proved_together(sites, hands, lock) if len(sites) > 1 else {}
+    proved = _proved_together(sites, hands, lock)
     for wanted in sites:
         try:
-            done = _recover(wanted, hands, lock, test, proofs.get(wanted.site.name))
+            done = _recover(wanted, hands, lock, test, proved.get(wanted.site.name))
         except RotatorError as e:
             done = deferred_by(e, wanted, hands)
-        if done.result is not Result.DEFERRED:
-            lock.settled([wanted.site.name])
         if done.result is not Result.UNCHANGED:
             write_down(wanted, done, hands)
+        if done.result is not Result.DEFERRED:  # after that: a crash here leaves nothing live that no entry tells of
+            lock.settled([wanted.site.name])
         outcomes.append(done)
     return tuple(outcomes)
 
 
 def _proved_together(sites: Sequence[Wanted], hands: Hands, lock: Lock) -> dict[str, Proof]:
-    """One proof for all sites that serve what is live: each that is not among them has to be looked at by itself.
-
-    A thousand sites would otherwise wait a thousand times for workers that do not change.
-    """
-    asked = {}
+    """Step 1 for all sites at once, as nearly all of them are well at nearly every start."""
+    expected = {}
     for wanted in sites:
         name = wanted.site.name
-        live = hands.live(name)
-        if live.generation and name not in lock.interrupted:
-            with contextlib.suppress(RotatorError):  # it is told where the site is looked at by itself
-                asked[name] = expectation(wanted.site, hands.store.load(name, live.generation))
-    while asked:
-        proof = prove({t: chain for one in asked.values() for t, chain in one.items()}, NO_RELOAD, hands, 0.0)
-        if proof.ok:
-            return dict.fromkeys(asked, proof)
-        served = {name: one for name, one in asked.items() if proof.seen.issuperset(one)}
-        if len(served) == len(asked):
-            break  # nginx's workers changed meanwhile
-        asked = served
-    return {}
+        with suppress(RotatorError):  # it is told when its turn comes
+            if name not in lock.interrupted and (live := hands.live(name).generation):
+                expected[name] = expectation(wanted.site, hands.store.load(name, live))
+    return prove_together(expected, hands)
 
 
 class _OneTest:
@@ -148,10 +136,16 @@ def _recover(wanted: Wanted, hands: Hands, lock: Lock, test: _OneTest, proof: Pr
 
 def _served(ready: Ready, hands: Hands, *, interrupted: bool) -> Outcome:
     name = ready.new.name
-    if ready.verified == name and not interrupted:
+    if ready.verified == name and (not interrupted or _is_told(ready, hands)):
         return outcome(ready, Result.UNCHANGED, hands, "verified", f"{name} is live, and every listener serves it")
     words = f"{name} is live, and now every listener was seen serving it{noted(ready, hands)}"
     return outcome(ready, Result.ROTATED, hands, "recovered", words)
+
+
+def _is_told(ready: Ready, hands: Hands) -> bool:
+    """Whether the history has it already: the run before ended between its entry and the end of its note."""
+    last = hands.history.entries(ready.site.name, 1)
+    return any(e.get("result") == str(Result.ROTATED) and e.get("live") == ready.new.name for e in last)
 
 
 def _nginx_down(ready: Ready, hands: Hands, test: _OneTest) -> Outcome:

@@ -41,12 +41,9 @@ from rotator.outcome import (
     rejected,
     stranded,
 )
-from rotator.prepare import Stop, Timer, prepare, targets
-from rotator.proof import Proof, deadline, differs, expectation, prove, unchanged
+from rotator.prepare import Stop, Timer, prepare
+from rotator.proof import NO_RELOAD, Proof, deadline, differs, expectation, prove, prove_together, unchanged
 from rotator.trust import judge_chains
-
-NO_RELOAD = Workers(master=1)
-"""The workers of before, for a proof that follows no reload: none of them has to go."""
 
 
 def rotate(batch: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome, ...]:
@@ -69,37 +66,15 @@ def rotate(batch: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome, 
             outcomes[wanted.site.name] = stop.outcome
         except RotatorError as e:
             outcomes[wanted.site.name] = deferred_by(e, wanted, hands)
+    _written_down(outcomes, (w for w in batch if w.site.name in outcomes), hands)  # the others in `_guarded`
+    proved = prove_together({r.site.name: r.expected() for r in ready if r.same}, hands)
     for one in (r for r in ready if r.same or r.first or r.unwired):
+        one.proof = proved.get(one.site.name, one.proof)
         step = _same_again if one.same else _first_time if one.first else _reload_unverified
         outcomes |= _guarded([one], hands, lock, step)
     if together := [r for r in ready if r.site.name not in outcomes]:
         outcomes |= _guarded(together, hands, lock, _exchange)  # 5 to 9
-    for wanted in batch:
-        write_down(wanted, outcomes[wanted.site.name], hands)
     return tuple(outcomes[wanted.site.name] for wanted in batch)
-
-
-def plan(wanted: Wanted, hands: Hands) -> Outcome:
-    """What `rotate` would do, without doing it: the pair is judged, the listeners and nginx are asked.
-
-    Returns:
-        The outcome that would end it before anything changes, or one with the reason `would-rotate`.
-    """
-    try:
-        ready = prepare(wanted, hands, dry=True)
-    except Stop as stop:
-        return stop.outcome
-    except RotatorError as e:
-        return deferred_by(e, wanted, hands)
-    proofs = ", ".join(map(str, targets(ready)))
-    if ready.same:
-        message = f"{ready.new.name} is this very pair and live already; a swap would prove it: {proofs}"
-    elif ready.first:
-        message = f"the pair is fit; a swap would store it and name it in {ready.site.name}.conf, without a reload"
-    else:
-        step = f"store it, name it in {ready.site.name}.conf, send nginx one HUP"
-        message = f"the pair is fit; a swap would {step} and prove: {proofs}"
-    return outcome(ready, Result.UNCHANGED, hands, "would-rotate", message)
 
 
 def write_down(wanted: Wanted, done: Outcome, hands: Hands) -> None:
@@ -299,8 +274,9 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
     """What is wanted is live already: prove it; only a pair that never was proved is worth a reload."""
     (one,) = ready
     name = one.new.name
-    with Timer(one, "prove", hands.clock):
-        one.proof = prove(one.expected(), NO_RELOAD, hands, 0.0)
+    if not one.proof.ok:
+        with Timer(one, "prove", hands.clock):
+            one.proof = prove(one.expected(), NO_RELOAD, hands, 0.0)
     if one.proof.ok and one.verified == name:
         words = f"{name} is this very pair: it is live, and every listener serves it"
         return {one.site.name: outcome(one, Result.UNCHANGED, hands, "same", words)}
@@ -394,22 +370,30 @@ def within(hands: Hands) -> float:
 def _guarded(ready: list[Ready], hands: Hands, lock: Lock, step: _Step) -> dict[str, Outcome]:
     """Runs a step that changes what nginx reads, noted in the lock for whoever comes after a crash.
 
-    The note stays where nobody knows what nginx serves: after a crash or Ctrl-C, of a site that is stranded, and where
+    The history has the outcome before the note is taken back: no crash leaves a pair live that no entry tells of. The
+    note stays where nobody knows what nginx serves: after a crash or Ctrl-C, of a site that is stranded, and where
     nginx ended. Then the next holder recovers.
     """
     try:
         lock.begin([*lock.in_flight, *(r.site.name for r in ready)])
     except RotatorError as e:
-        return {r.site.name: deferred_by(e, r.wanted, hands) for r in ready}
+        outcomes = {r.site.name: deferred_by(e, r.wanted, hands) for r in ready}
+        return _written_down(outcomes, (r.wanted for r in ready), hands)
     try:
         outcomes = step(ready, hands)
     except RotatorError as e:
         outcomes = {r.site.name: stranded(r, hands, e.code, e.message) for r in ready}
-    known = [s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != "nginx-down"]
+    _written_down(outcomes, (r.wanted for r in ready), hands)
     try:
-        lock.settled(known)
+        lock.settled([s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != "nginx-down"])
     except RotatorError as e:
         hands.say(f"the lock's note could not be taken back, so the next command proves the same again: {e.message}")
+    return outcomes
+
+
+def _written_down(outcomes: dict[str, Outcome], batch: Iterable[Wanted], hands: Hands) -> dict[str, Outcome]:
+    for wanted in batch:
+        write_down(wanted, outcomes[wanted.site.name], hands)
     return outcomes
 
 

@@ -705,6 +705,41 @@ def test_a_start_proves_what_is_live_before_it_takes_a_drop(tmp_path: Path) -> N
     daemon.close()
 
 
+MANY = tuple(f"site{number:02d}" for number in range(50))
+
+
+def test_a_start_with_many_sites_takes_hardly_longer_than_with_one(tmp_path: Path) -> None:
+    looping = Looping(tmp_path, MANY, start=False)
+    begun = looping.clock.time
+    looping.loop.start(1.0)
+    assert looping.clock.time - begun < 1.0
+    looping.close()
+
+
+def test_one_site_that_is_not_served_holds_up_no_start_of_the_others(tmp_path: Path) -> None:
+    looping = Looping(tmp_path, MANY, start=False)
+    looping.world.store.mark_verified("site07", looping.host.swap(looping.site("site07"), looping.issue("site07")).live)
+    looping.world.apply({"site07": looping.store.names("site07")[0]}, hup=False)
+    begun = looping.clock.time
+    looping.loop.start(1.0)
+    assert looping.clock.time - begun < 2.0
+    assert looping.shows(looping.host.first["site07"], "site07")
+    assert looping.nginx.hups == 2  # the swap, and the one that site07 takes
+    looping.close()
+
+
+def test_many_drops_that_are_live_already_are_proved_together(tmp_path: Path) -> None:
+    looping = Looping(tmp_path, MANY, settle=0.0)
+    for name in MANY:
+        looping.drop(looping.host.first[name], name)
+    begun = looping.clock.time
+    looping.loop.tick()
+    assert looping.clock.time - begun < 3.0
+    assert {looping.decided(name) for name in MANY} == {("unchanged", "same")}
+    assert looping.nginx.hups == 0
+    looping.close()
+
+
 def test_a_start_with_nginx_stopped_proves_when_it_comes(tmp_path: Path) -> None:
     daemon = Looping(tmp_path, start=False)
     daemon.nginx.stop()

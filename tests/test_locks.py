@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import signal
 import threading
@@ -69,6 +70,31 @@ def test_a_second_holder_is_refused_and_told_who_holds_it(locks: Locks) -> None:
         error = refusal(lambda: take(locks))
     assert (error.code, error.exit) == ("lock-busy", Exit.BUSY)
     assert f"pid {child} (ann, since 20" in error.message
+
+
+def test_a_holder_that_has_just_come_and_has_no_name_yet_is_told_by_its_name(locks: Locks) -> None:
+    take(locks)
+    fd = os.open(locks.root / "lock", os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    name = threading.Timer(0.02, os.pwrite, (fd, b'{"pid": 4242, "who": "ann", "since": "now"}\n', 0))
+    name.start()
+    try:
+        assert "pid 4242 (ann, since now)" in refusal(lambda: take(locks)).message
+    finally:
+        name.join()
+        os.close(fd)
+
+
+def test_a_holder_that_never_gives_a_name_keeps_nobody_for_long(locks: Locks) -> None:
+    take(locks)
+    fd = os.open(locks.root / "lock", os.O_RDWR)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    begin = time.monotonic()
+    try:
+        assert refusal(lambda: take(locks)).code == "lock-busy"
+    finally:
+        os.close(fd)
+    assert time.monotonic() - begin < 2.0
 
 
 def test_the_lock_excludes_also_within_one_process(locks: Locks) -> None:

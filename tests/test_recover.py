@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from rotator.locks import Lock
 from rotator.model import Result
 from tests.worlds import LISTENERS, Host, make_site
 
@@ -211,6 +212,41 @@ def test_what_could_not_be_recovered_stays_noted(host: Host) -> None:
     with host.world.locks.rotation("tester", 1.0) as lock:
         host._recover(lock)
         assert lock.interrupted == ("example",)
+
+
+def test_a_rotation_that_died_before_its_note_was_taken_back_stands_in_the_history_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "settled", _die)
+        with pytest.raises(_Died):
+            host.swap(host.sites[0], host.issue())
+    for _ in range(2):
+        _interrupt(host, "example")
+        host.recover()
+    live = host.world.live("example")
+    told = [e["reason"] for e in host.world.history.entries("example") if e["live"] == live]
+    assert told == ["rotated"]
+
+
+def test_a_recovery_that_died_before_its_note_was_taken_back_stands_in_the_history_once(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = _stored(host)
+    _name(host, new, hup=True)
+    host.world.clock.sleep(1.0)
+    before = len(host.world.history.entries("example"))
+    _interrupt(host, "example")
+    with monkeypatch.context() as patch:
+        patch.setattr(Lock, "settled", _die)
+        with pytest.raises(_Died):
+            host.recover()
+    host.recover()
+    assert [e["reason"] for e in host.world.history.entries("example")[before:]] == ["recovered"]
+
+
+def _die(*_: object) -> None:
+    raise _Died
 
 
 def _interrupt(host: Host, site: str) -> None:

@@ -16,7 +16,8 @@ from rotator.errors import RotatorError
 from rotator.locks import Lock
 from rotator.model import Code, Problem, Result, Served, Severity, Target
 from rotator.outcome import Judged, Wanted
-from rotator.rotate import plan, rotate
+from rotator.prepare import plan
+from rotator.rotate import rotate
 from rotator.trust import Verdict
 from tests.authority import CA
 from tests.worlds import LISTENERS, Host, candidate_of, make_site

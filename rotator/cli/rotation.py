@@ -19,8 +19,9 @@ from rotator.incoming import read_named
 from rotator.locks import Lock
 from rotator.model import Candidate, Outcome, Result, Severity
 from rotator.outcome import Wanted
+from rotator.prepare import plan
 from rotator.recover import recover
-from rotator.rotate import plan, rotate
+from rotator.rotate import rotate
 from rotator.store import Hold, Intent
 
 LOCK_WITHIN = 30.0

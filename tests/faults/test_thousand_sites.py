@@ -1,0 +1,122 @@
+"""One renewal among a thousand sites on a real nginx: one reload, and nothing of the other sites is touched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from rotator import wiring
+from rotator.trust import examine
+from tests.authority import CA, Issued, new_key
+from tests.e2e.client import served_leaf
+from tests.e2e.edge import Edge
+from tests.e2e.nginx_server import NginxServer
+from tests.faults.forked import Life, deliver, life
+from tests.waiting import wait_until
+from tests.worlds import candidate_of
+
+SITES = tuple(f"site{number:04d}" for number in range(1000))
+CHANGED = "site0500"
+Mark = tuple[int, int, str]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("nginx_binary", ["debian"], indirect=True)  # the older one, which takes the longest
+def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_the_others(
+    nginx: NginxServer, memory: Path, issuing_ca: CA, root_ca: CA
+) -> None:
+    edge = Edge(nginx, memory / "edge", issuing_ca, root_ca, SITES, listeners=1, daemon_extra='settle = "1s"\n')
+    first = _stored(edge)
+    nginx.start(timeout=60)
+    new = edge.issue(CHANGED)
+    with life(edge) as daemon:
+        daemon.wait_for("ready:", "1000 sites, all as wanted", timeout=120)
+        _wait_until_idle(daemon)
+        before, workers = _marks(edge), edge.hands.nginx.workers()
+        history = len(edge.history.entries())
+        digest = deliver(edge, new, CHANGED)
+        wait_until(lambda: edge.store.intent(CHANGED).digest == digest, 60, "the drop is decided")
+        daemon.wait_for(f"rotated {CHANGED}")
+        after = _marks(edge)
+        assert daemon.end() == 0
+        words = daemon.words
+    assert [line for line in words.splitlines() if "reloading nginx" in line] == [
+        line for line in words.splitlines() if f"reloading nginx for {CHANGED}" in line
+    ]
+    assert words.count("reloading nginx") == 1
+    now = edge.hands.nginx.workers()
+    assert workers is not None
+    assert now is not None
+    assert (now.master, len(now.active), now.active & workers.active) == (workers.master, 1, frozenset())
+
+    changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
+    shared = {edge.state / "lock", edge.state / "daemon.lock", edge.state / "history.jsonl"}
+    shared |= {edge.state, edge.include_dir}  # directories in which one entry was replaced
+    foreign = {path for path in changed - shared if CHANGED not in str(path)}
+    assert foreign == set()
+    assert edge.include_dir / f"{CHANGED}.conf" in changed
+    assert [(e["site"], e["result"]) for e in edge.history.entries()[history:]] == [(CHANGED, "rotated")]
+    for site in SITES[::50]:
+        one = new if site == CHANGED else first[site]
+        assert served_leaf(edge.addresses[0], edge.name(site)) == one.chain_der[0], site
+
+
+def _stored(edge: Edge) -> dict[str, Issued]:
+    """A first pair for each site, stored, named and noted as proved, as a long life would have left them."""
+    hands, key, first = edge.hands, new_key(), {}
+    now = datetime.now(UTC)
+    generations = {}
+    for site in SITES:
+        first[site] = edge.issuer.issue(edge.name(site), key=key, not_before=now - timedelta(hours=2))
+        verdict = examine(candidate_of(first[site]), edge.site(site).policy, edge.anchors, now)
+        staged = hands.store.stage(site, verdict.pairs, {"origin": [], "who": "tester", "when": now.isoformat()})
+        staged.flush()
+        generations[site] = staged.commit().name
+    applied = wiring.direct(wiring.make_setup(edge.config))(generations, hup=False)
+    assert not applied.error, applied
+    for site, generation in generations.items():
+        hands.store.mark_verified(site, generation)
+        (edge.incoming / site).mkdir()
+    return first
+
+
+def _wait_until_idle(daemon: Life) -> None:
+    """The first round of what is not urgent is over: the daemon hardly runs for a second."""
+
+    def ticks() -> int:
+        fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    seen = [ticks()]
+
+    def is_idle() -> bool:
+        seen.append(ticks())
+        return seen[-1] - seen[-2] < 10
+
+    wait_until(is_idle, 120, "the daemon rests", poll=1.0)
+
+
+def _marks(edge: Edge) -> dict[Path, Mark]:
+    """Inode, time of the last change and content of everything that rotator keeps."""
+
+    def below(top: Path) -> Iterable[os.DirEntry[str]]:
+        with os.scandir(top) as entries:
+            for entry in entries:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    yield from below(Path(entry.path))
+
+    found = {}
+    for top in (edge.state, edge.include_dir):
+        for entry in below(top):
+            at = entry.stat(follow_symlinks=False)
+            content = os.readlink(entry.path) if entry.is_symlink() else ""
+            if entry.is_file(follow_symlinks=False):
+                content = hashlib.sha256(Path(entry.path).read_bytes()).hexdigest()
+            found[Path(entry.path)] = (at.st_ino, at.st_ctime_ns, content)
+    return found
