@@ -103,7 +103,11 @@ class Oneshots:
             hint = 'without systemd, where nginx runs as this user: apply = "direct" under [nginx]'
             raise RotatorError("apply-unit", f"systemctl cannot be run: {e.strerror}", hint) from e
         with process:
-            told = self._wait(process, unit)
+            try:
+                told = self._wait(process, unit)
+            except BaseException:
+                process.kill()  # the start goes on without it; whoever asked has no time left, or was told to end
+                raise
         if process.returncode == 0:
             return
         words = "; ".join(line for line in told.decode("utf-8", "replace").splitlines() if line)[:500]
@@ -120,7 +124,6 @@ class Oneshots:
                 return process.communicate(timeout=ALIVE_EVERY)[1]
             except subprocess.TimeoutExpired:
                 self._waiting()
-        process.kill()
         words = f"{unit} did not end within {START_WITHIN:g} s"
         raise RotatorError("apply-unit", words, f"systemctl status {unit}")
 

@@ -37,6 +37,7 @@ class Edge:
         listeners: how many listeners each site has; all share them.
         prove_within: seconds for a proof.
         daemon_extra: more lines for the top of rotator's configuration.
+        apply: how the privileged step is made.
     """
 
     nginx: NginxServer
@@ -48,6 +49,7 @@ class Edge:
     prove_within: str = "auto"
     extra_listeners: dict[str, tuple[str, ...]] = field(default_factory=dict)
     daemon_extra: str = ""
+    apply: str = "direct"
 
     def __post_init__(self) -> None:
         self.state = self.root / "state"
@@ -56,6 +58,8 @@ class Edge:
         self.state.mkdir(mode=0o750, parents=True)
         self.include_dir.mkdir(mode=0o755)
         self.incoming.mkdir()
+        self.results = self.root / "results"
+        self.results.mkdir(mode=0o750)
         self.addresses = tuple(self.nginx.reserve_port() for _ in range(self.listeners))
         self.metrics = self.nginx.reserve_port()
         self.roots = self.root / "roots.pem"
@@ -81,7 +85,8 @@ class Edge:
         text = (
             f'state_dir = "{self.state}"\nincoming = "{self.incoming}"\n{self.daemon_extra}\n'
             f"[nginx]\ncommand = [{quoted}]\n"
-            f'include_dir = "{self.include_dir}"\napply = "direct"\npid_file = "{self.nginx.pid_path}"\n'
+            f'include_dir = "{self.include_dir}"\napply = "{self.apply}"\nresult_dir = "{self.results}"\n'
+            f'pid_file = "{self.nginx.pid_path}"\n'
             f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n\n'
             f'[metrics]\nlisten = "{self.metrics}"\n\n'
             f'[defaults]\nroots = "{self.roots}"\npolicy = "private-ca"\n'

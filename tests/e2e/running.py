@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +54,18 @@ class Running:
 
 @contextmanager
 def running(
-    edge: Edge, *, ready: bool = True, env: Mapping[str, str] | None = None, before: Callable[[], None] | None = None
+    edge: Edge,
+    *,
+    ready: bool = True,
+    env: Mapping[str, str] | None = None,
+    before: Callable[[], None] | None = None,
+    command: Sequence[str] = (),
 ) -> Iterator[Running]:
-    """A daemon for this host; whatever becomes of it, it is gone afterwards."""
+    """A daemon for this host, or what `command` starts as one; whatever becomes of it, it is gone afterwards."""
     log = edge.root / f"daemon-{len(list(edge.root.glob('daemon-*')))}.log"
     with log.open("wb") as out:
         process = subprocess.Popen(
-            edge.command("run"),
+            command or edge.command("run"),
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=out,
