@@ -9,10 +9,11 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from rotator.daemon.journal import ERROR, Journal
+from rotator.daemon.journal import ERROR, NOTICE, Journal, message_id
 from rotator.model import Outcome, Result
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -32,10 +33,65 @@ def _journal_socket() -> tuple[socket.socket, socket.socket, dict[str, str]]:
     return ours, theirs, {"JOURNAL_STREAM": f"{at.st_dev}:{at.st_ino}"}
 
 
-def test_under_the_journal_a_line_has_a_priority_and_no_time() -> None:
+@pytest.fixture
+def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[socket.socket]:
+    """The journal's own socket."""
+    monkeypatch.chdir(tmp_path)  # the name alone fits into an address, the whole path may not
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as way:
+        way.bind("native")
+        way.settimeout(5)
+        yield way
+
+
+def _fields(way: socket.socket) -> dict[str, str]:
+    lines = (line.partition("=") for line in way.recv(65536).decode().splitlines())
+    return {key: value for key, _, value in lines}
+
+
+def test_the_journal_is_given_the_line_and_fields_to_search_by(native: socket.socket) -> None:
     ours, theirs, environment = _journal_socket()
     with ours, theirs:
-        Journal(theirs.fileno(), environment).say("reload-failed", "it is wrong", ERROR)
+        Journal(theirs.fileno(), environment, "native").say("settling", "not complete yet", NOTICE, site="shop")
+        ours.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
+    fields = _fields(native)
+    assert fields.pop("MESSAGE_ID") == message_id("settling")
+    assert fields == {
+        "MESSAGE": "settling shop: not complete yet",
+        "PRIORITY": "5",
+        "SYSLOG_IDENTIFIER": "rotator",
+        "ROTATOR_EVENT": "settling",
+        "ROTATOR_SITE": "shop",
+    }
+
+
+def test_no_line_feed_makes_another_field(native: socket.socket) -> None:
+    ours, theirs, environment = _journal_socket()
+    with ours, theirs:
+        Journal(theirs.fileno(), environment, "native").say("x", "one\nPRIORITY=0\u2028UNIT=sshd\x0bA=b\rC=d")
+    assert set(_fields(native)) == {"MESSAGE", "PRIORITY", "SYSLOG_IDENTIFIER", "MESSAGE_ID", "ROTATOR_EVENT"}
+
+
+def test_the_id_of_an_event_never_changes() -> None:
+    assert message_id("rotated") == "eb108bb0b2d7576b8432316667be95c5"
+
+
+def test_a_journal_that_takes_no_more_holds_up_nobody_and_stderr_is_told(native: socket.socket) -> None:
+    ours, theirs, environment = _journal_socket()
+    with ours, theirs:
+        journal = Journal(theirs.fileno(), environment, "native")
+        begun = time.monotonic()
+        for _ in range(500):
+            journal.say("x", "y" * 1000)
+        assert time.monotonic() - begun < 5
+        assert ours.recv(1000).startswith(b"<6>x: yyy")
+
+
+def test_without_the_journals_socket_a_line_has_a_priority_and_no_time() -> None:
+    ours, theirs, environment = _journal_socket()
+    with ours, theirs:
+        Journal(theirs.fileno(), environment, "/nowhere").say("reload-failed", "it is wrong", ERROR)
         assert ours.recv(1000) == b"<3>reload-failed: it is wrong\n"
 
 
@@ -62,7 +118,7 @@ def test_an_outcome_is_one_line_that_begins_with_its_word(result: str, priority:
     ours, theirs, environment = _journal_socket()
     with ours, theirs:
         done = Outcome("shop", Result(result), AT, "why", "first line\nsecond line.", "do this")
-        Journal(theirs.fileno(), environment).outcome(done)
+        Journal(theirs.fileno(), environment, "/nowhere").outcome(done)
         line = ours.recv(1000).decode()
     assert line.startswith(f"<{priority}>{result} shop: first line; second line [why]")
     assert line.count("\n") == 1
