@@ -19,7 +19,9 @@ WORDS, THOUGHT, HANDS, STORY, SHELL = range(5)
 
 FLOORS = {
     WORDS: "rotator errors model",
-    THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
+    THOUGHT: (
+        "anchors certificate chain clients compare constraints decode der diagnosis keys leaf names pair path pem trust"
+    ),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
     STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
     SHELL: (
@@ -27,7 +29,7 @@ FLOORS = {
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
         "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "cli cli.awaiting cli.check cli.config_check cli.context cli.deliver cli.group cli.history cli.output "
-        "cli.rollback cli.rotation cli.run cli.status cli.swap "
+        "cli.probe cli.rollback cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"
     ),
 }
