@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import queue
 import select
@@ -36,6 +37,13 @@ _CIPHERS = {
 """Up to TLS 1.2 the cipher decides. The level is 0 because what is served is to be seen, whatever it is worth."""
 
 
+PIECE = 16 * 1024
+"""Bytes that are read at a time."""
+
+MAX_HANDSHAKE = 256 * 1024
+"""Bytes of a server's side of a handshake: OpenSSL's clients take 100 KiB of certificates, and little else is sent."""
+
+
 class Version(StrEnum):
     """The versions of TLS that clients of today speak."""
 
@@ -53,12 +61,52 @@ def probe(target: Target, within: float = 2.0) -> Served:
     Returns:
         The chain as sent; or the failure in words. Never raises for what the other side does.
     """
-    return _probe(target, within, _context(target.key_type))
+    end = time.monotonic() + within
+    try:
+        sock = _connect(target.listener, within)
+    except (OSError, ValueError) as e:
+        return Served(target, failure=_connect_failure(e, within))
+    connection = SSL.Connection(_context(target.key_type), sock)
+    try:
+        if not _is_ip(target.name):
+            connection.set_tlsext_host_name(target.name.encode("ascii"))
+        connection.set_connect_state()
+        sock.setblocking(False)
+        failure = _handshake(connection, sock, end, within)
+        if failure:
+            return Served(target, failure=failure)
+        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
+        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
+    finally:
+        sock.close()
 
 
 def look(target: Target, version: Version, within: float, *, proxy_protocol: bool = False) -> Served:
-    """As `probe`, with one version of TLS and, where it is asked for, a PROXY header (version 1) before it."""
-    return _probe(target, within, _context(target.key_type, version), proxy_protocol=proxy_protocol)
+    """As `probe`, with one version of TLS, and of a server that may be anybody's: what it can make us read is bounded.
+
+    Args:
+        target: as for `probe`.
+        version: of TLS.
+        within: seconds for connecting and handshake together.
+        proxy_protocol: send a PROXY header (version 1) first.
+    """
+    end = time.monotonic() + within
+    try:
+        sock = _connect(target.listener, within)
+    except (OSError, ValueError) as e:
+        return Served(target, failure=_connect_failure(e, within))
+    connection = SSL.Connection(_context(target.key_type, version))
+    try:
+        if not _is_ip(target.name):
+            connection.set_tlsext_host_name(target.name.encode("ascii"))
+        connection.set_connect_state()
+        failure = (proxy_protocol and _announce(sock)) or _pump(connection, sock, end, within)
+        if failure:
+            return Served(target, failure=failure)
+        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
+        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
+    finally:
+        sock.close()
 
 
 def reach(listener: str, within: float) -> str:
@@ -115,29 +163,6 @@ def _look_up(listener: str, within: float) -> list[str]:
         return answer
     reason = (getattr(answer, "strerror", "") or "it is no host name").lower()
     raise RotatorError("no-connection", f"No address for {bare}: {reason}.", hint) from answer
-
-
-def _probe(target: Target, within: float, context: SSL.Context, *, proxy_protocol: bool = False) -> Served:
-    end = time.monotonic() + within
-    try:
-        sock = _connect(target.listener, within)
-    except (OSError, ValueError) as e:
-        return Served(target, failure=_connect_failure(e, within))
-    connection = SSL.Connection(context, sock)
-    try:
-        if proxy_protocol and (failure := _announce(sock)):
-            return Served(target, failure=failure)
-        if not _is_ip(target.name):
-            connection.set_tlsext_host_name(target.name.encode("ascii"))
-        connection.set_connect_state()
-        sock.setblocking(False)
-        failure = _handshake(connection, sock, end, within)
-        if failure:
-            return Served(target, failure=failure)
-        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
-        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
-    finally:
-        sock.close()
 
 
 def probe_all(targets: Sequence[Target], within: float = 2.0) -> tuple[Served, ...]:
@@ -248,6 +273,49 @@ def _handshake(connection: SSL.Connection, sock: socket.socket, end: float, with
             return ""
         if time.monotonic() >= end:
             return f"connected, but no TLS handshake within {within:g} s"
+
+
+def _pump(connection: SSL.Connection, sock: socket.socket, end: float, within: float) -> str:
+    """A handshake fed by hand, a piece at a time.
+
+    Left alone with a socket, OpenSSL passes over HelloRequests without ever coming back to its caller, for as long as
+    they keep coming (ssl/statem/statem_lib.c, tls_get_message_header).
+
+    Returns:
+        Why it failed, in words; empty if it did not.
+    """
+    late = f"connected, but no TLS handshake within {within:g} s"
+    got = 0
+    while True:
+        failure = done = ""
+        try:
+            connection.do_handshake()
+            done = "yes"
+        except SSL.WantReadError:
+            pass
+        except SSL.Error as e:
+            failure = f"the TLS handshake failed: {_ssl_words(e)}"
+        try:
+            with contextlib.suppress(SSL.WantReadError):
+                while True:
+                    sock.settimeout(max(0.001, end - time.monotonic()))
+                    sock.sendall(connection.bio_read(PIECE))
+            if failure or done:
+                return failure
+            if time.monotonic() >= end or not _wait(sock, select.POLLIN, end):
+                return late
+            data = sock.recv(PIECE)
+        except TimeoutError:
+            return failure or late
+        except OSError as e:
+            reason = (e.strerror or "no reason given").lower()
+            return failure or f"the connection was closed during the handshake ({reason})"
+        got += len(data)
+        if not data:
+            return "the connection was closed during the handshake (end of the stream)"
+        if got > MAX_HANDSHAKE:
+            return f"it sends more than {MAX_HANDSHAKE >> 10} KiB in a handshake, which no client reads"
+        connection.bio_write(data)
 
 
 def _wait(sock: socket.socket, what: int, end: float) -> bool:

@@ -157,7 +157,7 @@ def run_probe(
         left = end - time.monotonic()
         if left <= 0:
             return version, Served(target, failure=f"not tried any more within {within:g} s")
-        return version, look(target, version, left, proxy_protocol=proxy_protocol)
+        return version, look(target, version, max(0.1, round(left, 1)), proxy_protocol=proxy_protocol)
 
     asked = [(name, version, kind) for name in names for kind in KINDS for version in reversed(Version)]
     with ThreadPoolExecutor(min(AT_ONCE, len(asked)), thread_name_prefix="probe") as pool:

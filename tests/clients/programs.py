@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.clients.cases import Case
@@ -79,21 +79,17 @@ def go(targets: Targets, roots: Path, root: Path) -> dict[str, str]:
     ]
     settings = {"global": {"scrape_interval": "1s", "scrape_timeout": "1s"}, "scrape_configs": jobs}
     (root / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML
-    with socket.socket() as holder:
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        holder.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{holder.getsockname()[1]}"
     command = ["prometheus", f"--config.file={root}/prometheus.yml", f"--storage.tsdb.path={root}/data"]
-    with (
-        (root / "words.log").open("wb") as words,
-        subprocess.Popen(
+    with reserved_port() as port, (root / "words.log").open("wb") as words:
+        address = f"127.0.0.1:{port}"
+        process = subprocess.Popen(
             [*command, f"--web.listen-address={address}"], stdout=words, stderr=words, env=ENVIRONMENT
-        ) as process,
-    ):
+        )
         try:
             found = wait_until(lambda: _scraped(address, len(targets), process), 40, "Prometheus has scraped", 0.1)
         finally:
             process.terminate()
+            process.wait(20)
     answers = {name: found[str(number)] for number, name in enumerate(targets)}
     for name, answer in answers.items():
         assert not answer or "x509: " in answer, f"{name}: no word about a certificate: {answer}"
@@ -161,35 +157,36 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 def broker(root: Path, cases: tuple[Case, ...]) -> Iterator[dict[str, int]]:
     """A mosquitto with a TLS listener for each case; the port by the case's name."""
     root.mkdir()
-    root.chmod(0o755)
     ports: dict[str, int] = {}
     lines = ["user root", "allow_anonymous true", "log_dest stderr"]
-    holders = []
+    stack = ExitStack()
     for case in cases:
-        holder = socket.socket()
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        holders.append(holder)
-        port = ports[case.name] = holder.getsockname()[1]
+        port = ports[case.name] = stack.enter_context(reserved_port())
         (root / f"{port}.pem").write_bytes(case.chain_pem)
         (root / f"{port}.key").write_bytes(case.issued.key_pem)
         lines += [f"listener {port} 127.0.0.1", f"certfile {root}/{port}.pem", f"keyfile {root}/{port}.key"]
-        lines += ["ciphers DEFAULT@SECLEVEL=0"]
     (root / "mosquitto.conf").write_text("\n".join(lines) + "\n")
     binary = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
     assert binary is not None
-    with (root / "words.log").open("wb") as words:
+    with stack, (root / "words.log").open("wb") as words:
         process = subprocess.Popen([binary, "-c", str(root / "mosquitto.conf")], stdout=words, stderr=words)
-    try:
+        try:
+            wait_until(lambda: _listening(ports, process), 15, "mosquitto listens")
+            yield ports
+        finally:
+            process.terminate()
+            process.wait(10)
 
-        def ready() -> bool:
-            assert process.poll() is None, (root / "words.log").read_text()
-            return all(accepts(f"127.0.0.1:{port}") for port in ports.values())
 
-        wait_until(ready, 15, "mosquitto listens")
-        yield ports
-    finally:
-        process.terminate()
-        process.wait(10)
-        for holder in holders:
-            holder.close()
+def _listening(ports: Mapping[str, int], process: subprocess.Popen[bytes]) -> bool:
+    assert process.poll() is None, "mosquitto has ended"
+    return all(accepts(f"127.0.0.1:{port}") for port in ports.values())
+
+
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that nobody else is given: bound, not listening, so that a server with SO_REUSEADDR can listen on it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
