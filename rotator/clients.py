@@ -108,8 +108,9 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
     {
         Code.INCOMPLETE_CHAIN: Rule(
             "intermediate missing",
-            "RFC 5280 4.2.2.1; Chromium net/cert/internal (AIA); Mozilla wiki, Intermediate Preloading; "
-            "developer.android.com, Security with network protocols; Microsoft, CertGetCertificateChain",
+            "RFC 5280 4.2.2.1; Chromium, net/cert/internal/cert_issuer_source_aia.cc; Mozilla wiki, Intermediate "
+            "Preloading; Android, Security with network protocols; Microsoft, CertGetCertificateChain; Apple, "
+            "SecTrustSetNetworkFetchAllowed",
             depends=MappingProxyType(
                 {
                     Client.CHROME: Condition.FETCH,
@@ -120,7 +121,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         ),
         Code.EXPIRED_INTERMEDIATE: Rule(
             "intermediate expired, no other path",
-            f"{_PATH}.3 a 2; Chromium net/cert/internal (AIA)",
+            f"{_PATH}.3 a 2; Chromium, net/cert/internal/cert_issuer_source_aia.cc",
             depends=MappingProxyType({Client.CHROME: Condition.FETCH, Client.FIREFOX: Condition.MEMORY}),
             unknown=DOCUMENTED,
         ),

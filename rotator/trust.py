@@ -158,11 +158,13 @@ def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: 
     read = [read_certificate(raw, "", number) for number, raw in enumerate(chain, 1)]
     problems = [p for _, found in read for p in found]
     certificates = [c for c, _ in read if c is not None]
-    sent = {c.raw: c for c in reversed(certificates)}  # of doubles the first; turned around again below
+    sent: dict[bytes, Certificate] = {}
+    for certificate in certificates:
+        sent.setdefault(certificate.raw, certificate)
     problems += [
         about(c, Code.DUPLICATE_CERT, "is sent twice", "", Severity.WARN) for c in certificates if sent[c.raw] is not c
     ]
-    once = tuple(sent.values())[::-1]
+    once = tuple(sent.values())
     leaf = read[0][0]
     if leaf is None:
         return Verdict(problems=_sorted(problems))

@@ -56,6 +56,10 @@ def test_the_readme_has_the_table_of_the_code() -> None:
     assert found.group(1) == table()
 
 
+def test_the_table_has_a_column_for_every_client() -> None:
+    assert sorted(client for group in COLUMNS for client in group) == sorted(Client)
+
+
 def test_every_line_names_its_source() -> None:
     assert [code for code, rule in RULES.items() if not re.search(r"RFC \d+|OpenSSL", rule.source)] == []
 

@@ -71,6 +71,15 @@ def test_a_path_that_only_some_clients_find_is_refused_as_nobody_puts_it_right()
     assert "put right" not in "".join(p.message for p in verdict.problems)
 
 
+def test_of_what_is_sent_twice_the_first_place_counts() -> None:
+    key = new_key()
+    good = ROOT.intermediate("Two-way", key=key)
+    bad = OLD_ROOT.intermediate("Two-way", key=key, not_before=NOW - timedelta(days=300), days=800)
+    leaf = good.issue(NAME).leaf
+    assert judge(leaf, good.cert, bad.cert, good.cert, roots=(ROOT, OLD_ROOT)).accepted
+    assert not judge(leaf, bad.cert, good.cert, bad.cert, roots=(ROOT, OLD_ROOT)).accepted
+
+
 def test_a_first_certificate_that_is_none_is_refused() -> None:
     anchors = Anchors.from_pem(pem(ROOT.cert), "roots.pem")
     verdict = judge_served((b"\x30\x03\x02\x01\x05", *der(ICA.cert)), public((NAME,)), anchors, NOW)

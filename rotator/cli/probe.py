@@ -263,7 +263,8 @@ def probe(
 
     Strict: it trusts the roots, fetches nothing and remembers no intermediate. TLS 1.2 and 1.3 are tried, and ECDSA
     and RSA where there are both. HOST is a name or an address, [v6] in brackets before a port, or unix:/path (then
-    --name says what to ask for). It needs no configuration and no key, and changes nothing.
+    --name says what to ask for). Of a name's addresses the first that takes a connection is looked at. It needs no
+    configuration and no key, and changes nothing.
     """
     if where.startswith("unix:") and not names:
         raise click.UsageError("unix:/path has no name to ask for: add --name.")

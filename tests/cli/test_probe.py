@@ -8,14 +8,15 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from tests.authority import CA, Issued, pem
+from rotator.cli import probe as _imported  # noqa: F401 - now, so that no time limit counts what importing takes
+from tests.authority import CA, Issued, new_key, pem
 from tests.cli.calls import Called, call
 
 NAME = "signal.example.cn"
@@ -281,6 +282,41 @@ def test_a_megabyte_of_certificates_is_no_certificate_to_any_client(tmp_path: Pa
         result, took = timed(address, roots)
     assert result.status == 1
     assert "excessive message size" in result.stderr
+    assert took < WITHIN + 1.0
+
+
+def test_a_tangle_of_authorities_that_differs_each_time_is_judged_in_time(tmp_path: Path, roots: Path) -> None:
+    keys = {f"CA {number}": new_key() for number in range(10)}
+    tops = [ROOT.intermediate(name, key=key, pathlen=None) for name, key in keys.items()]
+    tangle = [a.intermediate(b.name, key=b.key, pathlen=None).cert for a in tops for b in tops if a is not b]
+    leaf = tops[0].issue(NAME)
+    handlers = []
+    for number in range(6):
+        (tmp_path / str(number)).mkdir()
+        sent = tuple(tangle[number:] + tangle[:number])
+        handlers.append(speaks(tmp_path / str(number), Issued(leaf.key, leaf.leaf, sent)))
+    turns = iter(range(1_000))
+
+    def handle(connection: socket.socket) -> None:
+        handlers[next(turns) % len(handlers)](connection)
+
+    with server(handle) as address:
+        result, took = timed(address, roots)
+    assert result.status == 3
+    assert result.stdout.count("91 certificates sent") > 1
+    assert took < WITHIN + 1.0
+
+
+def test_a_port_that_drops_what_it_is_sent_is_told_as_silence_and_in_time(roots: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=1) as full, ExitStack() as crowd:
+        address = full.getsockname()
+        for _ in range(8):  # more than it has room for: the next one's SYN is dropped
+            one = crowd.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(address)
+        result, took = timed(f"127.0.0.1:{address[1]}", roots)
+    assert result.status == 1
+    assert "no connection within 1 s" in result.stderr
     assert took < WITHIN + 1.0
 
 

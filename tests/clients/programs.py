@@ -159,16 +159,15 @@ def broker(root: Path, cases: tuple[Case, ...]) -> Iterator[dict[str, int]]:
     root.mkdir()
     ports: dict[str, int] = {}
     lines = ["user root", "allow_anonymous true", "log_dest stderr"]
-    stack = ExitStack()
-    for case in cases:
-        port = ports[case.name] = stack.enter_context(reserved_port())
-        (root / f"{port}.pem").write_bytes(case.chain_pem)
-        (root / f"{port}.key").write_bytes(case.issued.key_pem)
-        lines += [f"listener {port} 127.0.0.1", f"certfile {root}/{port}.pem", f"keyfile {root}/{port}.key"]
-    (root / "mosquitto.conf").write_text("\n".join(lines) + "\n")
     binary = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
     assert binary is not None
-    with stack, (root / "words.log").open("wb") as words:
+    with ExitStack() as reserved, (root / "words.log").open("wb") as words:
+        for case in cases:
+            port = ports[case.name] = reserved.enter_context(reserved_port())
+            (root / f"{port}.pem").write_bytes(case.chain_pem)
+            (root / f"{port}.key").write_bytes(case.issued.key_pem)
+            lines += [f"listener {port} 127.0.0.1", f"certfile {root}/{port}.pem", f"keyfile {root}/{port}.key"]
+        (root / "mosquitto.conf").write_text("\n".join(lines) + "\n")
         process = subprocess.Popen([binary, "-c", str(root / "mosquitto.conf")], stdout=words, stderr=words)
         try:
             wait_until(lambda: _listening(ports, process), 15, "mosquitto listens")

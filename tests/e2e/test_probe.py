@@ -79,6 +79,14 @@ def test_a_listener_with_proxy_protocol_is_seen_with_a_header_and_named_as_one_w
     assert "wants --proxy-protocol" in without.stderr
 
 
+def test_an_ipv6_listener_with_proxy_protocol_is_probed(nginx: NginxServer, issuing_ca: CA, roots: Path) -> None:
+    listener = nginx.reserve_port("::1")
+    behind = f"listen {listener} ssl proxy_protocol;\n"
+    serve(nginx, nginx.reserve_port(), issuing_ca.issue(NAME), extra=behind)
+    result = probe(listener, roots, "--proxy-protocol")
+    assert result.status == 0, result.stderr
+
+
 def test_a_unix_socket_is_probed(nginx: NginxServer, issuing_ca: CA, roots: Path) -> None:
     listener = nginx.unix_listener()
     serve(nginx, listener, issuing_ca.issue(NAME))
