@@ -155,6 +155,11 @@ class Cases:
             "Two-way CA", key=key, not_before=long_ago, not_after=self.root.cert.not_valid_after_utc
         )
         two_ways = new_way.issue(*NAMES)
+        turned = new_way.issue(*NAMES)
+        below = self.root.intermediate("Lower-rank CA").issue(*NAMES)
+        promoted = self.old_root.intermediate(
+            "Trusted Root", key=self.root.key, pathlen=None, not_before=long_ago, days=800
+        )
         only_old = self.old_root.intermediate("Old-way CA", not_before=long_ago, days=800).issue(
             *NAMES, not_before=self.now
         )
@@ -179,6 +184,18 @@ class Cases:
                 frozenset({Code.ORDER_SENSITIVE, Code.UNUSED_CERT}),
                 two_ways,
                 (two_ways.leaf, old_way.cert, new_way.cert),
+            ),
+            Case(
+                "the same the other way around",
+                frozenset({Code.UNUSED_CERT}),
+                turned,
+                (turned.leaf, new_way.cert, old_way.cert),
+            ),
+            Case(
+                "trusted root cross-signed by an expired one, sent",
+                frozenset({Code.UNUSED_CERT}),
+                below,
+                (*below.chain, promoted.cert),
             ),
             Case("expired root", frozenset({Code.EXPIRED_ROOT}), only_old, only_old.chain),
         ]
