@@ -44,6 +44,10 @@ MAX_HANDSHAKE = 256 * 1024
 """Bytes of a server's side of a handshake: OpenSSL's clients take 100 KiB of certificates, and little else is sent."""
 
 
+DECLINED = "the TLS handshake failed"
+"""How the words begin where the other side, or OpenSSL on ours, broke it off by the protocol, as for want of a key."""
+
+
 class Version(StrEnum):
     """The versions of TLS that clients of today speak."""
 
@@ -294,7 +298,7 @@ def _pump(connection: SSL.Connection, sock: socket.socket, end: float, within: f
         except SSL.WantReadError:
             pass
         except SSL.Error as e:
-            failure = f"the TLS handshake failed: {_ssl_words(e)}"
+            failure = f"{DECLINED}: {_ssl_words(e)}"
         try:
             with contextlib.suppress(SSL.WantReadError):
                 while True:

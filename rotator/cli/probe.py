@@ -25,7 +25,7 @@ from rotator.config.values import BadValueError
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
 from rotator.model import KeyType, Problem, Served, Target
-from rotator.probe import Version, look, reach
+from rotator.probe import DECLINED, Version, look, reach
 from rotator.trust import Anchors, Verdict, judge_served, private_ca, public
 
 KINDS = (None, KeyType.ECDSA, KeyType.RSA)
@@ -87,12 +87,16 @@ class Seen:
         sent: every chain, once.
         mute: for each name without any handshake, why.
         missing: for each version of TLS without any handshake, why.
+        asked: how many handshakes were tried.
+        lost: why some of them came to nothing although the server has what was asked for, each with how often.
     """
 
     address: str
     sent: tuple[Sent, ...]
     mute: tuple[tuple[str, str], ...]
     missing: tuple[tuple[Version, str], ...]
+    asked: int
+    lost: tuple[tuple[str, int], ...]
 
     @property
     def exit(self) -> Exit:
@@ -113,14 +117,17 @@ class Seen:
             "effective_not_after": rfc3339(min(ends)) if ends else None,
             "served": [one.body for one in self.sent],
             "failures": [{"name": name, "reason": reason} for name, reason in self.mute],
-            "not_offered": [{"version": version.value, "reason": reason} for version, reason in self.missing],
+            "missing_versions": [{"version": version.value, "reason": reason} for version, reason in self.missing],
+            "handshakes": self.asked,
+            "lost": [{"count": count, "reason": reason} for reason, count in self.lost],
         }
 
     def lines(self, now: datetime) -> list[str]:
         """The answer for people."""
         lines = [line for one in self.sent for line in one.lines(now)]
         lines += [f"FAIL {name}: {reason}" for name, reason in self.mute]
-        lines += [f"TLS {version} is not offered: {reason}" for version, reason in self.missing]
+        lines += [f"WARN {count} of {self.asked} handshakes lost: {reason}" for reason, count in self.lost]
+        lines += [f"No handshake with TLS {version}: {reason}" for version, reason in self.missing]
         return [*lines, "Nothing was changed."]
 
 
@@ -177,7 +184,19 @@ def run_probe(
         tuple(sent),
         tuple((name, _reason(looks, name=name)) for name in names if all(s.target.name != name for _, s in good)),
         tuple((v, _reason(looks, version=v)) for v in Version if all(version is not v for version, _ in good)),
+        len(looks),
+        _lost(looks, {(version, served.target.name) for version, served in good}),
     )
+
+
+def _lost(looks: Sequence[tuple[Version, Served]], had: set[tuple[Version, str]]) -> tuple[tuple[str, int], ...]:
+    """Handshakes that a steady server would have made: it has this name and version, and did not decline the key."""
+    reasons = [
+        s.failure
+        for version, s in looks
+        if s.failure and (version, s.target.name) in had and not s.failure.startswith(DECLINED)
+    ]
+    return tuple((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
 
 
 def _reason(looks: Sequence[tuple[Version, Served]], name: str = "", version: Version | None = None) -> str:

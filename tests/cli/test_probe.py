@@ -132,13 +132,35 @@ def test_json_has_all_of_it(tmp_path: Path, roots: Path) -> None:
     assert body["effective_not_after"] == served["not_after"]
 
 
-def test_a_version_of_tls_that_is_not_offered_is_told(tmp_path: Path, roots: Path) -> None:
+def test_a_version_of_tls_that_is_missing_is_told(tmp_path: Path, roots: Path) -> None:
     with server(speaks(tmp_path, GOOD, maximum_version=ssl.TLSVersion.TLSv1_2)) as address:
         result = probe(address, roots)
         body = probe(address, roots, "--json").answer
     assert result.status == 0
-    assert "TLS 1.3 is not offered: " in result.stdout
-    assert [one["version"] for one in body["not_offered"]] == ["1.3"]
+    assert "No handshake with TLS 1.3: the TLS handshake failed" in result.stdout
+    assert [one["version"] for one in body["missing_versions"]] == ["1.3"]
+
+
+def test_a_connection_that_is_lost_beside_good_ones_is_told(tmp_path: Path, roots: Path) -> None:
+    whole = speaks(tmp_path, GOOD)
+    turns = iter(range(1_000))
+
+    def handle(connection: socket.socket) -> None:
+        if next(turns) % 7 == 3:  # of one to see who takes connections, and six handshakes
+            raise ConnectionResetError
+        whole(connection)
+
+    with server(handle) as address:
+        result = probe(address, roots)
+        body = probe(address, roots, "--json").answer
+    assert result.status == 0
+    assert "WARN 1 of 6 handshakes lost: the connection was closed during the handshake" in result.stdout
+    assert [one["count"] for one in body["lost"]] == [1]
+
+
+def test_a_kind_of_key_that_the_server_has_not_is_no_lost_handshake(tmp_path: Path, roots: Path) -> None:
+    with server(speaks(tmp_path, GOOD)) as address:
+        assert probe(address, roots, "--json").answer["lost"] == []
 
 
 def test_each_name_is_asked_for_and_what_does_not_cover_it_is_refused(tmp_path: Path, roots: Path) -> None:
