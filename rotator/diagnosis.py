@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rotator.certificate import colons
+from rotator.clients import who_breaks
 from rotator.model import Code, Problem, Severity
 from rotator.trust import Verdict
 
-_WHO_BREAKS = (
-    "Who breaks: curl, Go, Python, Java, Node, Android and MQTT clients; Firefox with a private CA. Chrome, Windows"
-)
-_WHO_WORKS = "and macOS repair it only where they can reach the address of the CA that the certificate names."
 _CHAIN = frozenset(
     {
         Code.INCOMPLETE_CHAIN,
@@ -38,8 +35,7 @@ def explain(verdict: Verdict) -> list[str]:
         if problem.code in _CHAIN and not drawn:
             drawn = True
             lines += _pictures(verdict)
-        if problem.code == Code.INCOMPLETE_CHAIN:
-            lines += [f"  {_WHO_BREAKS}", f"  {_WHO_WORKS}"]
+        lines += [f"  {line}" for line in who_breaks(problem, verdict.issuer_url)]
         if problem.hint:
             lines.append(f"  {'Fix' if problem.severity is Severity.REJECT else 'Hint'}: {problem.hint}")
     return lines

@@ -9,18 +9,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import pairwise
 
 from rotator import compare
 from rotator import leaf as leaf_rules
 from rotator.anchors import Anchors
 from rotator.certificate import Certificate, about
-from rotator.chain import Explorer, Found
+from rotator.chain import Explorer, Found, ca_issuers
 from rotator.decode import read_certificate
 from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Secret, Severity
 from rotator.pair import Match, match, read_candidate
 from rotator.path import PRIVATE, library_verdict, warnings_of
 
-__all__ = ["Anchors", "Link", "Verdict", "examine", "judge_chains", "private_ca", "public"]
+__all__ = ["Anchors", "Link", "Verdict", "examine", "judge_chains", "judge_served", "private_ca", "public"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class Verdict:
         problems: everything that was found, refusals first.
         missing_issuer: subject of the certificate that a chain lacks; empty if none does.
         missing_akid: its key identifier, lower-case hex; empty if unknown.
+        issuer_url: where the certificate that is missing or over can be fetched, as the one below it says; empty if
+            none is or nothing says so.
         links: the picture of each chain, leaf first.
     """
 
@@ -58,6 +61,7 @@ class Verdict:
     problems: tuple[Problem, ...] = ()
     missing_issuer: str = ""
     missing_akid: str = ""
+    issuer_url: str = ""
     links: tuple[tuple[Link, ...], ...] = field(default=(), repr=False)
 
     @property
@@ -137,7 +141,47 @@ def examine(
         problems=_sorted(problems),
         missing_issuer=lacking.missing_issuer if lacking else "",
         missing_akid=lacking.missing_key_id if lacking else "",
+        issuer_url=next((url for _, found in judged if (url := _issuer_url(found, now))), ""),
         links=tuple(_links(found) for _, found in judged),
+    )
+
+
+def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: datetime) -> Verdict:
+    """Judge what a server sends, as it stands: nothing is put right, and the first certificate is the leaf.
+
+    Args:
+        chain: DER, as sent; at least one. A problem's line is a certificate's place in it.
+        policy: what is demanded, the names that were asked for among it.
+        anchors: the roots that clients trust.
+        now: the reference time, with a time zone.
+    """
+    read = [read_certificate(raw, "", number) for number, raw in enumerate(chain, 1)]
+    problems = [p for _, found in read for p in found]
+    certificates = [c for c, _ in read if c is not None]
+    sent: dict[bytes, Certificate] = {}
+    for certificate in certificates:
+        sent.setdefault(certificate.raw, certificate)
+    problems += [
+        about(c, Code.DUPLICATE_CERT, "is sent twice", "", Severity.WARN) for c in certificates if sent[c.raw] is not c
+    ]
+    once = tuple(sent.values())
+    leaf = read[0][0]
+    if leaf is None:
+        return Verdict(problems=_sorted(problems))
+    found, faults = _judge(leaf, Explorer(once, anchors, policy, now))
+    if any(p.code == Code.ORDER_SENSITIVE for p in faults):  # in files a warning: there it is put right
+        words = "is accepted only by clients that try more than one path; OpenSSL's do not"
+        hint = "Send only the certificates of the path that leads to a valid root."
+        faults = [p for p in faults if p.code != Code.ORDER_SENSITIVE]
+        faults.append(about(leaf, Code.ORDER_SENSITIVE, words, hint))
+    problems += [*faults, *_leftovers(once, [found], now, sent=True)]
+    return Verdict(
+        pairs=(_pair(Match(leaf, None), found),) if leaf.key_type is not None else (),
+        problems=_sorted(problems),
+        missing_issuer=found.missing_issuer,
+        missing_akid=found.missing_key_id,
+        issuer_url=_issuer_url(found, now),
+        links=(_links(found),),
     )
 
 
@@ -215,34 +259,40 @@ def _order(leaf: Certificate, found: Found, explorer: Explorer) -> list[Problem]
     return []
 
 
-def _leftovers(certificates: Sequence[Certificate], found: Sequence[Found], now: datetime) -> list[Problem]:
-    """Certificates that are not served, and used ones that stood in the wrong order."""
+def _leftovers(
+    certificates: Sequence[Certificate], found: Sequence[Found], now: datetime, *, sent: bool = False
+) -> list[Problem]:
+    """Certificates that are not served (or `sent` for nothing), and used ones that stood in the wrong order."""
     served = {c.raw for f in found for c in f.path.served}
+    fate = "it is sent for nothing" if sent else "it is left out"
     problems: list[Problem] = []
     for certificate in certificates:
         if certificate.raw in served:
             continue
         if certificate.self_issued and certificate.signed(certificate):
-            words = "is a root; clients have it or do not trust it, so it is not sent"
+            words = f"is a root; clients have it or do not trust it, so {fate if sent else 'it is not sent'}"
             problems.append(about(certificate, Code.ROOT_INCLUDED, words, "", Severity.WARN))
         elif certificate.not_after < now:
-            words = f"expired on {certificate.not_after:%Y-%m-%d} and is not needed; it is left out"
+            words = f"expired on {certificate.not_after:%Y-%m-%d} and is not needed; {fate}"
             problems.append(about(certificate, Code.EXPIRED_EXTRA, words, "", Severity.WARN))
         else:
-            words = "is not needed on the way to a trusted root; it is left out"
+            words = f"is not needed on the way to a trusted root; {fate}"
             problems.append(about(certificate, Code.UNUSED_CERT, words, "", Severity.WARN))
-    return problems + [problem for f in found for problem in _disorder(f)]
+    return problems + [problem for f in found for problem in _disorder(f, sent=sent)]
 
 
-def _disorder(found: Found) -> list[Problem]:
+def _disorder(found: Found, *, sent: bool) -> list[Problem]:
     last: dict[str, Certificate] = {}
+    place = "certificate" if sent else "line"
     for certificate in found.path.served:
         before = last.get(certificate.file)
         if before is not None and before.line > certificate.line:
-            words = f"(line {certificate.line}) stands before {before.title} (line {before.line}), which it signed"
-            words += "; the order is put right" if found.path.anchor else ""
+            words = (
+                f"({place} {certificate.line}) stands before {before.title} ({place} {before.line}), which it signed"
+            )
+            words += "; the order is put right" if found.path.anchor and not sent else ""
             hint = "nginx takes the first certificate of a file for the leaf."
-            return [about(certificate, Code.CHAIN_ORDER, words, hint, Severity.WARN)]
+            return [about(certificate, Code.CHAIN_ORDER, words, "" if sent else hint, Severity.WARN)]
         last[certificate.file] = certificate
     return []
 
@@ -262,6 +312,14 @@ def _pair(found_match: Match, found: Found) -> Pair:
         not_after=leaf.not_after,
         effective_not_after=found.path.effective_not_after,
     )
+
+
+def _issuer_url(found: Found, now: datetime) -> str:
+    """Where clients that fetch would look for what is missing, or for a newer one of what is over."""
+    path = found.path.served
+    if found.missing_issuer:
+        return ca_issuers(path[-1])
+    return next((ca_issuers(below) for below, above in pairwise(path) if above.not_after < now), "")
 
 
 def _links(found: Found) -> tuple[Link, ...]:

@@ -20,8 +20,8 @@ WORDS, THOUGHT, SYSTEM, HANDS, STORY, SHELL = range(6)
 FLOORS = {
     WORDS: "rotator errors model",
     THOUGHT: (
-        "anchors blocklist certificate chain compare constraints crl decode der diagnosis evidence keys leaf names "
-        "pair path pem revocation sct trust weakkeys"
+        "anchors blocklist certificate chain clients compare constraints crl decode der diagnosis evidence keys leaf "
+        "names pair path pem revocation sct trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
@@ -32,7 +32,7 @@ FLOORS = {
         "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "demo demo.acts demo.authority demo.binary demo.clients demo.host demo.play demo.processes "
         "cli cli.awaiting cli.check cli.completing cli.config_check cli.config_reload cli.context cli.deliver "
-        "cli.demo cli.group cli.history cli.output cli.rollback cli.rotation cli.run cli.status cli.swap "
+        "cli.demo cli.group cli.history cli.output cli.probe cli.rollback cli.rotation cli.run cli.status cli.swap "
         "config config.addresses config.assembly config.schema config.shape config.text config.values"
     ),
 }

@@ -15,6 +15,7 @@ COMMANDS = {
     "swap": ("rotator.cli.swap:swap", "Install a renewed pair now, and prove it on the wire."),
     "rollback": ("rotator.cli.rollback:rollback", "Go back to the pair before, and prove it on the wire."),
     "check": ("rotator.cli.check:check", "Say whether strict clients would accept a pair. Touches nothing."),
+    "probe": ("rotator.cli.probe:probe", "Say whether strict clients accept what a server sends now."),
     "status": ("rotator.cli.status:status", "Show what is wanted, what is on disk and what is served."),
     "history": ("rotator.cli.history:history", "Show what happened, when, and who did it."),
     "config": (

@@ -21,6 +21,7 @@ from rotator.anchors import MAX_STORE
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
+from rotator.clients import predict
 from rotator.decode import read_certificate
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
@@ -36,7 +37,7 @@ SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
 
 Read = TypeVar("Read")
 
-_STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
+STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Report:
             "effective_not_after": rfc3339(end) if end else None,
             "missing_issuer": verdict.missing_issuer or None,
             "missing_akid": verdict.missing_akid or None,
+            "clients": clients_body(verdict),
         }
 
     @property
@@ -90,6 +92,19 @@ class Report:
             lines.append(f"ACCEPT {pair.key_type}: {names}; {len(pair.chain)} certificates to send, leaf first")
             lines.append(f"  sha256 {pair.fingerprint}, good until {rfc3339(pair.effective_not_after)}")
         return [*lines, "Nothing was changed."]
+
+
+def clients_body(verdict: Verdict) -> dict[str, object]:
+    """For JSON: what becomes of each kind of client if what was judged is served as it stands."""
+    return {
+        client.value: {
+            "fate": prediction.fate.value,
+            "on": prediction.on.value if prediction.on else None,
+            "because": [code.value for code in prediction.because],
+            "url": prediction.url or None,
+        }
+        for client, prediction in predict(verdict.problems, verdict.issuer_url).items()
+    }
 
 
 def run_check(
@@ -135,7 +150,7 @@ def run_check(
     secrets = [source for path in keys if (source := _read(path, problems)) is not None]
     password = _password(password_file, problems)
     live = _live(current, problems)
-    anchors = _anchors(roots or SYSTEM_ROOTS, problems)
+    anchors = read_anchors(roots or SYSTEM_ROOTS, problems)
     evidence = _evidence(crls, ct_logs, blocklist, problems, require_crls=require_crls)
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
@@ -170,7 +185,7 @@ def _password(path: str | None, problems: list[Problem]) -> Secret | None:
     return Secret(source.data.split(b"\n", 1)[0].rstrip(b"\r")) if source else None
 
 
-def _anchors(path: str, problems: list[Problem]) -> Anchors | None:
+def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
     """The roots: a regular file, which may be larger than what is taken from a drop (stores come near that limit)."""
     title = shown(path)
     try:
@@ -311,5 +326,5 @@ def check(
         output.data(report.body)
     else:
         for line in report.lines:
-            output.line(line, _STYLES.get(line.partition(" ")[0], ""))
+            output.line(line, STYLES.get(line.partition(" ")[0], ""))
     return report.exit

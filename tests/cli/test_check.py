@@ -33,6 +33,7 @@ FIELDS = {
     "effective_not_after",
     "missing_issuer",
     "missing_akid",
+    "clients",
 }
 
 
