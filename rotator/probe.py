@@ -65,28 +65,11 @@ def probe(target: Target, within: float = 2.0) -> Served:
     Returns:
         The chain as sent; or the failure in words. Never raises for what the other side does.
     """
-    end = time.monotonic() + within
-    try:
-        sock = _connect(target.listener, within)
-    except (OSError, ValueError) as e:
-        return Served(target, failure=_connect_failure(e, within))
-    connection = SSL.Connection(_context(target.key_type), sock)
-    try:
-        if not _is_ip(target.name):
-            connection.set_tlsext_host_name(target.name.encode("ascii"))
-        connection.set_connect_state()
-        sock.setblocking(False)
-        failure = _handshake(connection, sock, end, within)
-        if failure:
-            return Served(target, failure=failure)
-        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
-        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
-    finally:
-        sock.close()
+    return _ask(target, None, within)
 
 
 def look(target: Target, version: Version, within: float, *, proxy_protocol: bool = False) -> Served:
-    """As `probe`, with one version of TLS, and of a server that may be anybody's: what it can make us read is bounded.
+    """As `probe`, with one version of TLS, of a server that may be anybody's.
 
     Args:
         target: as for `probe`.
@@ -94,23 +77,7 @@ def look(target: Target, version: Version, within: float, *, proxy_protocol: boo
         within: seconds for connecting and handshake together.
         proxy_protocol: send a PROXY header (version 1) first.
     """
-    end = time.monotonic() + within
-    try:
-        sock = _connect(target.listener, within)
-    except (OSError, ValueError) as e:
-        return Served(target, failure=_connect_failure(e, within))
-    connection = SSL.Connection(_context(target.key_type, version))
-    try:
-        if not _is_ip(target.name):
-            connection.set_tlsext_host_name(target.name.encode("ascii"))
-        connection.set_connect_state()
-        failure = (proxy_protocol and _announce(sock)) or _pump(connection, sock, end, within)
-        if failure:
-            return Served(target, failure=failure)
-        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
-        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
-    finally:
-        sock.close()
+    return _ask(target, version, within, proxy_protocol=proxy_protocol)
 
 
 def reach(listener: str, within: float) -> str:
@@ -218,6 +185,27 @@ def rehearse(pair: Pair, name: str) -> str:
     return "" if sent == pair.chain else "the client got another chain than the one that was to be sent"
 
 
+def _ask(target: Target, version: Version | None, within: float, *, proxy_protocol: bool = False) -> Served:
+    """What one handshake showed; what the other side can make us read, and for how long, is bounded."""
+    end = time.monotonic() + within
+    try:
+        sock = _connect(target.listener, within)
+    except (OSError, ValueError) as e:
+        return Served(target, failure=_connect_failure(e, within))
+    connection = SSL.Connection(_context(target.key_type, version))
+    try:
+        if not _is_ip(target.name):
+            connection.set_tlsext_host_name(target.name.encode("ascii"))
+        connection.set_connect_state()
+        failure = (proxy_protocol and _announce(sock)) or _pump(connection, sock, end, within)
+        if failure:
+            return Served(target, failure=failure)
+        chain = connection.get_peer_cert_chain(as_cryptography=False) or []
+        return Served(target, tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, c) for c in chain))
+    finally:
+        sock.close()
+
+
 def _connect(listener: str, within: float) -> socket.socket:
     if listener.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -258,25 +246,6 @@ def _connect_failure(e: Exception, within: float) -> str:
     if isinstance(e, OSError):
         return (e.strerror or "the address is not known").lower()
     return "not an address"
-
-
-def _handshake(connection: SSL.Connection, sock: socket.socket, end: float, within: float) -> str:
-    while True:
-        try:
-            connection.do_handshake()
-        except SSL.WantReadError:
-            if not _wait(sock, select.POLLIN, end):
-                return f"connected, but no TLS handshake within {within:g} s"
-        except SSL.WantWriteError:
-            _wait(sock, select.POLLOUT, end)
-        except SSL.SysCallError as e:
-            return f"the connection was closed during the handshake ({e.args[-1] if e.args else 'no reason given'})"
-        except SSL.Error as e:
-            return f"the TLS handshake failed: {_ssl_words(e)}"
-        else:
-            return ""
-        if time.monotonic() >= end:
-            return f"connected, but no TLS handshake within {within:g} s"
 
 
 def _pump(connection: SSL.Connection, sock: socket.socket, end: float, within: float) -> str:
