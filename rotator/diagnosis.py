@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 from rotator.certificate import colons
 from rotator.model import Code, Problem, Severity
+from rotator.pem import place
 from rotator.trust import Verdict
 
-_WHO_BREAKS = (
-    "Who breaks: curl, Go, Python, Java, Node, Android and MQTT clients; Firefox with a private CA. Chrome, Windows"
-)
-_WHO_WORKS = "and macOS repair it only where they can reach the address of the CA that the certificate names."
 _CHAIN = frozenset(
     {
         Code.INCOMPLETE_CHAIN,
@@ -39,10 +36,18 @@ def explain(verdict: Verdict) -> list[str]:
             drawn = True
             lines += _pictures(verdict)
         if problem.code == Code.INCOMPLETE_CHAIN:
-            lines += [f"  {_WHO_BREAKS}", f"  {_WHO_WORKS}"]
+            lines += _who_breaks(verdict) if problem.severity is Severity.REJECT else []
         if problem.hint:
             lines.append(f"  {'Fix' if problem.severity is Severity.REJECT else 'Hint'}: {problem.hint}")
     return lines
+
+
+def _who_breaks(verdict: Verdict) -> list[str]:
+    """Which clients notice: those that neither fetch an intermediate nor know it beforehand."""
+    lines = ["  Who breaks: curl, Go, Python, Java, Node, Android and MQTT clients; Firefox with a private CA."]
+    if verdict.missing_url:
+        return [*lines, f"  Chrome, Windows and macOS repair it only where they can reach {verdict.missing_url}."]
+    return [*lines, "  Chrome, Windows and macOS too: the certificate does not say where they could fetch it."]
 
 
 def _headline(problem: Problem) -> str:
@@ -55,11 +60,11 @@ def _pictures(verdict: Verdict) -> Iterator[str]:
     for chain in verdict.links:
         for number, link in enumerate(chain, 1):
             more = number < len(chain) or bool(verdict.missing_issuer and link.issuer == verdict.missing_issuer)
-            place = f"  ({link.file} line {link.line})" if link.file else ""
+            stands = f"  ({place(link.file, link.line)})" if link.file else ""
             issued = "  issued by" if more else ""
-            yield f"  [{'root' if link.root else number}] {link.title}{place}{issued}"
+            yield f"  [{'root' if link.root else number}] {link.title}{stands}{issued}"
         last = chain[-1]
         if not last.root and verdict.missing_issuer and last.issuer == verdict.missing_issuer:
             key = f", key id {colons(verdict.missing_akid)}" if verdict.missing_akid else ""
             name = verdict.missing_issuer[max(0, verdict.missing_issuer.rfind("CN=")) :]
-            yield f"  [?] {name}{key}  ← not in these files, not a trusted root"
+            yield f"  [?] {name}{key}  ← not in the drop, not in the pool, not a trusted root"

@@ -165,22 +165,35 @@ class SourceFile:
         name: the name to use in messages (the path as it was given, or the name in the drop).
         data: the content, kept out of `repr` because it may hold a key.
         mode: permission bits at the time of reading, e.g. 0o640.
+        owner: the uid of its owner then; -1 where that is not known.
     """
 
     name: str
     data: bytes = field(repr=False)
     mode: int = 0o600
+    owner: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Raw, untrusted files of one drop or one command line, in the order given."""
+    """Raw, untrusted files of one drop or one command line, in the order given.
+
+    Args:
+        files: as they were read.
+        password: what opens an encrypted key among them; None if none is known.
+        notes: what was noticed about the password's file.
+    """
 
     files: tuple[SourceFile, ...]
+    password: Secret | None = field(default=None, repr=False)
+    notes: tuple[Problem, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over names and contents: the same drop read again has the same digest."""
+        """SHA-256 (hex) over names and contents: the same drop read again has the same digest.
+
+        The password has no part in it, as this is written down where others may read it.
+        """
         whole = hashlib.sha256()
         for source in sorted(self.files, key=lambda f: f.name):
             for part in (source.name.encode("utf-8", "surrogateescape"), source.data):

@@ -10,6 +10,7 @@ from rotator.apply import Applied
 from rotator.errors import RotatorError
 from rotator.hands import Hands
 from rotator.model import Candidate, Generation, Outcome, Pair, Problem, Result, Severity, Site, Target
+from rotator.pool import Pool
 from rotator.proof import Proof, expectation
 from rotator.trust import Anchors
 
@@ -47,6 +48,7 @@ class Wanted:
         who: the user.
         trigger: `swap`, `rollback`, `drop` …
         origin: where the files came from, for the generation's record.
+        pool: where an intermediate is taken from that the files lack.
     """
 
     site: Site
@@ -58,6 +60,7 @@ class Wanted:
     who: str = ""
     trigger: str = "swap"
     origin: tuple[str, ...] = ()
+    pool: Pool = field(default_factory=Pool, repr=False)
 
 
 @dataclass(slots=True)

@@ -8,6 +8,7 @@ from types import TracebackType
 from rotator.diagnosis import explain
 from rotator.errors import RotatorError
 from rotator.hands import Clock, Hands
+from rotator.judging import judged
 from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, is_critical, pairs_digest
 from rotator.outcome import (
     FIRST_RETRY,
@@ -21,7 +22,7 @@ from rotator.outcome import (
     still_serves,
 )
 from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
-from rotator.trust import examine, judge_chains
+from rotator.trust import judge_chains
 
 CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
@@ -148,7 +149,7 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
         return pairs, judge_chains([p.chain for p in pairs], site.policy, wanted.anchors, now)
     if wanted.candidate is not None:
         chains = tuple(ready.previous.chains.values()) if ready.previous else ()
-        verdict = examine(wanted.candidate, site.policy, wanted.anchors, now, live=chains, force=wanted.force)
+        verdict = judged(wanted.candidate, wanted, hands.store, now, chains)
         ready.explanation = () if verdict.accepted else tuple(explain(verdict))
         return verdict.pairs, verdict.problems
     if ready.previous is None:

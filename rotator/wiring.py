@@ -16,8 +16,10 @@ from rotator.apply import Applied, Request, Setup
 from rotator.config import Config, SiteConfig
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
+from rotator.incoming import read_pool
 from rotator.model import Site
 from rotator.nginx.command import Nginx
+from rotator.pool import Pool
 from rotator.store import Store, policy_digest
 
 
@@ -74,13 +76,26 @@ def load_anchors(one: SiteConfig) -> Anchors:
 
 
 def forget_anchors() -> None:
-    """Has the roots read again when they are asked for next: they may have changed under a long life."""
+    """Has the roots and pools read again when they are asked for next: they may have changed under a long life."""
     _anchors.cache_clear()
+    _pool.cache_clear()
 
 
-def policy_of(site: Site, anchors: Anchors) -> str:
-    """The digest of everything but the candidate that a decision about a drop depends on."""
-    return policy_digest([site.policy, anchors.digest])
+def load_pool(one: SiteConfig) -> Pool:
+    """The intermediates that the configuration offers a site, read and parsed once like the roots.
+
+    Raises:
+        RotatorError: `configuration` if there are none to be read.
+    """
+    return _pool(one.pool) if one.pool else Pool()
+
+
+def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
+    """The digest of everything but the candidate that a decision about a drop depends on.
+
+    The password has no part in it: this is written down. Who has mended that orders `rotator swap SITE`.
+    """
+    return policy_digest([site.policy, anchors.digest, *([pool.digest] if pool and pool.digest else [])])
 
 
 @cache
@@ -91,6 +106,14 @@ def _anchors(path: Path) -> Anchors:
     except OSError as e:
         hint = "install ca-certificates, or set `roots` to a PEM file that this user may read"
         raise RotatorError("configuration", f"roots {path}: {e.strerror}", hint, Exit.CONFIG) from e
+
+
+@cache
+def _pool(path: Path) -> Pool:
+    try:
+        return Pool.from_files(read_pool(path))
+    except RotatorError as e:
+        raise RotatorError("configuration", f"pool {path}: {e.message}", e.hint, Exit.CONFIG) from e
 
 
 def make_hands(config: Config, apply: ApplyHand, say: Callable[[str], None] = lambda _: None) -> Hands:

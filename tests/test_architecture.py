@@ -19,9 +19,12 @@ WORDS, THOUGHT, HANDS, STORY, SHELL = range(5)
 
 FLOORS = {
     WORDS: "rotator errors model",
-    THOUGHT: ("anchors certificate chain compare constraints decode der diagnosis keys leaf names pair path pem trust"),
+    THOUGHT: (
+        "anchors certificate chain compare constraints containers decode der diagnosis keys leaf names pair path pem "
+        "pool trust"
+    ),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
-    STORY: "drops hands observe outcome prepare proof reconcile recover rotate",
+    STORY: "drops hands judging observe outcome prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
@@ -35,7 +38,7 @@ FLOORS = {
 
 HOMES = {
     "click": "cli",
-    "cryptography": "anchors certificate chain constraints decode keys leaf path probe",
+    "cryptography": "anchors certificate chain constraints containers decode keys leaf path probe",
     "idna": "names config.addresses",
     "OpenSSL": "probe",
     "apscheduler": "triggers",

@@ -578,7 +578,7 @@ def _encrypted() -> bytes:
 
 def _with(chain: bytes, key: bytes, password: bytes | None = None) -> Verdict:
     candidate = files(("chain.pem", chain), SourceFile("key.pem", key, 0o644))
-    return examine(candidate, public([NAME]), ANCHORS, NOW, password=Secret(password) if password else None)
+    return examine(replace(candidate, password=Secret(password) if password else None), public([NAME]), ANCHORS, NOW)
 
 
 LATER = {

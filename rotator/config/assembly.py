@@ -165,6 +165,8 @@ class _Assembly:
             roots=roots or self.system_roots,
             roots_name=str(roots or "system"),
             line=self.document.line(where),
+            password_file=found["password_file"],
+            pool=found["pool"],
         )
 
     def probe_names(self, where: Where, found: Mapping[str, Any]) -> tuple[str, ...]:

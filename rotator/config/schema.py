@@ -69,6 +69,8 @@ DEFAULTS: Mapping[str, Key] = {
     "policy": Key("public", _policy),
     "roots": Key("system", values.optional(values.path, "system")),
     "keep_generations": Key(5, values.whole(2, 1000, "generations")),
+    "password_file": Key("", values.optional(values.path)),
+    "pool": Key("", values.optional(values.path)),
 }
 """What [[site]] may say and [defaults] may say for all of them."""
 

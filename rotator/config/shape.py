@@ -69,6 +69,8 @@ class SiteConfig:
         roots: the PEM file of the roots that strict clients trust.
         roots_name: as configured: `system` or the path.
         line: where it begins in the file.
+        password_file: what opens an encrypted key; None for none.
+        pool: the directory, or file, of intermediates for renewals that lack one; None for none.
     """
 
     site: Site
@@ -76,6 +78,8 @@ class SiteConfig:
     roots: Path
     roots_name: str
     line: int
+    password_file: Path | None = None
+    pool: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rotator import wiring
 from rotator.config import Config
@@ -11,6 +11,7 @@ from rotator.drops import Drops, Place
 from rotator.hands import Hands
 from rotator.model import Site
 from rotator.outcome import Wanted
+from rotator.pool import Pool
 from rotator.trust import Anchors
 
 WHO = "rotatord"
@@ -26,16 +27,18 @@ class Ward:
         anchors: the roots that its clients trust.
         policy: digest of policy and roots.
         place: where its renewals arrive.
+        pool: where an intermediate is taken from that a renewal lacks.
     """
 
     site: Site
     anchors: Anchors
     policy: str
     place: Place
+    pool: Pool = field(default_factory=Pool, repr=False)
 
     def wanted(self, trigger: str) -> Wanted:
-        """The order to prove what is live."""
-        return Wanted(self.site, self.anchors, who=WHO, trigger=trigger)
+        """The order to prove what is live, to be completed where something else is wanted."""
+        return Wanted(self.site, self.anchors, who=WHO, trigger=trigger, pool=self.pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +72,15 @@ def make_ground(config: Config, wrap: Callable[[Hands], Hands] = lambda hands: h
         wrap: what is done to the hands, such as letting each wait be a sign of life.
 
     Raises:
-        RotatorError: roots that cannot be read; exit status 78.
+        RotatorError: roots or a pool that cannot be read; exit status 78.
     """
     wiring.forget_anchors()
     wards = {}
     for one in config.sites:
         anchors = wiring.load_anchors(one)
-        place = Place(one.site.name, config.drop(one), one.source is not None)
-        wards[one.site.name] = Ward(one.site, anchors, wiring.policy_of(one.site, anchors), place)
+        pool = wiring.load_pool(one)
+        place = Place(one.site.name, config.drop(one), one.source is not None, one.password_file)
+        wards[one.site.name] = Ward(one.site, anchors, wiring.policy_of(one.site, anchors, pool), place, pool)
     return Ground(
         wards=wards,
         hands=wrap(wiring.make_hands(config, wiring.direct(wiring.make_setup(config)))),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from rotator.daemon.ground import WHO, Ground, Ward
+from rotator import judging
+from rotator.daemon.ground import Ground, Ward
 from rotator.drops import Look, Signature
 from rotator.errors import RotatorError
 from rotator.model import Candidate, KeyType, SourceFile, is_critical
@@ -14,7 +15,7 @@ from rotator.outcome import Wanted, meta_pairs, meta_time, still_serves
 from rotator.pem import encode_chain
 from rotator.reconcile import Decision, Deferral, Moment, Nothing
 from rotator.store import Intent
-from rotator.trust import Verdict, examine
+from rotator.trust import Verdict
 
 Chains = Mapping[KeyType, tuple[bytes, ...]]
 
@@ -89,11 +90,11 @@ def live_chains(ground: Ground, name: str) -> Chains:
         return {}
 
 
-def judged(candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Verdict:
+def judged(ground: Ground, candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Verdict:
     """What the judge says of a candidate."""
     if candidate is None:
         return Verdict()
-    return examine(candidate, ward.site.policy, ward.anchors, now.wall, live=tuple(live.values()))
+    return judging.judged(candidate, ward.wanted("drop"), ground.hands.store, now.wall, tuple(live.values()))
 
 
 def completed(
@@ -106,19 +107,16 @@ def completed(
         if pair.key_type in lacking and pair.key:
             files.append(SourceFile(f"{generation}/{pair.key_type}-fullchain.pem", encode_chain(pair.chain)))
             files.append(SourceFile(f"{generation}/{pair.key_type}-privkey.pem", pair.key.reveal()))
-    whole = Candidate(tuple(files))
-    return whole if lacking and judged(whole, ward, now, live).accepted else candidate
+    whole = replace(candidate, files=tuple(files))
+    return whole if lacking and judged(ground, whole, ward, now, live).accepted else candidate
 
 
 def order(ground: Ground, ward: Ward, digest: str, candidate: Candidate, intent: Intent, *, reloads: bool) -> Order:
     """To put a candidate live, or to have the rotation refuse it."""
-    wanted = Wanted(
-        ward.site,
-        ward.anchors,
-        candidate,
+    wanted = replace(
+        ward.wanted("drop"),
+        candidate=candidate,
         first=not ground.hands.store.verified(ward.site.name),
-        who=WHO,
-        trigger="drop",
         origin=tuple(source.name for source in candidate.files),
     )
     return Order(ward, digest, wanted, intent, reloads)

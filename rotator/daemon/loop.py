@@ -186,7 +186,7 @@ class Loop:
         candidate, error = intake.read(self.ground, name, look)
         digest = intake.digest_of(candidate, look, error)
         live = intake.live_chains(self.ground, name) if candidate else {}
-        drop = Drop(digest, memory.changed, partial(intake.judged, candidate, ward, now, live), error)
+        drop = Drop(digest, memory.changed, partial(intake.judged, self.ground, candidate, ward, now, live), error)
         decision = decide(
             drop, intent, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
         )

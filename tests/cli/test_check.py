@@ -205,7 +205,7 @@ def test_a_certificate_must_be_named() -> None:
     assert run("--key", "key.pem").status == 2
 
 
-@pytest.mark.parametrize("option", ["--pool", "--crls", "--ct-logs", "--blocklist"])
+@pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist"])
 @pytest.mark.usefixtures("inside")
 def test_an_option_that_is_not_honoured_yet_is_refused_in_one_line(option: str) -> None:
     result = run("--cert", "chain.pem", option, "x.pem")

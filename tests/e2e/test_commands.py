@@ -73,7 +73,7 @@ def test_what_was_delivered_is_swapped_in(edge: Edge) -> None:
 
 
 def test_swap_of_an_incomplete_chain_exits_3_and_draws_it(edge: Edge, tmp_path: Path) -> None:
-    new = edge.issue()
+    new = edge.issue_by_another()
     leaf = tmp_path / "leaf.crt"
     leaf.write_bytes(pem(new.leaf))
     _, key = edge.write_pair(new)
