@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.hmac import HMAC
@@ -279,7 +279,7 @@ class _Safe:
             except UnsupportedAlgorithm:
                 words = "it is encrypted in a way that is not known here."
                 raise _RefusedError(Code.KEY_FORMAT, words, _OTHER_FORM) from None
-            except (ValueError, TypeError, OverflowError):
+            except (ValueError, TypeError, OverflowError, InternalError):
                 continue
             for label, data in blocks:
                 _add(self.found, label, data, self.block)

@@ -237,7 +237,7 @@ def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
     except UnsupportedAlgorithm:
         words = "a key of a kind (explicit curve parameters, perhaps) that browsers do not know."
         raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW) from None
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, InternalError):
         if encrypted:
             words = "the password does not decrypt the key, or the key is damaged."
             raise _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.") from None

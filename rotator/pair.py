@@ -255,7 +255,9 @@ def _orphans(reading: Reading, matches: Sequence[Match], orphans: Sequence[Key],
             words += "."
             hint = "Find the key that the certificate was ordered with, or order the certificate again for this key."
             problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, words, hint, key.file, key.line))
-    if need_key and keyless and not orphans and (not reading.key_seen or len(keyless) < len(matches)):
+    # a key that stands there and cannot be read is told as that; a comment that speaks of one is no key
+    told = reading.key_seen and any(p.severity is Severity.REJECT for p in reading.problems)
+    if need_key and keyless and not orphans and (not told or len(keyless) < len(matches)):
         for leaf in keyless:
             hint = "Add the private key that it was ordered with."
             problems.append(about(leaf, Code.KEY_MISSING, "has no private key in these files", hint))

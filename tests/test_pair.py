@@ -479,3 +479,15 @@ def test_a_key_type_is_known_for_every_kind_that_is_read() -> None:
         if isinstance(k, Key)
     }
     assert kinds == set(KeyType)
+
+
+def test_a_comment_that_speaks_of_a_private_key_is_none() -> None:
+    matches, problems = paired(b"# the PRIVATE KEY is elsewhere\n" + EC.chain_pem)
+    assert [m.key for m in matches] == [None]
+    assert codes(problems) == [Code.KEY_MISSING]
+
+
+def test_an_ed25519_key_of_a_wrong_length_is_damaged() -> None:
+    inner = wrap(0x04, wrap(0x04, b"\1" * 31))
+    data = wrap(0x30, b"\2\1\0" + wrap(0x30, der.encoded_oid(der.ED25519)) + inner)
+    assert refused(der_pem(data, label="PRIVATE KEY")).code == Code.KEY_INVALID
