@@ -25,8 +25,12 @@ from rotator.errors import Exit
     )
 )
 @click.argument("site")
-@click.option("--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle or full chain; may be repeated.")
-@click.option("--key", "keys", multiple=True, metavar="FILE", help="Private key; one for each kind of key.")
+@click.option(
+    "--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle, full chain or PKCS#12; may be repeated."
+)
+@click.option(
+    "--key", "keys", multiple=True, metavar="FILE", help="Private key, if it is in none of those; may be repeated."
+)
 @click.option("--password-file", default="", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
 @click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
 @click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
@@ -52,8 +56,6 @@ def swap(
 
     Without files, what lies in the site's drop is taken; with an empty drop, what is live is proved again.
     """
-    if certs and not keys:
-        raise click.UsageError("--cert goes with --key: the key that belongs to the certificate (or both in one file)")
     if keys and not certs:
         raise click.UsageError("--key goes with --cert: the certificate that belongs to the key")
     return carry_out(context, Order(site, certs, keys, password_file, first=first, dry=dry, force=force, wait=wait))
