@@ -679,14 +679,14 @@ def _flipped() -> bytes:
     return bytes(data)
 
 
-def _bad_signature() -> Verdict:
+def bad_signature() -> Verdict:
     forged = rewritten(GOOD.leaf, new_key(), lambda tbs: tbs)
     return odd(forged)
 
 
 def test_every_code_is_produced_here_or_listed_as_not_of_this_place() -> None:
     seen: set[Code] = set()
-    for verdict in [*everything(), _bad_signature()]:
+    for verdict in [*everything(), bad_signature()]:
         problems = verdict.problems if isinstance(verdict, Verdict) else verdict
         seen |= {p.code for p in problems}
     assert set(Code) - seen == set(LATER) | set(ELSEWHERE)
