@@ -1,25 +1,22 @@
 """PKCS#7 and PKCS#12: a file that holds several things in, those things out as blocks; nothing is judged here.
 
-Of a PKCS#12 file the structure is read here and only its encrypted parts are given to the library, one at a time and
-after their cost was seen: given the whole, it would first derive whatever keys the file asks for, check an RSA key for
-seconds, and show one key of several. Its MAC is not asked for, as what it protects is proved otherwise: a certificate
+A PKCS#12 file is taken apart here and its encrypted parts are decrypted one at a time, after their cost was seen: the
+library, given the whole, would first derive whatever keys the file asks for, check an RSA key for seconds, and show
+one key of several. Its MAC is not asked for, as what it protects is proved otherwise: a certificate
 is signed, and a key has to make a signature. RFC 7292 and RFC 2315 name the parts.
 """
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.hashes import SHA1
-from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from rotator import der
+from rotator import der, pbe
 from rotator.der import DerError, Element
 from rotator.model import Code, Problem, Secret, Severity
 from rotator.pem import PKCS7, PKCS12, Block, place
@@ -31,14 +28,11 @@ MAX_PARTS = 64
 """Certificates and keys that one container may hold."""
 
 _MAX_DEPTH = 16
-_MAX_UNPROTECTED = 2_600
-"""Bytes of a key that is encrypted with the empty password: the library checks such a one in full, RSA-4096 at most."""
 
 _DATA = "1.2.840.113549.1.7.1"
 _ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
 _BAGS = "1.2.840.113549.1.12.10.1."
 _KEY_BAG, _SHROUDED_BAG, _CERT_BAG, _SAFE_BAG = (_BAGS + end for end in ("1", "2", "3", "6"))
-_SHA1 = "1.3.14.3.2.26"
 _X509_CERTIFICATE = "1.2.840.113549.1.9.22.1"
 _OTHER_FORM = "Convert it: openssl pkcs12 -in FILE -nodes -out all.pem"
 
@@ -206,7 +200,7 @@ class _Safe:
             if kind == _DATA:
                 self._bags(_octets(content), 0)
             elif kind == _ENCRYPTED_DATA:
-                self._encrypted(der.whole(safe, info), content)
+                self._encrypted(der.whole(safe, info), content, 0)
             else:
                 raise DerError("is protected by a public key")
 
@@ -234,7 +228,7 @@ class _Safe:
             if kind == _KEY_BAG:
                 _add(self.found, "PRIVATE KEY", value, self.block)
             elif kind == _SHROUDED_BAG:
-                self._shrouded(value, der.whole(data, bag))
+                self._shrouded(value)
             elif kind == _CERT_BAG:
                 held = _sequence(value)
                 if der.dotted(value, der.nth(held, 0, der.OID)) == _X509_CERTIFICATE:
@@ -243,64 +237,82 @@ class _Safe:
             elif kind == _SAFE_BAG and depth < _MAX_DEPTH:
                 self._bags(value, depth + 1)
 
-    def _shrouded(self, value: bytes, bag: bytes) -> None:
-        """An encrypted key is a PKCS#8 one; only under the empty password it has to be opened as what it is."""
+    def _shrouded(self, value: bytes) -> None:
+        """An encrypted key is a PKCS#8 one, which is decrypted where keys are; but not under the empty password."""
         if self.password is not None and self.password.reveal():
             _add(self.found, "ENCRYPTED PRIVATE KEY", value, self.block)
             return
-        cost = der.encryption_cost(value)
-        self._check_cost(cost)
-        if len(value) > _MAX_UNPROTECTED:
-            raise _RefusedError(Code.KEY_FORMAT, "a key of that size is not read from a PKCS#12 file.", _OTHER_FORM)
-        self._through_library(_info(_DATA, der.encode(der.OCTET_STRING, der.encode(der.SEQUENCE, bag))), cost)
+        parts = _sequence(value)
+        algorithm, content = der.nth(parts, 0, der.SEQUENCE), der.nth(parts, 1, der.OCTET_STRING)
+        for plain in self._decrypted(value, algorithm, value[content.body : content.end]):
+            if der.what(plain) == "key":
+                _add(self.found, "PRIVATE KEY", plain, self.block)
+                return
+        raise self._unopened()
 
-    def _encrypted(self, info: bytes, content: bytes) -> None:
-        described = der.children(content, der.nth(_sequence(content), 1, der.SEQUENCE))
-        cost = der.derivation_cost(content, der.nth(described, 1, der.SEQUENCE))
+    def _encrypted(self, info: bytes, content: bytes, depth: int) -> None:
+        """Bags that are encrypted together."""
+        parts = der.children(content, der.nth(_sequence(content), 1, der.SEQUENCE))
+        algorithm = der.nth(parts, 1, der.SEQUENCE)
+        if pbe.is_rc2(content, algorithm):
+            self._through_library(info, der.derivation_cost(content, algorithm))
+            return
+        held = der.nth(parts, 2, 0x80)
+        for plain in self._decrypted(content, algorithm, content[held.body : held.end]):
+            if plain[:1] == b"\x30":
+                self._bags(_definite(plain), depth)
+                return
+        raise self._unopened()
+
+    def _decrypted(self, data: bytes, algorithm: Element, encrypted: bytes) -> Iterator[bytes]:
+        cost = der.derivation_cost(data, algorithm)
         self._check_cost(cost)
-        self._through_library(info, cost)
+        self.found.spent += cost
+        secret = self.password.reveal() if self.password else b""
+        try:
+            yield from pbe.decrypted(data, algorithm, secret, encrypted)
+        except pbe.UnknownSchemeError:
+            raise _unknown() from None
 
     def _through_library(self, info: bytes, cost: int) -> None:
-        """Has one ContentInfo decrypted, as a PKCS#12 file of its own.
+        """Has one ContentInfo decrypted and read, as a PKCS#12 file of its own.
 
-        No password can be two things: no octets at all, or those of an empty string. The library takes the latter
-        where a MAC was made with it.
+        That is not done under the empty password, which everybody knows: keys may be nested in there, and what they
+        cost shows only when it is paid.
         """
-        safe = der.encode(der.SEQUENCE, info)
-        whole = b"\x02\x01\x03" + _info(_DATA, der.encode(der.OCTET_STRING, safe))
         secret = self.password.reveal() if self.password else b""
-        for parts in (whole,) if secret else (whole, whole + _mac_of_empty_password(safe)):
-            self.found.spent += cost
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
-                    opened = pkcs12.load_pkcs12(der.encode(der.SEQUENCE, parts), secret)
-                    blocks = list(_blocks(opened))
-            except UnsupportedAlgorithm:
-                words = "it is encrypted in a way that is not known here."
-                raise _RefusedError(Code.KEY_FORMAT, words, _OTHER_FORM) from None
-            except (ValueError, TypeError, OverflowError, InternalError):
-                continue
-            for label, data in blocks:
-                _add(self.found, label, data, self.block)
-            return
+        if self.password is not None and not secret:
+            words = "its certificates are under an old cipher (RC2) and the empty password."
+            raise _RefusedError(Code.KEY_FORMAT, words, _OTHER_FORM)
+        if not secret:
+            raise self._unopened()
+        self._check_cost(cost)
+        self.found.spent += cost
+        safe = der.encode(der.OCTET_STRING, der.encode(der.SEQUENCE, info))
+        whole = der.encode(der.SEQUENCE, b"\x02\x01\x03" + _info(_DATA, safe))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                opened = pkcs12.load_pkcs12(whole, secret)
+                blocks = list(_blocks(opened))
+        except UnsupportedAlgorithm:
+            raise _unknown() from None
+        except (ValueError, TypeError, OverflowError, InternalError):
+            raise self._unopened() from None
+        for label, data in blocks:
+            _add(self.found, label, data, self.block)
+
+    def _unopened(self) -> _RefusedError:
         if self.password is None:
             words = "it is encrypted, and there is no password for it."
             hint = "Name its password file (--password-file, or `password_file` of the site)."
-            raise _RefusedError(Code.KEY_ENCRYPTED, words, hint)
+            return _RefusedError(Code.KEY_ENCRYPTED, words, hint)
         words = "the password does not open it, or it is damaged."
-        raise _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.")
+        return _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.")
 
 
-def _mac_of_empty_password(safe: bytes) -> bytes:
-    """MacData of one round with the empty password (RFC 7292 section 4, appendix B.2): says which one is meant."""
-    salt = b"\0" * 64
-    key = hashlib.sha1(b"\3" * 64 + salt + b"\0" * 64, usedforsecurity=False).digest()
-    mac = HMAC(key, SHA1())  # noqa: S303 - protects nothing
-    mac.update(safe)
-    algorithm = der.encode(der.SEQUENCE, der.encoded_oid(_SHA1) + b"\x05\x00")
-    digest = der.encode(der.SEQUENCE, algorithm + der.encode(der.OCTET_STRING, mac.finalize()))
-    return der.encode(der.SEQUENCE, digest + der.encode(der.OCTET_STRING, salt) + b"\x02\x01\x01")
+def _unknown() -> _RefusedError:
+    return _RefusedError(Code.KEY_FORMAT, "it is encrypted in a way that is not known here.", _OTHER_FORM)
 
 
 def _info(kind: str, content: bytes) -> bytes:

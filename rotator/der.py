@@ -31,6 +31,7 @@ _PBKDF2 = "1.2.840.113549.1.5.12"
 _SCRYPT = "1.3.6.1.4.1.11591.4.11"
 _BASIC_CONSTRAINTS = "2.5.29.19"
 _MAX_CHILDREN = 20_000
+_MAX_OID = 64
 _MAX_SCRYPT_MEMORY = 32 << 20
 TOO_DEAR = 1 << 64
 """More than any bound on the cost of a derivation."""
@@ -174,6 +175,8 @@ def dotted(data: bytes, part: Element) -> str:
         DerError: it is none.
     """
     expect(part, OID)
+    if part.end - part.body > _MAX_OID:
+        raise DerError("has an object identifier that cannot be")
     numbers: list[int] = []
     value = 0
     for octet in data[part.body : part.end]:

@@ -5,6 +5,7 @@ No message, exception or `repr` made here holds a byte of a key. What a library 
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
 
@@ -21,6 +22,12 @@ MAX_COST = 500_000
 """Rounds of a hash that decrypting all keys of a candidate may take: half a second (OpenSSL's default is 2,048)."""
 
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+# RFC 1421 as OpenSSL writes it. The library panics, past every handler, over a vector that is too short.
+_OLD_STYLE = re.compile(
+    r"Proc-Type: *4, *ENCRYPTED *\n"
+    r"DEK-Info: *(?:AES-(?:128|192|256)-CBC, *[0-9A-Fa-f]{32}|DES(?:-EDE3)?-CBC, *[0-9A-Fa-f]{16}) *"
+)
 
 _ORDER_NEW = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
 
@@ -211,6 +218,8 @@ def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None
             "openssl pkey -in FILE -out privkey.pem",
         )
     if block.headers:
+        if not _OLD_STYLE.fullmatch("\n".join(block.headers)):
+            raise _format("the encrypted key does not say how it is encrypted (DEK-Info), or in a way not known here.")
         return
     try:
         cost = der.encryption_cost(block.data)

@@ -20,8 +20,8 @@ WORDS, THOUGHT, HANDS, STORY, SHELL = range(5)
 FLOORS = {
     WORDS: "rotator errors model",
     THOUGHT: (
-        "anchors certificate chain compare constraints containers decode der diagnosis keys leaf names pair path pem "
-        "pool trust"
+        "anchors certificate chain compare constraints containers decode der diagnosis keys leaf names pair path pbe "
+        "pem pool trust"
     ),
     HANDS: "apply drop incoming nginx nginx.candidate nginx.command nginx.workers probe store",
     STORY: "drops hands judging observe outcome prepare proof reconcile recover rotate",
@@ -38,7 +38,7 @@ FLOORS = {
 
 HOMES = {
     "click": "cli",
-    "cryptography": "anchors certificate chain constraints containers decode keys leaf path probe",
+    "cryptography": "anchors certificate chain constraints containers decode keys leaf path pbe probe",
     "idna": "names config.addresses",
     "OpenSSL": "probe",
     "apscheduler": "triggers",

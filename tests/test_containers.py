@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import time
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from rotator import der
@@ -28,6 +31,7 @@ GOOD = ICA.issue(NAME)
 RSA = ICA.issue(NAME, kind="rsa")
 ANCHORS = Anchors.from_pem(pem(ROOT.cert), "roots.pem")
 DER = serialization.Encoding.DER
+TRIPLE = ("-certpbe", "PBE-SHA1-3DES", "-keypbe", "PBE-SHA1-3DES", "-macalg", "sha1")
 TRADITIONAL = serialization.PrivateFormat.TraditionalOpenSSL
 PLAIN = serialization.NoEncryption()
 PASSWORD = Secret(b"open sesame")
@@ -198,9 +202,66 @@ def test_whatever_openssl_exports_is_read(tmp_path: Path, arguments: tuple[str, 
 
 
 @pytest.mark.parametrize("password", [None, Secret(b"")], ids=["none known", "empty"])
-@pytest.mark.parametrize("legacy", [(), ("-legacy",)], ids=["default", "legacy"])
-def test_the_empty_password_is_tried(tmp_path: Path, password: Secret | None, legacy: tuple[str, ...]) -> None:
-    demand_good(judge(openssl(tmp_path, *legacy, "-passout", "pass:"), password=password))
+@pytest.mark.parametrize("older", [(), TRIPLE], ids=["default", "3des"])
+def test_the_empty_password_is_tried(tmp_path: Path, password: Secret | None, older: tuple[str, ...]) -> None:
+    demand_good(judge(openssl(tmp_path, *older, "-passout", "pass:"), password=password))
+
+
+@pytest.mark.parametrize(
+    ("password", "code"), [(None, Code.KEY_ENCRYPTED), (Secret(b""), Code.KEY_FORMAT)], ids=["none known", "empty"]
+)
+def test_rc2_is_not_opened_with_the_empty_password(tmp_path: Path, password: Secret | None, code: Code) -> None:
+    assert judge(openssl(tmp_path, "-legacy", "-passout", "pass:"), password=password).codes[0] == code
+
+
+@pytest.mark.parametrize("bits", ["128", "192", "256"])
+def test_every_size_of_aes_is_read(tmp_path: Path, bits: str) -> None:
+    how = f"aes-{bits}-cbc"
+    data = openssl(tmp_path, "-certpbe", how, "-keypbe", how, "-passout", "pass:open sesame")
+    demand_good(judge(data, password=PASSWORD))
+
+
+def test_the_older_kind_is_read_from_openssl_too(tmp_path: Path) -> None:
+    demand_good(judge(openssl(tmp_path, *TRIPLE, "-passout", "pass:open sesame"), password=PASSWORD))
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["aes", "3des"])
+def test_a_password_beyond_ascii_opens_a_pkcs12_file(*, old: bool) -> None:
+    secret = "Sésam öffne dich".encode()
+    builder = serialization.PrivateFormat.PKCS12.encryption_builder().kdf_rounds(2000)
+    kind = pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC if old else pkcs12.PBES.PBESv2SHA256AndAES256CBC
+    demand_good(judge(p12(how=builder.key_cert_algorithm(kind).build(secret)), password=Secret(secret)))
+
+
+def test_what_a_nested_key_costs_is_seen_before_it_is_paid() -> None:
+    key = wrap(0x30, algorithm(b"\x02\x04\x7f\xff\xff\xff") + wrap(0x04, b"\0" * 160))
+    bag = wrap(0x30, der.encoded_oid("1.2.840.113549.1.12.10.1.2") + wrap(0xA0, key))
+    data = sealed(wrap(0x30, bag))
+    assert [b.label for b in unpacked(data).blocks] == ["ENCRYPTED PRIVATE KEY"]
+    for password, code in ((PASSWORD, Code.KEY_FORMAT), (None, Code.KEY_ENCRYPTED)):
+        verdict, seconds = timed(lambda password=password: judge(GOOD.chain_pem, data, password=password))  # type: ignore[misc]
+        assert verdict.codes == (code,)
+        assert seconds < 0.2
+
+
+def algorithm(rounds: bytes) -> bytes:
+    """PBES2 with PBKDF2 of so many rounds (as DER), HMAC-SHA1 and AES-256."""
+    kdf = wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.12") + wrap(0x30, wrap(0x04, b"salt") + rounds))
+    cipher = wrap(0x30, der.encoded_oid("2.16.840.1.101.3.4.1.42") + wrap(0x04, b"\0" * 16))
+    return wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.13") + wrap(0x30, kdf + cipher))
+
+
+def sealed(bags: bytes) -> bytes:
+    """A PKCS#12 file with these bags encrypted together."""
+    key = hashlib.pbkdf2_hmac("sha1", PASSWORD.reveal(), b"salt", 1, 32)
+    fill = 16 - len(bags) % 16
+    encryptor = Cipher(AES(key), modes.CBC(b"\0" * 16)).encryptor()
+    content = encryptor.update(bags + bytes((fill,)) * fill) + encryptor.finalize()
+    inner = der.encoded_oid("1.2.840.113549.1.7.1") + algorithm(b"\x02\x01\x01") + wrap(0x80, content)
+    encrypted_data = wrap(0x30, b"\x02\x01\x00" + wrap(0x30, inner))
+    info = wrap(0x30, der.encoded_oid("1.2.840.113549.1.7.6") + wrap(0xA0, encrypted_data))
+    safe = wrap(0x30, der.encoded_oid("1.2.840.113549.1.7.1") + wrap(0xA0, wrap(0x04, wrap(0x30, info))))
+    return wrap(0x30, b"\x02\x01\x03" + safe)
 
 
 def test_a_pkcs12_file_in_ber_is_read(tmp_path: Path) -> None:

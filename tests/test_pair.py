@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import traceback
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from rotator.keys import MAX_COST, Key, read_key
 from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity, SourceFile
 from rotator.pair import MAX_CHAIN, MAX_KEYS, Match, match, read_candidate
 from rotator.pem import Block, read_blocks
+from tests import authority
 from tests.authority import CA, NOW, Issued, der_pem, key_pem, new_key, pem, rsa_key, wrap
 
 ROOT = CA.root()
@@ -491,3 +493,27 @@ def test_an_ed25519_key_of_a_wrong_length_is_damaged() -> None:
     inner = wrap(0x04, wrap(0x04, b"\1" * 31))
     data = wrap(0x30, b"\2\1\0" + wrap(0x30, der.encoded_oid(der.ED25519)) + inner)
     assert refused(der_pem(data, label="PRIVATE KEY")).code == Code.KEY_INVALID
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        "AES-256-CBC,00",
+        "AES-256-CBC," + "0" * 16,
+        "DES-EDE3-CBC,",
+        "RC4,00",
+        "AES-256-CBC",
+        "",
+        "X\nDEK-Info: AES-256-CBC,00",
+    ],
+)
+def test_an_encrypted_key_of_the_old_style_that_does_not_say_how_is_a_matter_of_format(info: str) -> None:
+    text = authority.encrypted(EC.key, b"open sesame", TRADITIONAL)
+    changed = re.sub(rb"DEK-Info: .*", b"DEK-Info: " + info.encode(), text)
+    assert changed != text
+    assert refused(changed, Secret(b"open sesame")).code == Code.KEY_FORMAT
+
+
+def test_an_object_identifier_without_an_end_makes_no_message_without_one() -> None:
+    data = wrap(0x30, b"\2\1\0" + wrap(0x30, wrap(0x06, b"\x2a" * 2000)) + wrap(0x04, b"x"))
+    assert len(refused(der_pem(data, label="PRIVATE KEY")).message) < 200
