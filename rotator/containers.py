@@ -28,6 +28,7 @@ MAX_PARTS = 64
 """Certificates and keys that one container may hold."""
 
 _MAX_DEPTH = 16
+_MAX_PIECES = 10_000
 
 _DATA = "1.2.840.113549.1.7.1"
 _ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
@@ -108,12 +109,13 @@ def _add(found: Unpacked, label: str, data: bytes, block: Block) -> None:
 
 def _definite(data: bytes) -> bytes:
     """The same structure with lengths written out: CAs and Java tools write PKCS#7 and PKCS#12 as BER too."""
-    return _rewritten(data, 0, len(data), 0)[0] if data[1:2] == b"\x80" else data
+    return _rewritten(data, 0, len(data), [_MAX_PIECES])[0] if data[1:2] == b"\x80" else data
 
 
-def _rewritten(data: bytes, at: int, end: int, depth: int) -> tuple[bytes, int]:
+def _rewritten(data: bytes, at: int, end: int, left: list[int], depth: int = 0) -> tuple[bytes, int]:
     """One element of BER as DER, and where the next begins; octet strings in pieces are joined (X.690 8.7.3)."""
-    if depth > _MAX_DEPTH or at + 2 > end:
+    left[0] -= 1
+    if depth > _MAX_DEPTH or at + 2 > end or left[0] < 0:
         raise DerError("is nested too deeply, or ends too early")
     tag = data[at]
     if data[at + 1] != 0x80:
@@ -129,7 +131,7 @@ def _rewritten(data: bytes, at: int, end: int, depth: int) -> tuple[bytes, int]:
         before = b""
     parts: list[bytes] = []
     while at < stop and (after >= 0 or data[at : at + 2] != b"\0\0"):
-        part, at = _rewritten(data, at, stop, depth + 1)
+        part, at = _rewritten(data, at, stop, left, depth + 1)
         parts.append(part)
     if before and b"".join(parts) == before:
         return der.whole(data, one), one.end  # as it stands, so that what is signed in there stays so

@@ -342,7 +342,15 @@ def test_a_damaged_container_is_a_problem_and_never_an_exception(label: str, ste
 
 
 @pytest.mark.parametrize(
-    "data", [b"\x30\x80" * 5000, b"\x30\x80" * 10 + b"\0\0" * 9, b"\x24\x80\x04\x01x", b"\x30\x80\x30", b"\x04\x80"]
+    "data",
+    [
+        b"\x30\x80" * 5000,
+        b"\x30\x80" + b"\x05\x00" * 20_000 + b"\0\0",
+        b"\x30\x80" * 10 + b"\0\0" * 9,
+        b"\x24\x80\x04\x01x",
+        b"\x30\x80\x30",
+        b"\x04\x80",
+    ],
 )
 def test_ber_that_never_ends_is_a_problem(data: bytes) -> None:
     assert [p.code for p in unpacked(data).problems] == [Code.PARSE_ERROR]
