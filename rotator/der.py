@@ -71,7 +71,7 @@ class Shape:
 
     Args:
         end: where the certificate ends; what follows in the block is trailing data.
-        version: as people count: 1, 2 or 3.
+        version: as people count: 1, 2 or 3; what is far from that is brought nearer, as it is shown in messages.
         serial: the number, which may be zero, negative or too long.
         serial_octets: octets of its encoding.
         algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
@@ -246,7 +246,7 @@ def certificate(data: bytes) -> Shape:
     outer, parts, inner, skip = _tbs(data)
     version = 1
     if skip:
-        version += integer(data, nth(children(data, inner[0]), 0, INTEGER))
+        version += max(-99, min(integer(data, nth(children(data, inner[0]), 0, INTEGER)), 99))
     serial = nth(inner, skip, INTEGER)
     algorithm = nth(inner, skip + 1, SEQUENCE)
     issuer = nth(inner, skip + 2, SEQUENCE)

@@ -692,6 +692,13 @@ def test_every_code_is_produced_here_or_listed_as_not_of_this_place() -> None:
     assert set(Code) - seen == set(LATER) | set(ELSEWHERE)
 
 
+def test_a_version_of_thousands_of_digits_is_a_bad_version_like_any_other() -> None:
+    huge = rewritten(GOOD.leaf, ICA.key, lambda tbs: [wrap(0xA0, wrap(0x02, b"\x7f" * 4000)), *tbs[1:]])
+    verdict = odd(huge)
+    assert Code.BAD_VERSION in verdict.codes
+    assert all(len(p.message) < 200 for p in verdict.problems)
+
+
 def test_messages_are_sentences_for_people() -> None:
     for verdict in everything():
         problems = verdict.problems if isinstance(verdict, Verdict) else verdict
