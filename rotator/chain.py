@@ -17,7 +17,7 @@ from rotator.anchors import Anchors
 from rotator.certificate import Certificate, about, colons
 from rotator.model import Code, Policy, Problem, Severity
 from rotator.path import Path, problems_of
-from rotator.pem import shown
+from rotator.pem import place, shown
 
 MAX_SIGNATURES = 300
 """Signatures checked for one candidate: 0.1 ms each for usual keys, 1 ms for the dearest."""
@@ -184,7 +184,7 @@ class Explorer:
         words = f"{lone}: its issuer is missing ({named})"
         if namesakes:
             other = namesakes[0]
-            where = f" in {other.file} line {other.line}" if other.file else ""
+            where = f" in {place(other.file, other.line)}" if other.file else ""
             words += f"; the CA of that name{where} was re-keyed: it has the key {colons(other.key_id) or 'without id'}"
         elif any(c.key_id and c.key_id == tip.authority_key_id for c in self.pool):
             words += "; a CA with that key is here, under another name"

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from rotator.certificate import Certificate, about
 from rotator.decode import read_certificate
-from rotator.model import Code, KeyType, Policy, Problem, Severity, share_of_life_left
+from rotator.lifetime import share_of_life_left
+from rotator.model import Code, KeyType, Policy, Problem, Severity
 from rotator.pem import shown
 
 

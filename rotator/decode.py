@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtensionOID
 from rotator import der
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
+from rotator.pem import place
 
 UNREADABLE = "(a name that cannot be read)"
 """What stands for the name of a subject or issuer that is damaged."""
@@ -66,7 +67,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         The certificate, or None if so little of it can be read that nothing can be said about it; and the problems
         that concern the file. Faults of the certificate itself are in its `faults`. Never raises.
     """
-    where = f"{file} line {line}: " if file else ""
+    where = f"{place(file, line)}: " if file else ""
 
     def refused(code: Code, words: str) -> tuple[None, tuple[Problem, ...]]:
         hint = "Fetch the certificate from the CA again."

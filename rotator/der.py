@@ -23,11 +23,18 @@ EC = "1.2.840.10045.2.1"
 ED25519 = "1.3.101.112"
 DSA = "1.2.840.10040.4.1"
 
+SIGNED_DATA = "1.2.840.113549.1.7.2"
+
 _PBES2 = "1.2.840.113549.1.5.13"
+_PBMAC1 = "1.2.840.113549.1.5.14"
 _PBKDF2 = "1.2.840.113549.1.5.12"
 _SCRYPT = "1.3.6.1.4.1.11591.4.11"
 _BASIC_CONSTRAINTS = "2.5.29.19"
 _MAX_CHILDREN = 20_000
+_MAX_OID = 64
+_MAX_SCRYPT_MEMORY = 32 << 20
+TOO_DEAR = 1 << 64
+"""More than any bound on the cost of a derivation."""
 
 
 class DerError(ValueError):
@@ -64,7 +71,7 @@ class Shape:
 
     Args:
         end: where the certificate ends; what follows in the block is trailing data.
-        version: as people count: 1, 2 or 3.
+        version: as people count: 1, 2 or 3; what is far from that is brought nearer, as it is shown in messages.
         serial: the number, which may be zero, negative or too long.
         serial_octets: octets of its encoding.
         algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
@@ -170,6 +177,8 @@ def dotted(data: bytes, part: Element) -> str:
         DerError: it is none.
     """
     expect(part, OID)
+    if part.end - part.body > _MAX_OID:
+        raise DerError("has an object identifier that cannot be")
     numbers: list[int] = []
     value = 0
     for octet in data[part.body : part.end]:
@@ -194,24 +203,30 @@ def encode(tag: int, content: bytes) -> bytes:
     return bytes((tag, 0x80 | len(octets))) + octets + content
 
 
-def _part(parts: list[Element], index: int, tag: int) -> Element:
+def nth(parts: list[Element], index: int, tag: int) -> Element:
+    """One of several elements, which has to be there and to have this tag.
+
+    Raises:
+        DerError: it is not, or has another.
+    """
     if index >= len(parts):
         raise DerError("lacks a part")
     return expect(parts[index], tag)
 
 
-def _integer(data: bytes, part: Element) -> int:
+def integer(data: bytes, part: Element) -> int:
+    """The number in an INTEGER."""
     return int.from_bytes(data[part.body : part.end], "big", signed=True)
 
 
 def _raw_extension(data: bytes, part: Element) -> RawExtension:
     pieces = children(data, expect(part, SEQUENCE))
-    oid = dotted(data, _part(pieces, 0, OID))
+    oid = dotted(data, nth(pieces, 0, OID))
     critical = False
     if len(pieces) == 3:
-        flag = _part(pieces, 1, BOOLEAN)
+        flag = nth(pieces, 1, BOOLEAN)
         critical = any(data[flag.body : flag.end])
-    value = _part(pieces, len(pieces) - 1, OCTET_STRING)
+    value = nth(pieces, len(pieces) - 1, OCTET_STRING)
     return RawExtension(oid, critical, data[value.body : value.end])
 
 
@@ -219,7 +234,7 @@ def _tbs(data: bytes) -> tuple[Element, list[Element], list[Element], int]:
     """The outer parts, the parts of the signed structure, and how many of those come before the serial number."""
     outer = expect(element(data, 0, len(data)), SEQUENCE)
     parts = children(data, outer)
-    inner = children(data, _part(parts, 0, SEQUENCE))
+    inner = children(data, nth(parts, 0, SEQUENCE))
     skip = 1 if inner and inner[0].tag == 0xA0 else 0
     return outer, parts, inner, skip
 
@@ -233,23 +248,23 @@ def certificate(data: bytes) -> Shape:
     outer, parts, inner, skip = _tbs(data)
     version = 1
     if skip:
-        version += _integer(data, _part(children(data, inner[0]), 0, INTEGER))
-    serial = _part(inner, skip, INTEGER)
-    algorithm = _part(inner, skip + 1, SEQUENCE)
-    issuer = _part(inner, skip + 2, SEQUENCE)
-    subject = _part(inner, skip + 4, SEQUENCE)
-    spki = _part(inner, skip + 5, SEQUENCE)
-    signature = _part(parts, 2, BIT_STRING)
+        version += max(-99, min(integer(data, nth(children(data, inner[0]), 0, INTEGER)), 99))
+    serial = nth(inner, skip, INTEGER)
+    algorithm = nth(inner, skip + 1, SEQUENCE)
+    issuer = nth(inner, skip + 2, SEQUENCE)
+    subject = nth(inner, skip + 4, SEQUENCE)
+    spki = nth(inner, skip + 5, SEQUENCE)
+    signature = nth(parts, 2, BIT_STRING)
     extensions: tuple[RawExtension, ...] = ()
     if inner[-1].tag == 0xA3:
-        listed = _part(children(data, inner[-1]), 0, SEQUENCE)
+        listed = nth(children(data, inner[-1]), 0, SEQUENCE)
         extensions = tuple(_raw_extension(data, part) for part in children(data, listed))
     return Shape(
         end=outer.end,
         version=version,
-        serial=_integer(data, serial),
+        serial=integer(data, serial),
         serial_octets=serial.end - serial.body,
-        algorithms_agree=whole(data, algorithm) == whole(data, _part(parts, 1, SEQUENCE)),
+        algorithms_agree=whole(data, algorithm) == whole(data, nth(parts, 1, SEQUENCE)),
         issuer=whole(data, issuer),
         subject=whole(data, subject),
         spki=whole(data, spki),
@@ -279,10 +294,11 @@ def _written(extension: RawExtension) -> bytes:
     if extension.oid == _BASIC_CONSTRAINTS and value[:5] == b"\x30\x03\x01\x01\x00":
         value = b"\x30\x00"  # an explicit cA FALSE, the other default that is found written out
     flag = b"\x01\x01\xff" if extension.critical else b""
-    return encode(SEQUENCE, _encoded_oid(extension.oid) + flag + encode(OCTET_STRING, value))
+    return encode(SEQUENCE, encoded_oid(extension.oid) + flag + encode(OCTET_STRING, value))
 
 
-def _encoded_oid(oid: str) -> bytes:
+def encoded_oid(oid: str) -> bytes:
+    """A dotted object identifier as an element."""
     numbers = [int(n) for n in oid.split(".")]
     content = b""
     for number in (numbers[0] * 40 + numbers[1], *numbers[2:]):
@@ -300,15 +316,15 @@ def public_key(spki: bytes) -> PublicShape:
         DerError: it is none.
     """
     parts = children(spki, expect(element(spki, 0, len(spki)), SEQUENCE))
-    described = children(spki, _part(parts, 0, SEQUENCE))
-    algorithm = dotted(spki, _part(described, 0, OID))
+    described = children(spki, nth(parts, 0, SEQUENCE))
+    algorithm = dotted(spki, nth(described, 0, OID))
     if algorithm == EC and len(described) == 2 and described[1].tag == OID:
         return PublicShape(algorithm, curve=dotted(spki, described[1]))
     if algorithm not in (RSA, RSA_PSS):
         return PublicShape(algorithm)
-    bits = _part(parts, 1, BIT_STRING)
+    bits = nth(parts, 1, BIT_STRING)
     numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
-    modulus, exponent = _integer(spki, _part(numbers, 0, INTEGER)), _integer(spki, _part(numbers, 1, INTEGER))
+    modulus, exponent = integer(spki, nth(numbers, 0, INTEGER)), integer(spki, nth(numbers, 1, INTEGER))
     exponent = -1 if exponent.bit_length() > 64 else exponent
     return PublicShape(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
@@ -323,7 +339,7 @@ def rsa_private_bits(data: bytes) -> int:
     numbers = children(data, expect(element(data, 0, len(data)), SEQUENCE))
     if len(numbers) != 9:
         raise DerError("is not an RSA key of two primes")
-    lengths = [_integer(data, expect(number, INTEGER)).bit_length() for number in numbers]
+    lengths = [integer(data, expect(number, INTEGER)).bit_length() for number in numbers]
     if max(lengths) > lengths[1]:
         raise DerError("has a number longer than its modulus")
     return lengths[1]
@@ -336,54 +352,77 @@ def private_key_info(data: bytes) -> tuple[str, bytes]:
         DerError: it is none.
     """
     parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
-    _part(parts, 0, INTEGER)
-    algorithm = dotted(data, _part(children(data, _part(parts, 1, SEQUENCE)), 0, OID))
-    inner = _part(parts, 2, OCTET_STRING)
+    nth(parts, 0, INTEGER)
+    algorithm = dotted(data, nth(children(data, nth(parts, 1, SEQUENCE)), 0, OID))
+    inner = nth(parts, 2, OCTET_STRING)
     return algorithm, data[inner.body : inner.end]
 
 
 def encryption_cost(data: bytes) -> int:
-    """What deriving the key of an EncryptedPrivateKeyInfo costs, in rounds of a hash; for scrypt half of N·r·p.
+    """What deriving the key of an EncryptedPrivateKeyInfo costs: see `derivation_cost`.
 
     Raises:
         DerError: it is none, or is encrypted in a way that is not known here.
     """
     parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
-    algorithm = children(data, _part(parts, 0, SEQUENCE))
-    _part(parts, 1, OCTET_STRING)
-    oid = dotted(data, _part(algorithm, 0, OID))
-    parameters = children(data, _part(algorithm, 1, SEQUENCE))
-    if oid == _PBES2:
-        derivation = children(data, _part(parameters, 0, SEQUENCE))
-        oid = dotted(data, _part(derivation, 0, OID))
-        parameters = children(data, _part(derivation, 1, SEQUENCE))
+    nth(parts, 1, OCTET_STRING)
+    return derivation_cost(data, nth(parts, 0, SEQUENCE))
+
+
+def derivation_cost(data: bytes, algorithm: Element) -> int:
+    """What deriving a key from a password costs, in rounds of a hash; for scrypt half of N·r·p.
+
+    Args:
+        data: what holds the algorithm.
+        algorithm: an AlgorithmIdentifier: PBES2 or PBMAC1 (RFC 8018), PBES1, or one of RFC 7292 appendix C.
+
+    Raises:
+        DerError: it is one that is not known here.
+    """
+    described = children(data, expect(algorithm, SEQUENCE))
+    oid = dotted(data, nth(described, 0, OID))
+    parameters = children(data, nth(described, 1, SEQUENCE))
+    if oid in (_PBES2, _PBMAC1):
+        derivation = children(data, nth(parameters, 0, SEQUENCE))
+        oid = dotted(data, nth(derivation, 0, OID))
+        parameters = children(data, nth(derivation, 1, SEQUENCE))
         if oid == _SCRYPT:
-            cost = 1
-            for index in (1, 2, 3):
-                cost *= max(0, _integer(data, _part(parameters, index, INTEGER)))
-            return cost // 2
+            rounds, size, lanes = (integer(data, nth(parameters, index, INTEGER)) for index in (1, 2, 3))
+            if 128 * rounds * size > _MAX_SCRYPT_MEMORY:
+                return TOO_DEAR  # in memory, whatever it costs in time
+            return max(0, rounds * size * lanes) // 2
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")
     # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count
-    return _integer(data, _part(parameters, 1, INTEGER))
+    return integer(data, nth(parameters, 1, INTEGER))
 
 
 def what(data: bytes) -> str:
-    """What binary bytes look like: `certificate`, `key`, `pkcs12`, `pkcs7`, or empty when it is none of them."""
+    """What binary bytes look like, or empty when they are nothing that is known here.
+
+    Returns:
+        `certificate`, `key` (PKCS#8), `rsa key` (PKCS#1), `ec key` (SEC1), `encrypted key`, `pkcs12` or `pkcs7`.
+    """
     try:
+        if data[1:2] == b"\x80":  # BER without a length, in which only these two are written
+            first = element(data, 2, len(data))
+            if first.tag == OID and dotted(data, first) == SIGNED_DATA:
+                return "pkcs7"
+            return "pkcs12" if first.tag == INTEGER and integer(data, first) == 3 else ""
         parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
         tags = [part.tag for part in parts[:3]]
-        if tags[:2] == [OID, 0xA0]:
+        if tags[:2] == [OID, 0xA0] and dotted(data, parts[0]) == SIGNED_DATA:
             return "pkcs7"
         if tags[:2] == [SEQUENCE, OCTET_STRING]:
             return "encrypted key"
         if tags == [SEQUENCE, SEQUENCE, BIT_STRING]:
             return "certificate"
         if tags[:1] == [INTEGER]:
-            version = _integer(data, parts[0])
+            version = integer(data, parts[0])
             if version == 3 and tags[1:2] == [SEQUENCE]:
                 return "pkcs12"
-            return "key" if version in (0, 1) else ""
+            kinds = {SEQUENCE: "key", INTEGER: "rsa key", OCTET_STRING: "ec key"}
+            return kinds.get(tags[1], "") if version in (0, 1) and len(tags) > 1 else ""
     except DerError:
         pass
     return ""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from rotator.certificate import colons
 from rotator.clients import who_breaks
 from rotator.model import Code, Problem, Severity
+from rotator.pem import place
 from rotator.trust import Verdict
 
 _CHAIN = frozenset(
@@ -35,7 +36,8 @@ def explain(verdict: Verdict) -> list[str]:
         if problem.code in _CHAIN and not drawn:
             drawn = True
             lines += _pictures(verdict)
-        lines += [f"  {line}" for line in who_breaks(problem, verdict.issuer_url)]
+        if problem.code is not Code.INCOMPLETE_CHAIN or problem.severity is Severity.REJECT:  # else it is completed
+            lines += [f"  {line}" for line in who_breaks(problem, verdict.issuer_url)]
         if problem.hint:
             lines.append(f"  {'Fix' if problem.severity is Severity.REJECT else 'Hint'}: {problem.hint}")
     return lines
@@ -51,11 +53,11 @@ def _pictures(verdict: Verdict) -> Iterator[str]:
     for chain in verdict.links:
         for number, link in enumerate(chain, 1):
             more = number < len(chain) or bool(verdict.missing_issuer and link.issuer == verdict.missing_issuer)
-            place = f"  ({link.file} line {link.line})" if link.file else ""
+            stands = f"  ({place(link.file, link.line)})" if link.file else ""
             issued = "  issued by" if more else ""
-            yield f"  [{'root' if link.root else number}] {link.title}{place}{issued}"
+            yield f"  [{'root' if link.root else number}] {link.title}{stands}{issued}"
         last = chain[-1]
         if not last.root and verdict.missing_issuer and last.issuer == verdict.missing_issuer:
             key = f", key id {colons(verdict.missing_akid)}" if verdict.missing_akid else ""
             name = verdict.missing_issuer[max(0, verdict.missing_issuer.rfind("CN=")) :]
-            yield f"  [?] {name}{key}  ← not in these files, not a trusted root"
+            yield f"  [?] {name}{key}  ← not in the drop, not in the pool, not a trusted root"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rotator.incoming import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, shown
+from rotator.incoming import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password, shown
 from rotator.model import Candidate, SourceFile
 
 YOUNG_NS = 2_000_000_000
@@ -34,11 +34,13 @@ class Place:
         site: the site's name.
         directory: its drop, or the source that the configuration names.
         source: whether it is a source: links are followed then, it has to exist, and there are no flat files.
+        password_file: what opens an encrypted key in there.
     """
 
     site: str
     directory: Path
     source: bool = False
+    password_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,10 @@ def read_place(place: Place, incoming: Path, sites: Sequence[str]) -> Candidate 
         files += read_drop(place.directory, follow_links=place.source).files
     if not place.source and incoming.is_dir():
         files += read_flat(incoming, place.site, others=sites).files
-    return Candidate(tuple(files)) if files else None
+    if not files:
+        return None
+    password, notes = read_password(place.password_file) if place.password_file else (None, ())
+    return Candidate(tuple(files), password, notes)
 
 
 def flat_site(name: str, sites: frozenset[str]) -> str:

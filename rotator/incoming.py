@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rotator.errors import Exit, RotatorError
-from rotator.model import Candidate, Code, SourceFile
+from rotator.model import Candidate, Code, Problem, Secret, Severity, SourceFile
 
 MAX_FILE = 256 * 1024
 """Bytes that one file may hold."""
@@ -28,6 +28,12 @@ MAX_FILES = 64
 
 MAX_TOTAL = 4 * 1024 * 1024
 """Bytes that one drop may hold in all."""
+
+MAX_POOL_FILES = 2_048
+"""Files that a pool of intermediates may hold."""
+
+MAX_PASSWORD = 1_024
+"""Bytes that a password may have."""
 
 FLAT_SUFFIXES = (".crt", ".pem", ".key", ".cer", ".der", ".p7b", ".p12", ".pfx")
 """How the name of a flat file ends."""
@@ -69,6 +75,61 @@ def read_named(path: str | os.PathLike[str]) -> SourceFile:
     """
     name = os.fspath(path)
     return _read(name, name, follow_links=True, alone=False)
+
+
+def read_password(path: str | os.PathLike[str]) -> tuple[Secret | None, tuple[Problem, ...]]:
+    """What opens an encrypted key: the first line of a file, without its line end.
+
+    Args:
+        path: of the file; it may be a link.
+
+    Returns:
+        The password, or None if the file cannot be read; and warnings: why it cannot (`io-error`, `permission`,
+        `too-large`, `empty-file`), or that others than its owner may read it (`key-permissions`). They are no
+        refusals, as it may not be needed.
+    """
+    full = os.fspath(path)
+    title = shown(full)
+
+    def warning(code: Code, words: str, hint: str) -> Problem:
+        return Problem(code, Severity.WARN, words, hint, title)
+
+    try:
+        source = read_named(path)
+    except RotatorError as error:
+        words = f"The password file cannot be used: {error.message.rstrip('.')}."
+        return None, (warning(Code(error.code), words, error.hint),)
+    line = source.data.partition(b"\n")[0].rstrip(b"\r")
+    if len(line) > MAX_PASSWORD:
+        words = f"The password file {title} does not begin with a password: its first line has {len(line)} bytes."
+        return None, (warning(Code.TOO_LARGE, words, f"{MAX_PASSWORD} are allowed. Is it another file?"),)
+    notes: list[Problem] = []
+    if source.mode & 0o037:
+        words = f"The password file {title} is open to more than its owner and group (mode {source.mode:04o})."
+        notes.append(warning(Code.KEY_PERMISSIONS, words, f"chmod 0600 {shlex.quote(full)}"))
+    elif source.owner not in (0, os.geteuid(), -1):
+        words = f"The password file {title} belongs to another user (uid {source.owner}), who can change it."
+        notes.append(warning(Code.KEY_PERMISSIONS, words, f"chown {os.geteuid()} {shlex.quote(full)}"))
+    return Secret(line), tuple(notes)
+
+
+def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
+    """The files of a pool of intermediates: those of a directory, each named with its path, or one file.
+
+    Directories in there, and files with a temporary name, are passed over.
+
+    Raises:
+        RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
+    """
+    where = os.fspath(path)
+    if not os.path.isdir(where):  # noqa: PTH112 - a path as it was given, for the messages
+        return (read_named(where),)
+    with _directory(where, follow_links=True) as held:
+        names = sorted(name for name in _listed(held, where) if not is_temporary(name))
+    if len(names) > MAX_POOL_FILES:
+        hint = "Join them: cat *.pem >intermediates.pem"
+        _refuse(Code.TOO_LARGE, f"{shown(where)} holds more than {MAX_POOL_FILES} files", hint)
+    return tuple(read_named(full) for name in names if not os.path.isdir(full := os.path.join(where, name)))  # noqa: PTH112
 
 
 def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Candidate:
@@ -214,7 +275,7 @@ def _read(name: str, full: str, *, follow_links: bool, alone: bool, directory: i
         )
     if not data:
         _refuse(Code.EMPTY_FILE, f"{shown(full)} is empty", f"Copy it again: ls -l {shlex.quote(full)}")
-    return SourceFile(name, data, stat.S_IMODE(after.st_mode))
+    return SourceFile(name, data, stat.S_IMODE(after.st_mode), after.st_uid)
 
 
 def _read_bounded(held: int) -> bytes:

@@ -5,6 +5,7 @@ No message, exception or `repr` made here holds a byte of a key. What a library 
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
 
@@ -15,12 +16,18 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from rotator import der
 from rotator.certificate import CURVES, MAX_RSA_BITS, Certificate
 from rotator.model import Code, KeyType, Problem, Secret, Severity
-from rotator.pem import Block, encode_block
+from rotator.pem import Block, encode_block, place
 
 MAX_COST = 500_000
-"""Rounds of a hash that decrypting a key may take; about half a second (OpenSSL writes 2,048 by default)."""
+"""Rounds of a hash that decrypting all keys of a candidate may take: half a second (OpenSSL's default is 2,048)."""
 
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
+
+# RFC 1421 as OpenSSL writes it. The library panics, past every handler, over a vector that is too short.
+_OLD_STYLE = re.compile(
+    r"Proc-Type: *4, *ENCRYPTED *\n"
+    r"DEK-Info: *(?:AES-(?:128|192|256)-CBC, *[0-9A-Fa-f]{32}|DES(?:-EDE3)?-CBC, *[0-9A-Fa-f]{16}) *"
+)
 
 _ORDER_NEW = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
 
@@ -90,28 +97,39 @@ class _RefusedError(Exception):
         self.hint = hint
 
 
-def read_key(block: Block, password: Secret | None = None) -> Key | Problem:
+def cost_of(block: Block) -> int:
+    """What decrypting a key costs, in rounds of a hash; 0 for one that is not encrypted, or cannot be read."""
+    if block.label != "ENCRYPTED PRIVATE KEY":
+        return 0
+    try:
+        return der.encryption_cost(block.data)
+    except (der.DerError, IndexError):
+        return 0
+
+
+def read_key(block: Block, password: Secret | None = None, budget: int = MAX_COST) -> Key | Problem:
     """Read a private key: PKCS#8, PKCS#1 or SEC1, encrypted or not.
 
     Args:
         block: a block whose label is one of `pem.KEY_LABELS`.
         password: for an encrypted one.
+        budget: rounds of a hash that may be spent on decrypting it.
 
     Returns:
         The key, or the problem: `key-encrypted`, `bad-password`, `key-format`, `key-type`, `key-large`, `weak-key` or
-        `key-invalid`. Never raises, and never spends more than `MAX_COST`.
+        `key-invalid`. Never raises, and never spends more than the budget.
     """
     try:
-        return _read(block, password)
+        return _read(block, password, budget)
     except _RefusedError as refused:
-        message = f"{block.file} line {block.line}: {refused.words}"
+        message = f"{place(block.file, block.line)}: {refused.words}"
         return Problem(refused.code, Severity.REJECT, message, refused.hint, block.file, block.line)
 
 
-def _read(block: Block, password: Secret | None) -> Key:
+def _read(block: Block, password: Secret | None, budget: int) -> Key:
     encrypted = block.label == "ENCRYPTED PRIVATE KEY" or bool(block.headers)
     if encrypted:
-        _check_encrypted(block, password)
+        _check_encrypted(block, password, budget)
     else:
         _check_header(block)
     private = _load(block, password if encrypted else None, encrypted=encrypted)
@@ -186,7 +204,7 @@ def _check_header(block: Block) -> None:
         raise _format(f"the {block.label} block holds no key that can be read.") from None
 
 
-def _check_encrypted(block: Block, password: Secret | None) -> None:
+def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None:
     """Whether there is a password, and what it will cost to use it.
 
     Raises:
@@ -196,16 +214,19 @@ def _check_encrypted(block: Block, password: Secret | None) -> None:
         raise _RefusedError(
             Code.KEY_ENCRYPTED,
             "the private key is encrypted, and there is no password for it.",
-            "Give the password file, or decrypt the key: openssl pkey -in FILE -out privkey.pem",
+            "Name its password file (--password-file, or `password_file` of the site), or decrypt the key: "
+            "openssl pkey -in FILE -out privkey.pem",
         )
     if block.headers:
+        if not _OLD_STYLE.fullmatch("\n".join(block.headers)):
+            raise _format("the encrypted key does not say how it is encrypted (DEK-Info), or in a way not known here.")
         return
     try:
         cost = der.encryption_cost(block.data)
     except (der.DerError, IndexError):
         raise _format("the encrypted key cannot be read.") from None
-    if cost > MAX_COST:
-        words = f"decrypting the key takes more than {MAX_COST:,} rounds, which is more than is spent here."
+    if cost > budget:
+        words = f"decrypting the keys takes more than {MAX_COST:,} rounds of a hash, or too much memory."
         hint = "Encrypt it with fewer: openssl pkcs8 -topk8 -iter 100000 -in FILE -out privkey.pem"
         raise _RefusedError(Code.KEY_FORMAT, words, hint)
 
@@ -225,7 +246,7 @@ def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
     except UnsupportedAlgorithm:
         words = "a key of a kind (explicit curve parameters, perhaps) that browsers do not know."
         raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW) from None
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, InternalError):
         if encrypted:
             words = "the password does not decrypt the key, or the key is damaged."
             raise _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.") from None

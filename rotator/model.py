@@ -165,22 +165,35 @@ class SourceFile:
         name: the name to use in messages (the path as it was given, or the name in the drop).
         data: the content, kept out of `repr` because it may hold a key.
         mode: permission bits at the time of reading, e.g. 0o640.
+        owner: the uid of its owner then; -1 where that is not known.
     """
 
     name: str
     data: bytes = field(repr=False)
     mode: int = 0o600
+    owner: int = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Raw, untrusted files of one drop or one command line, in the order given."""
+    """Raw, untrusted files of one drop or one command line, in the order given.
+
+    Args:
+        files: as they were read.
+        password: what opens an encrypted key among them; None if none is known.
+        notes: what was noticed about the password's file.
+    """
 
     files: tuple[SourceFile, ...]
+    password: Secret | None = field(default=None, repr=False)
+    notes: tuple[Problem, ...] = ()
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over names and contents: the same drop read again has the same digest."""
+        """SHA-256 (hex) over names and contents: the same drop read again has the same digest.
+
+        The password has no part in it, as this is written down where others may read it.
+        """
         whole = hashlib.sha256()
         for source in sorted(self.files, key=lambda f: f.name):
             for part in (source.name.encode("utf-8", "surrogateescape"), source.data):
@@ -421,24 +434,6 @@ class Outcome:
     nginx_words: tuple[str, ...] = ()
     retry_after: timedelta | None = None
     explanation: tuple[str, ...] = ()
-
-
-def share_of_life_left(not_before: datetime, not_after: datetime, now: datetime) -> float:
-    """The share of a certificate's lifetime that is left, between 0.0 (over) and 1.0 (not begun)."""
-    whole = (not_after - not_before).total_seconds()
-    if whole <= 0:
-        return 0.0
-    return min(1.0, max(0.0, (not_after - now).total_seconds() / whole))
-
-
-def is_critical(not_before: datetime, not_after: datetime, now: datetime) -> bool:
-    """Whether a served certificate is in its critical rest: below min(10 % of its lifetime, 14 days)."""
-    return now > critical_from(not_before, not_after)
-
-
-def critical_from(not_before: datetime, not_after: datetime) -> datetime:
-    """When the critical rest of a certificate's life begins: 10 % of its lifetime before its end, at most 14 days."""
-    return not_after - min((not_after - not_before) / 10, timedelta(days=14))
 
 
 def has_reloaded(result: str, reason: str, stages: Mapping[str, float]) -> bool:

@@ -10,6 +10,7 @@ from rotator.apply import Applied
 from rotator.errors import RotatorError
 from rotator.hands import Hands
 from rotator.model import Candidate, Generation, Outcome, Pair, Problem, Result, Severity, Site, Target
+from rotator.pool import Pool
 from rotator.proof import Proof, expectation
 from rotator.trust import Anchors, Verdict
 
@@ -66,6 +67,7 @@ class Wanted:
         trigger: `swap`, `rollback`, `drop` …
         origin: where the files came from, for the generation's record.
         judged: what was said of the candidate, if it was judged just now: it need not be judged twice.
+        pool: where an intermediate is taken from that the files lack.
     """
 
     site: Site
@@ -78,6 +80,7 @@ class Wanted:
     trigger: str = "swap"
     origin: tuple[str, ...] = ()
     judged: Judged | None = None
+    pool: Pool = field(default_factory=Pool, repr=False)
 
 
 @dataclass(slots=True)

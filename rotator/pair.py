@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rotator.certificate import Certificate, about
+from rotator.containers import CONTAINER_LABELS, unpack
 from rotator.decode import read_certificate
-from rotator.keys import Key, read_key
-from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity
-from rotator.pem import CERTIFICATE_LABELS, Block, read_blocks, shown
+from rotator.keys import MAX_COST, Key, cost_of, read_key
+from rotator.model import Candidate, Code, KeyType, Problem, Severity
+from rotator.pem import CERTIFICATE_LABELS, PKCS12, Block, place, read_blocks, shown
 
 MAX_CHAIN = 32
 """Certificates that one file may hold."""
@@ -36,12 +37,14 @@ class Reading:
         keys: each once, in the order found.
         problems: what is wrong with the files.
         key_seen: whether any file shows a private key, be it one that cannot be read.
+        sealed: whether a file that may hold anything could not be opened.
     """
 
     certificates: tuple[Certificate, ...]
     keys: tuple[Key, ...]
     problems: tuple[Problem, ...]
     key_seen: bool
+    sealed: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,27 +55,40 @@ class Match:
     key: Key | None
 
 
-def read_candidate(candidate: Candidate, password: Secret | None = None) -> Reading:
+def read_candidate(candidate: Candidate) -> Reading:
     """Read all certificates and keys of a candidate, gathering every problem of its files.
 
     Args:
-        candidate: the files as they were read.
-        password: for encrypted keys.
+        candidate: the files as they were read, with the password for encrypted keys.
     """
+    password = candidate.password
     certificates: dict[bytes, Certificate] = {}
     keys: dict[bytes, Key] = {}
     problems: list[Problem] = []
-    key_seen = False
-    tried = 0
+    key_seen = sealed = False
+    tried = spent = 0
     for source in candidate.files:
-        blocks, found = read_blocks(source)
+        stood, found = read_blocks(source)
         problems += found
-        key_seen = key_seen or b"PRIVATE KEY" in source.data or any(p.code == Code.KEY_FORMAT for p in found)
+        key_seen = key_seen or b"PRIVATE KEY" in source.data
+        blocks: list[Block] = []
+        for block in stood:
+            if block.label not in CONTAINER_LABELS:
+                blocks.append(block)
+                continue
+            unpacked = unpack(block, password, MAX_COST - spent)
+            spent += unpacked.spent
+            blocks += unpacked.blocks
+            problems += unpacked.problems
+            sealed = sealed or bool(unpacked.problems)
+            key_seen = key_seen or bool(unpacked.problems)
         chain = [b for b in blocks if b.label in CERTIFICATE_LABELS]
         problems += _read_chain(chain, certificates)
         held = [b for b in blocks if b.label not in CERTIFICATE_LABELS]
+        key_seen = key_seen or bool(held)
         for block in held[: MAX_KEYS - tried]:
-            key = read_key(block, password)
+            key = read_key(block, password, MAX_COST - spent)
+            spent += min(cost_of(block), MAX_COST - spent)
             if isinstance(key, Problem):
                 problems.append(key)
             else:
@@ -81,8 +97,9 @@ def read_candidate(candidate: Candidate, password: Secret | None = None) -> Read
             words = f"{shown(source.name)}: the files hold more than {MAX_KEYS} private keys."
             problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, "Leave one key for each certificate."))
         tried = min(MAX_KEYS, tried + len(held))
-        problems += _key_file(shown(source.name), source.mode, held, with_chain=bool(chain))
-    return Reading(tuple(certificates.values()), tuple(keys.values()), tuple(problems), key_seen)
+        together = bool(chain) and not any(b.label == PKCS12 for b in stood)
+        problems += _key_file(shown(source.name), source.mode, held, with_chain=together)
+    return Reading(tuple(certificates.values()), tuple(keys.values()), tuple(problems), key_seen, sealed)
 
 
 def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) -> list[Problem]:
@@ -116,7 +133,8 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list
         if certificate is None:
             continue
         if certificate.raw in here:
-            words = f"stands twice in {block.file} (line {here[certificate.raw]} and {block.line}); once is kept"
+            lines = f" (line {here[certificate.raw]} and {block.line})" if block.line else ""
+            words = f"stands twice in {block.file}{lines}; once is kept"
             problems.append(about(certificate, Code.DUPLICATE_CERT, words, "", Severity.WARN))
         here.setdefault(certificate.raw, block.line)
         into.setdefault(certificate.raw, certificate)
@@ -173,7 +191,9 @@ def match(
 
 def _broken(reading: Reading) -> bool:
     """Whether something in the files that may have been the certificate could not be read."""
-    return any(p.severity is Severity.REJECT and not p.code.startswith(("key", "multiple")) for p in reading.problems)
+    return reading.sealed or any(
+        p.severity is Severity.REJECT and not p.code.startswith(("key", "multiple")) for p in reading.problems
+    )
 
 
 def _nothing(reading: Reading) -> tuple[Problem, ...]:
@@ -210,7 +230,7 @@ def _proofs(matches: Collection[Match]) -> list[Problem]:
     problems: list[Problem] = []
     for found in matches:
         if found.key is not None and not found.key.proves(found.leaf):
-            words = f"{found.key.file} line {found.key.line}: a signature made with this key does not verify with the "
+            words = f"{place(found.key.file, found.key.line)}: a signature made with this key does not verify with the "
             words += f"certificate {found.leaf.title}: the private part is damaged."
             hint = "Restore the key from where it was made; without it the certificate has to be issued again."
             problems.append(Problem(Code.KEY_INVALID, Severity.REJECT, words, hint, found.key.file, found.key.line))
@@ -223,19 +243,21 @@ def _orphans(reading: Reading, matches: Sequence[Match], orphans: Sequence[Key],
     keyless = [m.leaf for m in matches if m.key is None]
     for key in orphans:
         if not keyless or len(reading.keys) > len(matches):
-            words = f"{key.file} line {key.line}: this {_KINDS[key.kind]} key belongs to none of the certificates."
+            words = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key belongs to none of the certificates."
             hint = "Leave exactly one key for each certificate."
             problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, hint, key.file, key.line))
         if keyless:
             leaf = keyless[0]
-            words = f"{key.file} line {key.line}: this {_KINDS[key.kind]} key is not the key of {leaf.title} "
-            words += f"({leaf.file} line {leaf.line})"
+            words = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key is not the key of {leaf.title} "
+            words += f"({place(leaf.file, leaf.line)})"
             if leaf.key_type is not key.kind:
                 words += f", whose key is {_KINDS[leaf.key_type] if leaf.key_type else 'of another kind'}"
             words += "."
             hint = "Find the key that the certificate was ordered with, or order the certificate again for this key."
             problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, words, hint, key.file, key.line))
-    if need_key and keyless and not orphans and (not reading.key_seen or len(keyless) < len(matches)):
+    # a key that stands there and cannot be read is told as that; a comment that speaks of one is no key
+    told = reading.key_seen and any(p.severity is Severity.REJECT for p in reading.problems)
+    if need_key and keyless and not orphans and (not told or len(keyless) < len(matches)):
         for leaf in keyless:
             hint = "Add the private key that it was ordered with."
             problems.append(about(leaf, Code.KEY_MISSING, "has no private key in these files", hint))

@@ -1,7 +1,8 @@
-"""The PEM grammar: bytes of a file in, its blocks with their line numbers out; nothing inside a block is parsed here.
+"""The grammar of files: bytes in, blocks with their line numbers out; nothing inside a block is parsed here.
 
 It is what OpenSSL's reader (PEM_read_bio, which nginx calls) takes, less everything that this reader takes silently
-and wrongly: text that it skips although a human sees a block in it. RFC 7468 names the pieces.
+and wrongly: text that it skips although a human sees a block in it. RFC 7468 names the pieces. A binary file is one
+block, called by the label that it would have as PEM, in line 0.
 """
 
 from __future__ import annotations
@@ -20,23 +21,26 @@ MAX_FILE = 256 * 1024
 
 CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 KEY_LABELS = frozenset({"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
+PKCS7, PKCS12 = "PKCS7", "PKCS12"
+"""Labels of blocks that hold others; PKCS#12 has none in PEM, as it is always binary."""
+
+_PKCS7_LABELS = frozenset({PKCS7, "CMS", "PKCS #7 SIGNED DATA"})
+_TRUSTED = "TRUSTED CERTIFICATE"
+_BINARY = {
+    "certificate": "CERTIFICATE",
+    "pkcs7": PKCS7,
+    "pkcs12": PKCS12,
+    "encrypted key": "ENCRYPTED PRIVATE KEY",
+    "key": "PRIVATE KEY",
+    "rsa key": "RSA PRIVATE KEY",
+    "ec key": "EC PRIVATE KEY",
+}
 
 # Blocks that stand in such files by custom, that nginx passes over, and that change nothing for a client.
 _HARMLESS = frozenset(
     {"EC PARAMETERS", "DH PARAMETERS", "X509 CRL", "CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST", "PUBLIC KEY"}
 )
 _CONVERT = {
-    "TRUSTED CERTIFICATE": (
-        Code.PARSE_ERROR,
-        "an OpenSSL TRUSTED CERTIFICATE, which carries trust settings with it",
-        "convert it: openssl x509 -in {file} -out cert.pem",
-    ),
-    "PKCS7": (
-        Code.PARSE_ERROR,
-        "a PKCS#7 block",
-        "convert it: openssl pkcs7 -print_certs -in {file} -out chain.pem",
-    ),
-    "CMS": (Code.PARSE_ERROR, "a CMS block", "convert it: openssl pkcs7 -print_certs -in {file} -out chain.pem"),
     "OPENSSH PRIVATE KEY": (
         Code.KEY_FORMAT,
         "a key in OpenSSH's own format",
@@ -48,36 +52,14 @@ _CONVERT = {
         "order the certificate with an ECDSA key",
     ),
 }
-_BINARY = {
-    "certificate": (
-        Code.PARSE_ERROR,
-        "a DER certificate",
-        "convert it: openssl x509 -inform der -in {file} -out cert.pem",
-    ),
-    "key": (Code.KEY_FORMAT, "a DER private key", "convert it: openssl pkey -inform der -in {file} -out key.pem"),
-    "encrypted key": (
-        Code.KEY_FORMAT,
-        "an encrypted DER private key",
-        "convert it: openssl pkey -inform der -in {file} -out key.pem",
-    ),
-    "pkcs12": (
-        Code.PARSE_ERROR,
-        "a PKCS#12 (.p12, .pfx) file",
-        "convert it: openssl pkcs12 -in {file} -nodes -out all.pem",
-    ),
-    "pkcs7": (
-        Code.PARSE_ERROR,
-        "a DER PKCS#7 (.p7b) file",
-        "convert it: openssl pkcs7 -inform der -print_certs -in {file} -out chain.pem",
-    ),
-}
-_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9][A-Z0-9 ]*)-----")
-_END = re.compile(rb"-----END ([A-Z0-9][A-Z0-9 ]*)-----")
+_BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9][A-Z0-9# ]*)-----")
+_END = re.compile(rb"-----END ([A-Z0-9][A-Z0-9# ]*)-----")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 _HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]*:")
 _WHITE = bytes(range(33))
 _DATA = re.compile(rb"(?:[A-Za-z0-9+/]+[\x00-\x09\x0b-\x20]*\n)*+(?:[A-Za-z0-9+/]*={1,2}[\x00-\x09\x0b-\x20]*\n)?+")
 _MAX_HEADERS = 8
+_NO_MARK = "Take the mark out: sed -i '{line}s/^\\xEF\\xBB\\xBF//' {file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +70,7 @@ class Block:
         label: as between BEGIN and the dashes.
         data: the decoded content, kept out of `repr` because it may be a key.
         file: the file that it stands in.
-        line: 1-based line of its BEGIN.
+        line: 1-based line of its BEGIN; 0 in a binary file.
         headers: the RFC 1421 header lines of an encrypted key in the old style; empty otherwise.
     """
 
@@ -97,6 +79,11 @@ class Block:
     file: str
     line: int
     headers: tuple[str, ...] = ()
+
+
+def place(file: str, line: int) -> str:
+    """Where something stands, for a message: a binary file has no lines."""
+    return f"{file} line {line}" if line else file
 
 
 class _RefusedError(Exception):
@@ -138,14 +125,15 @@ def encode_block(block: Block) -> bytes:
 
 
 def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
-    """The blocks of a file that matter (certificates and keys) and what is wrong with it.
+    """The blocks of a file that matter and what is wrong with it.
 
     Args:
         source: the file as it was read.
 
     Returns:
-        The blocks before the first fault of grammar, and the problems: with a fault of grammar the rest of the file
-        is not looked at, as where its blocks begin is no longer certain. Never raises.
+        The blocks (certificates, keys, PKCS#7, PKCS#12) before the first fault of grammar, and the problems: with a
+        fault of grammar the rest of the file is not looked at, as where its blocks begin is no longer certain. Never
+        raises.
     """
     name = shown(source.name)
     data = source.data
@@ -154,10 +142,13 @@ def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, .
     if not data.strip(_WHITE):
         hint = "Write the file again; a copy that was cut off leaves one like this."
         return (), (_problem(Code.EMPTY_FILE, name, 0, f"{name} is empty.", hint),)
-    kind = der.what(data) if data[:1] == b"\x30" else ""
-    if kind:
-        code, words, hint = _BINARY[kind]
-        return (), (_problem(code, name, 0, f"{name} is {words}; PEM is read here.", hint.format(file=name)),)
+    if data[:1] == b"\x30":
+        kind = der.what(data)
+        if kind:
+            return (Block(_BINARY[kind], data, name, 0),), ()
+        if data[1:2] >= b"\x80":  # a length of DER, and no letter
+            words = f"{name} is a binary file that is cut off, or holds no certificate and no key."
+            return (), (_problem(Code.PARSE_ERROR, name, 0, words, "Copy the file again, whole."),)
     return parse_text(data, name)
 
 
@@ -190,7 +181,7 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     Raises:
         _RefusedError: `encoding`: OpenSSL would not see what an editor shows.
     """
-    hint = "Save it as plain ASCII or UTF-8 without a byte order mark."
+    hint = "Save it as plain ASCII or UTF-8."
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         hint += " It can be converted: iconv -f utf-16 -t ascii OLD > NEW"
         raise _RefusedError(_problem(Code.ENCODING, name, 1, f"{name} is UTF-16, which nginx cannot read.", hint))
@@ -204,7 +195,8 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     first = data[3:].split(b"\n", 1)[0]
     if first.lstrip(_WHITE)[:5] == b"-----":
         words = f"{name} begins with a byte order mark, so nginx does not see the block in line 1."
-        raise _RefusedError(_problem(Code.ENCODING, name, 1, words, hint))
+        raise _RefusedError(_problem(Code.ENCODING, name, 1, words, _NO_MARK.format(file=name, line=1)))
+    hint = _NO_MARK.format(file=name, line=1)
     words = f"{name} begins with a byte order mark (before a comment, where it does no harm)."
     problems.append(_problem(Code.ENCODING, name, 1, words, hint, Severity.WARN))
     return data[3:]
@@ -256,6 +248,9 @@ def _outside(line: bytes, name: str, number: int) -> str:
             raise _grammar(name, number, words, "Remove the spaces before it.")
         if line[:8] == b"-----END" and b"-----BEGIN" in line:
             raise _glued(name, number)
+        if line[:3] == b"\xef\xbb\xbf":
+            words = f"{name} line {number} begins with a byte order mark, so OpenSSL passes over the block in silence."
+            raise _RefusedError(_problem(Code.ENCODING, name, number, words, _NO_MARK.format(file=name, line=number)))
         raise _grammar(name, number, "a BEGIN or END marker that is no marker by itself.")
     if line[:5] == b"-----":
         raise _grammar(name, number, "a marker that is cut off or misspelt.")
@@ -341,7 +336,16 @@ def _keep(
         message = f"{name} line {begin} is {words}."
         problems.append(_problem(code, name, begin, message, hint.format(file=name)))
         return
-    if label not in CERTIFICATE_LABELS | KEY_LABELS:
+    if label == _TRUSTED and any(block.label in CERTIFICATE_LABELS for block in blocks):
+        message = f"{name} line {begin} is a {_TRUSTED}, which nginx passes over unless it is the first of its file."
+        hint = f"Convert it: openssl x509 -in {name} -out cert.pem"
+        problems.append(_problem(Code.PARSE_ERROR, name, begin, message, hint))
+        return
+    if label == _TRUSTED:
+        label = "CERTIFICATE"  # what follows it in its block are trust settings, which are left out
+    elif label in _PKCS7_LABELS:
+        label = PKCS7
+    elif label not in CERTIFICATE_LABELS | KEY_LABELS:
         message = f"{name} line {begin}: a {shown(label, 40)} block does not belong in this file."
         problems.append(_problem(Code.PARSE_ERROR, name, begin, message, "Take it out."))
         return

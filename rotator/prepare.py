@@ -8,7 +8,9 @@ from types import TracebackType
 from rotator.diagnosis import explain
 from rotator.errors import RotatorError
 from rotator.hands import Clock, Hands
-from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, is_critical, pairs_digest
+from rotator.judging import judged
+from rotator.lifetime import is_critical
+from rotator.model import Code, Generation, Outcome, Pair, Problem, Result, Severity, Target, pairs_digest
 from rotator.outcome import (
     AGAIN,
     FIRST_RETRY,
@@ -24,7 +26,7 @@ from rotator.outcome import (
     still_serves,
 )
 from rotator.proof import HANDSHAKE_WITHIN, differs, expectation
-from rotator.trust import Verdict, examine, judge_chains
+from rotator.trust import Verdict, judge_chains
 
 STILL_JUDGED = timedelta(seconds=1)
 """How long a verdict is as good as one of now."""
@@ -174,9 +176,7 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
         return pairs, judge_chains([p.chain for p in pairs], site.policy, wanted.anchors, now)
     if wanted.candidate is not None:
         chains = tuple(ready.previous.chains.values()) if ready.previous else ()
-        verdict = _just_judged(wanted, chains, now)
-        if verdict is None:
-            verdict = examine(wanted.candidate, site.policy, wanted.anchors, now, live=chains, force=wanted.force)
+        verdict = _just_judged(wanted, chains, now) or judged(wanted.candidate, wanted, hands.store, now, chains)
         ready.explanation = () if verdict.accepted else tuple(explain(verdict))
         return verdict.pairs, verdict.problems
     if ready.previous is None:

@@ -7,7 +7,8 @@ In this order:
  3. It was decided before, by the same policy: decided is decided, over restarts too.
  4. It was deferred: it waits for its next try.
  5. It cannot be read. Quiet for the grace time it is refused; if the fault is the environment's, it is deferred.
- 6. It is fit: it goes at once. Only one that lacks a kind of key which is live waits for the grace time.
+ 6. It is fit: it goes at once. Only one that needs something from elsewhere (a kind of key which is live, or an
+    intermediate from the pool) waits for the grace time, in case the rest is still being written.
  7. It will be valid within the hour, and nothing else is wrong: it waits for that.
  8. It is refused: half-written looks the same, so only after the grace time; then once, and loudly.
 """
@@ -190,6 +191,8 @@ def decide(
         lacking = live - {pair.key_type for pair in verdict.pairs} if len(live) > 1 else frozenset()
         if lacking and not quiet:
             return Settling(drop.changed + settle, f"no {' or '.join(sorted(lacking))} key yet")
+        if verdict.borrowed and not quiet:
+            return Settling(drop.changed + settle, "no intermediate yet, but one in the pool")
         return Rotate(lacking)
     if verdict.codes == (Code.NOT_YET_VALID,):  # 7
         begins = max((pair.not_before for pair in verdict.pairs), default=now.wall)

@@ -6,8 +6,8 @@ trusts only these roots accept every required name at this time?
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 
@@ -17,9 +17,10 @@ from rotator.anchors import Anchors
 from rotator.certificate import Certificate, about
 from rotator.chain import Explorer, Found, ca_issuers
 from rotator.decode import read_certificate
-from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Secret, Severity
+from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Severity
 from rotator.pair import Match, match, read_candidate
 from rotator.path import PRIVATE, library_verdict, warnings_of
+from rotator.pool import Pool
 
 __all__ = ["Anchors", "Link", "Verdict", "examine", "judge_chains", "judge_served", "private_ca", "public"]
 
@@ -55,6 +56,7 @@ class Verdict:
         issuer_url: where the certificate that is missing or over can be fetched, as the one below it says; empty if
             none is or nothing says so.
         links: the picture of each chain, leaf first.
+        borrowed: whether a chain was completed from the pool.
     """
 
     pairs: tuple[Pair, ...] = ()
@@ -63,6 +65,7 @@ class Verdict:
     missing_akid: str = ""
     issuer_url: str = ""
     links: tuple[tuple[Link, ...], ...] = field(default=(), repr=False)
+    borrowed: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -106,30 +109,36 @@ def examine(
     live: Sequence[tuple[bytes, ...]] = (),
     need_key: bool = True,
     force: bool = False,
-    password: Secret | None = None,
+    pool: Pool | None = None,
 ) -> Verdict:
     """Judge a candidate: find its pairs and all of their problems at once.
 
     Args:
-        candidate: the raw files.
+        candidate: the raw files, with the password of an encrypted key.
         policy: what is demanded, the required names among it.
         anchors: the roots that clients trust.
         now: the reference time, with a time zone.
         live: DER chains that are live now, leaf first, to be compared with.
         need_key: whether a leaf without a private key is refused.
         force: lets a downgrade pass with a warning.
-        password: for an encrypted key.
+        pool: where an intermediate is taken from that the files lack.
 
     Returns:
         The verdict. Never raises for what the files hold.
     """
-    reading = read_candidate(candidate, password)
+    reading = read_candidate(candidate)
     matches, unmatched = match(reading, policy.names, now, need_key=need_key)
-    problems = [*reading.problems, *unmatched]
+    problems = [*candidate.notes, *reading.problems, *unmatched]
     explorer = Explorer(reading.certificates, anchors, policy, now)
+    wider = _wider(explorer, pool)
+    delivered = {c.raw for c in reading.certificates}
+    borrowed = False
     judged: list[tuple[Match, Found]] = []
     for found_match in matches:
         found, faults = _judge(found_match.leaf, explorer)
+        if wider is not None and _has_refusal(found.problems):
+            found, faults, taken = _completed(found_match.leaf, found, faults, wider, delivered)
+            borrowed = borrowed or taken
         judged.append((found_match, found))
         problems += faults
     problems += _leftovers(reading.certificates, [found for _, found in judged], now)
@@ -143,6 +152,7 @@ def examine(
         missing_akid=lacking.missing_key_id if lacking else "",
         issuer_url=next((url for _, found in judged if (url := _issuer_url(found, now))), ""),
         links=tuple(_links(found) for _, found in judged),
+        borrowed=borrowed,
     )
 
 
@@ -212,7 +222,32 @@ def judge_chains(
     return _sorted(problems)
 
 
-def _judge(leaf: Certificate, explorer: Explorer) -> tuple[Found, list[Problem]]:
+def _has_refusal(problems: Iterable[Problem]) -> bool:
+    return any(p.severity is Severity.REJECT for p in problems)
+
+
+def _wider(explorer: Explorer, pool: Pool | None) -> Explorer | None:
+    """The explorer with what a pool offers beside the files; None if it offers nothing."""
+    offered = pool.offered_to(explorer.pool) if pool else ()
+    return replace(explorer, pool=(*explorer.pool, *offered)) if offered else None
+
+
+def _completed(
+    leaf: Certificate, found: Found, faults: list[Problem], wider: Explorer, delivered: Collection[bytes]
+) -> tuple[Found, list[Problem], bool]:
+    """The path with the pool's help if that one is sound, with a warning for each certificate taken; else as it was."""
+    better, judged = _judge(leaf, wider, completed=True)
+    taken = [c for c in better.path.served if c.raw not in delivered]
+    if better.path.anchor is None or _has_refusal(better.problems) or not taken:
+        return found, faults, False
+    for certificate in taken:
+        words = f"was not in these files; it is taken from {certificate.file}"
+        hint = "Let the chain file be delivered with the certificate: elsewhere nobody completes it."
+        judged.append(about(certificate, Code.INCOMPLETE_CHAIN, words, hint, Severity.WARN))
+    return better, judged, True
+
+
+def _judge(leaf: Certificate, explorer: Explorer, *, completed: bool = False) -> tuple[Found, list[Problem]]:
     """One leaf: its own rules, the best path, the library's verdict, and what is unwise about an accepted one."""
     policy, now = explorer.policy, explorer.now
     own = leaf_rules.problems_of(leaf, policy, now)
@@ -224,7 +259,7 @@ def _judge(leaf: Certificate, explorer: Explorer) -> tuple[Found, list[Problem]]
         problems += verdict
         if not verdict:
             problems += warnings_of(found.path, now)
-            problems += _order(leaf, found, explorer)
+            problems += _order(leaf, found, explorer, completed=completed)
     complete = found.path.authorities if found.path.anchor is not None else ()
     anchors = explorer.anchors
     problems += anchors.evidence.problems_of(found.path.served, complete, anchors.certificates, policy, now)
@@ -246,13 +281,13 @@ def _around_revoked(leaf: Certificate, found: Found, explorer: Explorer) -> Foun
     return found if refused else other
 
 
-def _order(leaf: Certificate, found: Found, explorer: Explorer) -> list[Problem]:
+def _order(leaf: Certificate, found: Found, explorer: Explorer, *, completed: bool) -> list[Problem]:
     """Whether the path is found by clients that do not backtrack, as stored and as it was delivered."""
     if not explorer.without_backtracking(leaf, found.path.served[1:]):
         words = "reaches a trusted root only for clients that try more than one path; OpenSSL's do not"
         hint = "Remove the expired root from the clients' stores, or ask the CA for another chain."
         return [about(leaf, Code.ORDER_SENSITIVE, words, hint, Severity.WARN)]
-    if not explorer.without_backtracking(leaf, explorer.pool):
+    if not completed and not explorer.without_backtracking(leaf, explorer.pool):
         words = "as delivered is accepted only by clients that try more than one path; what is stored is put right"
         hint = "Serve the stored chain, not the delivered file."
         return [about(leaf, Code.ORDER_SENSITIVE, words, hint, Severity.WARN)]

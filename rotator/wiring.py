@@ -22,11 +22,13 @@ from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.hands import ApplyHand, Hands
 from rotator.history import History
+from rotator.incoming import read_pool
 from rotator.locks import Locks
 from rotator.model import Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
 from rotator.oneshot import Oneshots
+from rotator.pool import Pool
 from rotator.sct import Logs
 from rotator.store import Store, policy_digest
 
@@ -131,18 +133,30 @@ def load_anchors(one: SiteConfig) -> Anchors:
 
 
 def forget_anchors() -> None:
-    """Has the roots and the evidence read again when they are asked for next: they change under a long life."""
-    for known in (_roots, _crls, _ct_logs, _blocklist, _anchors):
+    """Has roots, pools and evidence read again when they are asked for next: they change under a long life."""
+    for known in (_roots, _crls, _ct_logs, _blocklist, _anchors, _pool):
         known.cache_clear()
 
 
-def policy_of(site: Site, anchors: Anchors) -> str:
+def load_pool(one: SiteConfig) -> Pool:
+    """The intermediates that the configuration offers a site, read and parsed once like the roots.
+
+    Raises:
+        RotatorError: `configuration` if there are none to be read.
+    """
+    return _pool(one.pool) if one.pool else Pool()
+
+
+def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
     """The digest of everything but the candidate that a decision about a drop depends on.
 
     What the evidence holds comes after a `+`: lists are renewed by the day, and most decisions stand (see `intake`).
+    The password has no part in it: this is written down. Who has mended that orders `rotator swap SITE`.
     """
     beside = anchors.evidence.digest
-    return policy_digest([site.policy, anchors.digest]) + (f"+{policy_digest([beside])[:32]}" if beside else "")
+    offered = [pool.digest] if pool and pool.digest else []
+    own = policy_digest([site.policy, anchors.digest, *offered])
+    return own + (f"+{policy_digest([beside])[:32]}" if beside else "")
 
 
 @cache
@@ -186,6 +200,14 @@ def _roots(path: Path) -> Anchors:
     except OSError as e:
         hint = "install ca-certificates, or set `roots` to a PEM file that this user may read"
         raise RotatorError("configuration", f"roots {path}: {e.strerror}", hint, Exit.CONFIG) from e
+
+
+@cache
+def _pool(path: Path) -> Pool:
+    try:
+        return Pool.from_files(read_pool(path))
+    except RotatorError as e:
+        raise RotatorError("configuration", f"pool {path}: {e.message}", e.hint, Exit.CONFIG) from e
 
 
 def make_hands(

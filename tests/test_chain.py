@@ -141,7 +141,7 @@ def test_a_missing_intermediate_is_drawn_with_who_breaks_and_what_to_do() -> Non
     assert lines[0].startswith("REJECT incomplete-chain: CN=signal.example.cn stands alone")
     assert lines[1] == "  [1] CN=signal.example.cn  (chain.pem line 1)  issued by"
     assert lines[2].startswith("  [?] CN=Test Intermediate, key id ")
-    assert lines[2].endswith("← not in these files, not a trusted root")
+    assert lines[2].endswith("← not in the drop, not in the pool, not a trusted root")
     assert lines[3].startswith("  Who breaks: Chrome, OpenSSL, curl, Python,")
     assert any(line.startswith("  Fix: Add the CA's bundle") for line in lines)
 

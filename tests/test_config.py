@@ -154,6 +154,19 @@ def test_a_site_overrides_the_defaults() -> None:
     assert the_site("[defaults]\nkeep_generations = 9\n" + in_site("keep_generations = 3")).site.keep == 3
 
 
+@pytest.mark.parametrize("key", ["pool", "password_file"])
+def test_a_pool_and_a_password_file_are_nothing_for_a_site_for_all_or_for_one(key: str) -> None:
+    assert getattr(the_site(SITE), key) is None
+    for text in (f'[defaults]\n{key} = "/etc/rotator/x"\n' + SITE, in_site(f'{key} = "/etc/rotator/x"')):
+        assert getattr(the_site(text), key) == Path("/etc/rotator/x")
+
+
+@pytest.mark.parametrize("key", ["pool", "password_file"])
+def test_a_pool_and_a_password_file_have_absolute_paths(key: str) -> None:
+    (mistake,) = mistakes(in_site(f'{key} = "here"'))
+    assert key in mistake.key
+
+
 def test_listeners_may_be_common_to_all_sites() -> None:
     text = '[defaults]\nlisteners = ["127.0.0.1:1"]\n[[site]]\nname = "a"\nnames = ["a.org"]\n'
     assert the_site(text).site.listeners == ("127.0.0.1:1",)

@@ -21,13 +21,15 @@ from rotator.daemon.status import status_line
 from rotator.errors import RotatorError
 from rotator.evidence import Evidence
 from rotator.history import History
+from rotator.lifetime import critical_from
 from rotator.locks import Locks
 from rotator.metrics import InputState
-from rotator.model import Candidate, Result, critical_from
+from rotator.model import Candidate, Result, SourceFile
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import LastReload, Limits
+from rotator.pool import Pool
 from rotator.store import Hold, Intent, Store
-from tests.authority import NOW, Issued, pem
+from tests.authority import NOW, Issued, encrypted, pem
 from tests.looping import Looping
 from tests.powercut import StandIn, standing_in
 from tests.worlds import LISTENERS
@@ -84,7 +86,7 @@ def test_half_a_drop_settles_and_the_other_half_completes_it(daemon: Looping, fi
 
 
 def test_a_drop_that_stays_incomplete_is_rejected_once_after_the_grace_time(daemon: Looping) -> None:
-    new = daemon.issue()
+    new = daemon.host.issue_by_another()
     daemon.write("fullchain.pem", pem(new.leaf))
     daemon.write("privkey.pem", new.key_pem)
     daemon.run_for(9)
@@ -110,8 +112,80 @@ def test_every_write_begins_the_grace_time_anew(daemon: Looping) -> None:
     assert daemon.shows(new)
 
 
-def test_a_rejected_drop_is_mended_by_the_missing_file(daemon: Looping) -> None:
+def test_a_drop_without_its_intermediate_is_completed_after_the_grace_time_from_an_earlier_generation(
+    daemon: Looping,
+) -> None:
     new = daemon.issue()
+    daemon.write("fullchain.pem", pem(new.leaf))
+    daemon.write("privkey.pem", new.key_pem)
+    daemon.run_for(9)
+    assert not daemon.shows(new)
+    daemon.run_for(2)
+    assert daemon.shows(new)
+    assert daemon.said("settling example", "one in the pool") == 1
+    (told,) = borrowed(daemon)
+    assert "the stored generation 000001-" in told
+
+
+def test_an_intermediate_that_arrives_within_the_grace_time_is_taken_from_the_drop(daemon: Looping) -> None:
+    new = daemon.issue()
+    daemon.write("leaf.pem", pem(new.leaf))
+    daemon.write("privkey.pem", new.key_pem)
+    daemon.run_for(5)
+    daemon.write("bundle.pem", pem(*new.intermediates))
+    daemon.tick()
+    assert daemon.shows(new)
+    assert borrowed(daemon) == []
+
+
+def test_a_drop_is_completed_from_the_pool_of_the_configuration(daemon: Looping) -> None:
+    new = daemon.host.issue_by_another()
+    daemon.pool = Pool.from_files([SourceFile("/pool/another.pem", pem(*new.intermediates))])
+    daemon.loop.stand_on(daemon.ground())
+    daemon.write("leaf.pem", pem(new.leaf))
+    daemon.write("privkey.pem", new.key_pem)
+    daemon.run_for(11)
+    assert daemon.shows(new)
+    (told,) = borrowed(daemon)
+    assert "/pool/another.pem" in told
+
+
+def test_a_drop_rejected_for_its_intermediate_is_taken_once_the_pool_has_it(daemon: Looping) -> None:
+    new = daemon.host.issue_by_another()
+    daemon.write("leaf.pem", pem(new.leaf))
+    daemon.write("privkey.pem", new.key_pem)
+    daemon.run_for(20)
+    assert daemon.decided() == ("rejected", "incomplete-chain")
+    daemon.pool = Pool.from_files([SourceFile("another.pem", pem(*new.intermediates))])
+    daemon.loop.stand_on(daemon.ground())
+    daemon.run_for(11)
+    assert daemon.shows(new)
+
+
+def borrowed(daemon: Looping) -> list[str]:
+    """What the last outcome says it took from outside the drop."""
+    problems = daemon.history.entries("example", 1)[0]["problems"]
+    return [p["message"] for p in problems if (p["code"], p["severity"]) == ("incomplete-chain", "warn")]
+
+
+def test_an_encrypted_key_is_opened_with_the_password_file_of_the_site(daemon: Looping) -> None:
+    new = daemon.issue()
+    daemon.password_file = daemon.root / "password"
+    daemon.password_file.write_bytes(b"open sesame\n")
+    daemon.password_file.chmod(0o600)
+    daemon.loop.stand_on(daemon.ground())
+    daemon.write("fullchain.pem", new.chain_pem)
+    daemon.write("privkey.pem", encrypted(new.key, b"open sesame"))
+    daemon.tick()
+    assert daemon.shows(new)
+    (pair,) = daemon.store.load_pairs("example", daemon.store.names("example")[-1])
+    assert pair.key is not None
+    assert pair.key.reveal() == new.key_pem
+    assert "sesame" not in daemon.log.read_text()
+
+
+def test_a_rejected_drop_is_mended_by_the_missing_file(daemon: Looping) -> None:
+    new = daemon.host.issue_by_another()
     daemon.write("fullchain.pem", pem(new.leaf))
     daemon.write("privkey.pem", new.key_pem)
     daemon.run_for(20)

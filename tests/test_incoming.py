@@ -15,7 +15,7 @@ import pytest
 
 from rotator import incoming
 from rotator.errors import Exit, RotatorError
-from rotator.incoming import MAX_FILE, MAX_FILES, read_drop, read_flat, read_named
+from rotator.incoming import MAX_FILE, MAX_FILES, read_drop, read_flat, read_named, read_password, read_pool
 from tests.other_user import as_nobody, forked
 
 
@@ -273,6 +273,86 @@ def test_a_closed_directory_on_the_way_is_named(tmp_path: Path) -> None:
 def test_the_bytes_of_a_file_never_show_in_a_representation(tmp_path: Path) -> None:
     (tmp_path / "f.key").write_bytes(b"SECRET")
     assert "SECRET" not in repr(read_named(tmp_path / "f.key"))
+
+
+# --- the password file and the pool
+
+
+def test_the_password_is_the_first_line_without_its_end(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    for text in (b"open sesame", b"open sesame\n", b"open sesame\r\nsecond line\n"):
+        file.write_bytes(text)
+        file.chmod(0o600)
+        password, notes = read_password(file)
+        assert password is not None
+        assert (password.reveal(), notes) == (b"open sesame", ())
+
+
+def test_spaces_belong_to_a_password(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b" open sesame \n")
+    password, _ = read_password(tmp_path / "password")
+    assert password is not None
+    assert password.reveal() == b" open sesame "
+
+
+@pytest.mark.parametrize(("mode", "open_"), [(0o600, False), (0o640, False), (0o644, True), (0o660, True)])
+def test_a_password_file_that_others_may_read_or_change_is_warned_about(
+    tmp_path: Path, mode: int, *, open_: bool
+) -> None:
+    (tmp_path / "password").write_bytes(b"open sesame\n")
+    (tmp_path / "password").chmod(mode)
+    _, notes = read_password(tmp_path / "password")
+    assert [(p.code, p.severity) for p in notes] == ([("key-permissions", "warn")] if open_ else [])
+    assert all("sesame" not in p.message + p.hint for p in notes)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_password_file_that_belongs_to_somebody_else_is_warned_about(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"open sesame\n")
+    (tmp_path / "password").chmod(0o600)
+    os.chown(tmp_path / "password", 4711, -1)
+    _, (note,) = read_password(tmp_path / "password")
+    assert "uid 4711" in note.message
+
+
+@pytest.mark.parametrize(
+    ("text", "code"), [(None, "io-error"), (b"", "empty-file"), (b"x" * (incoming.MAX_PASSWORD + 1), "too-large")]
+)
+def test_a_password_file_that_cannot_be_used_is_a_warning_that_says_why(
+    tmp_path: Path, text: bytes | None, code: str
+) -> None:
+    if text is not None:
+        (tmp_path / "password").write_bytes(text)
+    password, (note,) = read_password(tmp_path / "password")
+    assert password is None
+    assert (note.code, note.severity) == (code, "warn")
+    assert "password file" in note.message
+
+
+def test_a_pool_is_the_files_of_a_directory_named_by_their_paths(tmp_path: Path) -> None:
+    (tmp_path / "b.pem").write_bytes(b"b")
+    (tmp_path / "a.crt").symlink_to("b.pem")
+    (tmp_path / ".hidden").write_bytes(b"x")
+    (tmp_path / "old").mkdir()
+    names = [(source.name, source.data) for source in read_pool(tmp_path)]
+    assert names == [(f"{tmp_path}/a.crt", b"b"), (f"{tmp_path}/b.pem", b"b")]
+
+
+def test_a_pool_may_be_one_file(tmp_path: Path) -> None:
+    (tmp_path / "all.pem").write_bytes(b"x")
+    assert [source.data for source in read_pool(tmp_path / "all.pem")] == [b"x"]
+
+
+def test_a_pool_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    assert str(tmp_path / "absent") in refusal(lambda: read_pool(tmp_path / "absent")).message
+
+
+def test_a_pool_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "MAX_POOL_FILES", 2)
+    for number in range(3):
+        (tmp_path / f"{number}.pem").write_bytes(b"x")
+    assert refusal(lambda: read_pool(tmp_path)).code == "too-large"
 
 
 # --- a drop directory

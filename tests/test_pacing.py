@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from rotator.model import Result, Workers, critical_from, has_reloaded, is_critical
+from rotator.lifetime import critical_from, is_critical
+from rotator.model import Result, Workers, has_reloaded
 from rotator.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL, Ask, LastReload, Limits, has_room, turns
 from rotator.reconcile import Moment, Wait
 from tests.authority import NOW

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import traceback
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -17,6 +19,7 @@ from rotator.keys import MAX_COST, Key, read_key
 from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity, SourceFile
 from rotator.pair import MAX_CHAIN, MAX_KEYS, Match, match, read_candidate
 from rotator.pem import Block, read_blocks
+from tests import authority
 from tests.authority import CA, NOW, Issued, der_pem, key_pem, new_key, pem, rsa_key, wrap
 
 ROOT = CA.root()
@@ -33,7 +36,7 @@ def candidate(*files: bytes | SourceFile) -> Candidate:
 def paired(
     *files: bytes | SourceFile, need_key: bool = True, password: Secret | None = None
 ) -> tuple[tuple[Match, ...], tuple[Problem, ...]]:
-    reading = read_candidate(candidate(*files), password)
+    reading = read_candidate(replace(candidate(*files), password=password))
     matches, problems = match(reading, ["a.example.com"], NOW, need_key=need_key)
     return matches, (*reading.problems, *problems)
 
@@ -294,7 +297,7 @@ def test_scrypt_is_bounded_too() -> None:
     kdf = wrap(0x30, bytes.fromhex("06092b06010401da47040b") + wrap(0x30, parameters))
     algorithm = wrap(0x30, bytes.fromhex("06092a864886f70d01050d") + wrap(0x30, kdf + wrap(0x30, b"")))
     data = wrap(0x30, algorithm + wrap(0x04, b"x" * 16))
-    assert der.encryption_cost(data) == 0x400000 * 8 // 2
+    assert der.encryption_cost(data) == der.TOO_DEAR
     assert refused(der_pem(data, label="ENCRYPTED PRIVATE KEY"), Secret(b"x")).code == Code.KEY_FORMAT
 
 
@@ -425,7 +428,7 @@ def test_no_byte_of_a_key_shows_in_a_message_a_repr_or_a_traceback(issued: Issue
     seen: list[str] = []
     for data in faulty(issued.key_pem):
         source = candidate(issued.chain_pem, data)
-        reading = read_candidate(source, password)
+        reading = read_candidate(replace(source, password=password))
         matches, problems = match(reading, [], NOW)
         seen += [repr(source), repr(reading), repr(matches), repr(problems)]
         seen += [str(m.key.secret) for m in matches if m.key]
@@ -478,3 +481,39 @@ def test_a_key_type_is_known_for_every_kind_that_is_read() -> None:
         if isinstance(k, Key)
     }
     assert kinds == set(KeyType)
+
+
+def test_a_comment_that_speaks_of_a_private_key_is_none() -> None:
+    matches, problems = paired(b"# the PRIVATE KEY is elsewhere\n" + EC.chain_pem)
+    assert [m.key for m in matches] == [None]
+    assert codes(problems) == [Code.KEY_MISSING]
+
+
+def test_an_ed25519_key_of_a_wrong_length_is_damaged() -> None:
+    inner = wrap(0x04, wrap(0x04, b"\1" * 31))
+    data = wrap(0x30, b"\2\1\0" + wrap(0x30, der.encoded_oid(der.ED25519)) + inner)
+    assert refused(der_pem(data, label="PRIVATE KEY")).code == Code.KEY_INVALID
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        "AES-256-CBC,00",
+        "AES-256-CBC," + "0" * 16,
+        "DES-EDE3-CBC,",
+        "RC4,00",
+        "AES-256-CBC",
+        "",
+        "X\nDEK-Info: AES-256-CBC,00",
+    ],
+)
+def test_an_encrypted_key_of_the_old_style_that_does_not_say_how_is_a_matter_of_format(info: str) -> None:
+    text = authority.encrypted(EC.key, b"open sesame", TRADITIONAL)
+    changed = re.sub(rb"DEK-Info: .*", b"DEK-Info: " + info.encode(), text)
+    assert changed != text
+    assert refused(changed, Secret(b"open sesame")).code == Code.KEY_FORMAT
+
+
+def test_an_object_identifier_without_an_end_makes_no_message_without_one() -> None:
+    data = wrap(0x30, b"\2\1\0" + wrap(0x30, wrap(0x06, b"\x2a" * 2000)) + wrap(0x04, b"x"))
+    assert len(refused(der_pem(data, label="PRIVATE KEY")).message) < 200

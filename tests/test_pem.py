@@ -168,9 +168,6 @@ def test_a_byte_order_mark_before_a_comment_only_warns() -> None:
 @pytest.mark.parametrize(
     ("label", "code"),
     [
-        ("TRUSTED CERTIFICATE", Code.PARSE_ERROR),
-        ("PKCS7", Code.PARSE_ERROR),
-        ("CMS", Code.PARSE_ERROR),
         ("OPENSSH PRIVATE KEY", Code.KEY_FORMAT),
         ("DSA PRIVATE KEY", Code.KEY_TYPE),
         ("PGP MESSAGE", Code.PARSE_ERROR),
@@ -183,20 +180,48 @@ def test_blocks_of_other_kinds_are_refused_by_name(label: str, code: Code) -> No
 
 
 @pytest.mark.parametrize(
-    ("data", "code", "words"),
+    ("data", "label"),
     [
-        (LEAF, Code.PARSE_ERROR, "DER certificate"),
-        (b"0\x07\x02\x01\x00" + b"0\x02\x05\x00", Code.KEY_FORMAT, "DER private key"),
-        (b"0\x04" + b"0\x00\x04\x00", Code.KEY_FORMAT, "encrypted DER"),
-        (b"0\x05\x02\x01\x03" + b"0\x00", Code.PARSE_ERROR, "PKCS#12"),
-        (b"0\x05\x06\x01\x2a\xa0\x00", Code.PARSE_ERROR, "PKCS#7"),
+        (LEAF, "CERTIFICATE"),
+        (b"0\x07\x02\x01\x00" + b"0\x02\x05\x00", "PRIVATE KEY"),
+        (b"0\x06\x02\x01\x00\x02\x01\x01", "RSA PRIVATE KEY"),
+        (b"0\x05\x02\x01\x01\x04\x00", "EC PRIVATE KEY"),
+        (b"0\x04" + b"0\x00\x04\x00", "ENCRYPTED PRIVATE KEY"),
+        (b"0\x05\x02\x01\x03" + b"0\x00", "PKCS12"),
+        (b"0\x0d\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02\xa0\x00", "PKCS7"),
     ],
 )
-def test_a_binary_file_is_called_by_its_name_with_the_way_to_convert_it(data: bytes, code: Code, words: str) -> None:
-    problem = refusal(data)
-    assert problem.code == code
-    assert words in problem.message
-    assert "openssl" in problem.hint
+def test_a_binary_file_is_one_block_without_a_line(data: bytes, label: str) -> None:
+    assert read(data) == ((Block(label, data, "chain.pem", 0),), ())
+
+
+def test_a_binary_file_that_is_cut_off_is_refused_as_that() -> None:
+    assert "binary file that is cut off" in refusal(LEAF[:-1]).message
+
+
+@pytest.mark.parametrize("label", ["PKCS7", "CMS", "PKCS #7 SIGNED DATA"])
+def test_every_label_of_a_pkcs7_block_is_read(label: str) -> None:
+    blocks, problems = read(ONE.replace(b"CERTIFICATE", label.encode()))
+    assert problems == ()
+    assert [b.label for b in blocks] == ["PKCS7"]
+
+
+def test_a_trusted_certificate_is_read_where_nginx_reads_it() -> None:
+    blocks, problems = read(ONE.replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE") + ONE)
+    assert problems == ()
+    assert [b.label for b in blocks] == ["CERTIFICATE", "CERTIFICATE"]
+
+
+def test_a_trusted_certificate_is_refused_where_nginx_passes_over_it() -> None:
+    problem = refusal(ONE + ONE.replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE"))
+    assert (problem.code, problem.line) == (Code.PARSE_ERROR, ONE.count(b"\n") + 1)
+    assert "openssl x509" in problem.hint
+
+
+def test_a_byte_order_mark_before_a_later_block_is_an_encoding_problem_with_its_line() -> None:
+    problem = refusal(ONE + b"\xef\xbb\xbf" + ONE)
+    assert (problem.code, problem.line) == (Code.ENCODING, ONE.count(b"\n") + 1)
+    assert "sed -i" in problem.hint
 
 
 @pytest.mark.parametrize("data", [b"", b" \r\n\t\n"])

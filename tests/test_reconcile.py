@@ -48,6 +48,10 @@ def refused(*codes: Code, begins_in: float = -3600.0) -> Verdict:
     return Verdict((a_pair(begins_in=begins_in),), problems)
 
 
+def borrowing() -> Verdict:
+    return Verdict((a_pair(),), borrowed=True)
+
+
 def drop(verdict: Verdict | None = None, *, age: float = 0.0, digest: str = DIGEST, error: str = "") -> Drop:
     """A drop that changed `age` seconds ago."""
 
@@ -262,3 +266,12 @@ def test_a_next_try_that_is_over_or_says_nothing_is_due(next_try: str) -> None:
 def test_what_was_decided_before_a_restart_is_not_resumed() -> None:
     assert resumed(Intent(DIGEST, "rejected", "", "policy"), Moment(NOW, 100.0)) is None
     assert resumed(Intent("", "deferred", "", "policy"), Moment(NOW, 100.0)) is None
+
+
+def test_a_pair_that_was_completed_from_outside_its_drop_waits_for_the_grace_time() -> None:
+    decision = decide(drop(borrowing(), age=3), Intent(), "p", Moment(NOW, 100.0), SETTLE)
+    assert decision == Settling(107.0, "no intermediate yet, but one in the pool")
+
+
+def test_a_pair_that_was_completed_from_outside_its_drop_goes_after_the_grace_time() -> None:
+    assert decide(drop(borrowing(), age=SETTLE), Intent(), "p", Moment(NOW, 100.0), SETTLE) == Rotate()

@@ -621,7 +621,7 @@ def _encrypted() -> bytes:
 
 def _with(chain: bytes, key: bytes, password: bytes | None = None) -> Verdict:
     candidate = files(("chain.pem", chain), SourceFile("key.pem", key, 0o644))
-    return examine(candidate, public([NAME]), ANCHORS, NOW, password=Secret(password) if password else None)
+    return examine(replace(candidate, password=Secret(password) if password else None), public([NAME]), ANCHORS, NOW)
 
 
 LATER = {
@@ -722,17 +722,24 @@ def _flipped() -> bytes:
     return bytes(data)
 
 
-def _bad_signature() -> Verdict:
+def bad_signature() -> Verdict:
     forged = rewritten(GOOD.leaf, new_key(), lambda tbs: tbs)
     return odd(forged)
 
 
 def test_every_code_is_produced_here_or_listed_as_not_of_this_place() -> None:
     seen: set[Code] = set()
-    for verdict in [*everything(), _bad_signature()]:
+    for verdict in [*everything(), bad_signature()]:
         problems = verdict.problems if isinstance(verdict, Verdict) else verdict
         seen |= {p.code for p in problems}
     assert set(Code) - seen == set(LATER) | set(ELSEWHERE)
+
+
+def test_a_version_of_thousands_of_digits_is_a_bad_version_like_any_other() -> None:
+    huge = rewritten(GOOD.leaf, ICA.key, lambda tbs: [wrap(0xA0, wrap(0x02, b"\x7f" * 4000)), *tbs[1:]])
+    verdict = odd(huge)
+    assert Code.BAD_VERSION in verdict.codes
+    assert all(len(p.message) < 200 for p in verdict.problems)
 
 
 def test_messages_are_sentences_for_people() -> None:

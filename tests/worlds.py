@@ -64,6 +64,12 @@ class Host:
         begin = self.world.clock.now() - timedelta(hours=1) + timedelta(hours=later)
         return self.issuer.issue(*site.names, kind=kind, not_before=begin, days=days)
 
+    def issue_by_another(self, site: Site | None = None) -> Issued:
+        """A leaf of an intermediate that no stored generation has."""
+        site = site or self.sites[0]
+        begin = self.world.clock.now() - timedelta(hours=1)
+        return self.ca.intermediate("Another").issue(*site.names, not_before=begin)
+
     def wanted(self, site: Site, *issued: Issued, first: bool = False, force: bool = False) -> Wanted:
         return Wanted(site, self.anchors, candidate_of(*issued), first=first, force=force, who="tester")
 

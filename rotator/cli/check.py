@@ -26,10 +26,11 @@ from rotator.decode import read_certificate
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
-from rotator.incoming import read_named
-from rotator.model import Candidate, Code, Problem, Secret, Severity, SourceFile
+from rotator.incoming import read_named, read_password, read_pool
+from rotator.model import Candidate, Code, Problem, Severity, SourceFile
 from rotator.pair import leaf_like
 from rotator.pem import CERTIFICATE_LABELS, read_blocks, shown
+from rotator.pool import Pool
 from rotator.trust import Anchors, Verdict, examine, private_ca, public
 
 SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
@@ -114,6 +115,7 @@ def run_check(
     keys: Sequence[str] = (),
     password_file: str | None = None,
     roots: str | None = None,
+    pool: str | None = None,
     current: str | None = None,
     names: Sequence[str] = (),
     at: datetime | None = None,
@@ -132,6 +134,7 @@ def run_check(
         keys: paths of private keys; without one, a key is not asked for.
         password_file: path of a file whose first line decrypts the key.
         roots: path of the trusted roots; the system's store if None.
+        pool: path of a file or directory of intermediates, for what the files lack.
         current: path of the chain that is live, to be compared with.
         names: names that must be covered.
         at: the reference time; now if None.
@@ -148,7 +151,7 @@ def run_check(
     problems: list[Problem] = []
     files = [source for path in (*certs, *chains) if (source := _read(path, problems)) is not None]
     secrets = [source for path in keys if (source := _read(path, problems)) is not None]
-    password = _password(password_file, problems)
+    password, notes = read_password(password_file) if password_file else (None, ())
     live = _live(current, problems)
     anchors = read_anchors(roots or SYSTEM_ROOTS, problems)
     evidence = _evidence(crls, ct_logs, blocklist, problems, require_crls=require_crls)
@@ -156,13 +159,13 @@ def run_check(
     verdict = Verdict()
     if anchors is not None and files:
         verdict = examine(
-            Candidate((*files, *secrets)),
+            Candidate((*files, *secrets), password, notes),
             policy,
             anchors.beside(evidence),
             at or datetime.now(UTC),
             live=live,
             need_key=bool(secrets) and len(secrets) == len(keys),
-            password=password,
+            pool=_pool(pool, problems),
         )
     trusted = f"{anchors.name} (sha256 {anchors.digest})" if anchors else ""
     return Report(replace(verdict, problems=(*problems, *verdict.problems)), trusted)
@@ -180,9 +183,12 @@ def _read(path: str, problems: list[Problem]) -> SourceFile | None:
         return None
 
 
-def _password(path: str | None, problems: list[Problem]) -> Secret | None:
-    source = _read(path, problems) if path else None
-    return Secret(source.data.split(b"\n", 1)[0].rstrip(b"\r")) if source else None
+def _pool(path: str | None, problems: list[Problem]) -> Pool | None:
+    try:
+        return Pool.from_files(read_pool(path)) if path else None
+    except RotatorError as error:
+        problems.append(_as_problem(error, path or ""))
+        return None
 
 
 def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
@@ -251,12 +257,6 @@ def _moment(_context: click.Context, _parameter: click.Parameter, value: str | N
     return at.astimezone(UTC)
 
 
-def _later(_context: click.Context, parameter: click.Parameter, value: object) -> None:
-    """An option that is part of the interface and not honoured yet must not look as if it were."""
-    if value:
-        raise click.UsageError(f"--{(parameter.name or '').replace('_', '-')} is not supported yet.")
-
-
 _EXAMPLE = """\
 rotator check --cert fullchain.pem --key privkey.pem --name signal.example.cn
 rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current live.pem --json"""
@@ -266,18 +266,18 @@ rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current liv
 @click.option("--cert", "certs", multiple=True, required=True, metavar="FILE", help="A certificate; may be repeated.")
 @click.option("--chain", "chains", multiple=True, metavar="FILE", help="Intermediates; may be repeated.")
 @click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated, or left out.")
-@click.option("--password-file", metavar="FILE", help="The first line of this file decrypts the key.")
+@click.option("--password-file", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
 @click.option("--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: {SYSTEM_ROOTS}")
 @click.option("--current", metavar="FILE", help="The chain that is live, to compare with.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
 @click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")
 @click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
+@click.option("--pool", metavar="PATH", help="A file or directory of intermediates, for those that are missing.")
 @click.option("--crls", multiple=True, metavar="FILE", help="Revocation lists, a file or directory; may be repeated.")
 @click.option("--require-crls", is_flag=True, help="Reject where no usable list says that it is not revoked.")
 @click.option("--ct-logs", metavar="FILE", help="log_list.json, version 3: check the SCTs against these logs.")
 @click.option("--blocklist", metavar="FILE", help="Keys known to others, one SHA-256 of a public key a line.")
 @click.option("--stapling", is_flag=True, help="nginx staples OCSP answers, so must-staple is accepted.")
-@click.option("--pool", callback=_later, expose_value=False, hidden=True)
 @pass_context
 def check(
     context: Context,
@@ -287,6 +287,7 @@ def check(
     keys: tuple[str, ...],
     password_file: str | None,
     roots: str | None,
+    pool: str | None,
     current: str | None,
     names: tuple[str, ...],
     at: datetime | None,
@@ -309,6 +310,7 @@ def check(
         keys=keys,
         password_file=password_file,
         roots=roots,
+        pool=pool,
         current=current,
         names=names,
         at=at,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from rotator import privilege, wiring
 from rotator.apply import read_live
@@ -15,7 +16,7 @@ from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
 from rotator.history import outcome_as_dict
-from rotator.incoming import read_named
+from rotator.incoming import read_named, read_password
 from rotator.locks import Lock
 from rotator.model import Candidate, Outcome, Result, Severity
 from rotator.outcome import Wanted
@@ -46,6 +47,7 @@ class Order:
         site: the site's name.
         certs: certificate files named by hand.
         keys: key files named by hand.
+        password_file: what opens an encrypted key; empty for that of the site.
         generation: a stored generation to go back to; empty for the one before the live one, with `back`.
         back: whether the way is back.
         first: see `Wanted`.
@@ -57,6 +59,7 @@ class Order:
     site: str
     certs: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    password_file: str = ""
     generation: str = ""
     back: bool = False
     first: bool = False
@@ -108,11 +111,13 @@ def carry_out(context: Context, order: Order) -> int:
 
 def _read(context: Context, order: Order) -> Candidate | None:
     """The named files, or what lies in the site's drop; None if nothing does."""
+    one = context.config.site(order.site)
+    password_file = Path(order.password_file) if order.password_file else one.password_file
     if order.certs or order.keys:
         files = [read_named(path) for path in (*order.certs, *order.keys)]
-        return Candidate(tuple({source.name: source for source in files}.values()))
-    one = context.config.site(order.site)
-    place = Place(order.site, context.config.drop(one), one.source is not None)
+        password, notes = read_password(password_file) if password_file else (None, ())
+        return Candidate(tuple({source.name: source for source in files}.values()), password, notes)
+    place = Place(order.site, context.config.drop(one), one.source is not None, password_file)
     return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
 
 
@@ -130,6 +135,7 @@ def _wanted(context: Context, order: Order, candidate: Candidate | None, hands: 
         who=context.user,
         trigger="rollback" if order.back else "swap",
         origin=tuple(source.name for source in candidate.files) if candidate else (),
+        pool=wiring.load_pool(one),
     )
 
 
@@ -176,7 +182,7 @@ def _note(context: Context, order: Order, candidate: Candidate | None, done: Out
             return
         now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
         hold = Hold(context.user, now, _digest_of_drop(context, order))
-    policy = wiring.policy_of(one.site, wiring.load_anchors(one))
+    policy = wiring.policy_of(one.site, wiring.load_anchors(one), wiring.load_pool(one))
     digest = candidate.digest if candidate and not order.by_hand else ""
     try:
         hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))

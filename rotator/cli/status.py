@@ -14,7 +14,8 @@ from rotator.cli.output import rfc3339
 from rotator.config import SiteConfig
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
-from rotator.model import Result, is_critical, share_of_life_left
+from rotator.lifetime import is_critical, share_of_life_left
+from rotator.model import Result
 from rotator.observe import Facts, observe_all
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL

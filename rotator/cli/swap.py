@@ -31,8 +31,13 @@ rotator swap example.cn"""
     )
 )
 @click.argument("site", shell_complete=completing.sites)
-@click.option("--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle or full chain; may be repeated.")
-@click.option("--key", "keys", multiple=True, metavar="FILE", help="Private key; one for each kind of key.")
+@click.option(
+    "--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle, full chain or PKCS#12; may be repeated."
+)
+@click.option(
+    "--key", "keys", multiple=True, metavar="FILE", help="Private key, if it is in none of those; may be repeated."
+)
+@click.option("--password-file", default="", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
 @click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
 @click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
 @click.option(
@@ -47,6 +52,7 @@ def swap(
     site: str,
     certs: tuple[str, ...],
     keys: tuple[str, ...],
+    password_file: str,
     first: bool,  # noqa: FBT001 - click passes by name
     dry: bool,  # noqa: FBT001
     force: bool,  # noqa: FBT001
@@ -56,8 +62,6 @@ def swap(
 
     Without files, what lies in the site's drop is taken; with an empty drop, what is live is proved again.
     """
-    if certs and not keys:
-        raise click.UsageError("--cert goes with --key: the key that belongs to the certificate (or both in one file)")
     if keys and not certs:
         raise click.UsageError("--key goes with --cert: the certificate that belongs to the key")
-    return carry_out(context, Order(site, certs, keys, first=first, dry=dry, force=force, wait=wait))
+    return carry_out(context, Order(site, certs, keys, password_file, first=first, dry=dry, force=force, wait=wait))

@@ -171,6 +171,8 @@ class _Assembly:
             roots_name=str(roots or "system"),
             line=self.document.line(where),
             evidence=EvidenceFiles(found["crls"], found["ct_logs"], found["blocklist"]),
+            password_file=found["password_file"],
+            pool=found["pool"],
         )
 
     def probe_names(self, where: Where, found: Mapping[str, Any]) -> tuple[str, ...]:

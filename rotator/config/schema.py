@@ -78,6 +78,8 @@ DEFAULTS: Mapping[str, Key] = {
     "ct_logs": Key("", values.optional(values.path)),
     "blocklist": Key("", values.optional(values.path)),
     "keep_generations": Key(5, values.whole(2, 1000, "generations")),
+    "password_file": Key("", values.optional(values.path)),
+    "pool": Key("", values.optional(values.path)),
 }
 """What [[site]] may say and [defaults] may say for all of them."""
 

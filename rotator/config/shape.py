@@ -89,6 +89,8 @@ class SiteConfig:
         roots_name: as configured: `system` or the path.
         evidence: what else a verdict is shown.
         line: where it begins in the file.
+        password_file: what opens an encrypted key; None for none.
+        pool: the directory, or file, of intermediates for renewals that lack one; None for none.
     """
 
     site: Site
@@ -97,6 +99,8 @@ class SiteConfig:
     roots_name: str
     line: int
     evidence: EvidenceFiles = field(default_factory=EvidenceFiles)
+    password_file: Path | None = None
+    pool: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

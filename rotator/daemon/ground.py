@@ -13,6 +13,7 @@ from rotator.hands import Hands
 from rotator.model import Site
 from rotator.outcome import Wanted
 from rotator.pacing import Limits
+from rotator.pool import Pool
 from rotator.trust import Anchors
 
 WHO = "rotatord"
@@ -28,16 +29,18 @@ class Ward:
         anchors: the roots that its clients trust.
         policy: digest of policy and roots.
         place: where its renewals arrive.
+        pool: where an intermediate is taken from that a renewal lacks.
     """
 
     site: Site
     anchors: Anchors
     policy: str
     place: Place
+    pool: Pool = field(default_factory=Pool, repr=False)
 
     def wanted(self, trigger: str) -> Wanted:
-        """The order to prove what is live."""
-        return Wanted(self.site, self.anchors, who=WHO, trigger=trigger)
+        """The order to prove what is live, to be completed where something else is wanted."""
+        return Wanted(self.site, self.anchors, who=WHO, trigger=trigger, pool=self.pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Ground:
 
 
 def renewed(ground: Ground, config: Config) -> tuple[Ground | None, tuple[RotatorError, ...]]:
-    """The same ground on roots, revocation lists and the like as they lie on the disk now.
+    """The same ground on roots, pools, revocation lists and the like as they lie on the disk now.
 
     Args:
         ground: what is stood on.
@@ -79,13 +82,13 @@ def renewed(ground: Ground, config: Config) -> tuple[Ground | None, tuple[Rotato
     for one in config.sites:
         name = one.site.name
         try:
-            anchors = wiring.load_anchors(one)
+            anchors, pool = wiring.load_anchors(one), wiring.load_pool(one)
         except RotatorError as e:
             errors[e.message] = e
             continue
-        policy = wiring.policy_of(one.site, anchors)
+        policy = wiring.policy_of(one.site, anchors, pool)
         if name in wards and policy != wards[name].policy:
-            wards[name] = replace(wards[name], anchors=anchors, policy=policy)
+            wards[name] = replace(wards[name], anchors=anchors, policy=policy, pool=pool)
     wiring.forget_anchors()  # long lists that are the same need no second place in memory until the next time
     return replace(ground, wards=wards) if wards != ground.wards else None, tuple(errors.values())
 
@@ -103,14 +106,15 @@ def make_ground(
         waiting: called while the privileged step is waited for.
 
     Raises:
-        RotatorError: roots that cannot be read; exit status 78.
+        RotatorError: roots or a pool that cannot be read; exit status 78.
     """
     wiring.forget_anchors()
     wards = {}
     for one in config.sites:
         anchors = wiring.load_anchors(one)
-        place = Place(one.site.name, config.drop(one), one.source is not None)
-        wards[one.site.name] = Ward(one.site, anchors, wiring.policy_of(one.site, anchors), place)
+        pool = wiring.load_pool(one)
+        place = Place(one.site.name, config.drop(one), one.source is not None, one.password_file)
+        wards[one.site.name] = Ward(one.site, anchors, wiring.policy_of(one.site, anchors, pool), place, pool)
     return Ground(
         wards=wards,
         hands=wrap(wiring.make_hands(config, wiring.applying(config, waiting), waiting=waiting)),

@@ -6,15 +6,17 @@ import hashlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from rotator.daemon.ground import WHO, Ground, Ward
+from rotator import judging
+from rotator.daemon.ground import Ground, Ward
 from rotator.drops import Look, Signature
 from rotator.errors import RotatorError
-from rotator.model import Candidate, KeyType, Result, SourceFile, critical_from
+from rotator.lifetime import critical_from
+from rotator.model import Candidate, KeyType, Result, SourceFile
 from rotator.outcome import Judged, Wanted, meta_pairs, meta_time, still_serves
 from rotator.pem import encode_chain
 from rotator.reconcile import Decision, Deferral, Drop, Moment, Nothing
 from rotator.store import Intent
-from rotator.trust import Verdict, examine
+from rotator.trust import Verdict
 
 Chains = Mapping[KeyType, tuple[bytes, ...]]
 
@@ -118,11 +120,11 @@ def stands(intent: Intent, drop: Drop, ward: Ward, live: Chains) -> bool:
     return False
 
 
-def judged(candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Judged:
+def judged(ground: Ground, candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Judged:
     """What the judge says of a candidate."""
     chains, verdict = tuple(live.values()), Verdict()
     if candidate is not None:
-        verdict = examine(candidate, ward.site.policy, ward.anchors, now.wall, live=chains)
+        verdict = judging.judged(candidate, ward.wanted("drop"), ground.hands.store, now.wall, chains)
     return Judged(verdict, chains, now.wall)
 
 
@@ -136,8 +138,8 @@ def completed(
         if pair.key_type in lacking and pair.key:
             files.append(SourceFile(f"{generation}/{pair.key_type}-fullchain.pem", encode_chain(pair.chain)))
             files.append(SourceFile(f"{generation}/{pair.key_type}-privkey.pem", pair.key.reveal()))
-    whole = Candidate(tuple(files))
-    return whole if lacking and judged(whole, ward, now, live).verdict.accepted else candidate
+    whole = replace(candidate, files=tuple(files))
+    return whole if lacking and judged(ground, whole, ward, now, live).verdict.accepted else candidate
 
 
 def is_live(ground: Ground, name: str, verdict: Verdict, live: Chains) -> bool:
@@ -158,13 +160,10 @@ def order(
 ) -> Order:
     """To put a candidate live, or to have the rotation refuse it. The first pair of a site takes no reload."""
     first = not ground.hands.store.verified(ward.site.name)
-    wanted = Wanted(
-        ward.site,
-        ward.anchors,
-        candidate,
+    wanted = replace(
+        ward.wanted("drop"),
+        candidate=candidate,
         first=first,
-        who=WHO,
-        trigger="drop",
         origin=tuple(source.name for source in candidate.files),
         judged=judged,
     )

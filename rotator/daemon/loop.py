@@ -236,7 +236,7 @@ class Loop:
         candidate, error = intake.read(self.ground, name, look)
         digest = intake.digest_of(candidate, look, error)
         live = intake.live_chains(self.ground, name) if candidate else {}
-        judged = cache(partial(intake.judged, candidate, ward, now, live))
+        judged = cache(partial(intake.judged, self.ground, candidate, ward, now, live))
         drop = Drop(digest, memory.changed, lambda: judged().verdict, error)
         if intake.stands(intent, drop, ward, live):
             self._write(name, memory, replace(intent, policy=ward.policy))

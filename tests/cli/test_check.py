@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from rotator.cli.check import SYSTEM_ROOTS
-from tests.authority import CA, NOW, key_pem, new_key, pem
+from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
 from tests.cli.calls import Called, call
 from tests.test_sct import Keeper
 
@@ -178,6 +179,51 @@ def test_an_encrypted_key_is_read_with_its_password_file() -> None:
 
 
 @pytest.mark.usefixtures("inside")
+def test_a_pkcs12_file_alone_is_a_certificate_with_its_key() -> None:
+    best = serialization.BestAvailableEncryption(b"secret")
+    Path("all.pfx").write_bytes(pkcs12.serialize_key_and_certificates(None, GOOD.key, GOOD.leaf, [ICA.cert], best))
+    Path("all.pfx").chmod(0o600)
+    Path("password").write_bytes(b"secret\n")
+    Path("password").chmod(0o600)
+    body = answer("--cert", "all.pfx", "--password-file", "password", "--name", NAME)
+    assert (body["verdict"], body["warnings"]) == ("accept", [])
+    assert body["served_sha256"] == [hashlib.sha256(raw).hexdigest() for raw in GOOD.chain_der]
+    assert answer("--cert", "all.pfx", "--name", NAME)["codes"] == ["key-encrypted"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_password_file_that_is_not_there_is_told_beside_the_key_that_needs_it() -> None:
+    Path("key.pem").write_bytes(encrypted(GOOD.key, b"secret"))
+    body = answer("--cert", "chain.pem", "--key", "key.pem", "--password-file", "nowhere")
+    assert (body["codes"], body["warnings"]) == (["key-encrypted"], ["io-error"])
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_password_is_printed_nowhere() -> None:
+    Path("key.pem").write_bytes(encrypted(GOOD.key, b"open sesame"))
+    Path("password").write_bytes(b"close sesame")
+    result = run("--cert", "chain.pem", "--key", "key.pem", "--password-file", "password")
+    assert result.status == 3
+    assert "sesame" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("pool", ["ica.pem", "pool"])
+@pytest.mark.usefixtures("inside")
+def test_a_missing_intermediate_is_taken_from_the_pool_with_a_line_that_says_so(pool: str) -> None:
+    Path("pool").mkdir()
+    Path("pool/x.crt").write_bytes(pem(ICA.cert))
+    result = run("--cert", "leaf.pem", "--name", NAME, "--pool", pool)
+    assert result.status == 0
+    assert result.stdout.startswith("WARN incomplete-chain: CN=Test Intermediate was not in these files; it is taken")
+    assert answer("--cert", "leaf.pem", "--pool", pool)["warnings"] == ["incomplete-chain"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_pool_that_is_not_there_is_a_problem() -> None:
+    assert "io-error" in answer("--cert", "leaf.pem", "--pool", "nowhere")["codes"]
+
+
+@pytest.mark.usefixtures("inside")
 def test_what_is_live_is_compared_with() -> None:
     newer = ICA.issue(NAME, not_before=NOW, days=99)
     Path("live.pem").write_bytes(newer.chain_pem)
@@ -285,15 +331,6 @@ def test_must_staple_is_accepted_where_nginx_is_said_to_staple() -> None:
     Path("staple.pem").write_bytes(issued.chain_pem)
     assert answer("--cert", "staple.pem")["codes"] == ["must-staple"]
     assert answer("--cert", "staple.pem", "--stapling")["codes"] == []
-
-
-@pytest.mark.parametrize("option", ["--pool"])
-@pytest.mark.usefixtures("inside")
-def test_an_option_that_is_not_honoured_yet_is_refused_in_one_line(option: str) -> None:
-    result = run("--cert", "chain.pem", option, "x.pem")
-    assert result.status == 2
-    assert f"{option} is not supported yet" in result.stderr
-    assert result.stdout == ""
 
 
 @pytest.mark.usefixtures("inside")

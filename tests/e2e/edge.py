@@ -121,6 +121,11 @@ class Edge:
         begin = datetime.now(UTC) - timedelta(hours=1)
         return self.issuer.issue(self.name(site), not_before=begin, **how)  # type: ignore[arg-type]
 
+    def issue_by_another(self, site: str = "example") -> Issued:
+        """A leaf of an intermediate that no stored generation has."""
+        begin = datetime.now(UTC) - timedelta(hours=1)
+        return self.root_ca.intermediate().issue(self.name(site), not_before=begin)
+
     # -- the rotation in this process
 
     @property

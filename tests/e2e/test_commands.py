@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from rotator.cli.context import caller
 from rotator.history import CLOSE_AT
@@ -58,6 +60,35 @@ def test_swap_takes_the_leaf_and_the_bundle_as_separate_files(edge: Edge, tmp_pa
     assert edge.shown() == {new.chain_der}
 
 
+def test_swap_takes_a_pkcs12_file_with_its_password_file(edge: Edge, tmp_path: Path) -> None:
+    new = edge.issue()
+    best = serialization.BestAvailableEncryption(b"open sesame")
+    file, password = tmp_path / "all.pfx", tmp_path / "password"
+    file.write_bytes(pkcs12.serialize_key_and_certificates(None, new.key, new.leaf, new.intermediates, best))
+    password.write_bytes(b"open sesame\n")
+    done = edge.cli("swap", "example", "--cert", file, "--password-file", password)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert edge.shown() == {new.chain_der}
+    assert "sesame" not in done.stdout + done.stderr
+
+
+def test_swap_of_a_certificate_without_its_key_exits_3_and_asks_for_it(edge: Edge) -> None:
+    chain, _ = edge.write_pair(edge.issue())
+    done = edge.cli("swap", "example", "--cert", chain)
+    assert (done.returncode, "key-missing" in done.stdout) == (3, True)
+
+
+def test_swap_completes_a_chain_from_an_earlier_generation_and_says_so(edge: Edge, tmp_path: Path) -> None:
+    new = edge.issue()
+    leaf = tmp_path / "leaf.crt"
+    leaf.write_bytes(pem(new.leaf))
+    _, key = edge.write_pair(new)
+    done = edge.cli("swap", "example", "--cert", leaf, "--key", key)
+    assert done.returncode == 0, done.stdout
+    assert "it is taken from the stored generation 000001-" in done.stdout
+    assert edge.shown() == {new.chain_der}
+
+
 def test_swap_without_files_takes_what_lies_in_the_drop(edge: Edge) -> None:
     new = edge.issue()
     (edge.incoming / "example").mkdir()
@@ -75,7 +106,7 @@ def test_what_was_delivered_is_swapped_in(edge: Edge) -> None:
 
 
 def test_swap_of_an_incomplete_chain_exits_3_and_draws_it(edge: Edge, tmp_path: Path) -> None:
-    new = edge.issue()
+    new = edge.issue_by_another()
     leaf = tmp_path / "leaf.crt"
     leaf.write_bytes(pem(new.leaf))
     _, key = edge.write_pair(new)

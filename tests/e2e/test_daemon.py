@@ -192,7 +192,7 @@ def test_twenty_sites_at_once_are_few_reloads(nginx: NginxServer, tmp_path: Path
 
 
 def test_a_bad_drop_changes_nothing_is_told_once_and_is_not_tried_again_after_a_restart(edge: Edge) -> None:
-    new = edge.issue()
+    new = edge.issue_by_another()
     (edge.incoming / "example" / "leaf.pem").write_bytes(pem(new.leaf))
     (edge.incoming / "example" / "key.pem").write_bytes(new.key_pem)
     workers = edge.hands.nginx.workers()
