@@ -145,7 +145,8 @@ def _served(ready: Ready, hands: Hands, *, interrupted: bool) -> Outcome:
 def _is_told(ready: Ready, hands: Hands) -> bool:
     """Whether the history has it already: the run before ended between its entry and the end of its note."""
     last = hands.history.entries(ready.site.name, 1)
-    return any(e.get("result") == str(Result.ROTATED) and e.get("live") == ready.new.name for e in last)
+    proved = (str(Result.ROTATED), str(Result.UNCHANGED))
+    return any(e.get("result") in proved and e.get("live") == ready.new.name for e in last)
 
 
 def _nginx_down(ready: Ready, hands: Hands, test: _OneTest) -> Outcome:

@@ -229,6 +229,17 @@ def test_a_rotation_that_died_before_its_note_was_taken_back_stands_in_the_histo
     assert told == ["rotated"]
 
 
+def test_a_pair_that_was_asked_for_twice_is_not_told_again_when_the_next_rotation_dies(host: Host) -> None:
+    new = host.issue()
+    for _ in range(2):
+        host.swap(host.sites[0], new)
+    _interrupt(host, "example")
+    host.recover()
+    live = host.world.live("example")
+    told = [e["reason"] for e in host.world.history.entries("example") if e["live"] == live]
+    assert told == ["rotated", "same"]
+
+
 def test_a_recovery_that_died_before_its_note_was_taken_back_stands_in_the_history_once(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
