@@ -7,6 +7,7 @@ queue that overflowed or a clock that was set back cost time, and nothing else.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import time
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 MOST_WATCHES = 64
 """Directories that are watched one by one (each takes two threads); what is beyond is found by looking."""
+
+FREE_PASSES = 0.25
+"""Seconds that passes may take in a row before they are paced."""
 
 for _name in ("watchdog", "apscheduler"):  # theirs would go to stderr past the journal's form
     logging.getLogger(_name).addHandler(logging.NullHandler())
@@ -80,6 +84,30 @@ class Wake:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+class Restraint:
+    """How long to pause after a pass that found nothing to do, so that a storm of events cannot keep a core busy.
+
+    A drop is a few events, and none of them is to wait. So a quarter of a second of passes goes without a pause; what
+    a storm adds to that gets three times its length, which leaves it a quarter of a core.
+    """
+
+    def __init__(self) -> None:
+        self._spent = 0.0
+        self._ended = -math.inf
+
+    def pause(self, begun: float, ended: float) -> float:
+        """Seconds to pause.
+
+        Args:
+            begun: when the pass began, monotonic.
+            ended: when it ended.
+        """
+        took = ended - begun
+        self._spent = max(0.0, self._spent - (begun - self._ended) / 3) + took
+        self._ended = ended
+        return min(0.2, 3 * took) if self._spent > FREE_PASSES else 0.0
 
 
 class Watcher:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rotator.drops import Drops, Place
-from rotator.triggers import MOST_WATCHES, Duties, Wake, Watcher
+from rotator.triggers import MOST_WATCHES, Duties, Restraint, Wake, Watcher
 from tests.waiting import wait_until
 
 
@@ -257,3 +257,30 @@ def test_a_duty_that_the_scheduler_forgot_is_due_by_the_clock_that_never_jumps(w
     now[0] = 91.0
     assert duties.take() == {"probe"}
     assert duties.take() == set()
+
+
+# -- restraint
+
+
+def test_the_few_passes_of_a_drop_are_not_paused_however_dear_each_is() -> None:
+    restraint, now = Restraint(), 100.0
+    for _ in range(8):
+        assert restraint.pause(now, now + 0.03) == 0.0
+        now += 0.05
+
+
+def test_a_storm_of_events_is_left_a_quarter_of_a_core() -> None:
+    restraint, now, busy = Restraint(), 100.0, 0.0
+    while now < 160.0:
+        pause = restraint.pause(now, now + 0.03)
+        now, busy = now + 0.03 + pause, busy + 0.03
+    assert 0.2 < busy / 60.0 < 0.27
+
+
+def test_when_a_storm_is_over_the_next_drop_does_not_wait() -> None:
+    restraint, now = Restraint(), 100.0
+    for _ in range(100):
+        now += 0.03 + restraint.pause(now, now + 0.03)
+    assert restraint.pause(now, now + 0.03) > 0.0
+    now += 5.0
+    assert [restraint.pause(now + n, now + n + 0.03) for n in range(5)] == [0.0] * 5

@@ -22,7 +22,7 @@ from rotator.hands import Clock, Hands
 from rotator.locks import DaemonLock
 from rotator.model import Served, Target
 from rotator.notify import Notifier
-from rotator.triggers import Duties, Wake, Watcher
+from rotator.triggers import Duties, Restraint, Wake, Watcher
 from rotator.wiring import demand_state_dir
 
 PROBE_EVERY, JUDGE_EVERY, TIDY_EVERY = 60.0, 3600.0, 86400.0
@@ -130,7 +130,7 @@ class Daemon:
         gc.freeze()  # what a start leaves stays for good: no full collection goes through it in mid-rotation (20 ms)
         self.notifier.ready(self.status())
         self.journal.say("ready", self.status(), NOTICE)
-        told = ""
+        told, restraint = "", Restraint()
         while not self._ending:
             if self._reload_asked:
                 self._reload()
@@ -144,8 +144,7 @@ class Daemon:
             if (line := self.status()) != told:
                 told = line
                 self.notifier.status(line)
-            # A storm of events must not keep a core busy: the dearer a pass, the longer the pause after it.
-            self._wait(due, min(0.2, 3 * (time.monotonic() - begun)) if self.loop.idle else 0.0)
+            self._wait(due, restraint.pause(begun, time.monotonic()) if self.loop.idle else 0.0)
 
     def _wait(self, due: float, rest: float) -> None:
         """Until something is due, an event comes, or the manager wants a sign of life."""
