@@ -165,7 +165,7 @@ def key_and_certificate_swapped_on_the_command_line(desk: Desk) -> list[str | Pa
     return desk.swap(desk.key, desk.chain)  # what a file is, is seen from what is in it
 
 
-@mistake(Exit.USAGE, "--cert goes with --key")
+@mistake(Exit.REJECTED, "has no private key in these files", "Add the private key that it was ordered with")
 def a_certificate_without_its_key(desk: Desk) -> list[str | Path]:
     return ["swap", "example", "--cert", desk.chain]
 
@@ -180,7 +180,7 @@ def line_ends_of_windows(desk: Desk) -> list[str | Path]:
     return desk.swap(desk.file("crlf.pem", desk.renewal.chain_pem.replace(b"\n", b"\r\n")))
 
 
-@mistake(Exit.REJECTED, "bom.pem begins with a byte order mark", "without a byte order mark")
+@mistake(Exit.REJECTED, "bom.pem begins with a byte order mark", "Take the mark out: sed -i")
 def a_byte_order_mark(desk: Desk) -> list[str | Path]:
     return desk.swap(desk.file("bom.pem", b"\xef\xbb\xbf" + desk.renewal.chain_pem))
 
@@ -201,9 +201,10 @@ def the_certificate_of_last_year(desk: Desk) -> list[str | Path]:
     return desk.swap_of(desk.edge.issuer.issue("example.example.test", not_before=begin, days=100))
 
 
-@mistake(Exit.REJECTED, "its issuer is missing (CN=Test Intermediate", "Who breaks: curl", "Add the CA's bundle")
+@mistake(Exit.REJECTED, "its issuer is missing (CN=Test Intermediate", "Who breaks: Chrome", "Add the CA's bundle")
 def the_leaf_alone(desk: Desk) -> list[str | Path]:
-    return desk.swap(desk.file("leaf.pem", pem(desk.renewal.leaf)))
+    new = desk.edge.issue_by_another()
+    return desk.swap(desk.file("leaf.pem", pem(new.leaf)), desk.file("leaf.key", new.key_pem))
 
 
 @mistake(Exit.REJECTED, "is not the key of CN=example.example.test", "Find the key that the certificate was ordered")
