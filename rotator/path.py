@@ -126,10 +126,9 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     elif not usage.key_cert_sign:
         wrong(Code.NOT_A_CA, "may not sign certificates (keyUsage lacks keyCertSign)")
     purposes = authority.ext(x509.ExtendedKeyUsage)
-    if purposes is not None and not trusted:
-        allowed = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-        if not allowed & set(purposes):
-            wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage)")
+    if purposes is not None and ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
+        # OpenSSL asks authorities, trusted roots too, for serverAuth by name: `any` does not do (x509v3/v3_purp.c)
+        wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage lacks serverAuth)")
     if trusted is False and authority.weak_signature:
         wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
     problems += _key(authority, policy)

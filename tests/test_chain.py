@@ -296,6 +296,8 @@ FEW_USES = x509.KeyUsage(
     decipher_only=False,
 )
 
+ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+
 BAD_INTERMEDIATES: dict[str, tuple[Issued, Code]] = {
     "expired": (below(not_after=NOW - DAY), Code.EXPIRED_INTERMEDIATE),
     "of tomorrow": (below(not_before=NOW + DAY), Code.NOT_YET_VALID),
@@ -304,6 +306,7 @@ BAD_INTERMEDIATES: dict[str, tuple[Issued, Code]] = {
     "without keyCertSign": (below(tweak=instead(FEW_USES)), Code.NOT_A_CA),
     "without key usage": (below(tweak=without(x509.KeyUsage)), Code.BAD_KEY_USAGE),
     "for clients": (below(tweak=also(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))), Code.BAD_EKU),
+    "for any purpose": (below(tweak=also(x509.ExtendedKeyUsage([ANY]))), Code.BAD_EKU),
     "with an unknown critical extension": (below(tweak=also(UNKNOWN, critical=True)), Code.CRITICAL_EXTENSION),
     "under a path length of 0": (
         ROOT.intermediate("Short", pathlen=0).intermediate("Special").issue(NAME),
@@ -321,6 +324,11 @@ def test_an_intermediate_is_refused(what: str) -> None:
     verdict = judge(issued.chain)
     assert why(verdict) == (code,)
     assert verdict.problems[0].file == "chain.pem"
+
+
+def test_a_root_for_any_purpose_is_not_one_for_servers() -> None:
+    root = CA.root("Any Root", tweak=also(x509.ExtendedKeyUsage([ANY])))
+    assert why(judge(below(root).chain, anchors(root.cert))) == (Code.BAD_EKU,)
 
 
 def constrained(**how: Sequence[x509.GeneralName]) -> Issued:
