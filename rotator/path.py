@@ -131,11 +131,27 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
         wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage lacks serverAuth)")
     if trusted is False and authority.weak_signature:
         wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
+    problems += _key_ids(authority, policy, trusted=trusted)
     problems += _key(authority, policy)
     for fault in authority.faults:
         if not (trusted and fault.code == Code.BAD_SERIAL):
             wrong(fault.code, fault.words)
     return problems
+
+
+def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[Problem]:
+    """Whether an intermediate has both key identifiers (RFC 5280 4.2.1.1, 4.2.1.2; OpenSSL with X509_STRICT asks)."""
+    if trusted:
+        return []
+    severity = Severity.WARN if policy.profile == PRIVATE else Severity.REJECT
+    lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
+    lacking += (
+        []
+        if authority.authority_key_id or authority.self_issued
+        else ["its issuer's key (no authority key identifier)"]
+    )
+    words = "does not name {}, which Python since 3.13 and other strict clients demand"
+    return [about(authority, Code.NO_AKI, words.format(what), _ASK_CA, severity) for what in lacking]
 
 
 def _key(authority: Certificate, policy: Policy) -> list[Problem]:
@@ -276,6 +292,24 @@ def _code_of(text: str) -> Code:
 def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
     """What is unwise about a path that is accepted."""
     leaf = path.served[0]
+    return (*_sooner(path, leaf, now), *_old_root(path))
+
+
+def _old_root(path: Path) -> list[Problem]:
+    """What a trusted root lacks that OpenSSL asks of it with X509_STRICT, as Python's clients set it since 3.13."""
+    root = path.anchor
+    if root is None or root.raw == path.served[0].raw or root.shape.version == 1:
+        return []
+    lacking = [] if root.key_id else [(Code.NO_AKI, "has no subject key identifier")]
+    lacking += [] if root.ext(x509.KeyUsage) else [(Code.BAD_KEY_USAGE, "has no keyUsage")]
+    if not root.critical(ExtensionOID.BASIC_CONSTRAINTS):
+        lacking.append((Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical"))
+    words = "(root) {}: Python since 3.13 refuses it, other clients take the roots that they trust as they are"
+    hint = "Ask the CA for a chain to a newer root, if such clients matter."
+    return [about(root, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+
+
+def _sooner(path: Path, leaf: Certificate, now: datetime) -> tuple[Problem, ...]:
     sooner = [c for c in path.authorities if now <= c.not_after < leaf.not_after]
     return tuple(
         about(

@@ -308,6 +308,8 @@ BAD_INTERMEDIATES: dict[str, tuple[Issued, Code]] = {
     "for clients": (below(tweak=also(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))), Code.BAD_EKU),
     "for any purpose": (below(tweak=also(x509.ExtendedKeyUsage([ANY]))), Code.BAD_EKU),
     "with an unknown critical extension": (below(tweak=also(UNKNOWN, critical=True)), Code.CRITICAL_EXTENSION),
+    "without its own key id": (below(tweak=without(x509.SubjectKeyIdentifier)), Code.NO_AKI),
+    "without the key id of its issuer": (below(tweak=without(x509.AuthorityKeyIdentifier)), Code.NO_AKI),
     "under a path length of 0": (
         ROOT.intermediate("Short", pathlen=0).intermediate("Special").issue(NAME),
         Code.PATHLEN,
@@ -324,6 +326,33 @@ def test_an_intermediate_is_refused(what: str) -> None:
     verdict = judge(issued.chain)
     assert why(verdict) == (code,)
     assert verdict.problems[0].file == "chain.pem"
+
+
+@pytest.mark.parametrize("kind", [x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier])
+def test_an_intermediate_of_a_private_ca_may_lack_key_ids_with_a_warning(kind: type[x509.ExtensionType]) -> None:
+    verdict = judge(below(tweak=without(kind)).chain, policy=private_ca([NAME]))
+    assert verdict.accepted
+    assert verdict.warnings == (Code.NO_AKI,)
+
+
+OLD_ROOTS: dict[str, tuple[Tweak, Code]] = {
+    "its key id": (without(x509.SubjectKeyIdentifier), Code.NO_AKI),
+    "key usage": (without(x509.KeyUsage), Code.BAD_KEY_USAGE),
+    "a mark on its basic constraints": (
+        instead(x509.BasicConstraints(ca=True, path_length=None), critical=False),
+        Code.CRITICAL_EXTENSION,
+    ),
+}
+
+
+@pytest.mark.parametrize("lacks", OLD_ROOTS)
+def test_an_old_root_that_only_the_strictest_clients_refuse_is_warned_about(lacks: str) -> None:
+    tweak, code = OLD_ROOTS[lacks]
+    root = CA.root("Old Root", tweak=tweak)
+    verdict = judge(below(root).chain, anchors(root.cert))
+    assert verdict.accepted
+    assert verdict.warnings == (code,)
+    assert "Python since 3.13" in verdict.problems[0].message
 
 
 def test_a_root_for_any_purpose_is_not_one_for_servers() -> None:
