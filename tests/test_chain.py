@@ -30,6 +30,7 @@ from tests.authority import (
     rewritten,
     rsa_key,
     with_extensions,
+    wrap,
 )
 
 NAME = "signal.example.cn"
@@ -358,6 +359,17 @@ def test_an_old_root_that_only_the_strictest_clients_refuse_is_warned_about(lack
 def test_a_root_for_any_purpose_is_not_one_for_servers() -> None:
     root = CA.root("Any Root", tweak=also(x509.ExtendedKeyUsage([ANY])))
     assert why(judge(below(root).chain, anchors(root.cert))) == (Code.BAD_EKU,)
+
+
+@pytest.mark.parametrize("extra", [b"\x80\x01\x01", b"\x81\x01\x05"])
+@pytest.mark.parametrize("tag", [0xA0, 0xA1])
+def test_name_constraints_with_a_minimum_or_a_maximum_are_refused(tag: int, extra: bytes) -> None:
+    """They are read over by a library that takes RFC 5280 4.2.1.10 at its word that they are not there."""
+    base = "example.cn" if tag == 0xA0 else "elsewhere.cn"
+    subtree = wrap(0x30, wrap(0x82, base.encode()) + extra)
+    value = x509.UnrecognizedExtension(x509.NameConstraints.oid, wrap(0x30, wrap(tag, subtree)))
+    verdict = judge(below(tweak=also(value, critical=True)).chain)
+    assert why(verdict) == (Code.NAME_CONSTRAINTS,)
 
 
 def constrained(**how: Sequence[x509.GeneralName]) -> Issued:
