@@ -345,6 +345,11 @@ def _keep(
         message = f"{name} line {begin}: a {shown(label, 40)} block does not belong in this file."
         problems.append(_problem(Code.PARSE_ERROR, name, begin, message, "Take it out."))
         return
+    if headers and label in CERTIFICATE_LABELS:
+        words = (
+            f"the {label} block that begins there has a header ({shown(headers[0], 40)}), which nginx does not read."
+        )
+        raise _grammar(name, begin, words, "Take out what stands between its BEGIN and its base64.")
     text = body.translate(None, _WHITE)
     try:
         # the library takes padding after whole groups of four, which OpenSSL does not

@@ -219,6 +219,12 @@ def test_a_text_without_blocks_has_none_and_no_problem() -> None:
     assert read(b"hello\n") == ((), ())
 
 
+def test_a_certificate_under_a_header_is_refused_because_nginx_does_not_read_it() -> None:
+    problem = refusal(ONE.replace(b"-----\n", b"-----\nX-Note: hello\n\n", 1))
+    assert problem.code == Code.PARSE_ERROR
+    assert problem.line == 1
+
+
 def test_the_headers_of_an_old_encrypted_key_are_kept() -> None:
     text = b"-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nQUJD\n"
     blocks, problems = read(text + b"-----END RSA PRIVATE KEY-----\n")
