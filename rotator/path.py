@@ -292,21 +292,26 @@ def _code_of(text: str) -> Code:
 def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
     """What is unwise about a path that is accepted."""
     leaf = path.served[0]
-    return (*_sooner(path, leaf, now), *_old_root(path))
+    return (*_sooner(path, leaf, now), *_unmarked(path))
 
 
-def _old_root(path: Path) -> list[Problem]:
-    """What a trusted root lacks that OpenSSL asks of it with X509_STRICT, as Python's clients set it since 3.13."""
-    root = path.anchor
-    if root is None or root.raw == path.served[0].raw or root.shape.version == 1:
-        return []
-    lacking = [] if root.key_id else [(Code.NO_AKI, "has no subject key identifier")]
-    lacking += [] if root.ext(x509.KeyUsage) else [(Code.BAD_KEY_USAGE, "has no keyUsage")]
-    if not root.critical(ExtensionOID.BASIC_CONSTRAINTS):
-        lacking.append((Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical"))
-    words = "(root) {}: Python since 3.13 refuses it, other clients take the roots that they trust as they are"
-    hint = "Ask the CA for a chain to a newer root, if such clients matter."
-    return [about(root, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+def _unmarked(path: Path) -> list[Problem]:
+    """What authorities lack that OpenSSL asks for with X509_STRICT, as Python's clients set it since 3.13.
+
+    Of intermediates of public CAs `problems_of` has demanded it already.
+    """
+    problems: list[Problem] = []
+    for authority in path.authorities:
+        root = authority is path.anchor
+        lacking = [] if authority.key_id or not root else [(Code.NO_AKI, "has no subject key identifier")]
+        lacking += [] if authority.ext(x509.KeyUsage) else [(Code.BAD_KEY_USAGE, "has no keyUsage")]
+        if not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
+            lacking.append((Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical"))
+        title = "root" if root else "intermediate"
+        words = f"({title}) {{}}: Python since 3.13 refuses it, most other clients do not ask"
+        hint = "Ask the CA for another chain, if such clients matter."
+        problems += [about(authority, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+    return problems
 
 
 def _sooner(path: Path, leaf: Certificate, now: datetime) -> tuple[Problem, ...]:

@@ -356,6 +356,16 @@ def test_an_old_root_that_only_the_strictest_clients_refuse_is_warned_about(lack
     assert "Python since 3.13" in verdict.problems[0].message
 
 
+@pytest.mark.parametrize("lacks", ["key usage", "a mark on its basic constraints"])
+def test_an_intermediate_of_a_private_ca_that_only_the_strictest_clients_refuse_is_warned_about(lacks: str) -> None:
+    tweak, code = OLD_ROOTS[lacks]
+    chain = below(tweak=tweak).chain
+    assert why(judge(chain)) == (code,)
+    verdict = judge(chain, policy=private_ca([NAME]))
+    assert verdict.accepted
+    assert verdict.warnings == (code,)
+
+
 def test_a_root_for_any_purpose_is_not_one_for_servers() -> None:
     root = CA.root("Any Root", tweak=also(x509.ExtendedKeyUsage([ANY])))
     assert why(judge(below(root).chain, anchors(root.cert))) == (Code.BAD_EKU,)
