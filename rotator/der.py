@@ -353,7 +353,9 @@ def private_key_info(data: bytes) -> tuple[str, bytes]:
 
 
 def encryption_cost(data: bytes) -> int:
-    """What deriving the key of an EncryptedPrivateKeyInfo costs, in rounds of a hash; for scrypt half of N·r·p.
+    """What deriving the key of an EncryptedPrivateKeyInfo costs, in rounds of a hash; for scrypt twice N·r·p.
+
+    So 500,000 keep the memory of scrypt, 128·N·r bytes, below 32 MB; OpenSSL writes 16,384·8·1.
 
     Raises:
         DerError: it is none, or is encrypted in a way that is not known here.
@@ -371,7 +373,7 @@ def encryption_cost(data: bytes) -> int:
             cost = 1
             for index in (1, 2, 3):
                 cost *= max(0, _integer(data, _part(parameters, index, INTEGER)))
-            return cost // 2
+            return cost * 2
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")
     # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count

@@ -18,6 +18,9 @@ from rotator.model import Code, Problem, Severity, SourceFile
 MAX_FILE = 256 * 1024
 """Bytes that one file may hold."""
 
+MAX_BLOCKS = 256
+"""Blocks of a file that are looked at: eight times as many certificates as may be in it."""
+
 CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 KEY_LABELS = frozenset({"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
 
@@ -158,21 +161,22 @@ def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, .
     if kind:
         code, words, hint = _BINARY[kind]
         return (), (_problem(code, name, 0, f"{name} is {words}; PEM is read here.", hint.format(file=name)),)
-    return parse_text(data, name)
+    return parse_text(data, name, MAX_BLOCKS)
 
 
-def parse_text(data: bytes, name: str) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
+def parse_text(data: bytes, name: str, most: int = 0) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
     """The blocks of PEM text of any size, as `read_blocks` has them.
 
     Args:
         data: the text.
         name: what to call it, fit to be shown.
+        most: blocks and problems after which the rest is not looked at; 0 for no such bound.
     """
     blocks: list[Block] = []
     problems: list[Problem] = []
     try:
         data = _decoded(data, name, problems)
-        _read(data, name, blocks, problems)
+        _read(data, name, blocks, problems, most)
     except _RefusedError as refused:
         problems.append(refused.problem)
     return tuple(blocks), tuple(problems)
@@ -210,7 +214,7 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     return data[3:]
 
 
-def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem]) -> None:
+def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem], most: int) -> None:
     """Walk from marker to marker: what lies between blocks is never looked at line by line, so much of it is cheap."""
     at, number = 0, 1
     while (mark := data.find(b"-----", at)) >= 0:
@@ -221,6 +225,10 @@ def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem]) 
         number += 1
         if label:
             at, number = _block(data, at, name, number, label, blocks, problems)
+            if most and len(blocks) + len(problems) > most:
+                words = f"{name} line {number}: after {most} blocks the rest of the file is not looked at."
+                hint = "Leave one certificate, the intermediates of its chain, and its key."
+                raise _RefusedError(_problem(Code.TOO_LARGE, name, number, words, hint))
     last = data[max(at, data.rfind(b"\n") + 1) :]
     if last[:1] == b"-":
         raise _grammar(name, data.count(b"\n") + 1, "a marker that is cut off.")
