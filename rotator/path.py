@@ -235,6 +235,9 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
             x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
         )
+        # RFC 5280 4.2.1.12 lets it be critical; what stands in it is judged by our own rules
+        end_entity = end_entity.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
+        authority = authority.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
     verifier = (
         PolicyBuilder()
         .store(anchors.store)

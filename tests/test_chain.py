@@ -525,6 +525,18 @@ def _with_default(extension: bytes) -> bytes:
     return bytes((0x30, len(body))) + body
 
 
+def test_a_private_ca_may_mark_the_purposes_as_critical_as_rfc_5280_lets_it() -> None:
+    servers = instead(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]))
+    issued = ROOT.intermediate("Critical", tweak=servers).issue(NAME, tweak=servers)
+    assert why(judge(issued.chain)) == (Code.BAD_EKU,)
+    assert served(judge(issued.chain, policy=private_ca([NAME]))) == issued.chain_der
+    for purpose in (ExtendedKeyUsageOID.CLIENT_AUTH, ANY):
+        other = instead(x509.ExtendedKeyUsage([purpose]))
+        leaf = ICA.issue(NAME, tweak=other)
+        assert why(judge(leaf.chain, policy=private_ca([NAME]))) == (Code.BAD_EKU,)
+        assert why(judge(below(tweak=other).chain, policy=private_ca([NAME]))) == (Code.BAD_EKU,)
+
+
 def test_a_private_ca_may_use_ed25519_throughout() -> None:
     root = CA.root("Ed", key=new_key("ed25519"))
     issued = root.intermediate("Ed Two", key=new_key("ed25519")).issue(NAME, kind="ed25519", days=800)
