@@ -113,6 +113,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
             *_structure(shape, begin, end),
             *(Fault(Code.PARSE_ERROR, f"has a name of its {which} that cannot be read") for which in unreadable),
             *faults,
+            *_unread(extensions, shape),
         ),
         file=file,
         line=line,
@@ -166,6 +167,25 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
 def _label(oid: str) -> str:
     name: str = x509.ObjectIdentifier(oid)._name if oid.count(".") >= 2 else ""
     return f"{oid} ({name})" if name and name != "Unknown OID" else oid
+
+
+def _unread(extensions: x509.Extensions, shape: der.Shape) -> list[Fault]:
+    """Faults inside of extensions that the library reads over and clients refuse."""
+    faults: list[Fault] = []
+    limits = next((e.value for e in shape.extensions if e.oid == ExtensionOID.NAME_CONSTRAINTS.dotted_string), None)
+    read = {type(extension.value) for extension in extensions}
+    if limits is not None and x509.NameConstraints in read and not der.bare_subtrees(limits):
+        words = "has name constraints with a minimum or maximum, which RFC 5280 forbids and clients refuse"
+        faults.append(Fault(Code.NAME_CONSTRAINTS, words))
+    for extension in extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            found = [ip for ip in extension.value.get_values_for_type(x509.IPAddress) if hasattr(ip, "prefixlen")]
+            if found:
+                words = (
+                    f"has an alternative name that is a network, {found[0]}, where addresses stand; Go cannot read it"
+                )
+                faults.append(Fault(Code.BAD_SAN, words))
+    return faults
 
 
 def _extensions(

@@ -329,6 +329,16 @@ def public_key(spki: bytes) -> PublicShape:
     return PublicShape(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
 
+def bare_subtrees(constraints: bytes) -> bool:
+    """Whether name constraints hold nothing beside their names: no minimum and no maximum (RFC 5280 4.2.1.10)."""
+    try:
+        lists = children(constraints, expect(element(constraints, 0, len(constraints)), SEQUENCE))
+        subtrees = [subtree for part in lists for subtree in children(constraints, part)]
+        return all(element(constraints, subtree.body, subtree.end).end == subtree.end for subtree in subtrees)
+    except DerError:
+        return False
+
+
 def rsa_private_bits(data: bytes) -> int:
     """Bits of the modulus of an RSAPrivateKey (RFC 8017 A.1.2).
 

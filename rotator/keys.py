@@ -139,6 +139,8 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
         _check_rsa(private.key_size)
         if longest > private.key_size:
             raise _damaged()
+        if not _agree(numbers):
+            raise _damaged()
         kind = KeyType.RSA
     elif isinstance(private, ec.EllipticCurvePrivateKey):
         if private.curve.name not in CURVES.values():
@@ -157,6 +159,20 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _damaged() from None
     return Key(kind, spki, private, Secret(secret), block.file, block.line)
+
+
+def _agree(numbers: rsa.RSAPrivateNumbers) -> bool:
+    """Whether the parts of an RSA key belong together (RFC 8017 3.2), which costs microseconds; no prime is tested.
+
+    OpenSSL signs with whichever half of a damaged key is whole, so a signature alone passes it; other libraries, a
+    hardware module and the next program that reads the file do not.
+    """
+    p, q, public = numbers.p, numbers.q, numbers.public_numbers
+    if p < 3 or q < 3 or p * q != public.n:
+        return False
+    of_p = public.e * numbers.d % (p - 1) == public.e * numbers.dmp1 % (p - 1) == 1
+    of_q = public.e * numbers.d % (q - 1) == public.e * numbers.dmq1 % (q - 1) == 1
+    return of_p and of_q and q * numbers.iqmp % p == 1
 
 
 def _damaged() -> _RefusedError:

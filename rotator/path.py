@@ -126,17 +126,32 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     elif not usage.key_cert_sign:
         wrong(Code.NOT_A_CA, "may not sign certificates (keyUsage lacks keyCertSign)")
     purposes = authority.ext(x509.ExtendedKeyUsage)
-    if purposes is not None and not trusted:
-        allowed = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
-        if not allowed & set(purposes):
-            wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage)")
+    if purposes is not None and ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
+        # OpenSSL asks authorities, trusted roots too, for serverAuth by name: `any` does not do (x509v3/v3_purp.c)
+        wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage lacks serverAuth)")
     if trusted is False and authority.weak_signature:
         wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
+    problems += _key_ids(authority, policy, trusted=trusted)
     problems += _key(authority, policy)
     for fault in authority.faults:
         if not (trusted and fault.code == Code.BAD_SERIAL):
             wrong(fault.code, fault.words)
     return problems
+
+
+def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[Problem]:
+    """Whether an intermediate has both key identifiers (RFC 5280 4.2.1.1, 4.2.1.2; OpenSSL with X509_STRICT asks)."""
+    if trusted:
+        return []
+    severity = Severity.WARN if policy.profile == PRIVATE else Severity.REJECT
+    lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
+    lacking += (
+        []
+        if authority.authority_key_id or authority.self_issued
+        else ["its issuer's key (no authority key identifier)"]
+    )
+    words = "does not name {}, which Python since 3.13 and other strict clients demand"
+    return [about(authority, Code.NO_AKI, words.format(what), _ASK_CA, severity) for what in lacking]
 
 
 def _key(authority: Certificate, policy: Policy) -> list[Problem]:
@@ -220,6 +235,9 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
             x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
         )
+        # RFC 5280 4.2.1.12 lets it be critical; what stands in it is judged by our own rules
+        end_entity = end_entity.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
+        authority = authority.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
     verifier = (
         PolicyBuilder()
         .store(anchors.store)
@@ -277,6 +295,29 @@ def _code_of(text: str) -> Code:
 def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
     """What is unwise about a path that is accepted."""
     leaf = path.served[0]
+    return (*_sooner(path, leaf, now), *_unmarked(path))
+
+
+def _unmarked(path: Path) -> list[Problem]:
+    """What authorities lack that OpenSSL asks for with X509_STRICT, as Python's clients set it since 3.13.
+
+    Of intermediates of public CAs `problems_of` has demanded it already.
+    """
+    problems: list[Problem] = []
+    for authority in path.authorities:
+        root = authority is path.anchor
+        lacking = [] if authority.key_id or not root else [(Code.NO_AKI, "has no subject key identifier")]
+        lacking += [] if authority.ext(x509.KeyUsage) else [(Code.BAD_KEY_USAGE, "has no keyUsage")]
+        if not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
+            lacking.append((Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical"))
+        title = "root" if root else "intermediate"
+        words = f"({title}) {{}}: Python since 3.13 refuses it, most other clients do not ask"
+        hint = "Ask the CA for another chain, if such clients matter."
+        problems += [about(authority, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+    return problems
+
+
+def _sooner(path: Path, leaf: Certificate, now: datetime) -> tuple[Problem, ...]:
     sooner = [c for c in path.authorities if now <= c.not_after < leaf.not_after]
     return tuple(
         about(

@@ -19,6 +19,9 @@ from rotator.model import Code, Problem, Severity, SourceFile
 MAX_FILE = 256 * 1024
 """Bytes that one file may hold."""
 
+MAX_BLOCKS = 256
+"""Blocks of a file that are looked at: eight times as many certificates as may be in it."""
+
 CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 KEY_LABELS = frozenset({"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"})
 PKCS7, PKCS12 = "PKCS7", "PKCS12"
@@ -149,21 +152,22 @@ def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, .
         if data[1:2] >= b"\x80":  # a length of DER, and no letter
             words = f"{name} is a binary file that is cut off, or holds no certificate and no key."
             return (), (_problem(Code.PARSE_ERROR, name, 0, words, "Copy the file again, whole."),)
-    return parse_text(data, name)
+    return parse_text(data, name, MAX_BLOCKS)
 
 
-def parse_text(data: bytes, name: str) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
+def parse_text(data: bytes, name: str, most: int = 0) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
     """The blocks of PEM text of any size, as `read_blocks` has them.
 
     Args:
         data: the text.
         name: what to call it, fit to be shown.
+        most: blocks and problems after which the rest is not looked at; 0 for no such bound.
     """
     blocks: list[Block] = []
     problems: list[Problem] = []
     try:
         data = _decoded(data, name, problems)
-        _read(data, name, blocks, problems)
+        _read(data, name, blocks, problems, most)
     except _RefusedError as refused:
         problems.append(refused.problem)
     return tuple(blocks), tuple(problems)
@@ -202,7 +206,7 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     return data[3:]
 
 
-def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem]) -> None:
+def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem], most: int) -> None:
     """Walk from marker to marker: what lies between blocks is never looked at line by line, so much of it is cheap."""
     at, number = 0, 1
     while (mark := data.find(b"-----", at)) >= 0:
@@ -213,6 +217,10 @@ def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem]) 
         number += 1
         if label:
             at, number = _block(data, at, name, number, label, blocks, problems)
+            if most and len(blocks) + len(problems) > most:
+                words = f"{name} line {number}: after {most} blocks the rest of the file is not looked at."
+                hint = "Leave one certificate, the intermediates of its chain, and its key."
+                raise _RefusedError(_problem(Code.TOO_LARGE, name, number, words, hint))
     last = data[max(at, data.rfind(b"\n") + 1) :]
     if last[:1] == b"-":
         raise _grammar(name, data.count(b"\n") + 1, "a marker that is cut off.")
@@ -349,6 +357,11 @@ def _keep(
         message = f"{name} line {begin}: a {shown(label, 40)} block does not belong in this file."
         problems.append(_problem(Code.PARSE_ERROR, name, begin, message, "Take it out."))
         return
+    if headers and label in CERTIFICATE_LABELS:
+        words = (
+            f"the {label} block that begins there has a header ({shown(headers[0], 40)}), which nginx does not read."
+        )
+        raise _grammar(name, begin, words, "Take out what stands between its BEGIN and its base64.")
     text = body.translate(None, _WHITE)
     try:
         # the library takes padding after whole groups of four, which OpenSSL does not

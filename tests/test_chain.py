@@ -30,6 +30,7 @@ from tests.authority import (
     rewritten,
     rsa_key,
     with_extensions,
+    wrap,
 )
 
 NAME = "signal.example.cn"
@@ -296,6 +297,8 @@ FEW_USES = x509.KeyUsage(
     decipher_only=False,
 )
 
+ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+
 BAD_INTERMEDIATES: dict[str, tuple[Issued, Code]] = {
     "expired": (below(not_after=NOW - DAY), Code.EXPIRED_INTERMEDIATE),
     "of tomorrow": (below(not_before=NOW + DAY), Code.NOT_YET_VALID),
@@ -304,7 +307,10 @@ BAD_INTERMEDIATES: dict[str, tuple[Issued, Code]] = {
     "without keyCertSign": (below(tweak=instead(FEW_USES)), Code.NOT_A_CA),
     "without key usage": (below(tweak=without(x509.KeyUsage)), Code.BAD_KEY_USAGE),
     "for clients": (below(tweak=also(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]))), Code.BAD_EKU),
+    "for any purpose": (below(tweak=also(x509.ExtendedKeyUsage([ANY]))), Code.BAD_EKU),
     "with an unknown critical extension": (below(tweak=also(UNKNOWN, critical=True)), Code.CRITICAL_EXTENSION),
+    "without its own key id": (below(tweak=without(x509.SubjectKeyIdentifier)), Code.NO_AKI),
+    "without the key id of its issuer": (below(tweak=without(x509.AuthorityKeyIdentifier)), Code.NO_AKI),
     "under a path length of 0": (
         ROOT.intermediate("Short", pathlen=0).intermediate("Special").issue(NAME),
         Code.PATHLEN,
@@ -321,6 +327,59 @@ def test_an_intermediate_is_refused(what: str) -> None:
     verdict = judge(issued.chain)
     assert why(verdict) == (code,)
     assert verdict.problems[0].file == "chain.pem"
+
+
+@pytest.mark.parametrize("kind", [x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier])
+def test_an_intermediate_of_a_private_ca_may_lack_key_ids_with_a_warning(kind: type[x509.ExtensionType]) -> None:
+    verdict = judge(below(tweak=without(kind)).chain, policy=private_ca([NAME]))
+    assert verdict.accepted
+    assert verdict.warnings == (Code.NO_AKI,)
+
+
+OLD_ROOTS: dict[str, tuple[Tweak, Code]] = {
+    "its key id": (without(x509.SubjectKeyIdentifier), Code.NO_AKI),
+    "key usage": (without(x509.KeyUsage), Code.BAD_KEY_USAGE),
+    "a mark on its basic constraints": (
+        instead(x509.BasicConstraints(ca=True, path_length=None), critical=False),
+        Code.CRITICAL_EXTENSION,
+    ),
+}
+
+
+@pytest.mark.parametrize("lacks", OLD_ROOTS)
+def test_an_old_root_that_only_the_strictest_clients_refuse_is_warned_about(lacks: str) -> None:
+    tweak, code = OLD_ROOTS[lacks]
+    root = CA.root("Old Root", tweak=tweak)
+    verdict = judge(below(root).chain, anchors(root.cert))
+    assert verdict.accepted
+    assert verdict.warnings == (code,)
+    assert "Python since 3.13" in verdict.problems[0].message
+
+
+@pytest.mark.parametrize("lacks", ["key usage", "a mark on its basic constraints"])
+def test_an_intermediate_of_a_private_ca_that_only_the_strictest_clients_refuse_is_warned_about(lacks: str) -> None:
+    tweak, code = OLD_ROOTS[lacks]
+    chain = below(tweak=tweak).chain
+    assert why(judge(chain)) == (code,)
+    verdict = judge(chain, policy=private_ca([NAME]))
+    assert verdict.accepted
+    assert verdict.warnings == (code,)
+
+
+def test_a_root_for_any_purpose_is_not_one_for_servers() -> None:
+    root = CA.root("Any Root", tweak=also(x509.ExtendedKeyUsage([ANY])))
+    assert why(judge(below(root).chain, anchors(root.cert))) == (Code.BAD_EKU,)
+
+
+@pytest.mark.parametrize("extra", [b"\x80\x01\x01", b"\x81\x01\x05"])
+@pytest.mark.parametrize("tag", [0xA0, 0xA1])
+def test_name_constraints_with_a_minimum_or_a_maximum_are_refused(tag: int, extra: bytes) -> None:
+    """They are read over by a library that takes RFC 5280 4.2.1.10 at its word that they are not there."""
+    base = "example.cn" if tag == 0xA0 else "elsewhere.cn"
+    subtree = wrap(0x30, wrap(0x82, base.encode()) + extra)
+    value = x509.UnrecognizedExtension(x509.NameConstraints.oid, wrap(0x30, wrap(tag, subtree)))
+    verdict = judge(below(tweak=also(value, critical=True)).chain)
+    assert why(verdict) == (Code.NAME_CONSTRAINTS,)
 
 
 def constrained(**how: Sequence[x509.GeneralName]) -> Issued:
@@ -464,6 +523,18 @@ def _with_default(extension: bytes) -> bytes:
         return extension
     body = extension[2:end] + b"\x01\x01\x00" + extension[end:]
     return bytes((0x30, len(body))) + body
+
+
+def test_a_private_ca_may_mark_the_purposes_as_critical_as_rfc_5280_lets_it() -> None:
+    servers = instead(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]))
+    issued = ROOT.intermediate("Critical", tweak=servers).issue(NAME, tweak=servers)
+    assert why(judge(issued.chain)) == (Code.BAD_EKU,)
+    assert served(judge(issued.chain, policy=private_ca([NAME]))) == issued.chain_der
+    for purpose in (ExtendedKeyUsageOID.CLIENT_AUTH, ANY):
+        other = instead(x509.ExtendedKeyUsage([purpose]))
+        leaf = ICA.issue(NAME, tweak=other)
+        assert why(judge(leaf.chain, policy=private_ca([NAME]))) == (Code.BAD_EKU,)
+        assert why(judge(below(tweak=other).chain, policy=private_ca([NAME]))) == (Code.BAD_EKU,)
 
 
 def test_a_private_ca_may_use_ed25519_throughout() -> None:

@@ -369,6 +369,17 @@ def test_a_damaged_private_part_is_found_although_the_public_one_matches() -> No
     assert codes(problems) == [Code.KEY_INVALID]
 
 
+@pytest.mark.parametrize("place", range(6), ids=["d", "p", "q", "dmp1", "dmq1", "iqmp"])
+def test_one_damaged_part_of_an_rsa_key_is_found_although_openssl_still_signs(place: int) -> None:
+    key = rsa_key(0)
+    numbers = key.private_numbers()
+    parts = [numbers.d, numbers.p, numbers.q, numbers.dmp1, numbers.dmq1, numbers.iqmp]
+    parts[place] ^= 2
+    whole = [0, numbers.public_numbers.n, numbers.public_numbers.e, *parts]
+    body = b"".join(wrap(0x02, n.to_bytes(n.bit_length() // 8 + 1, "big")) for n in whole)
+    assert refused(der_pem(wrap(0x30, body), label="RSA PRIVATE KEY")).code == Code.KEY_INVALID
+
+
 def test_a_damaged_ecdsa_scalar_is_found() -> None:
     (block,), _ = read_blocks(SourceFile("key.pem", key_pem(EC.key, TRADITIONAL)))
     data = bytearray(block.data)

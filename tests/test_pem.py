@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotator.model import Code, Problem, Severity, SourceFile
-from rotator.pem import MAX_FILE, Block, encode_chain, read_blocks, shown
+from rotator.pem import MAX_BLOCKS, MAX_FILE, Block, encode_chain, read_blocks, shown
 from tests.authority import CA, key_pem, new_key
 
 ISSUED = CA.root().intermediate().issue("a.example.com")
@@ -242,6 +242,21 @@ def test_a_file_full_of_lines_is_answered_at_once() -> None:
 
 def test_a_text_without_blocks_has_none_and_no_problem() -> None:
     assert read(b"hello\n") == ((), ())
+
+
+@pytest.mark.parametrize("label", ["CERTIFICATE", "SOMETHING", "PKCS7", "PRIVATE KEY"])
+def test_a_file_of_thousands_of_blocks_is_refused_without_looking_at_all_of_them(label: str) -> None:
+    block = f"-----BEGIN {label}-----\nMAA=\n-----END {label}-----\n".encode()
+    blocks, problems = read(block * (MAX_FILE // len(block)))
+    assert len(blocks) + len(problems) <= MAX_BLOCKS + 2
+    assert problems[-1].code == Code.TOO_LARGE
+    assert problems[-1].line == 3 * (MAX_BLOCKS + 1) + 1
+
+
+def test_a_certificate_under_a_header_is_refused_because_nginx_does_not_read_it() -> None:
+    problem = refusal(ONE.replace(b"-----\n", b"-----\nX-Note: hello\n\n", 1))
+    assert problem.code == Code.PARSE_ERROR
+    assert problem.line == 1
 
 
 def test_the_headers_of_an_old_encrypted_key_are_kept() -> None:

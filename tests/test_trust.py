@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -261,6 +262,16 @@ REFUSED: dict[str, tuple[Issued, Code]] = {
     "with a name that begins with a dot": (ICA.issue(NAME, ".example.cn"), Code.BAD_SAN),
     "with an address among the DNS names": (
         ICA.issue(NAME, tweak=instead(alternative(NAME, "192.0.2.1"), critical=False)),
+        Code.BAD_SAN,
+    ),
+    "with a network among its names": (
+        ICA.issue(
+            NAME,
+            tweak=instead(
+                x509.SubjectAlternativeName([x509.DNSName(NAME), x509.IPAddress(ipaddress.ip_network("192.0.2.0/24"))]),
+                critical=False,
+            ),
+        ),
         Code.BAD_SAN,
     ),
     "with critical names beside a subject": (ICA.issue(NAME, tweak=instead(alternative(NAME))), Code.BAD_SAN),
