@@ -9,8 +9,8 @@ A response counts for a certificate where all of this holds:
  3. Form: no critical extension that is not understood (RFC 6960 4.4).
  4. Time: it has begun, says when it ends, and that is not over (RFC 6960 4.2.2.1, RFC 5019 4).
 
-What an authentic response names as revoked is so even if that response is over. nginx staples a file as it lies there,
-so one that clients would not take is worse for must-staple (RFC 7633) than it sounds: they end the handshake.
+What an authentic response names as revoked is so even if that response is over. nginx staples a file as it lies there:
+where a certificate demands an answer (must-staple, RFC 7633), clients end the handshake over one that does not count.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.x509.ocsp import OCSPCertStatus
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from rotator.certificate import Certificate, about
 from rotator.model import Code, Policy, Problem, Severity
 from rotator.ocsp import AGAIN, Answer, Response, Responses
+from rotator.pem import shown
 
 SKEW = timedelta(minutes=5)
 """How far a response may be ahead of this clock; `openssl ocsp` allows as much. None is given at its end."""
@@ -127,9 +128,20 @@ def _look_up(
     ]
     if not problems:
         words = f"is the subject of no OCSP response in {responses.name}"
-        hint = f"Fetch the one for it from the responder of {certificate.issuer or 'its issuer'}, with its renewal."
+        address = _address(certificate) or f"the responder of {certificate.issuer or 'its issuer'}"
+        hint = f"Fetch the one for it, as soon as it is issued, from {address}."
         problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, Severity.WARN))
     return Finding(tuple(problems), None, doubts[0].words if doubts else "")
+
+
+def _address(certificate: Certificate) -> str:
+    """Where a certificate says that its responder is (RFC 5280 4.2.2.1); empty if it does not."""
+    for one in certificate.ext(x509.AuthorityInformationAccess) or ():
+        location = one.access_location
+        is_responder = one.access_method == AuthorityInformationAccessOID.OCSP
+        if is_responder and isinstance(location, x509.UniformResourceIdentifier):
+            return shown(location.value)
+    return ""
 
 
 def _told(certificate: Certificate, response: Response, answer: Answer) -> Problem:
@@ -216,7 +228,7 @@ def must_staple(leaf: Certificate, policy: Policy, finding: Finding, name: str =
     demand = "demands a stapled OCSP answer (must-staple), and"
     if finding.useless:
         words = f"{demand} clients would refuse every handshake with what there is: {finding.useless}"
-        return (about(leaf, Code.MUST_STAPLE, words, _FRESH),)
+        return (about(leaf, Code.MUST_STAPLE, words, finding.problems[0].hint),)
     if policy.stapling or (finding.good and finding.good.binary):
         return ()
     if finding.good:
@@ -224,6 +236,6 @@ def must_staple(leaf: Certificate, policy: Policy, finding: Finding, name: str =
         return (about(leaf, Code.MUST_STAPLE, words, "Save it as DER, as the responder sent it."),)
     words = f"{demand} nginx does not promise one in every handshake"
     words += f"; none in {name} is for it" if name else ""
-    hint = "Order it without must-staple; or have nginx staple the CA's response from a file (ssl_stapling_file), and "
-    hint += "name that file: ocsp; or say that it staples: stapling = true."
+    hint = "Order it without must-staple; or let nginx staple the CA's response from a file (ssl_stapling_file), and "
+    hint += "name that one: ocsp; where nginx staples in another way, say so: stapling = true."
     return (about(leaf, Code.MUST_STAPLE, words, hint),)

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ReasonFlags, ocsp
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -198,6 +198,14 @@ def test_the_same_number_of_another_ca_is_another_certificate(what: str) -> None
 def same_name(ca: CA) -> CA:
     """Another CA of this name."""
     return ROOT.intermediate(ca.name)
+
+
+def test_the_hint_names_the_address_of_the_responder() -> None:
+    there = x509.UniformResourceIdentifier("http://ocsp.example/7")
+    access = x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, there)])
+    verdict = looked_up(issued=ICA.issue(NAME, tweak=also(access)))
+    assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
+    assert "from http://ocsp.example/7." in verdict.problems[0].hint
 
 
 def test_one_of_several_answers_is_enough() -> None:
@@ -410,6 +418,7 @@ def test_must_staple_is_refused_where_clients_would_refuse_what_there_is_to_stap
     verdict = looked_up(response, issued=DEMANDING, policy=replace(public([NAME]), stapling=stapling))
     assert verdict.codes == (Code.MUST_STAPLE,)
     assert reason in verdict.problems[0].message
+    assert verdict.problems[0].hint == verdict.problems[1].hint
 
 
 def test_must_staple_without_a_response_for_it_is_a_matter_of_the_policy() -> None:
