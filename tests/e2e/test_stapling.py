@@ -1,8 +1,9 @@
-"""What a real nginx staples from a file, and what a client that asks for it makes of that: as the judge says."""
+"""What a real nginx staples from a file, what a client makes of that, and what the daemon: as the judge says."""
 
 from __future__ import annotations
 
 import base64
+import signal
 import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,12 @@ from rotator.model import Code, Problem
 from rotator.ocsp import Responses
 from rotator.trust import Anchors, judge_chains, public
 from tests.authority import CA, Issued, new_key
+from tests.e2e.edge import Edge
 from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.e2e.running import running
 from tests.test_chain import also
 from tests.test_trust import STAPLE
+from tests.waiting import wait_until
 
 NAME = "a.example.test"
 DAY = timedelta(days=1)
@@ -107,3 +111,27 @@ def test_nginx_staples_no_pem(stapling: NginxServer, issuing_ca: CA, issued: Iss
     stapling.write_config()
     tested = stapling.test_cli()
     assert (tested.returncode, "d2i_OCSP_RESPONSE_bio" in tested.stderr) == (1, True), tested.stderr
+
+
+def test_a_renewal_that_waits_for_its_response_goes_live_once_that_is_read_and_is_told_when_it_is_revoked(
+    nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA
+) -> None:
+    quick = 'scan_interval = "200ms"\nsettle = "700ms"\n'
+    edge = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca, listeners=1, daemon_extra=quick)
+    edge.start()
+    drop, responses = edge.incoming / "example", edge.root / "ocsp"
+    responses.mkdir()
+    (responses / "first.der").write_bytes(issuing_ca.ocsp(edge.first["example"].leaf))
+    text = edge.config_path.read_text()
+    edge.config_path.write_text(text.replace("[defaults]\n", f'[defaults]\nocsp = "{responses}"\n'))
+    new = edge.issue(tweak=also(STAPLE))
+    with running(edge) as daemon:
+        daemon.wait_for("ready")
+        edge.write_pair(new, drop)
+        daemon.wait_for("rejected example", "must-staple")
+        (responses / "new.der").write_bytes(issuing_ca.ocsp(new.leaf))
+        daemon.tell(signal.SIGHUP)
+        wait_until(lambda: edge.shown() == {new.chain_der}, 20, "the renewal is served")
+        (responses / "new.der").write_bytes(issuing_ca.ocsp(new.leaf, revoked=ReasonFlags.key_compromise))
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_for("live-unfit example", "revoked")
