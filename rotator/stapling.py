@@ -185,8 +185,6 @@ def _doubt(
     if delegate and now > delegate.not_after:
         words = f"is signed by {delegate.title}, whose certificate expired on {delegate.not_after:%Y-%m-%d %H:%M}Z"
         return Doubt(words, _FRESH)
-    if answer.end < answer.begin:
-        return Doubt("ends before it begins")
     if answer.status is OCSPCertStatus.UNKNOWN:
         words = "says that the responder does not know this certificate"
         return Doubt(words, "A new certificate may take its CA some minutes; fetch the response again then.")

@@ -20,11 +20,11 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rotator import der
 from rotator.crl import Revocations
-from rotator.der import encoded_oid
 from rotator.evidence import Evidence
 from rotator.model import Code, Policy, Severity
-from rotator.ocsp import MAX_RESPONSES, Responses
+from rotator.ocsp import MAX_RESPONSES, MAX_SIGNERS, Responses
 from rotator.stapling import SKEW
 from rotator.trust import Anchors, Verdict, judge_chains, public
 from tests.authority import CA, NOW, Issued, general_time, new_key, pem, rewritten_response, rsa_key, wrap
@@ -66,16 +66,16 @@ def looked_up(
 def together(*responses: bytes) -> bytes:
     """One response with the answers of all of them."""
     all_answers = b"".join(answers_of(one) for one in responses)
-    return rewritten_response(responses[0], ICA.key, lambda parts: [*parts[:2], wrap(0x30, all_answers), *parts[3:]])
+    return rewritten_response(responses[0], ICA.key, lambda tbs: [*tbs[:2], wrap(0x30, all_answers), *tbs[3:]])
 
 
 def answers_of(response: bytes) -> bytes:
     """DER of the answers, one after the other."""
     found: list[bytes] = []
 
-    def look(parts: list[bytes]) -> list[bytes]:
-        found.append(parts[2])
-        return parts
+    def look(tbs: list[bytes]) -> list[bytes]:
+        found.append(tbs[2])
+        return tbs
 
     rewritten_response(response, ICA.key, look)
     size = 2 + (found[0][1] & 0x7F if found[0][1] & 0x80 else 0)
@@ -153,9 +153,7 @@ def test_a_response_may_be_ahead_of_this_clock_by_a_little() -> None:
 
 
 def test_a_response_from_the_future_does_not_count() -> None:
-    tomorrow = rewritten_response(
-        ICA.ocsp(GOOD.leaf), ICA.key, lambda parts: [parts[0], general_time(NOW + DAY), *parts[2:]]
-    )
+    tomorrow = rewritten_response(ICA.ocsp(GOOD.leaf), ICA.key, lambda tbs: [tbs[0], general_time(NOW + DAY), *tbs[2:]])
     assert looked_up(tomorrow).warnings == (Code.REVOCATION_UNKNOWN,)
 
 
@@ -187,9 +185,7 @@ def test_the_same_number_of_another_ca_is_another_certificate(what: str) -> None
     data = ICA.ocsp(GOOD.leaf, revoked=ReasonFlags.key_compromise)
     ((_, answer),) = read(data).by_serial[GOOD.leaf.serial_number]
     digest = getattr(answer, what)
-    other = rewritten_response(
-        data, ICA.key, lambda parts: [*parts[:2], parts[2].replace(digest, bytes(20)), *parts[3:]]
-    )
+    other = rewritten_response(data, ICA.key, lambda tbs: [*tbs[:2], tbs[2].replace(digest, bytes(20)), *tbs[3:]])
     verdict = looked_up(other)
     assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
     assert "is the subject of no OCSP response in staples" in verdict.problems[0].message
@@ -222,13 +218,14 @@ def test_a_revoked_intermediate_is_refused_and_one_that_nobody_asked_for_is_not_
     assert looked_up(ICA.ocsp(GOOD.leaf), over).problems == ()
 
 
-def test_a_path_around_a_revoked_intermediate_is_served() -> None:
+@pytest.mark.parametrize("lists", [None, Revocations.from_files([("crls.pem", pem_of(ICA.crl(), ROOT.crl()))])])
+def test_a_path_around_a_revoked_intermediate_is_served(lists: Revocations | None) -> None:
     second = CA.root("Second Root")
     twin = same_ca(ICA, second)
     issued = replace(GOOD, intermediates=(ICA.cert, twin.cert))
     anchors = Anchors.from_pem(pem(ROOT.cert, second.cert), "roots.pem")
     gone = ROOT.ocsp(ICA.cert, revoked=ReasonFlags.ca_compromise)
-    verdict = looked_up(ICA.ocsp(GOOD.leaf), gone, issued=issued, anchors=anchors)
+    verdict = looked_up(ICA.ocsp(GOOD.leaf), gone, issued=issued, anchors=anchors, lists=lists)
     assert verdict.accepted
     assert verdict.pairs[0].chain[1] != GOOD.chain_der[1]
 
@@ -281,6 +278,14 @@ UNAUTHENTIC: dict[str, tuple[dict[str, object], str]] = {
     "signed by a responder of another CA": ({"by": CA.root("Else").responder()}, "whom this issuer did not appoint"),
     "signed by one whom the root appointed": ({"by": ROOT.responder()}, "whom this issuer did not appoint"),
     "signed by one of the issuer's name": ({"by": same_name(ICA).responder()}, "whom this issuer did not appoint"),
+    "signed by one of this key's, but under another name": (
+        {"by": CA("Else", ICA.key, CA.root("Else", key=ICA.key).cert).responder()},
+        "whom this issuer did not appoint",
+    ),
+    "that names the issuer and is signed by his responder": (
+        {"key": RESPONDER.key, "tweak": lambda builder: builder.certificates([RESPONDER.leaf])},
+        "neither by its issuer nor",
+    ),
     "signed by a leaf": ({"by": OTHER}, "is not for signing OCSP responses"),
     "signed by one for anything": (
         {"by": ICA.issue(cn="Any", san=False, eku=[ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])},
@@ -334,16 +339,35 @@ def test_a_responder_on_a_revocation_list_is_not_believed() -> None:
     assert "CN=Responder, whose certificate was revoked" in verdict.problems[0].message
 
 
+RSA_WITH = {
+    "SHA1": bytes.fromhex("300d06092a864886f70d0101050500"),
+    "SHA256": bytes.fromhex("300d06092a864886f70d01010b0500"),
+}
+"""DER of how something is signed."""
+
+
+def test_a_responder_who_was_appointed_with_sha_1_is_not_believed() -> None:
+    key = rsa_key(2)
+    ca = ROOT.intermediate("Old Habits", key=key)
+    issued, by = ca.issue(NAME), ca.responder()
+    tbs = by.leaf.tbs_certificate_bytes.replace(RSA_WITH["SHA256"], RSA_WITH["SHA1"])
+    signature = wrap(0x03, b"\0" + key.sign(tbs, padding.PKCS1v15(), hashes.SHA1()))
+    weak = x509.load_der_x509_certificate(wrap(0x30, tbs + RSA_WITH["SHA1"] + signature))
+    assert looked_up(ca.ocsp(issued.leaf, by=by), issued=issued).problems == ()
+    verdict = looked_up(ca.ocsp(issued.leaf, by=replace(by, leaf=weak)), issued=issued)
+    assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
+    assert "whose certificate is signed with SHA1" in verdict.problems[0].message
+
+
 def test_a_response_signed_with_sha_1_is_worth_nothing() -> None:
     key = rsa_key(3)
     by = ICA.responder(key=key)
-    with_sha1 = bytes.fromhex("300d06092a864886f70d0101050500")
     data = rewritten_response(
         ICA.ocsp(GOOD.leaf, by=by, revoked=ReasonFlags.key_compromise),
         key,
         list,
         lambda body: key.sign(body, padding.PKCS1v15(), hashes.SHA1()),
-        with_sha1,
+        RSA_WITH["SHA1"],
     )
     verdict = looked_up(data)
     assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
@@ -373,16 +397,16 @@ def without_end(data: bytes) -> bytes:
     assert answer.endswith(ending)
     body = answer[2:] if answer[1] < 0x80 else answer[3:]
     shorter = wrap(0x30, wrap(0x30, body[: -len(ending)]))
-    return rewritten_response(data, ICA.key, lambda parts: [*parts[:2], shorter])
+    return rewritten_response(data, ICA.key, lambda tbs: [*tbs[:2], shorter])
 
 
 def answer_extended(data: bytes, oid: str, *, critical: bool) -> bytes:
     """The same with an extension at its only answer."""
     answer = answers_of(data)
     body = answer[2:] if answer[1] < 0x80 else answer[3:]
-    extension = wrap(0x30, encoded_oid(oid) + (b"\x01\x01\xff" if critical else b"") + wrap(0x04, b"\x05\x00"))
+    extension = wrap(0x30, der.encoded_oid(oid) + (b"\x01\x01\xff" if critical else b"") + wrap(0x04, b"\x05\x00"))
     longer = wrap(0x30, wrap(0x30, body + wrap(0xA1, wrap(0x30, extension))))
-    return rewritten_response(data, ICA.key, lambda parts: [*parts[:2], longer])
+    return rewritten_response(data, ICA.key, lambda tbs: [*tbs[:2], longer])
 
 
 def test_an_answer_with_something_critical_and_unknown_does_not_count() -> None:
@@ -564,8 +588,8 @@ def test_no_octet_of_a_response_makes_it_raise(base: bytes, changes: list[tuple[
 def test_no_octet_of_an_authentic_response_makes_it_raise(which: int, place: int, value: int) -> None:
     base = (ICA.ocsp(GOOD.leaf, revoked=ReasonFlags.key_compromise), *BASES[1:])[which]
 
-    def changed(parts: list[bytes]) -> list[bytes]:
-        body = bytearray(b"".join(parts))
+    def changed(tbs: list[bytes]) -> list[bytes]:
+        body = bytearray(b"".join(tbs))
         body[place % len(body)] = value
         return [bytes(body)]
 
@@ -578,20 +602,27 @@ def test_thousands_of_answers_are_gone_through_in_well_under_a_second() -> None:
     own = answers_of(ICA.ocsp(GOOD.leaf, revoked=ReasonFlags.key_compromise))
     filler = answers_of(ICA.ocsp(OTHER.leaf))
     many = filler * (MAX_RESPONSES // len(filler) - 10) + own
-    data = rewritten_response(ICA.ocsp(GOOD.leaf), ICA.key, lambda parts: [*parts[:2], wrap(0x30, many)])
+    data = rewritten_response(ICA.ocsp(GOOD.leaf), ICA.key, lambda tbs: [*tbs[:2], wrap(0x30, many)])
     assert MAX_RESPONSES - 4096 < len(data) <= MAX_RESPONSES
+    too_many = rewritten_response(data, ICA.key, lambda tbs: [*tbs[:2], wrap(0x30, many + filler * 50)])
+    assert "holds more than 256 KiB" in read(too_many).faults[0].message
+    assert read(too_many).by_serial == {}
     begin = time.perf_counter()
     assert looked_up(data).codes == (Code.REVOKED,)
     assert looked_up(data, issued=OTHER).problems == ()
     assert time.perf_counter() - begin < 1
 
 
-def test_hundreds_of_certificates_beside_a_response_cost_no_more_than_a_few() -> None:
-    big = ICA.responder(key=rsa_key(5, 4104)).leaf
-    data = ICA.ocsp(GOOD.leaf, by=RESPONDER, tweak=lambda builder: with_certificates(builder, [big] * 200))
-    begin = time.perf_counter()
-    assert looked_up(data).warnings == (Code.REVOCATION_UNKNOWN,)
-    assert time.perf_counter() - begin < 1
+@pytest.mark.parametrize(
+    ("place", "codes"),
+    [(MAX_SIGNERS - 1, ()), (MAX_SIGNERS, (Code.REVOCATION_UNKNOWN,)), (300, (Code.REVOCATION_UNKNOWN,))],
+)
+def test_of_the_certificates_beside_a_response_only_the_first_few_are_tried(
+    place: int, codes: tuple[Code, ...]
+) -> None:
+    sent = [OTHER.leaf] * place + [RESPONDER.leaf]
+    data = ICA.ocsp(GOOD.leaf, by=RESPONDER, tweak=lambda builder: with_certificates(builder, sent))
+    assert looked_up(data).warnings == codes
 
 
 def with_certificates(builder: ocsp.OCSPResponseBuilder, sent: list[x509.Certificate]) -> ocsp.OCSPResponseBuilder:
