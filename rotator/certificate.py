@@ -6,13 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import cryptography.hazmat.backends.openssl.backend  # noqa: F401 - the library would import it late: see `privilege`
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from rotator import der
 from rotator.model import Code, KeyType, Problem, Severity
@@ -35,6 +35,18 @@ _SHORT = {
 }
 
 E = TypeVar("E", bound=x509.ExtensionType)
+
+
+class Signed(Protocol):
+    """How something was signed, as the library says it of certificates and revocation lists."""
+
+    @property
+    def signature_hash_algorithm(self) -> hashes.HashAlgorithm | None:
+        """The digest; None where the algorithm has its own."""
+
+    @property
+    def signature_algorithm_parameters(self) -> padding.PSS | padding.PKCS1v15 | ec.ECDSA | None:
+        """What the digest is signed with; None where that needs no word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +186,13 @@ class Certificate:
         return {der.RSA: KeyType.RSA, der.ED25519: KeyType.ED25519}.get(self.key.algorithm)
 
     @property
+    def key_bits(self) -> bytes:
+        """The public key as key identifiers and OCSP hash it: the BIT STRING's content (RFC 6960 4.1.1)."""
+        spki = self.shape.spki
+        bits = der.nth(der.children(spki, der.element(spki, 0, len(spki))), 1, der.BIT_STRING)
+        return spki[bits.body + 1 : bits.end]
+
+    @property
     def usable_key(self) -> bool:
         """Whether a signature may be checked against its key: of a known kind, and bounded in what that costs."""
         if self.key.algorithm == der.RSA:
@@ -203,26 +222,26 @@ class Certificate:
         """Whether this certificate's key made the signature of another one (names are not compared)."""
         return child.shape.algorithms_agree and self.made(child.shape.signature, child.shape.tbs, child.loaded)
 
-    def made(self, signature: bytes, body: bytes, loaded: x509.Certificate | x509.CertificateRevocationList) -> bool:
+    def made(self, signature: bytes, body: bytes, loaded: Signed) -> bool:
         """Whether this certificate's key made a signature.
 
         Args:
-            signature: of a certificate or revocation list.
+            signature: of a certificate, a revocation list or an OCSP response.
             body: what was signed.
-            loaded: the same as the library has it, for the algorithm.
+            loaded: how it was signed.
         """
         if not self.usable_key:
             return False
         try:
             key = self.loaded.public_key()
             algorithm = loaded.signature_hash_algorithm
-            padding = loaded.signature_algorithm_parameters
+            scheme = loaded.signature_algorithm_parameters
             if isinstance(key, rsa.RSAPublicKey):
-                if algorithm is None or padding is None or isinstance(padding, ec.ECDSA):
+                if algorithm is None or scheme is None or isinstance(scheme, ec.ECDSA):
                     return False
-                key.verify(signature, body, padding, algorithm)
+                key.verify(signature, body, scheme, algorithm)
             elif isinstance(key, ec.EllipticCurvePublicKey):
-                if algorithm is None or not isinstance(padding, ec.ECDSA):
+                if algorithm is None or not isinstance(scheme, ec.ECDSA):
                     return False
                 key.verify(signature, body, ec.ECDSA(algorithm))
             elif isinstance(key, ed25519.Ed25519PublicKey):

@@ -219,7 +219,12 @@ def integer(data: bytes, part: Element) -> int:
     return int.from_bytes(data[part.body : part.end], "big", signed=True)
 
 
-def _raw_extension(data: bytes, part: Element) -> RawExtension:
+def raw_extension(data: bytes, part: Element) -> RawExtension:
+    """The extension that stands there.
+
+    Raises:
+        DerError: none does.
+    """
     pieces = children(data, expect(part, SEQUENCE))
     oid = dotted(data, nth(pieces, 0, OID))
     critical = False
@@ -258,7 +263,7 @@ def certificate(data: bytes) -> Shape:
     extensions: tuple[RawExtension, ...] = ()
     if inner[-1].tag == 0xA3:
         listed = nth(children(data, inner[-1]), 0, SEQUENCE)
-        extensions = tuple(_raw_extension(data, part) for part in children(data, listed))
+        extensions = tuple(raw_extension(data, part) for part in children(data, listed))
     return Shape(
         end=outer.end,
         version=version,

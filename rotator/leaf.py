@@ -223,7 +223,7 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
 
 
 def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
-    """Signature, poison, must-staple (RFC 7633), authority key identifier, name constraints."""
+    """Signature, poison, authority key identifier, name constraints; must-staple is `stapling`'s."""
     problems: list[Problem] = []
     if leaf.weak_signature:
         words = f"is signed with {leaf.weak_signature}, which clients refuse"
@@ -231,12 +231,6 @@ def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
     if any(e.oid == ExtensionOID.PRECERT_POISON.dotted_string for e in leaf.shape.extensions):
         words = "is a precertificate (it carries the poison of RFC 6962), which no client accepts"
         problems.append(about(leaf, Code.PRECERTIFICATE, words, "Fetch the final certificate from the CA."))
-    feature = leaf.ext(x509.TLSFeature)
-    stapling = {x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2}
-    if feature is not None and stapling & set(feature) and not policy.stapling:
-        words = "demands a stapled OCSP answer (must-staple), and nginx does not promise one in every handshake"
-        hint = "Order it without must-staple; or have nginx staple (ssl_stapling_file), and say so: stapling = true."
-        problems.append(about(leaf, Code.MUST_STAPLE, words, hint))
     if leaf.ext(x509.NameConstraints) is not None:
         words = "carries name constraints, which belong in a CA only"
         problems.append(about(leaf, Code.NAME_CONSTRAINTS, words, _ASK_CA))

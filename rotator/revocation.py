@@ -15,7 +15,7 @@ nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -55,6 +55,7 @@ def problems_of(
     roots: Iterable[Certificate],
     policy: Policy,
     now: datetime,
+    known: Collection[bytes] = (),
 ) -> tuple[Problem, ...]:
     """What the lists say of a leaf and its intermediates.
 
@@ -65,6 +66,7 @@ def problems_of(
         roots: other trusted roots, one of which may have signed a list.
         policy: the profile, and whether an answer is demanded.
         now: the reference time, UTC.
+        known: DER of those that something else shows not to be revoked, so that no list is needed for them.
 
     Returns:
         `revoked`; or, where a certificate's state is not known, `crl-stale`, `crl-unusable` or `revocation-unknown`.
@@ -72,7 +74,8 @@ def problems_of(
     keys = (*authorities, *roots)
     problems: list[Problem] = []
     for certificate, issuer in zip(served, authorities, strict=False):
-        problems += _look_up(certificate, (issuer, *keys), revocations, policy, now)
+        needed = certificate.raw not in known
+        problems += _look_up(certificate, (issuer, *keys), revocations, policy, now, needed=needed)
     return tuple(problems)
 
 
@@ -94,14 +97,20 @@ def revoked_among(
 
 
 def _look_up(
-    certificate: Certificate, keys: Sequence[Certificate], revocations: Revocations, policy: Policy, now: datetime
+    certificate: Certificate,
+    keys: Sequence[Certificate],
+    revocations: Revocations,
+    policy: Policy,
+    now: datetime,
+    *,
+    needed: bool = True,
 ) -> list[Problem]:
-    """One certificate in all lists."""
+    """One certificate in all lists; where no answer is needed, only what refuses in any case is told."""
     covered: frozenset[x509.ReasonFlags] = frozenset()
     held: list[tuple[Crl, Revoked]] = []
     newest = (datetime.min.replace(tzinfo=UTC), 0)
-    doubts: list[tuple[Code, str, str, Severity]] = []
-    demanded = Severity.REJECT if policy.require_crls else Severity.WARN
+    doubts: list[tuple[Code, str, str, Severity | None]] = []
+    demanded = (Severity.REJECT if policy.require_crls else Severity.WARN) if needed else None
     for crl in revocations.lists:
         if not _speaks_of(crl, certificate):
             continue
@@ -132,8 +141,9 @@ def _look_up(
     problems = [
         about(certificate, code, f"may be revoked: {words}", hint, severity)
         for code, words, hint, severity in dict.fromkeys(doubts)
+        if severity
     ]
-    if not problems:
+    if not problems and demanded:
         words = f"is not covered by any revocation list in {revocations.name}: whether it is revoked is not known"
         words += " for every reason" if covered else ""
         hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"

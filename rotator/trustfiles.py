@@ -1,20 +1,22 @@
-"""Files that a verdict is shown: revocation lists, log list, blocklist; read whole and bounded, judged elsewhere."""
+"""Files that a verdict is shown: lists, OCSP responses, logs, keys; read whole and bounded, judged elsewhere."""
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
 from rotator.blocklist import MAX_BLOCKLIST, Blocklist
 from rotator.crl import MAX_CRL, Revocations
 from rotator.errors import Exit, RotatorError
 from rotator.model import Code
+from rotator.ocsp import MAX_RESPONSES, Responses
 from rotator.pem import shown
 from rotator.sct import MAX_LIST, Logs
 
 MAX_FILES = 1000
-"""Revocation lists that a directory may hold; CAs that split theirs have some hundred parts."""
+"""Files that a directory may hold; CAs that split their revocation lists have some hundred parts."""
 
 MAX_ALL = 128 * 1024 * 1024
 """Bytes that they may hold together."""
@@ -38,15 +40,30 @@ def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
     Raises:
         RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` for a directory without a file.
     """
-    files: list[tuple[str, bytes]] = []
-    for path in paths:
-        for one in _listed(Path(path)):
-            files.append((str(one), _read(one, MAX_CRL)))
-            if sum(len(data) for _, data in files) > MAX_ALL:
-                words = f"{shown(str(path))} holds more than {MAX_ALL >> 20} MiB of revocation lists."
-                hint = "Leave the lists of the CAs that issue for this host there."
-                raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
+    files = _read_all(paths, "revocation lists", MAX_CRL, Code.CRL_UNUSABLE)
     return Revocations.from_files(files, ", ".join(shown(str(path)) for path in paths))
+
+
+def read_whole_responses(path: str | os.PathLike[str]) -> Responses:
+    """The same where everything can be read, as for revocation lists.
+
+    Raises:
+        RotatorError: as `read_responses`; `revocation-unknown`.
+    """
+    found = read_responses(path)
+    for fault in found.faults:
+        raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
+    return found
+
+
+def read_responses(*paths: str | os.PathLike[str]) -> Responses:
+    """OCSP responses: of files, or of all files in a directory but hidden ones; what cannot be read is in `faults`.
+
+    Raises:
+        RotatorError: `io-error`, `permission` or `too-large`; `revocation-unknown` for a directory without a file.
+    """
+    files = _read_all(paths, "OCSP responses", MAX_RESPONSES, Code.REVOCATION_UNKNOWN)
+    return Responses.from_files(files, ", ".join(shown(str(path)) for path in paths))
 
 
 def read_logs(path: str | os.PathLike[str]) -> Logs:
@@ -67,7 +84,27 @@ def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
     return Blocklist.from_text(_read(Path(path), MAX_BLOCKLIST), str(path))
 
 
-def _listed(path: Path) -> list[Path]:
+def _read_all(paths: Iterable[str | os.PathLike[str]], what: str, limit: int, missing: Code) -> list[tuple[str, bytes]]:
+    """The files, those of directories in the order of their names.
+
+    Args:
+        paths: files and directories.
+        what: what they hold, in the plural.
+        limit: the bytes that each may hold.
+        missing: the code for a directory without any.
+    """
+    files: list[tuple[str, bytes]] = []
+    for path in paths:
+        for one in _listed(Path(path), what, missing):
+            files.append((str(one), _read(one, limit)))
+            if sum(len(data) for _, data in files) > MAX_ALL:
+                words = f"{shown(str(path))} holds more than {MAX_ALL >> 20} MiB of {what}."
+                hint = "Leave those of the CAs that issue for this host there."
+                raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
+    return files
+
+
+def _listed(path: Path, what: str, missing: Code) -> list[Path]:
     try:
         if not path.is_dir():
             return [path]
@@ -76,10 +113,10 @@ def _listed(path: Path) -> list[Path]:
         raise _translated(error, path) from error
     if not found:
         words = f"{shown(str(path))} is a directory without any file."
-        raise RotatorError(Code.CRL_UNUSABLE, words, "Fetch the CA's revocation lists into it.", Exit.REJECTED)
+        raise RotatorError(missing, words, f"Fetch the CA's {what} into it.", Exit.REJECTED)
     if len(found) > MAX_FILES:
         words = f"{shown(str(path))} holds {len(found)} files; {MAX_FILES} are read."
-        raise RotatorError(Code.TOO_LARGE, words, "Leave the revocation lists there, and nothing else.", Exit.REJECTED)
+        raise RotatorError(Code.TOO_LARGE, words, f"Leave the {what} there, and nothing else.", Exit.REJECTED)
     return found
 
 

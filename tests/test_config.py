@@ -205,9 +205,10 @@ def test_key_types_are_those_of_the_model() -> None:
 
 def test_files_that_a_verdict_is_shown_may_stand_in_the_defaults_and_in_a_site() -> None:
     text = '[defaults]\ncrls = "/var/lib/crls"\nct_logs = "/l.json"\n' + in_site(
-        'ct_logs = ""\nblocklist = "/keys.txt"'
+        'ct_logs = ""\nblocklist = "/keys.txt"\nocsp = "/var/lib/ocsp/example.der"'
     )
-    assert the_site(text).evidence == EvidenceFiles(Path("/var/lib/crls"), None, Path("/keys.txt"))
+    staple = Path("/var/lib/ocsp/example.der")
+    assert the_site(text).evidence == EvidenceFiles(Path("/var/lib/crls"), None, Path("/keys.txt"), staple)
 
 
 def test_nothing_is_looked_up_by_default() -> None:

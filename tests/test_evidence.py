@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509 import ocsp
 
 from rotator import wiring
 from rotator.config import Config, check
@@ -16,9 +17,11 @@ from rotator.daemon.ground import make_ground, renewed
 from rotator.daemon.journal import Journal
 from rotator.daemon.life import Daemon
 from rotator.errors import Exit, RotatorError
+from rotator.model import Code
 from rotator.notify import Notifier
-from rotator.trustfiles import MAX_FILES, read_revocations
-from tests.authority import CA, pem
+from rotator.trust import judge_chains, private_ca
+from rotator.trustfiles import MAX_FILES, read_responses, read_revocations
+from tests.authority import CA, NOW, pem
 from tests.other_user import as_nobody
 
 ROOT = CA.root()
@@ -54,7 +57,8 @@ def named(tmp_path: Path) -> dict[str, str]:
     """One file of each kind."""
     (tmp_path / "list.crl").write_bytes(der_of(ICA.crl(number=1)))
     (tmp_path / "keys.txt").write_text("# none\n")
-    return {"crls": "list.crl", "blocklist": "keys.txt"}
+    (tmp_path / "staple.der").write_bytes(ICA.ocsp(GOOD.leaf))
+    return {"crls": "list.crl", "blocklist": "keys.txt", "ocsp": "staple.der"}
 
 
 def policies(config: Config) -> list[str]:
@@ -69,7 +73,9 @@ def test_the_policys_digest_changes_with_the_content_of_each_file(tmp_path: Path
     seen |= set(policies(config))
     (tmp_path / "keys.txt").write_text("# still none\n")
     seen |= set(policies(config))
-    assert len(seen) == 4
+    (tmp_path / "staple.der").write_bytes(ICA.ocsp(GOOD.leaf, status=ocsp.OCSPCertStatus.UNKNOWN))
+    seen |= set(policies(config))
+    assert len(seen) == 5
     assert policies(config) == policies(config)
 
 
@@ -77,7 +83,7 @@ def test_without_such_files_the_policys_digest_is_that_of_policy_and_roots(tmp_p
     assert "+" not in policies(configured(tmp_path))[0]
 
 
-@pytest.mark.parametrize("key", ["crls", "ct_logs", "blocklist"])
+@pytest.mark.parametrize("key", ["crls", "ct_logs", "blocklist", "ocsp"])
 @pytest.mark.parametrize("content", [None, b"\xffgarbage"], ids=["absent", "garbage"])
 def test_a_file_that_cannot_be_read_at_the_start_is_a_mistake_of_the_configuration(
     tmp_path: Path, key: str, content: bytes | None
@@ -108,6 +114,25 @@ def test_a_renewed_list_is_noticed(tmp_path: Path, named: dict[str, str]) -> Non
         revocations = ward.anchors.evidence.revocations
         assert revocations is not None
         assert revocations.lists[0].number == 2
+
+
+def test_a_renewed_response_is_noticed_and_one_that_is_none_leaves_the_old_one_in_force(
+    tmp_path: Path, named: dict[str, str]
+) -> None:
+    config = configured(tmp_path, named)
+    ground = make_ground(config)
+    try_later = ocsp.OCSPResponseBuilder.build_unsuccessful(ocsp.OCSPResponseStatus.TRY_LATER)
+    (tmp_path / "staple.der").write_bytes(try_later.public_bytes(serialization.Encoding.DER))
+    assert [str(e).partition(" holds ")[0] for e in renewed(ground, config)[1]] == [f"ocsp: {tmp_path}/staple.der"]
+    (tmp_path / "staple.der").write_bytes(ICA.ocsp(GOOD.leaf, revoked=x509.ReasonFlags.superseded))
+    other, errors = renewed(ground, config)
+    assert other is not None
+    assert errors == ()
+    codes = {
+        name: [p.code for p in judge_chains([GOOD.chain_der], private_ca(), made.wards["s0"].anchors, NOW)]
+        for name, made in (("before", ground), ("now", other))
+    }
+    assert codes == {"before": [Code.REVOCATION_UNKNOWN], "now": [Code.REVOKED, Code.REVOCATION_UNKNOWN]}
 
 
 def test_a_renewed_root_is_noticed(tmp_path: Path) -> None:
@@ -204,9 +229,20 @@ def test_a_directory_is_read_in_order_without_hidden_files(tmp_path: Path) -> No
     assert [one.number for one in read_revocations(tmp_path).lists] == [1, 2]
 
 
-def test_an_empty_directory_is_no_answer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [read_revocations, read_responses])
+def test_an_empty_directory_is_no_answer(tmp_path: Path, read: Callable[[Path], object]) -> None:
     with pytest.raises(RotatorError, match="without any file"):
-        read_revocations(tmp_path)
+        read(tmp_path)
+
+
+def test_responses_of_a_directory_are_read_as_those_of_files(tmp_path: Path) -> None:
+    (tmp_path / "a.der").write_bytes(ICA.ocsp(GOOD.leaf))
+    (tmp_path / "b.der").write_bytes(ROOT.ocsp(ICA.cert))
+    (tmp_path / ".a.der.part").write_bytes(b"half")
+    found = read_responses(tmp_path)
+    assert found.faults == ()
+    assert set(found.by_serial) == {GOOD.leaf.serial_number, ICA.cert.serial_number}
+    assert read_responses(tmp_path / "a.der", tmp_path / "b.der").digest == found.digest
 
 
 def test_too_many_files_are_refused_before_they_are_read(tmp_path: Path) -> None:

@@ -123,6 +123,7 @@ def run_check(
     crls: Sequence[str] = (),
     ct_logs: str | None = None,
     blocklist: str | None = None,
+    ocsp: Sequence[str] = (),
     require_crls: bool = False,
     stapling: bool = False,
 ) -> Report:
@@ -142,8 +143,9 @@ def run_check(
         crls: paths of revocation lists, or of directories of them.
         ct_logs: path of the list of logs whose SCTs count; they are not asked for without it.
         blocklist: path of hashes of known keys.
+        ocsp: paths of OCSP responses, or of directories of them.
         require_crls: refuse where no list gives an answer.
-        stapling: nginx staples OCSP answers.
+        stapling: nginx is known to staple in another way than from these responses.
 
     Returns:
         The report. A file that cannot be read is a problem of it like any other, so all are seen at once.
@@ -154,7 +156,7 @@ def run_check(
     password, notes = read_password(password_file) if password_file else (None, ())
     live = _live(current, problems)
     anchors = read_anchors(roots or SYSTEM_ROOTS, problems)
-    evidence = _evidence(crls, ct_logs, blocklist, problems, require_crls=require_crls)
+    evidence = _evidence(crls, ct_logs, blocklist, ocsp, problems, require_crls=require_crls)
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
     if anchors is not None and files:
@@ -212,9 +214,15 @@ def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
 
 
 def _evidence(
-    crls: Sequence[str], ct_logs: str | None, blocklist: str | None, problems: list[Problem], *, require_crls: bool
+    crls: Sequence[str],
+    ct_logs: str | None,
+    blocklist: str | None,
+    ocsp: Sequence[str],
+    problems: list[Problem],
+    *,
+    require_crls: bool,
 ) -> Evidence:
-    """What was named beside the roots. What cannot be read refuses; of revocation lists, what can be read counts."""
+    """What was named beside the roots. What cannot be read refuses; of lists and responses, what can be read counts."""
 
     def read(reader: Callable[..., Read], *paths: str) -> Read | None:
         try:
@@ -227,10 +235,13 @@ def _evidence(
     if revocations is not None:
         severity = Severity.REJECT if require_crls else Severity.WARN
         problems += [replace(fault, severity=severity) for fault in revocations.faults]
+    responses = read(trustfiles.read_responses, *ocsp)
+    problems += responses.faults if responses is not None else ()
     return Evidence(
         revocations,
         read(trustfiles.read_logs, *filter(None, [ct_logs])),
         read(trustfiles.read_blocklist, *filter(None, [blocklist])),
+        responses,
     )
 
 
@@ -277,7 +288,8 @@ rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current liv
 @click.option("--require-crls", is_flag=True, help="Reject where no usable list says that it is not revoked.")
 @click.option("--ct-logs", metavar="FILE", help="log_list.json, version 3: check the SCTs against these logs.")
 @click.option("--blocklist", metavar="FILE", help="Keys known to others, one SHA-256 of a public key a line.")
-@click.option("--stapling", is_flag=True, help="nginx staples OCSP answers, so must-staple is accepted.")
+@click.option("--ocsp", multiple=True, metavar="FILE", help="OCSP responses that nginx staples; may be repeated.")
+@click.option("--stapling", is_flag=True, help="nginx staples OCSP answers by itself, so must-staple is accepted.")
 @pass_context
 def check(
     context: Context,
@@ -296,6 +308,7 @@ def check(
     require_crls: bool,
     ct_logs: str | None,
     blocklist: str | None,
+    ocsp: tuple[str, ...],
     stapling: bool,
 ) -> int:
     """Say whether a strict client would accept these certificates from nginx, for every name, at this time.
@@ -318,6 +331,7 @@ def check(
         crls=crls,
         ct_logs=ct_logs,
         blocklist=blocklist,
+        ocsp=ocsp,
         require_crls=require_crls,
         stapling=stapling,
     )

@@ -66,8 +66,9 @@ def _missing(found: Config) -> list[str]:
     named = {f"roots of site {one.site.name}": one.roots for one in found.sites}
     named |= {f"source of site {one.site.name}": one.source for one in found.sites if one.source}
     for one in found.sites:
-        files = {"crls": one.evidence.crls, "ct_logs": one.evidence.ct_logs, "blocklist": one.evidence.blocklist}
-        named |= {f"{what} of site {one.site.name}": path for what, path in files.items() if path}
+        files = one.evidence
+        beside = {"crls": files.crls, "ct_logs": files.ct_logs, "blocklist": files.blocklist, "ocsp": files.ocsp}
+        named |= {f"{what} of site {one.site.name}": path for what, path in beside.items() if path}
     named |= {"state_dir": found.state_dir, "incoming": found.incoming}
     return [f"{what}: {path} does not exist" for what, path in named.items() if _is_missing(path)]
 

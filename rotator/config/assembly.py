@@ -170,7 +170,7 @@ class _Assembly:
             roots=roots or self.system_roots,
             roots_name=str(roots or "system"),
             line=self.document.line(where),
-            evidence=EvidenceFiles(found["crls"], found["ct_logs"], found["blocklist"]),
+            evidence=EvidenceFiles(found["crls"], found["ct_logs"], found["blocklist"], found["ocsp"]),
             password_file=found["password_file"],
             pool=found["pool"],
         )

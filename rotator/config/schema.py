@@ -77,6 +77,7 @@ DEFAULTS: Mapping[str, Key] = {
     "crls": Key("", values.optional(values.path)),
     "ct_logs": Key("", values.optional(values.path)),
     "blocklist": Key("", values.optional(values.path)),
+    "ocsp": Key("", values.optional(values.path)),
     "keep_generations": Key(5, values.whole(2, 1000, "generations")),
     "password_file": Key("", values.optional(values.path)),
     "pool": Key("", values.optional(values.path)),

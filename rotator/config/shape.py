@@ -71,11 +71,13 @@ class EvidenceFiles:
         crls: revocation lists: a file, or a directory of them.
         ct_logs: the logs of certificate transparency that browsers know.
         blocklist: hashes of keys that are known to others.
+        ocsp: OCSP responses that nginx staples: a file, or a directory of them.
     """
 
     crls: Path | None = None
     ct_logs: Path | None = None
     blocklist: Path | None = None
+    ocsp: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +289,7 @@ def test_a_revocation_list_that_cannot_be_read_warns_and_refuses_where_an_answer
     assert (body["verdict"], body["codes"]) == ("reject", ["crl-unusable", "revocation-unknown"])
 
 
-@pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist"])
+@pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist", "--ocsp"])
 @pytest.mark.usefixtures("inside")
 def test_a_file_that_was_named_and_is_not_there_is_no_acceptance(option: str) -> None:
     body = answer("--cert", "chain.pem", option, "absent")
@@ -331,6 +332,27 @@ def test_must_staple_is_accepted_where_nginx_is_said_to_staple() -> None:
     Path("staple.pem").write_bytes(issued.chain_pem)
     assert answer("--cert", "staple.pem")["codes"] == ["must-staple"]
     assert answer("--cert", "staple.pem", "--stapling")["codes"] == []
+
+
+@pytest.mark.usefixtures("inside")
+def test_must_staple_is_accepted_with_a_response_that_nginx_staples_and_refused_once_that_is_over() -> None:
+    feature = x509.TLSFeature([x509.TLSFeatureType.status_request])
+    issued = ICA.issue(NAME, tweak=lambda builder: builder.add_extension(feature, critical=False))
+    Path("staple.pem").write_bytes(issued.chain_pem)
+    Path("staple.der").write_bytes(ICA.ocsp(issued.leaf))
+    assert answer("--cert", "staple.pem", "--ocsp", "staple.der")["codes"] == []
+    Path("staple.der").write_bytes(ICA.ocsp(issued.leaf, begin=ICA.at - timedelta(days=9)))
+    assert answer("--cert", "staple.pem", "--ocsp", "staple.der")["codes"] == ["must-staple"]
+    Path("gone.der").write_bytes(ICA.ocsp(issued.leaf, revoked=x509.ReasonFlags.superseded))
+    assert answer("--cert", "staple.pem", "--ocsp", "staple.der", "--ocsp", "gone.der")["codes"] == ["revoked"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_response_that_cannot_be_read_warns() -> None:
+    Path("staple.der").write_bytes(ICA.ocsp(GOOD.leaf)[:-1])
+    body = answer("--cert", "chain.pem", "--ocsp", "staple.der")
+    assert (body["verdict"], body["warnings"]) == ("accept", ["revocation-unknown"])
+    assert "staple.der holds something that is no OCSP response" in body["problems"][0]["message"]
 
 
 @pytest.mark.usefixtures("inside")
