@@ -192,7 +192,7 @@ class Explorer:
         url = ca_issuers(tip)
         hint += f", or the certificate at {url}." if url else "."
         if count > 1:
-            hint += " If it is a root, it is none of those that are trusted."
+            hint += " If it is a root, it is none of those that are trusted: for a CA of your own, name it as `roots`."
         return about(tip, Code.INCOMPLETE_CHAIN, words, hint)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import re
 import shlex
 import stat
@@ -328,6 +329,13 @@ def _refuse_large(full: str, size: int) -> NoReturn:
     )
 
 
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
 def _refuse(code: Code, message: str, hint: str, cause: BaseException | None = None) -> NoReturn:
     raise RotatorError(code, message, hint, Exit.REJECTED) from cause
 
@@ -348,8 +356,12 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
             code = Code.PERMISSION
             obstacle = _obstacle(full)
             words = "may not be read by this user" + (f": {shown(obstacle)} is closed to it" if obstacle else "")
-            right = "x" if obstacle else "r"
-            hint = f"Run it as root, or open it: setfacl -m u:{os.geteuid()}:{right} {shlex.quote(obstacle or full)}"
+            user, handed = _user(), "as root, hand the files over: rotator deliver SITE FILES"
+            if obstacle:
+                hint = f"Open it to {user}: setfacl -m u:{user}:x {shlex.quote(obstacle)}; or, {handed}"
+            else:
+                there = shlex.quote(full)
+                hint = f"Let {user} read it: chgrp {user} {there} && chmod g+r {there}; or, {handed}"
         case errno.ELOOP:
             words = "is a symbolic link, or a circle of them"
         case errno.ENOTDIR:

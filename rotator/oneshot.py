@@ -73,6 +73,10 @@ class Oneshots:
     def _ask(self, unit: str, request: str, result: str, asked: Request) -> bytes:
         """Leaves a request, starts the unit until it has answered that one, and takes the request back."""
         left, answer = Path(self._setup.state_dir, request), Path(self._setup.result_dir, result)
+        if not answer.parent.is_dir():
+            words = f"{answer.parent} is missing, where root's oneshots leave their answers"
+            hint = "install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
+            raise RotatorError("no-result-dir", words, hint)
         try:
             _leave(left, dumps(asdict(asked)).encode())
         except OSError as e:
@@ -110,7 +114,7 @@ class Oneshots:
                 raise
         if process.returncode == 0:
             return
-        words = "; ".join(line for line in told.decode("utf-8", "replace").splitlines() if line)[:500]
+        words = "; ".join(line.rstrip(".") for line in told.decode("utf-8", "replace").splitlines() if line)[:500]
         if "denied" in words.lower() or "authentication" in words.lower():
             hint = "allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d (polkit 0.106 or later)"
             raise RotatorError("apply-denied", f"{unit} may not be started by uid {os.geteuid()}: {words}", hint)

@@ -25,6 +25,10 @@ ROLLED_BACK_HINT = (
     "see whether each server block of these listeners includes the site's file (another path there keeps the old "
     "pair), and nginx's error log; then repeat the swap"
 )
+WIRED_HINT = (
+    "no handshake can tell nginx's include from files of its own that hold this very pair; "
+    "see that it reads the include: nginx -T | grep {include}"
+)
 STRANDED_HINT = "look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
 APPLY_HINTS: Mapping[str, str] = {
     "permission": "run it as root, or as the owner of the include directory",
@@ -32,6 +36,7 @@ APPLY_HINTS: Mapping[str, str] = {
     "include-foreign": "move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
     "signal-permission": "run it as root, or as the user of nginx's master",
     "disk-full": f"free some space, {AGAIN}",
+    "no-result-dir": "install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create",
     "apply-denied": "allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
     "apply-unit": "see what it says: journalctl -u rotator-apply.service -n 20; systemctl status rotator-apply.service",
 }

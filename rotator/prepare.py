@@ -180,7 +180,7 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
         ready.explanation = () if verdict.accepted else tuple(explain(verdict))
         return verdict.pairs, verdict.problems
     if ready.previous is None:
-        words = f"{site.name}: there is no new pair to install, and nginx's include names none"
+        words = "there is no new pair to install, and nginx's include names none"
         raise RotatorError("nothing-to-do", words, f"rotator swap {site.name} --cert FILE --key FILE --first")
     return hands.store.load_pairs(site.name, ready.previous.name), ()
 

@@ -31,6 +31,7 @@ from rotator.outcome import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
     ROLLED_BACK_HINT,
+    WIRED_HINT,
     Ready,
     Wanted,
     deferred,
@@ -280,9 +281,12 @@ def _same_again(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
     if one.proof.ok and one.verified == name:
         words = f"{name} is this very pair: it is live, and every listener serves it"
         return {one.site.name: outcome(one, Result.UNCHANGED, hands, "same", words)}
+    if one.proof.ok and one.first and one.wanted.trigger == "swap":  # whoever says so has not wired it yet
+        return {one.site.name: not_wired(one, hands)}
     if one.proof.ok:
         words = f"{name} was live already; now every listener was seen serving it{noted(one, hands)}"
-        return {one.site.name: outcome(one, Result.ROTATED, hands, "proved", words)}
+        hint = "" if one.verified else WIRED_HINT.format(include=f"{hands.include_dir}/{one.site.name}.conf")
+        return {one.site.name: outcome(one, Result.ROTATED, hands, "proved", words, hint)}
     workers = hands.nginx.workers()
     if workers is not None and workers.master is None:
         return {

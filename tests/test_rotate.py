@@ -515,6 +515,17 @@ def test_the_first_pair_is_written_without_a_reload(tmp_path: Path) -> None:
     assert host.world.nginx.hups == 0
 
 
+def test_the_first_pair_said_again_is_no_proof_that_nginx_reads_the_include(tmp_path: Path) -> None:
+    host = Host(tmp_path, bare=True)
+    first = host.issue()
+    host.swap(host.sites[0], first, first=True)
+    host.world.nginx.start()  # it shows this very pair, as one with files of its own would
+    again = host.swap(host.sites[0], first, first=True)
+    assert (again.result, again.reason, host.world.store.verified("example")) == (Result.DEFERRED, "not-wired", "")
+    done = host.swap(host.sites[0], first)
+    assert (done.reason, "nginx -T | grep" in done.hint) == ("proved", True)
+
+
 def test_once_nginx_is_wired_the_first_pair_is_proved(tmp_path: Path) -> None:
     host = Host(tmp_path, bare=True)
     host.swap(host.sites[0], host.issue(), first=True)

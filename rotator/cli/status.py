@@ -131,8 +131,10 @@ def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool 
 def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context, *, changed: bool | None) -> None:
     output, span, live = context.output, _ends(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
-    wanted = f"{facts.intent.result or 'nothing decided yet'} {facts.intent.reason}".strip()
-    output.line(f"  wanted   {wanted}")
+    intent = facts.intent
+    reason = f" ({intent.reason})" if intent.reason not in ("", intent.result) else ""
+    decided = f"the last renewal was {intent.result.replace('-', ' ')}{reason}" if intent.result else "nothing new"
+    output.line(f"  wanted   {decided}")
     if waits := _waits(facts.intent):
         output.line(f"           {waits}", "warn")
     if (hold := facts.intent.hold) and changed:

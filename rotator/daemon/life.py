@@ -119,7 +119,7 @@ class Daemon:
         return Exit.DONE
 
     def _live(self) -> None:
-        self.journal.say("starting", f"pid {os.getpid()}, {len(self.config.sites)} sites, {self.path}", NOTICE)
+        self.journal.say("starting", f"pid {os.getpid()}, {_count(len(self.config.sites))}, {self.path}", NOTICE)
         hands = self.loop.ground.hands
         self.measuring.config = self.measuring.config.then(True, hands.clock.now())
         self.measuring.counters = self.measuring.counters.remembering(hands.history.entries(limit=REMEMBERED))
@@ -218,7 +218,7 @@ class Daemon:
             self.measuring.counters = self.measuring.counters.only(ground.wards)
             self.config = found
             self.loop.stand_on(ground)
-            self.journal.say("reloaded", f"{len(found.sites)} sites, {self.path}", NOTICE)
+            self.journal.say("reloaded", f"{_count(len(found.sites))}, {self.path}", NOTICE)
         self._loads += 1
         self._tell_loaded()
         self.notifier.ready(self.status())
@@ -299,3 +299,7 @@ def _check_owner(state_dir: Path) -> None:
             f"{state_dir} belongs to uid {owner}, but this is uid {os.geteuid()}",
             "start it as that user: systemctl start rotator; or by hand: runuser -u rotator -- rotator run",
         )
+
+
+def _count(sites: int) -> str:
+    return f"{sites} site{'s' * (sites != 1)}"

@@ -39,33 +39,60 @@ class Host:
         nginx: the binary.
     """
 
+    tree: Path
+    """Everything lies in it; there is one only within the block."""
+    _group: Group | None = None
+
     def __init__(self, nginx: str) -> None:
         self.nginx = nginx
-        self.tree = Path(tempfile.mkdtemp(prefix="rotator-demo-")).resolve()
-        self.drop = self.tree / "incoming" / SITE
-        self.config = self.tree / "rotator.toml"
-        self.daemon_log = self.tree / "daemon.log"
         self.files_of_second: tuple[Path, Path] | None = None
         """Certificate and key that the second listener's block names by itself, instead of the include."""
         self.zone_key = _ZONE_KEY
         self._reserved: list[socket.socket] = []
-        try:
-            self._group = Group(self.tree)
-        except BaseException:
-            shutil.rmtree(self.tree)
-            raise
+
+    @property
+    def drop(self) -> Path:
+        """Where its one site's renewals arrive."""
+        return self.tree / "incoming" / SITE
+
+    @property
+    def config(self) -> Path:
+        """rotator's configuration."""
+        return self.tree / "rotator.toml"
+
+    @property
+    def daemon_log(self) -> Path:
+        """What the daemon says."""
+        return self.tree / "daemon.log"
 
     def __enter__(self) -> Self:
+        try:
+            with undisturbed():  # a signal meanwhile strikes when both are there, to be ended and removed
+                self.tree = Path(tempfile.mkdtemp(prefix="rotator-demo-")).resolve()
+                self._group = Group(self.tree)
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         with undisturbed():
-            self._group.close()
+            if self._group is not None:
+                self._group.close()
             while self._reserved:
                 self._reserved.pop().close()
             shutil.rmtree(self.tree)
+
+    @property
+    def group(self) -> Group:
+        """Its processes."""
+        assert self._group is not None, "asked for outside of its block"  # noqa: S101 - a bug, not an input
+        return self._group
 
     # -- from nothing to a host that serves
 
@@ -191,13 +218,13 @@ class Host:
 
     def _start(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         try:
-            return self._group.start(command, log)
+            return self.group.start(command, log)
         except OSError as e:
             raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
 
     def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         try:
-            return self._group.call(command, CALL_WITHIN)
+            return self.group.call(command, CALL_WITHIN)
         except OSError as e:
             raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
         except subprocess.TimeoutExpired as e:

@@ -24,7 +24,10 @@ TRIGGERS = ("drop", "recover", "rollback", "swap", OTHER)
 """What causes a swap."""
 CODES = (*map(str, Code), OTHER)
 """Why an input is rejected."""
-RELOAD_REASONS = ("refused", "gone", "not-proved", "permission", "signal-permission", "disk-full", "io-error", OTHER)
+RELOAD_REASONS = (
+    *("refused", "gone", "not-proved", "permission", "signal-permission", "disk-full", "io-error"),
+    *("apply-unit", "apply-denied", "no-result-dir", OTHER),
+)
 """Why a reload of nginx failed."""
 SCAN_REASONS = ("missing", "permission", "io-error", "too-large", OTHER)
 """Why a place where renewals arrive could not be read."""

@@ -197,6 +197,15 @@ def asked_with_path(edge: Edge, path: str) -> tuple[str, str]:
     return as_nobody(ask, cwd=edge.root, uid=UID, gid=UID)
 
 
+@ONE_NGINX
+def test_without_a_place_for_answers_it_is_told_what_makes_one(edge: Edge, manager: ServiceManager) -> None:
+    edge.results.rmdir()
+    drop(edge, edge.issue())
+    done = as_rotator(edge, manager, "swap", "example")
+    told = f"{edge.results} is missing" in done.stdout, "systemd-tmpfiles --create" in done.stdout
+    assert (done.returncode, told, manager.started) == (8, (True, True), []), done.stdout
+
+
 def test_an_answer_to_somebody_elses_request_is_not_taken_for_ours(edge: Edge, manager: ServiceManager) -> None:
     new = edge.issue()
     drop(edge, new)

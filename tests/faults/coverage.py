@@ -27,6 +27,7 @@ class Coverage:
     def __init__(self) -> None:
         self.seen: set[tuple[str, int]] = set()
         self._left: dict[CodeType, set[int]] = {}
+        self._begun = False
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -52,6 +53,9 @@ class Coverage:
             return monitoring.DISABLE
 
         monitoring.register_callback(tool, event, ran)
+        if not self._begun:  # what an earlier one has seen is switched off until now
+            self._begun = True
+            monitoring.restart_events()
         monitoring.set_events(tool, event)
         try:
             yield

@@ -12,6 +12,8 @@ from tests.e2e.nginx_server import NginxServer
 from tests.faults.forked import counted, deliver, life, renaming_in_place, strays
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(600)  # many rounds, on machines that others use too
+
 KILLED = -9
 
 

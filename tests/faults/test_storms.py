@@ -16,6 +16,8 @@ from tests.e2e.nginx_server import NginxServer
 from tests.e2e.running import Running, running
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.timeout(300)  # many rounds, on machines that others use too
+
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 SOON = 10.0
 """Seconds after calm within which the pair is served."""
