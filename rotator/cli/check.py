@@ -278,7 +278,9 @@ rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current liv
 @click.option("--chain", "chains", multiple=True, metavar="FILE", help="Intermediates; may be repeated.")
 @click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated, or left out.")
 @click.option("--password-file", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
-@click.option("--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: {SYSTEM_ROOTS}")
+@click.option(
+    "--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: those of NAME's site, or {SYSTEM_ROOTS}"
+)
 @click.option("--current", metavar="FILE", help="The chain that is live, to compare with.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
 @click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")
@@ -322,7 +324,7 @@ def check(
         chains=chains,
         keys=keys,
         password_file=password_file,
-        roots=roots,
+        roots=roots or context.roots_of(names),
         pool=pool,
         current=current,
         names=names,

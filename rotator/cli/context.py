@@ -11,6 +11,7 @@ import click
 from rotator.cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from rotator.config import Config
@@ -54,6 +55,25 @@ class Context:
         from rotator.config import load
 
         return load(Path(self.config_path))
+
+    def roots_of(self, names: Sequence[str]) -> str | None:
+        """The roots that the configuration names for the site of one of these names.
+
+        Returns:
+            The path; None where there is no such site, or no configuration: what asks for this needs none.
+        """
+        from pathlib import Path
+
+        from rotator.errors import RotatorError
+
+        if not names or not Path(self.config_path).exists():
+            return None
+        try:
+            sites = self.config.sites
+        except RotatorError:
+            return None  # what is wrong with it is told where it is needed; the roots that are taken are told anyway
+        asked = set(names)
+        return next((str(one.roots) for one in sites if asked & {*one.site.names, *one.site.probe_names}), None)
 
     @cached_property
     def user(self) -> str:

@@ -256,7 +256,9 @@ rotator probe 127.0.0.1:1890 --name signal.example.cn --roots roots.pem --json""
 @click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED))
 @click.argument("where", metavar="HOST[:PORT]", callback=_where)
 @click.option("--name", "names", multiple=True, metavar="NAME", callback=_names, help="Ask for it. Default: HOST")
-@click.option("--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: {SYSTEM_ROOTS}")
+@click.option(
+    "--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: those of NAME's site, or {SYSTEM_ROOTS}"
+)
 @click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
 @click.option("--proxy-protocol", is_flag=True, help="Send a PROXY header first (version 1).")
 @click.option(
@@ -288,13 +290,13 @@ def probe(
     if where.startswith("unix:") and not names:
         raise click.UsageError("unix:/path has no name to ask for: add --name.")
     problems: list[Problem] = []
-    anchors = read_anchors(roots or SYSTEM_ROOTS, problems)
+    host = where.rpartition(":")[0].strip("[]")
+    anchors = read_anchors(roots or context.roots_of(names or (host,)) or SYSTEM_ROOTS, problems)
     if anchors is None:
         raise RotatorError(problems[0].code, problems[0].message, problems[0].hint)
     output = context.output
     output.say(f"roots: {anchors.name} (sha256 {anchors.digest})")
     now = datetime.now(UTC)
-    host = where.rpartition(":")[0].strip("[]")
     seen = run_probe(
         where, names or (host,), anchors, within=within, now=now, private=private, proxy_protocol=proxy_protocol
     )
