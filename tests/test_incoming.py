@@ -256,7 +256,8 @@ def test_the_hint_for_a_closed_file_is_the_command_that_opens_it(tmp_path: Path)
     (tmp_path / "f.key").write_bytes(b"x")
     (tmp_path / "f.key").chmod(0)
     _, _, hint = as_nobody(lambda: told(lambda: read_named("f.key")), cwd=tmp_path)
-    assert "setfacl -m u:" in hint
+    # For root's tests pytest's own directory is in the way too, which is named first.
+    assert ("setfacl -m u:" if os.geteuid() == 0 else "chmod g+r f.key") in hint
 
 
 def test_a_closed_directory_on_the_way_is_named(tmp_path: Path) -> None:
