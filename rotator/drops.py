@@ -1,8 +1,9 @@
 """The cheap look at all drops: has anything changed since the last one? What was read is not judged here.
 
 A look reads no file. It remembers the names in a directory for as long as the directory itself is unchanged, so that a
-thousand unchanged sites cost a few thousand `stat` and nothing else. A directory or file that was changed a moment ago
-is not trusted: a second change within one tick of the file system's clock would look like none.
+thousand unchanged sites cost a few thousand `stat` and nothing else; where it is known which have changed, it looks at
+these alone. A directory or file that was changed a moment ago is not trusted: a second change within one tick of the
+file system's clock would look like none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import shlex
 import stat
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -111,20 +112,29 @@ class Drops:
         self.incoming = incoming
         self.places: Mapping[str, Place] = {place.site: place for place in places}
         self.homes: dict[Path, tuple[int, int]] = {}
-        """Device and inode of every directory that the last look met: a watch on it is dead when they change."""
+        """Device and inode of every directory that was met: a watch on it is dead when they change. Never altered."""
+        self._at: dict[str, set[str]] = {}
+        for place in places:
+            self._at.setdefault(str(place.directory), set()).add(place.site)
         self._flat_sites = frozenset(place.site for place in places if not place.source)
         self._wall_ns = wall_ns
         self._met: set[Path] = set()  # what has gone is told until it is back
         self._listings: dict[Path, _Listing] = {}
         self._settled: dict[str, _Settled] = {}
 
-    def look(self) -> dict[str, Look]:
-        """One look at every site. Never raises for what is wrong with a directory: that is what it is to show."""
-        self.homes = {}
+    def look(self, sites: Collection[str] | None = None) -> dict[str, Look]:
+        """One look at some sites. Never raises for what is wrong with a directory: that is what it is to show.
+
+        Args:
+            sites: which; None for all.
+        """
+        asked = self.places if sites is None else {site: self.places[site] for site in self.places if site in sites}
+        gone = {self.incoming, *(place.directory for place in asked.values())}
+        self.homes = {} if sites is None else {path: at for path, at in self.homes.items() if path not in gone}
         now = self._wall_ns()
         flat, trouble = self._flat(now) if self._flat_sites else ({}, Look())
         looks = {}
-        for site, place in self.places.items():
+        for site, place in asked.items():
             if site not in flat and not trouble.problem and (before := self._as_before(place, now)):
                 looks[site] = before
                 continue
@@ -139,6 +149,22 @@ class Drops:
             looks[site] = Look(tuple(found.signature), found.problem, found.hint, found.reason, young)
             self._remember(place, looks[site], found.newest, beside=site in flat)
         return looks
+
+    def sites_at(self, paths: Collection[str]) -> frozenset[str] | None:
+        """Whose drops these files and directories belong to; None if that cannot be told of each of them.
+
+        Args:
+            paths: as a watch tells of them.
+        """
+        found: set[str] = set()
+        for path in paths:
+            where, _, name = path.rpartition("/")
+            flat = flat_site(name, self._flat_sites) if where == str(self.incoming) else ""
+            ours = self._at.get(path, set()) | self._at.get(where, set()) | ({flat} if flat else set())
+            if not ours:
+                return None
+            found |= ours
+        return frozenset(found)
 
     def read(self, site: str) -> Candidate | None:
         """Everything that lies in a site's drop; None if nothing does.

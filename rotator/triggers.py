@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import select
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 MOST_WATCHES = 64
 """Directories that are watched one by one (each takes two threads); what is beyond is found by looking."""
+
+MOST_TOUCHED = 1000
+"""Files and directories that are kept in mind between two passes; with more of them, everything is looked at."""
 
 FREE_PASSES = 0.25
 """Seconds that passes may take in a row before they are paced."""
@@ -111,7 +115,7 @@ class Restraint:
 
 
 class Watcher:
-    """Watches directories, and sets a `Wake` whenever something may have changed in them.
+    """Watches directories, sets a `Wake` whenever something may have changed in them, and keeps in mind what that was.
 
     Args:
         wake: what to set.
@@ -130,6 +134,9 @@ class Watcher:
         logging.getLogger("watchdog").addHandler(self.overflows)
         self.rearmed = 0
         """How often a dead or outdated watch was replaced."""
+        self._touched: set[str] | None = None
+        self._lost = 0
+        self._touching = threading.Lock()
 
     def watch(self, top: Path, homes: Mapping[Path, tuple[int, int]]) -> None:
         """Watches what is there now. Cheap where nothing has changed; never raises.
@@ -143,13 +150,34 @@ class Watcher:
         self._watched = (top, homes)
         below = {path: mark for path, mark in homes.items() if path.is_relative_to(top)}
         wanted: dict[Path, object] = {top: frozenset(below.items())} if top in homes else {}
-        others = [path for path in homes if path not in below]
+        others = sorted(homes.keys() - below.keys())
         wanted |= {path: homes[path] for path in others[:MOST_WATCHES]}
         if wanted == self._armed and self._is_alive():
             return
         self.rearmed += bool(self._armed)
         self._arm(top, wanted)
         self._wake.set()  # what happened between the last look and the new watch
+
+    def touched(self) -> frozenset[str] | None:
+        """The files and directories in which something has happened since this was asked last.
+
+        Returns:
+            None if that is not known: not everything is watched, a watch is new, events were lost, or they are many.
+        """
+        overflows = self.overflows.count
+        with self._touching:
+            known, self._touched = self._touched, set()
+        lost, self._lost = overflows != self._lost, overflows
+        return None if known is None or lost or self.trouble else frozenset(known)
+
+    def _touch(self, *paths: str | bytes) -> None:
+        """Called in watchdog's thread."""
+        with self._touching:
+            if self._touched is not None:
+                self._touched.update(os.fsdecode(path) for path in paths if path)
+                if len(self._touched) > MOST_TOUCHED:
+                    self._touched = None
+        self._wake.set()
 
     def close(self) -> None:
         """Ends watching."""
@@ -180,13 +208,13 @@ class Watcher:
         )
         from watchdog.observers import Observer
 
-        wake = self._wake
+        touch = self._touch
 
         class Handler(FileSystemEventHandler):
-            """Sets the wake: an exception here would end the dispatcher."""
+            """Notes and wakes, nothing else: an exception here would end the dispatcher."""
 
             def dispatch(self, event: FileSystemEvent) -> None:
-                wake.set()
+                touch(event.src_path, event.dest_path)
 
         # Our own reads open and close without writing, and change no directory: they are not among these.
         kinds = [
@@ -210,6 +238,8 @@ class Watcher:
         except (OSError, RuntimeError) as error:  # no inotify instance or thread left, or it has gone this instant
             trouble = f"{error.strerror if isinstance(error, OSError) else error}"
         self._armed = dict(wanted)
+        with self._touching:
+            self._touched = None
         if trouble != self.trouble:
             self.trouble = trouble
             self._tell(trouble)

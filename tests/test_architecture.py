@@ -28,8 +28,8 @@ FLOORS = {
     STORY: "drops hands judging observe outcome pacing prepare proof reconcile recover rotate",
     SHELL: (
         "__main__ notify oneshot privilege triggers web wiring "
-        "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.loop daemon.measuring "
-        "daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
+        "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.lookout daemon.loop "
+        "daemon.measuring daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "demo demo.acts demo.authority demo.binary demo.clients demo.host demo.play demo.processes "
         "cli cli.awaiting cli.check cli.completing cli.config_check cli.config_reload cli.context cli.deliver "
         "cli.demo cli.group cli.history cli.output cli.probe cli.rollback cli.rotation cli.run cli.status cli.swap "

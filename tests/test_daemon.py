@@ -40,6 +40,11 @@ def daemon(tmp_path: Path) -> Iterator[Looping]:
     yield from _started(Looping(tmp_path))
 
 
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Looping]:
+    yield from _started(Looping(tmp_path, ("example", "other")))
+
+
 def _started(looping: Looping) -> Iterator[Looping]:
     yield looping
     print(looping.log.read_text())
@@ -57,6 +62,27 @@ def test_a_fit_drop_is_live_and_proved_in_the_same_pass(daemon: Looping) -> None
     assert daemon.decided() == ("rotated", "rotated")
     assert daemon.store.verified("example") == daemon.world.live("example")
     assert daemon.said("rotated example") == 1
+
+
+def test_an_event_has_its_own_drop_looked_at_and_the_next_scan_all(two: Looping) -> None:
+    told, untold = two.issue("example"), two.issue("other")
+    two.drop(untold, "other")
+    two.drop(told, "example")
+    two.loop.tick({f"{two.incoming}/example/privkey.pem"})
+    assert (two.shows(told, "example"), two.shows(untold, "other")) == (True, False)
+    two.clock.sleep(15.0)
+    two.loop.tick(frozenset())
+    assert two.shows(untold, "other")
+
+
+def test_a_drop_that_is_due_is_looked_at_without_an_event(two: Looping) -> None:
+    new = two.issue("other")
+    two.write("fullchain.pem", new.chain_pem, "other")
+    two.loop.tick({f"{two.incoming}/other/fullchain.pem"})
+    two.write("privkey.pem", new.key_pem, "other")
+    two.clock.sleep(10.0)  # the grace time is over
+    two.loop.tick(frozenset())
+    assert two.shows(new, "other")
 
 
 def test_a_drop_is_decided_once(daemon: Looping) -> None:

@@ -198,6 +198,40 @@ def test_a_drop_that_has_gone_is_told_until_it_is_back(incoming: Incoming) -> No
     assert incoming.look().signature
 
 
+# -- a look at some
+
+
+def test_a_look_at_some_sites_shows_these_alone(incoming: Incoming) -> None:
+    incoming.write("a/chain.pem")
+    incoming.write("b/chain.pem")
+    assert incoming.drops.look({"a"}) == {"a": incoming.look()}
+
+
+def test_a_look_at_some_sites_knows_the_homes_of_the_others(incoming: Incoming) -> None:
+    incoming.write("a/chain.pem")
+    incoming.write("b/chain.pem")
+    incoming.look()
+    before = incoming.drops.homes
+    shutil.rmtree(incoming.root / "a")
+    incoming.drops.look({"a"})
+    assert incoming.drops.homes == {path: at for path, at in before.items() if path != incoming.root / "a"}
+
+
+@pytest.mark.parametrize("name", ["a", "a/chain.pem", "a/.chain.pem.tmp", "a.crt", "a-chain.pem"])
+def test_a_path_leads_to_the_site_whose_drop_it_is(incoming: Incoming, name: str) -> None:
+    assert incoming.drops.sites_at({f"{incoming.root}/{name}"}) == {"a"}
+
+
+def test_a_path_in_a_source_leads_to_every_site_that_has_it(tmp_path: Path) -> None:
+    places = [Place(site, tmp_path / "live", source=True) for site in ("a", "b")]
+    assert Drops(tmp_path / "incoming", places).sites_at({f"{tmp_path}/live/..data"}) == {"a", "b"}
+
+
+@pytest.mark.parametrize("name", ["", "/c", "/readme.txt", "/a/deeper/chain.pem"])
+def test_a_path_that_is_nobodys_leads_to_no_answer(incoming: Incoming, name: str) -> None:
+    assert incoming.drops.sites_at({f"{incoming.root}/a/chain.pem", f"{incoming.root}{name}"}) is None
+
+
 def test_a_drop_that_became_another_directory_has_another_home(incoming: Incoming) -> None:
     incoming.write("a/chain.pem")
     before = incoming.look()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.drops import Drops, Place
-from rotator.triggers import MOST_WATCHES, Duties, Restraint, Wake, Watcher
+from rotator.triggers import MOST_TOUCHED, MOST_WATCHES, Duties, Restraint, Wake, Watcher
 from tests.waiting import wait_until
 
 
@@ -115,6 +116,49 @@ def test_a_change_in_a_drop_wakes(watcher: Watcher, wake: Wake, tmp_path: Path, 
         case "flat":
             (tmp_path / "a.crt").write_bytes(b"x")
     assert wake.wait(5)
+
+
+def test_what_was_touched_is_told_once(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    watcher.touched()
+    (tmp_path / "a" / "new").write_bytes(b"x")
+    (tmp_path / "a" / "new").rename(tmp_path / "a" / "chain.pem")
+    assert quiet(wake)
+    assert watcher.touched() == {f"{tmp_path}/a/new", f"{tmp_path}/a/chain.pem"}
+    assert watcher.touched() == set()
+
+
+def test_what_was_touched_before_a_watch_was_new_is_not_known(watcher: Watcher) -> None:
+    assert watcher.touched() is None
+
+
+def test_what_was_touched_is_not_known_once_events_were_lost(watcher: Watcher) -> None:
+    watcher.touched()
+    logging.getLogger("watchdog").warning("Queue overflow occurred")
+    assert watcher.touched() is None
+    assert watcher.touched() == set()
+
+
+def test_what_was_touched_is_not_known_where_it_is_much(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
+    watcher.touched()
+    for number in range(MOST_TOUCHED + 1):
+        (tmp_path / "a" / f"{number}").touch()
+    assert quiet(wake)
+    assert watcher.touched() is None
+
+
+def test_what_was_touched_is_not_known_while_nothing_can_be_watched(
+    wake: Wake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none_left(*_args: object, **_kwargs: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    watcher = Watcher(wake)
+    with monkeypatch.context() as patch:
+        patch.setattr("watchdog.observers.api.BaseObserver.schedule", none_left)
+        watcher.watch(tmp_path, homes(tmp_path))
+    assert watcher.trouble
+    assert [watcher.touched() for _ in range(2)] == [None, None]
+    watcher.close()
 
 
 def test_a_drop_that_is_made_later_is_watched_too(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:

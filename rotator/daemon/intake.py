@@ -14,7 +14,7 @@ from rotator.lifetime import critical_from
 from rotator.model import Candidate, KeyType, Result, SourceFile
 from rotator.outcome import Judged, Wanted, meta_pairs, meta_time, still_serves
 from rotator.pem import encode_chain
-from rotator.reconcile import Decision, Deferral, Drop, Moment, Nothing
+from rotator.reconcile import Decided, Decision, Deferral, Drop, Moment, Nothing
 from rotator.store import Intent
 from rotator.trust import Verdict
 
@@ -46,6 +46,20 @@ class Memory:
     unwritten: Intent | None = None
     problem: str = ""
     anew: bool = False
+
+    def note(self, look: Look, now: float) -> bool:
+        """Remembers how the drop looks; what has changed is due. Returns whether it has another problem than before."""
+        if look.signature != self.signature:
+            self.signature, self.changed, self.due = look.signature, now, now
+        known, self.problem = self.problem, look.problem
+        return known != look.problem
+
+    def judge_again(self, now: float) -> None:
+        """Has it judged by another time: what was refused, and what waits."""
+        self.anew = isinstance(self.decision, Decided) and self.decided.result == Result.REJECTED
+        self.look_again(None, now)
+        if self.anew:
+            self.due = now
 
     def look_again(self, reasons: Collection[str] | None, now: float) -> bool:
         """Ends the wait of what waits for one of these reasons (None: for any). Returns whether it does."""

@@ -136,7 +136,7 @@ class Daemon:
                 self._reload()
             begun = time.monotonic()
             self._note_duties()  # before the pass, which does them: one pass for each, not two
-            due = self.loop.tick()
+            due = self.loop.tick(self.watcher.touched())
             ground = self.loop.ground
             self.watcher.watch(ground.drops.incoming, ground.drops.homes)
             self._beat()
@@ -254,7 +254,7 @@ class Daemon:
             workers=ground.hands.nginx.workers(),
             watcher_up=not self.watcher.trouble,
             overflows=self.watcher.overflows.count,
-            scanned_at=self.loop.looked_at,
+            scanned_at=self.loop.lookout.at,
             scan_interval=ground.scan_interval,
         )
 

@@ -2,7 +2,8 @@
 
 A pass reads the disk anew and acts on what it finds, so that losing every event costs time and never correctness:
 
- 1. Look: which drops have changed, and has nginx become another since something was deferred?
+ 1. Look: which drops have changed, and has nginx become another since something was deferred? Where events tell which
+    drops these may be, the others are looked at when the scan interval is over.
  2. Decide each drop that changed or is due (`reconcile`).
  3. Put everything that is fit and whose turn it is (`pacing`) live, in one batch, under the host's lock; whatever
     arrives meanwhile goes with the next.
@@ -13,7 +14,7 @@ A pass reads the disk anew and acts on what it finds, so that losing every event
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
@@ -24,9 +25,9 @@ from rotator.daemon.cause import Cause
 from rotator.daemon.ground import WHO, Ground, Ward
 from rotator.daemon.intake import Memory, Order
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
+from rotator.daemon.lookout import Lookout
 from rotator.daemon.measuring import Measuring
 from rotator.daemon.tending import Tending
-from rotator.drops import Look
 from rotator.errors import RotatorError
 from rotator.history import NEVER as NEVER_READ
 from rotator.model import Outcome, Result, has_reloaded
@@ -88,8 +89,6 @@ class Loop:
         self.journal = journal
         self.tending = Tending(ground, journal, self.measuring.outcome)
         self.memories: dict[str, Memory] = {name: Memory() for name in ground.wards}
-        self.looked_at = ground.hands.clock.now()
-        """When the drops were looked at last, UTC."""
         self.idle = True
         """Whether the last pass found nothing to put live."""
         self.last_reload = LastReload()
@@ -97,6 +96,7 @@ class Loop:
         self._noted = self._now()
         self._trouble = ""
         self._heard = NEVER_READ
+        self.lookout = Lookout(ground.drops, ground.scan_interval, self._noted)
 
     # -- life
 
@@ -119,7 +119,7 @@ class Loop:
 
     def stand_on(self, ground: Ground) -> None:
         """Another configuration from now on; every drop is looked at anew, and every listener asked."""
-        self.ground = ground
+        self.ground, self.lookout = ground, Lookout(ground.drops, ground.scan_interval, self._now())
         self.memories = {name: self.memories.get(name, Memory()) for name in ground.wards}
         for memory in self.memories.values():
             memory.signature, memory.due = None, 0.0
@@ -138,18 +138,25 @@ class Loop:
 
     # -- one pass
 
-    def tick(self) -> float:
-        """One pass. Returns the monotonic time at which the next is due even if nothing wakes it."""
-        looks = self._look()
+    def tick(self, touched: Collection[str] | None = None) -> float:
+        """One pass.
+
+        Args:
+            touched: the files and directories in which something has happened; None if that is not known.
+
+        Returns:
+            The monotonic time at which the next is due even if nothing wakes it.
+        """
+        self._look(touched)
         self._look_at_clock()
         self._look_at_nginx()
         self._heed_commands()
         now = self._now().monotonic
-        due = [name for name in looks if self.memories[name].due <= now]
-        orders = [order for name in due if (order := self._ordered(name, looks[name]))]
+        due = [name for name, memory in self.memories.items() if memory.due <= now]
+        orders = [order for name in due if (order := self._ordered(name))]
         self.idle = not orders
         if orders:
-            self._put_live(orders, looks)
+            self._put_live(orders)
         return self._next(more=self._tend())
 
     def _tend(self) -> bool:
@@ -162,20 +169,15 @@ class Loop:
             if not more or self.urgent() or self._now().monotonic >= end:
                 return more
 
-    def _look(self) -> dict[str, Look]:
-        looks, now = self.ground.drops.look(), self._now().monotonic
-        for name, look in looks.items():
-            memory = self.memories[name]
-            if look.signature != memory.signature:
-                memory.signature, memory.changed, memory.due = look.signature, now, now
-            if look.problem != memory.problem:
-                memory.problem = look.problem
+    def _look(self, touched: Collection[str] | None) -> None:
+        now = self._now()
+        due = {name for name, memory in self.memories.items() if memory.due <= now.monotonic}
+        for name, look in self.lookout.look(touched, due, now).items():
+            if self.memories[name].note(look, now.monotonic):
                 words = f"{look.problem}; {look.hint}" if look.problem else "the drop can be looked at again"
                 if look.problem:
                     self.measuring.scan_error(look.reason)
                 self.journal.say("drop-lost" if look.problem else "drop-back", words, WARNING, site=name)
-        self.looked_at = self._now().wall
-        return looks
 
     def _look_at_clock(self) -> None:
         """A clock that was set since the last pass: what it had refused or made wait is judged by the new time."""
@@ -187,11 +189,7 @@ class Loop:
         words = f"it was set by {timedelta(seconds=round(step))}; what was refused or waits is judged by the new time"
         self.journal.say("clock-set", words, WARNING)
         for memory in self.memories.values():
-            memory.anew = isinstance(memory.decision, Decided) and memory.decided.result == Result.REJECTED
-            if memory.deferral:
-                memory.deferral = replace(memory.deferral, due=now.monotonic)
-            if memory.anew or memory.deferral:
-                memory.due = now.monotonic
+            memory.judge_again(now.monotonic)
 
     def _look_at_nginx(self) -> None:
         """What waits for nginx is due as soon as nginx has visibly become another."""
@@ -220,16 +218,16 @@ class Loop:
 
     # -- deciding
 
-    def _ordered(self, name: str, look: Look) -> Order | None:
+    def _ordered(self, name: str) -> Order | None:
         """What a drop asks for; a store that cannot be read for one site must not hold up the others."""
         try:
-            return self._consider(name, look)
+            return self._consider(name)
         except RotatorError as e:
             self._in_trouble(e, [name])
             return None
 
-    def _consider(self, name: str, look: Look) -> Order | None:
-        ward, memory, now = self.ground.wards[name], self.memories[name], self._now()
+    def _consider(self, name: str) -> Order | None:
+        ward, memory, look, now = self.ground.wards[name], self.memories[name], self.lookout.last[name], self._now()
         if memory.unwritten:
             self._write(name, memory, memory.unwritten)
         intent = memory.unwritten or self.ground.hands.store.intent(name)
@@ -274,7 +272,7 @@ class Loop:
 
     # -- pacing
 
-    def _in_turn(self, orders: Sequence[Order], looks: Mapping[str, Look]) -> list[Order]:
+    def _in_turn(self, orders: Sequence[Order]) -> list[Order]:
         """Those that may go now. If nginx is reloaded for one of them, whatever waited for its turn goes with it."""
         go = self._paced(orders)
         if any(order.reloads for order in go):
@@ -282,7 +280,7 @@ class Loop:
             for name, memory in self.memories.items():
                 if name in asked or not memory.look_again(pacing.REASONS, now):
                     continue
-                if order := self._ordered(name, looks[name]):
+                if order := self._ordered(name):
                     memory.due = now + LOCK_AGAIN
                     go.append(order)
         return go
@@ -330,7 +328,7 @@ class Loop:
 
     # -- acting
 
-    def _put_live(self, orders: Sequence[Order], looks: Mapping[str, Look]) -> None:
+    def _put_live(self, orders: Sequence[Order]) -> None:
         hands = self.ground.hands
         for order in orders:  # until it is decided, it is due
             self.memories[order.ward.site.name].due = self._now().monotonic + LOCK_AGAIN
@@ -338,7 +336,7 @@ class Loop:
             with hands.locks.rotation(WHO, LOCK_WITHIN, self._waiting) as lock:
                 self.tending.recover_interrupted(lock)
                 self._cause.note(self.ground.hands)
-                mine = self._in_turn([o for o in orders if self._still_mine(o)], looks)
+                mine = self._in_turn([o for o in orders if self._still_mine(o)])
                 done = rotate([o.wanted for o in mine], hands, lock) if mine else ()
                 for order, outcome in zip(mine, done, strict=True):
                     self._conclude(order.ward, order.digest, outcome)
@@ -442,7 +440,7 @@ class Loop:
             m.deferral and m.deferral.reason not in _NOT_NGINX for m in self.memories.values()
         )
         look = CAUSE_EVERY if waits else NEVER
-        return min(due, now + self.ground.scan_interval, now + look, self.tending.due())
+        return min(due, self.lookout.due, now + look, self.tending.due())
 
 
 _NOT_NGINX = frozenset({"io-error", "permission", "not-yet-valid", pacing.MIN_RELOAD_INTERVAL})
