@@ -449,13 +449,35 @@ def test_an_expired_root_is_told() -> None:
 def test_a_key_identifier_that_names_another_key_is_told() -> None:
     wrong = x509.AuthorityKeyIdentifier(b"\1" * 20, None, None)
     issued = ICA.issue(NAME, tweak=instead(wrong, critical=False))
-    assert why(judge(issued.chain)) == (Code.AKI_MISMATCH,)
+    verdict = judge(issued.chain)
+    assert why(verdict) == (Code.AKI_MISMATCH,)
+    assert f"names another key as its issuer's: {colons('01' * 20)}, not " in verdict.problems[0].message
 
 
-def test_a_serial_number_in_the_key_identifier_that_is_not_the_issuers_is_told() -> None:
-    named = x509.AuthorityKeyIdentifier(None, [DN(ROOT.cert.subject)], 12345)
-    issued = ICA.issue(NAME, tweak=instead(named, critical=False))
-    assert Code.AKI_MISMATCH in why(judge(issued.chain))
+def identified(*issuer: x509.GeneralName, serial: int = ICA.cert.serial_number) -> Issued:
+    """A leaf that names its issuer by key, by number and by these names."""
+    key_id = ICA.cert.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    return ICA.issue(NAME, tweak=instead(x509.AuthorityKeyIdentifier(key_id, issuer, serial), critical=False))
+
+
+@pytest.mark.parametrize(
+    "issued",
+    [
+        identified(DN(ROOT.cert.subject), serial=12345),
+        identified(DN(ELSEWHERE)),
+        identified(DNS("a.example"), DN(ELSEWHERE), DN(ROOT.cert.subject)),
+    ],
+    ids=["another number", "another issuer", "another issuer first"],
+)
+def test_a_key_identifier_that_names_another_certificate_of_the_issuer_is_told(issued: Issued) -> None:
+    verdict = judge(issued.chain)
+    assert why(verdict) == (Code.AKI_MISMATCH,)
+    assert "names another certificate as its issuer's" in verdict.problems[0].message
+
+
+def test_a_key_identifier_may_name_the_certificate_of_the_issuer_in_full() -> None:
+    issued = identified(DN(ROOT.cert.subject), DN(ELSEWHERE))
+    assert served(judge(issued.chain)) == issued.chain_der
 
 
 def test_a_root_may_lack_what_only_intermediates_need() -> None:
