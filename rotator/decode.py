@@ -23,6 +23,9 @@ UNREADABLE = "(a name that cannot be read)"
 MAX_FAULTS = 20
 """Faults of its outline that are told of one certificate."""
 
+MAX_ALONE = 64
+"""Extensions that are read one by one where they cannot be read together: for each the whole is parsed again."""
+
 _KNOWN = frozenset(
     {
         ExtensionOID.SUBJECT_KEY_IDENTIFIER,
@@ -198,8 +201,11 @@ def _extensions(
         pass
     # Not DER, or one is damaged, or one stands there twice: each by itself tells which, and leaves the others readable.
     faults: list[Fault] = []
+    if len(shape.extensions) > MAX_ALONE:  # what stands behind those could be a limit that clients keep to
+        words = f"has an extension that cannot be read among {len(shape.extensions)}; {MAX_ALONE} are looked at singly"
+        faults.append(Fault(Code.PARSE_ERROR, words))
     readable: dict[str, x509.Extension[x509.ExtensionType]] = {}
-    for extension in shape.extensions[:64]:
+    for extension in shape.extensions[:MAX_ALONE]:
         if extension.oid in readable:
             continue
         try:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotator.certificate import colons
+from rotator.decode import MAX_ALONE
 from rotator.diagnosis import explain
 from rotator.model import Candidate, Code, Policy, SourceFile
 from rotator.trust import Anchors, Verdict, examine, private_ca, public
@@ -380,6 +381,22 @@ def test_name_constraints_with_a_minimum_or_a_maximum_are_refused(tag: int, extr
     value = x509.UnrecognizedExtension(x509.NameConstraints.oid, wrap(0x30, wrap(tag, subtree)))
     verdict = judge(below(tweak=also(value, critical=True)).chain)
     assert why(verdict) == (Code.NAME_CONSTRAINTS,)
+
+
+def test_name_constraints_behind_more_extensions_than_are_read_singly_are_not_passed_over() -> None:
+    """One damaged extension makes all of them be read singly, and clients that do not look at it read every one."""
+    filling = [
+        x509.UnrecognizedExtension(x509.ObjectIdentifier(f"1.3.6.1.4.1.9.{n}"), b"\5\0") for n in range(MAX_ALONE)
+    ]
+    damaged = x509.UnrecognizedExtension(x509.CertificatePolicies.oid, b"\x30\5\1")
+    limits = x509.NameConstraints([x509.DNSName("elsewhere.cn")], None)
+
+    def stuffed(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+        for value in (*filling, damaged, limits):
+            builder = builder.add_extension(value, critical=value is limits)
+        return builder
+
+    assert why(judge(below(tweak=stuffed).chain)) == (Code.PARSE_ERROR,)
 
 
 def constrained(**how: Sequence[x509.GeneralName]) -> Issued:
