@@ -141,6 +141,7 @@ def test_the_hint_for_a_missing_intermediate_gives_the_address_that_the_leaf_nam
 def test_a_missing_intermediate_is_drawn_with_who_breaks_and_what_to_do() -> None:
     lines = explain(judge([ISSUED.leaf]))
     assert lines[0].startswith("REJECT incomplete-chain: CN=signal.example.cn stands alone")
+    assert lines[0].endswith(" [chain.pem line 1]")
     assert lines[1] == "  [1] CN=signal.example.cn  (chain.pem line 1)  issued by"
     assert lines[2].startswith("  [?] CN=Test Intermediate, key id ")
     assert lines[2].endswith("← not in the drop, not in the pool, not a trusted root")

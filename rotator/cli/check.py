@@ -22,14 +22,13 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.clients import predict
-from rotator.decode import read_certificate
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.incoming import read_named, read_password, read_pool
 from rotator.model import Candidate, Code, Problem, Severity, SourceFile
-from rotator.pair import leaf_like
-from rotator.pem import CERTIFICATE_LABELS, read_blocks, shown
+from rotator.pair import leaf_like, read_candidate
+from rotator.pem import shown
 from rotator.pool import Pool
 from rotator.trust import Anchors, Verdict, examine, private_ca, public
 
@@ -239,21 +238,31 @@ def _evidence(
     problems += responses.faults if responses is not None else ()
     return Evidence(
         revocations,
-        read(trustfiles.read_logs, *filter(None, [ct_logs])),
-        read(trustfiles.read_blocklist, *filter(None, [blocklist])),
+        read(trustfiles.read_logs, *([ct_logs] if ct_logs else [])),
+        read(trustfiles.read_blocklist, *([blocklist] if blocklist else [])),
         responses,
     )
 
 
 def _live(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
+    """The leaves of what is live; what cannot be read of it refuses, as less would be compared than was asked for.
+
+    Args:
+        path: the file; None where nothing is to be compared with.
+        problems: what is found goes there.
+    """
     source = _read(path, problems) if path else None
     if source is None:
         return []
-    blocks, found = read_blocks(source)
-    problems += [p for p in found if p.severity is Severity.REJECT]
-    read = [read_certificate(b.data, b.file, b.line)[0] for b in blocks if b.label in CERTIFICATE_LABELS]
-    certificates = [c for c in read if c is not None]
-    return [(leaf.raw,) for leaf in leaf_like(certificates)] if certificates else []
+    reading = read_candidate(Candidate((source,)))
+    told = [p for p in reading.problems if p.severity is Severity.REJECT]
+    if reading.certificates:
+        told = [p for p in told if not p.code.startswith(("key-", "multiple-"))]  # its key is not asked for
+    elif not told:
+        words = f"{shown(source.name)} holds no certificate, so nothing can be compared with it (--current)."
+        told = [Problem(Code.CERT_MISSING, Severity.REJECT, words, "Name the chain that is live.", source.name)]
+    problems += told
+    return [(leaf.raw,) for leaf in leaf_like(reading.certificates)] if reading.certificates else []
 
 
 def _moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from rotator.cli.check import SYSTEM_ROOTS
 from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
@@ -229,6 +229,33 @@ def test_what_is_live_is_compared_with() -> None:
     newer = ICA.issue(NAME, not_before=NOW, days=99)
     Path("live.pem").write_bytes(newer.chain_pem)
     assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")["codes"] == ["downgrade"]
+
+
+@pytest.mark.parametrize("form", [serialization.Encoding.DER, serialization.Encoding.PEM])
+@pytest.mark.usefixtures("inside")
+def test_what_is_live_may_have_the_form_that_any_certificate_may_have(form: serialization.Encoding) -> None:
+    newer = ICA.issue(NAME, not_before=NOW, days=99)
+    Path("live.p7b").write_bytes(pkcs7.serialize_certificates(list(newer.chain), form))
+    assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.p7b")["codes"] == ["downgrade"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_key_beside_what_is_live_is_not_asked_for() -> None:
+    Path("live.pem").write_bytes(GOOD.chain_pem + encrypted(GOOD.key, b"secret"))
+    assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"# nothing\n", "cert-missing"), (GOOD.key_pem, "cert-missing"), (GOOD.chain_pem[:-40], "parse-error")],
+    ids=["a comment", "a key", "cut off"],
+)
+@pytest.mark.usefixtures("inside")
+def test_a_file_that_is_not_what_is_live_is_no_acceptance(content: bytes, code: str) -> None:
+    Path("live.pem").write_bytes(content)
+    body = answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")
+    assert (body["verdict"], body["codes"]) == ("reject", [code])
+    assert "live.pem" in body["problems"][0]["message"]
 
 
 @pytest.mark.usefixtures("inside")
