@@ -14,7 +14,7 @@ from rotator import der
 from rotator.certificate import CURVES, Certificate, about
 from rotator.model import Code, Policy, Problem, Severity
 from rotator.names import address, ascii_form, dns_fault, entry_fault
-from rotator.path import PRIVATE, rsa_weakness
+from rotator.path import rsa_weakness
 from rotator.pem import shown
 
 LARGE_RSA_BITS = 4096
@@ -95,11 +95,10 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
             problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
         if alternative is None:
             return problems
-    public = policy.profile != PRIVATE
     bad = [
         f"{shown(entry, 80)!r} ({fault})"
         for entry in leaf.dns_names
-        if (fault := entry_fault(entry, underscore=not public))
+        if (fault := entry_fault(entry, underscore=not policy.binds_public))
     ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -109,7 +108,7 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     if empty and not critical:
         words = "has an empty subject, so its alternative names must be critical"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
-    if critical and not empty and public:
+    if critical and not empty and policy.binds_public:
         words = "marks its alternative names as critical although it has a subject"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
     covered = leaf.covered
@@ -235,7 +234,7 @@ def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
         words = "carries name constraints, which belong in a CA only"
         problems.append(about(leaf, Code.NAME_CONSTRAINTS, words, _ASK_CA))
     if not leaf.authority_key_id and not leaf.self_issued:
-        severity = Severity.WARN if policy.profile == PRIVATE else Severity.REJECT
+        severity = Severity.REJECT if policy.binds_public else Severity.WARN
         words = "does not name its issuer's key (no authority key identifier)"
         problems.append(about(leaf, Code.NO_AKI, words, _ASK_CA, severity))
     return problems

@@ -32,10 +32,7 @@ MAX_DEPTH = 8
 """Intermediates on a path; the library's own limit."""
 
 MAX_SENT = 100 * 1024
-"""Bytes of certificates in a handshake: with more, OpenSSL's clients break off (SSL_MAX_CERT_LIST_DEFAULT)."""
-
-PRIVATE = "private-ca"
-"""Name of the profile under which the rules that only bind public CAs are not applied."""
+"""Bytes of a handshake's Certificate message: with more, OpenSSL's clients break off (SSL_MAX_CERT_LIST_DEFAULT)."""
 
 _ASK_CA = "Ask the CA for a chain that is in order, and replace the intermediates with it."
 
@@ -112,7 +109,7 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     def wrong(code: Code, words: str, hint: str = _ASK_CA) -> None:
         problems.append(about(authority, code, words, hint))
 
-    public = policy.profile != PRIVATE and not trusted
+    public = policy.binds_public and not trusted
     basic, usage = authority.ext(x509.BasicConstraints), authority.ext(x509.KeyUsage)
     if basic is None or not basic.ca:
         wrong(Code.NOT_A_CA, "has issued a certificate but is no CA (basicConstraints does not say so)")
@@ -129,7 +126,7 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     if purposes is not None and ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
         # OpenSSL asks authorities, trusted roots too, for serverAuth by name: `any` does not do (x509v3/v3_purp.c)
         wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage lacks serverAuth)")
-    if trusted is False and authority.weak_signature:
+    if not trusted and authority.weak_signature:
         wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
     problems += _key_ids(authority, policy, trusted=trusted)
     problems += _key(authority, policy)
@@ -143,7 +140,7 @@ def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[P
     """Whether an intermediate has both key identifiers (RFC 5280 4.2.1.1, 4.2.1.2; OpenSSL with X509_STRICT asks)."""
     if trusted:
         return []
-    severity = Severity.WARN if policy.profile == PRIVATE else Severity.REJECT
+    severity = Severity.REJECT if policy.binds_public else Severity.WARN
     lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
     lacking += (
         []
@@ -165,7 +162,7 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
         words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
     elif authority.key_type is None:
         words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
-    elif authority.key_type is KeyType.ED25519 and policy.profile != PRIVATE:
+    elif authority.key_type is KeyType.ED25519 and policy.binds_public:
         words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
     return [about(authority, code, words, _ASK_CA)] if words else []
 
@@ -200,7 +197,7 @@ def _whole(path: Path) -> list[Problem]:
     if len(path.served) - 1 > MAX_DEPTH:
         words = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
         problems.append(about(path.served[0], Code.CHAIN_TOO_LONG, words, _ASK_CA))
-    size = sum(len(c.raw) for c in path.served)
+    size = 4 + sum(len(c.raw) + 5 for c in path.served)  # with what frames them in TLS 1.3 (RFC 8446 4.4.2)
     if size > MAX_SENT:
         words = f"and its chain take {size >> 10} KiB in a handshake; above {MAX_SENT >> 10} KiB clients hang up"
         problems.append(about(path.served[0], Code.TOO_LARGE, words, "Spread the names over several certificates."))
@@ -220,7 +217,7 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
     used = (*path.served, *path.authorities[-1:])
     if not all(c.strict for c in used):
         return ()
-    if any(c.key_type is KeyType.ED25519 for c in path.authorities) and policy.profile == PRIVATE:
+    if not policy.binds_public and any(c.key_type is KeyType.ED25519 for c in path.authorities):
         return ()  # not in its list of algorithms, which cannot be extended
     leaf = path.served[0]
     probe = leaf.covered.probe
@@ -233,7 +230,7 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
     )
     end_entity = ExtensionPolicy.webpki_defaults_ee()
-    if policy.profile == PRIVATE:
+    if not policy.binds_public:
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
             x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
         )

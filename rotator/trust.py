@@ -19,7 +19,7 @@ from rotator.chain import Explorer, Found, ca_issuers
 from rotator.decode import read_certificate
 from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Severity
 from rotator.pair import Match, match, read_candidate
-from rotator.path import PRIVATE, library_verdict, warnings_of
+from rotator.path import library_verdict, warnings_of
 from rotator.pool import Pool
 
 __all__ = ["Anchors", "Link", "Verdict", "examine", "judge_chains", "judge_served", "private_ca", "public"]
@@ -97,7 +97,7 @@ def private_ca(names: Iterable[str] = ()) -> Policy:
     """The policy for certificates of one's own CA: no caps on lifetime, Ed25519 too, and extensions that only the
     CA/B Forum demands may be missing.
     """
-    return Policy(profile=PRIVATE, names=tuple(names), **PRESETS[PRIVATE])
+    return Policy(profile="private-ca", names=tuple(names), **PRESETS["private-ca"])
 
 
 def examine(

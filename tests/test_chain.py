@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Sequence
 from datetime import timedelta
@@ -12,11 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL import SSL, crypto
 
 from rotator.certificate import colons
 from rotator.decode import MAX_ALONE
 from rotator.diagnosis import explain
 from rotator.model import Candidate, Code, Policy, SourceFile
+from rotator.path import MAX_SENT
 from rotator.trust import Anchors, Verdict, examine, private_ca, public
 from tests.authority import (
     CA,
@@ -533,6 +536,52 @@ def test_more_intermediates_than_clients_follow_are_refused() -> None:
 def test_more_bytes_than_clients_take_are_refused() -> None:
     issued = ICA.issue(NAME, *(f"{'x' * 50}{i}.example.cn" for i in range(1800)))
     assert why(judge(issued.chain)) == (Code.TOO_LARGE,)
+
+
+@pytest.mark.parametrize("more", [0, 1], ids=["as many", "one more"])
+def test_the_bytes_that_clients_take_are_those_of_the_message_with_its_framing(more: int) -> None:
+    ca = ROOT.intermediate("RSA", key=rsa_key(1))  # whose signatures all have one length
+
+    def filled(size: int) -> Issued:
+        filling = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.9.1"), wrap(0x04, bytes(size)))
+        return ca.issue(NAME, tweak=also(filling))
+
+    lacking = MAX_SENT - 4 - sum(len(raw) + 5 for raw in filled(90_000).chain_der)
+    issued = filled(90_000 + lacking + more)
+    assert judge(issued.chain).codes == ((Code.TOO_LARGE,) if more else ())
+    assert handshake(issued, ROOT.cert) is not bool(more)
+
+
+def handshake(issued: Issued, root: x509.Certificate) -> bool:
+    """Whether OpenSSL's client takes the chain, at the tests' time."""
+    context = SSL.Context(SSL.TLS_METHOD)
+    context.use_certificate(issued.leaf)
+    for cert in issued.intermediates:
+        context.add_extra_chain_cert(cert)
+    context.use_privatekey(issued.key)
+    trusting = SSL.Context(SSL.TLS_METHOD)
+    store = trusting.get_cert_store()
+    assert store is not None
+    store.add_cert(crypto.X509.from_cryptography(root))
+    store.set_time(NOW.replace(tzinfo=None))
+    trusting.set_verify(SSL.VERIFY_PEER)
+    server, client = SSL.Connection(context), SSL.Connection(trusting)
+    server.set_accept_state()
+    client.set_connect_state()
+    for _ in range(50):
+        for this, other in ((client, server), (server, client)):
+            try:
+                this.do_handshake()
+                if this is client:
+                    return True
+            except SSL.WantReadError:
+                pass
+            except SSL.Error:
+                return False
+            with contextlib.suppress(SSL.WantReadError):
+                while True:
+                    other.bio_write(this.bio_read(1 << 16))
+    raise AssertionError("the handshake does not end")
 
 
 def test_an_intermediate_that_ends_before_the_leaf_is_warned_about_and_bounds_the_expiry() -> None:
