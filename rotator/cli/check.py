@@ -7,17 +7,14 @@ Exit status: 0 accepted, 3 rejected, 2 usage.
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TypeVar
 
 import click
 
 from rotator import trustfiles
-from rotator.anchors import MAX_STORE
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
@@ -193,22 +190,19 @@ def _pool(path: str | None, problems: list[Problem]) -> Pool | None:
 
 
 def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
-    """The roots: a regular file, which may be larger than what is taken from a drop (stores come near that limit)."""
-    title = shown(path)
+    """The roots; where they cannot be read, that is one of the problems.
+
+    Args:
+        path: the file.
+        problems: what is found goes there.
+    """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise RotatorError(Code.IO_ERROR, f"{title} is not a regular file.")
-        with open(path, "rb") as file:
-            return Anchors.from_pem(file.read(MAX_STORE + 1), path)
-    except PermissionError:
-        words = f"{title}, the file of trusted roots, may not be read by this user."
-        problems.append(Problem(Code.PERMISSION, Severity.REJECT, words, f"chmod a+r {title}", title))
-    except (OSError, ValueError) as error:
-        words = f"{title}, the file of trusted roots, cannot be read: {getattr(error, 'strerror', error)}."
-        hint = "Install ca-certificates, or name the roots with --roots."
-        problems.append(Problem(Code.IO_ERROR, Severity.REJECT, words, hint, title))
+        return trustfiles.read_roots(path)
     except RotatorError as error:
-        problems.append(_as_problem(error, path))
+        told = _as_problem(error, path)
+    if told.code is Code.IO_ERROR:
+        told = replace(told, hint="Install ca-certificates, or name the roots with --roots.")
+    problems.append(told)
     return None
 
 
