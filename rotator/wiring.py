@@ -165,10 +165,10 @@ def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
 def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
     return _roots(roots).beside(
         Evidence(
-            _crls(files.crls) if files.crls else None,
-            _ct_logs(files.ct_logs) if files.ct_logs else None,
-            _blocklist(files.blocklist) if files.blocklist else None,
-            _ocsp(files.ocsp) if files.ocsp else None,
+            revocations=_crls(files.crls) if files.crls else None,
+            logs=_ct_logs(files.ct_logs) if files.ct_logs else None,
+            blocked=_blocklist(files.blocklist) if files.blocklist else None,
+            responses=_ocsp(files.ocsp) if files.ocsp else None,
         )
     )
 

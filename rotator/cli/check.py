@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TypeVar
 
 import click
@@ -19,6 +20,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.clients import predict
+from rotator.config.assembly import system_roots
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
@@ -29,12 +31,12 @@ from rotator.pem import shown
 from rotator.pool import Pool
 from rotator.trust import Anchors, Verdict, examine, private_ca, public
 
-SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
-"""The trust store of Debian and its kin, taken when no roots are named."""
-
 Read = TypeVar("Read")
 
 STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
+"""The style of a line of the answer, by its first word."""
+
+ROOTS_HELP = "Trusted roots, as PEM. Default: those of NAME's site, or the system's"
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def run_check(
     secrets = [source for path in keys if (source := _read(path, problems)) is not None]
     password, notes = read_password(password_file) if password_file else (None, ())
     live = _live(current, problems)
-    anchors = read_anchors(roots or SYSTEM_ROOTS, problems)
+    anchors = read_anchors(roots or system_roots(), problems)
     evidence = _evidence(crls, ct_logs, blocklist, ocsp, problems, require_crls=require_crls)
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
@@ -189,7 +191,7 @@ def _pool(path: str | None, problems: list[Problem]) -> Pool | None:
         return None
 
 
-def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
+def read_anchors(path: str | Path, problems: list[Problem]) -> Anchors | None:
     """The roots; where they cannot be read, that is one of the problems.
 
     Args:
@@ -199,7 +201,7 @@ def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
     try:
         return trustfiles.read_roots(path)
     except RotatorError as error:
-        told = _as_problem(error, path)
+        told = _as_problem(error, str(path))
     if told.code is Code.IO_ERROR:
         told = replace(told, hint="Install ca-certificates, or name the roots with --roots.")
     problems.append(told)
@@ -231,10 +233,10 @@ def _evidence(
     responses = read(trustfiles.read_responses, *ocsp)
     problems += responses.faults if responses is not None else ()
     return Evidence(
-        revocations,
-        read(trustfiles.read_logs, *([ct_logs] if ct_logs else [])),
-        read(trustfiles.read_blocklist, *([blocklist] if blocklist else [])),
-        responses,
+        revocations=revocations,
+        logs=read(trustfiles.read_logs, *([ct_logs] if ct_logs else [])),
+        blocked=read(trustfiles.read_blocklist, *([blocklist] if blocklist else [])),
+        responses=responses,
     )
 
 
@@ -281,9 +283,7 @@ rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current liv
 @click.option("--chain", "chains", multiple=True, metavar="FILE", help="Intermediates; may be repeated.")
 @click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated, or left out.")
 @click.option("--password-file", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
-@click.option(
-    "--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: those of NAME's site, or {SYSTEM_ROOTS}"
-)
+@click.option("--roots", metavar="FILE", help=ROOTS_HELP)
 @click.option("--current", metavar="FILE", help="The chain that is live, to compare with.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
 @click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")

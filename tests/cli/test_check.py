@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from rotator.cli.check import SYSTEM_ROOTS
+from rotator.config.assembly import system_roots
 from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
 from tests.cli.calls import Called, call
 from tests.test_sct import Keeper
@@ -159,12 +159,19 @@ def test_the_roots_are_named_with_their_hash_on_stderr() -> None:
     assert f"roots: roots.pem (sha256 {digest})" in run("--cert", "chain.pem").stderr
 
 
-@pytest.mark.skipif(not Path(SYSTEM_ROOTS).exists(), reason="this host has no store of roots there")
+@pytest.mark.skipif(not system_roots().exists(), reason="this host has no store of roots")
 @pytest.mark.usefixtures("inside")
 def test_without_roots_the_system_s_are_taken_and_named() -> None:
     result = call("check", "--cert", "chain.pem", "--name", NAME, "--at", AT)
     assert result.status == 3
-    assert SYSTEM_ROOTS in result.stderr
+    assert str(system_roots()) in result.stderr
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_system_s_roots_are_found_where_any_system_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rotator.config.assembly.SYSTEM_ROOTS", ("absent.pem", "roots.pem"))
+    result = call("check", "--cert", "chain.pem", "--name", NAME, "--at", AT)
+    assert (result.status, "roots: roots.pem (sha256" in result.stderr) == (0, True)
 
 
 @pytest.mark.usefixtures("inside")
