@@ -145,7 +145,7 @@ class Certificate:
         """The IP entries of its alternative names."""
         value = self.ext(x509.SubjectAlternativeName)
         found = value.get_values_for_type(x509.IPAddress) if value else []
-        return tuple(ip for ip in found if not hasattr(ip, "prefixlen"))
+        return tuple(ip for ip in found if isinstance(ip, Address))
 
     @property
     def covered(self) -> Covered:

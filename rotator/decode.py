@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtensionOID
 from rotator import der
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
+from rotator.names import Address
 from rotator.pem import place
 
 UNREADABLE = "(a name that cannot be read)"
@@ -84,7 +85,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
             problems = (Problem(Code.TRAILING_DATA, Severity.WARN, words, "", file, line),)
             data = data[: shape.end]
         public = der.public_key(shape.spki)
-    except (der.DerError, IndexError) as error:
+    except der.DerError as error:
         return refused(Code.PARSE_ERROR, f"what stands there is no certificate: it {error}.")
     if shape.version not in (1, 3):
         return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}; clients read version 3.")
@@ -182,11 +183,10 @@ def _unread(extensions: x509.Extensions, shape: der.Shape) -> list[Fault]:
         faults.append(Fault(Code.NAME_CONSTRAINTS, words))
     for extension in extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
-            found = [ip for ip in extension.value.get_values_for_type(x509.IPAddress) if hasattr(ip, "prefixlen")]
-            if found:
-                words = (
-                    f"has an alternative name that is a network, {found[0]}, where addresses stand; Go cannot read it"
-                )
+            networks = [ip for ip in extension.value.get_values_for_type(x509.IPAddress) if not isinstance(ip, Address)]
+            if networks:
+                words = f"has a network, {networks[0]}, among its alternative names, where addresses stand; "
+                words += "Go cannot read it"
                 faults.append(Fault(Code.BAD_SAN, words))
     return faults
 
