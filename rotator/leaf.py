@@ -29,7 +29,7 @@ _CAPS = (
     (datetime(2015, 4, 1, tzinfo=UTC), 1188),
     (datetime(2012, 7, 1, tzinfo=UTC), 1827),
 )
-"""CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days (last, 39 and 60 months)."""
+"""CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days; 39 and 60 months as days."""
 
 _RENEW = "Have the certificate issued again."
 _NEW_KEY = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
@@ -87,14 +87,23 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
 def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     """Alternative names (RFC 5280 4.2.1.6, RFC 9525: nothing else counts) and those that are wanted."""
     problems: list[Problem] = []
-    alternative = leaf.ext(x509.SubjectAlternativeName)
     damaged = any(fault.code == Code.BAD_SAN for fault in leaf.faults)
-    if alternative is None or not (leaf.dns_names or leaf.ip_names):
-        if not damaged:
-            words = "has no subject alternative name for a host; clients ignore the common name"
-            problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
-        if alternative is None:
-            return problems
+    if not (leaf.dns_names or leaf.ip_names or damaged):
+        words = "has no subject alternative name for a host; clients ignore the common name"
+        problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
+    if leaf.ext(x509.SubjectAlternativeName) is None:
+        return problems
+    problems += _entries(leaf, policy)
+    covered = leaf.covered
+    missing = [name for name in policy.names if not covered.covers(name)]
+    if missing:
+        problems.append(_missing(leaf, missing))
+    return problems + _common(leaf)
+
+
+def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """How the alternative names are written (RFC 5280 4.2.1.6; CA/B BR 7.1.2.7.12)."""
+    problems: list[Problem] = []
     bad = [
         f"{shown(entry, 80)!r} ({fault})"
         for entry in leaf.dns_names
@@ -111,11 +120,13 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     if critical and not empty and policy.binds_public:
         words = "marks its alternative names as critical although it has a subject"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
-    covered = leaf.covered
-    missing = [name for name in policy.names if not covered.covers(name)]
-    if missing:
-        problems.append(_missing(leaf, missing))
-    present = {n.lower() for n in leaf.dns_names}
+    return problems
+
+
+def _common(leaf: Certificate) -> list[Problem]:
+    """Common names that look like a host's and are not among the alternative names."""
+    problems: list[Problem] = []
+    present = {name.lower() for name in leaf.dns_names}
     for name in leaf.common_names:
         ip = address(name)
         listed = name.lower() in present or (ip in leaf.ip_names if ip else not _is_host(name))
