@@ -20,6 +20,9 @@ from rotator.pem import shown
 LARGE_RSA_BITS = 4096
 """Bits of an RSA key above which every handshake costs the server noticeably."""
 
+SOON = timedelta(days=30)
+"""Rest of a life that is told, or a third of the life if that is less: by then certbot has renewed the certificate."""
+
 _CAPS = (
     (datetime(2029, 3, 15, tzinfo=UTC), 47),
     (datetime(2027, 3, 15, tzinfo=UTC), 100),
@@ -68,7 +71,7 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
     elif now < begin:
         hint = "Wait until then, or check this host's clock."
         problems.append(about(leaf, Code.NOT_YET_VALID, f"is not valid before {begin:%Y-%m-%d %H:%M:%S}Z", hint))
-    elif end - now < min((end - begin) / 3, timedelta(days=30)):
+    elif end - now < min((end - begin) / 3, SOON):
         words = f"expires soon, on {end:%Y-%m-%d %H:%M}Z"
         problems.append(about(leaf, Code.EXPIRES_SOON, words, "Is this the renewed one?", Severity.WARN))
     cap = lifetime_cap(begin) if policy.lifetime_caps else None

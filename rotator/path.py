@@ -193,6 +193,7 @@ def _signature(child: Certificate, authority: Certificate) -> list[Problem]:
 
 
 def _whole(path: Path) -> list[Problem]:
+    """What no certificate by itself is to blame for: how many there are, and how long."""
     problems: list[Problem] = []
     if len(path.served) - 1 > MAX_DEPTH:
         words = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
@@ -287,14 +288,14 @@ _WORDS: Sequence[tuple[str, Code]] = (
 
 
 def _code_of(text: str) -> Code:
+    """The code for what the library says; it has words only, of which the first that fits counts."""
     lower = text.lower()
     return next((code for words, code in _WORDS if words in lower), Code.PARSE_ERROR)
 
 
 def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
     """What is unwise about a path that is accepted."""
-    leaf = path.served[0]
-    return (*_sooner(path, leaf, now), *_unmarked(path))
+    return (*_sooner(path, now), *_unmarked(path))
 
 
 def _unmarked(path: Path) -> list[Problem]:
@@ -316,15 +317,13 @@ def _unmarked(path: Path) -> list[Problem]:
     return problems
 
 
-def _sooner(path: Path, leaf: Certificate, now: datetime) -> tuple[Problem, ...]:
-    sooner = [c for c in path.authorities if now <= c.not_after < leaf.not_after]
-    return tuple(
-        about(
-            c,
-            Code.INTERMEDIATE_EXPIRES_FIRST,
-            f"expires on {c.not_after:%Y-%m-%d}, before the leaf ({leaf.not_after:%Y-%m-%d})",
-            "Renew before that day, or ask the CA for a newer intermediate.",
-            Severity.WARN,
-        )
-        for c in sooner
-    )
+def _sooner(path: Path, now: datetime) -> list[Problem]:
+    """Authorities that end before the leaf does."""
+    end = path.served[0].not_after
+    hint = "Renew before that day, or ask the CA for a newer intermediate."
+    problems: list[Problem] = []
+    for authority in path.authorities:
+        if now <= authority.not_after < end:
+            words = f"expires on {authority.not_after:%Y-%m-%d}, before the leaf ({end:%Y-%m-%d})"
+            problems.append(about(authority, Code.INTERMEDIATE_EXPIRES_FIRST, words, hint, Severity.WARN))
+    return problems
