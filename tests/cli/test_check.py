@@ -394,8 +394,10 @@ def test_without_roots_those_of_the_name_s_site_are_taken_and_told() -> None:
     site = f'[[site]]\nname = "a"\nnames = ["{NAME}"]\nlisteners = ["127.0.0.1:443"]\n'
     Path("rotator.toml").write_text(f'{site}roots = "{Path("roots.pem").absolute()}"\n')
     words = ("--config", "rotator.toml", "check", "--cert", "chain.pem", "--at", AT)
-    told = call(*words, "--name", NAME)
-    assert (told.status, "roots.pem (sha256" in told.stderr) == (0, True), told.stdout
+    for spelling in (NAME, f"{NAME.upper()}."):
+        told = call(*words, "--name", "no name", "--name", spelling)
+        assert "roots.pem (sha256" in told.stderr
+    assert call(*words, "--name", NAME).status == 0
     assert "roots.pem" not in call(*words, "--name", "elsewhere.example").stderr
     Path("rotator.toml").write_text("nonsense")
     assert "roots.pem" not in call(*words, "--name", NAME).stderr
