@@ -169,6 +169,13 @@ class Certificate:
             return None
 
     @property
+    def issuing_organisation(self) -> str:
+        """The organisation that its issuer belongs to; the issuer's whole name, as in `issuer`, where it names none."""
+        name = self.issuer_name
+        found = name.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME) if name else ()
+        return str(found[0].value) if found else self.issuer
+
+    @property
     def common_names(self) -> tuple[str, ...]:
         """The common names of its subject; often there is none."""
         subject = self.subject_name

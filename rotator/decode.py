@@ -169,6 +169,7 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
 
 
 def _label(oid: str) -> str:
+    """An object identifier with its name, for which the library has a table but no public way to ask it."""
     name: str = x509.ObjectIdentifier(oid)._name if oid.count(".") >= 2 else ""
     return f"{oid} ({name})" if name and name != "Unknown OID" else oid
 

@@ -88,7 +88,8 @@ class Report:
         lines = explain(self.verdict)
         for pair in self.verdict.pairs if self.verdict.accepted else ():
             names = shown(", ".join(pair.names))
-            lines.append(f"ACCEPT {pair.key_type}: {names}; {len(pair.chain)} certificates to send, leaf first")
+            count = f"{len(pair.chain)} certificate{'s' if len(pair.chain) > 1 else ''}"
+            lines.append(f"ACCEPT {pair.key_type}: {names}; {count} to send, leaf first")
             lines.append(f"  sha256 {pair.fingerprint}, good until {rfc3339(pair.effective_not_after)}")
         return [*lines, "Nothing was changed."]
 

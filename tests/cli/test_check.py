@@ -78,6 +78,12 @@ def test_a_good_pair_is_accepted_with_status_0() -> None:
 
 
 @pytest.mark.usefixtures("inside")
+def test_one_certificate_is_not_called_several() -> None:
+    Path("alone.pem").write_bytes(ROOT.issue(NAME).chain_pem)
+    assert f"{NAME}; 1 certificate to send" in run("--cert", "alone.pem", "--name", NAME).stdout
+
+
+@pytest.mark.usefixtures("inside")
 def test_a_good_pair_is_accepted_in_json() -> None:
     body = answer("--cert", "chain.pem", "--key", "key.pem", "--name", NAME)
     assert (body["verdict"], body["codes"], body["warnings"], body["problems"]) == ("accept", [], [], [])
