@@ -1,4 +1,4 @@
-"""Trust anchors, parsed once and asked often; no certificate is judged here."""
+"""Trust anchors, parsed once and asked often, with the evidence shown beside them; no certificate is judged here."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ MAX_STORE = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anchors:
-    """The roots that a verdict trusts, and nothing else of the host.
+    """The roots that a verdict trusts, and what else it is shown: the same files stand behind every verdict on a site.
 
     Args:
         name: where they came from, for messages.
         digest: SHA-256 (hex) of the file, as `sha256sum` prints it.
-        certificates: each once, in the order of the file.
-        store: the same for the library.
-        by_subject: the same by DER of their subject.
-        raws: their bytes.
-        evidence: what else a verdict is shown.
+        certificates: the roots, each once, in the order of the file.
+        store: the roots as the library takes them.
+        by_subject: the roots by DER of their subject.
+        raws: DER of the roots.
+        evidence: revocation lists, OCSP responses, logs, known keys.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Anchors:
             raise RotatorError(Code.TOO_LARGE, f"{title} holds more than {MAX_STORE >> 20} MiB.", exit=Exit.REJECTED)
         blocks, problems = parse_text(data, title)
         refusals = [p for p in problems if p.severity is Severity.REJECT]
-        if refusals and b"-----BEGIN " in data:
+        if refusals and b"-----BEGIN " in data:  # without any block it is no PEM at all, which is told below
             raise RotatorError(Code.PARSE_ERROR, refusals[0].message, refusals[0].hint, exit=Exit.REJECTED)
         found: dict[bytes, Certificate] = {}
         for block in blocks:

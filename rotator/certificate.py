@@ -145,7 +145,7 @@ class Certificate:
         """The IP entries of its alternative names."""
         value = self.ext(x509.SubjectAlternativeName)
         found = value.get_values_for_type(x509.IPAddress) if value else []
-        return tuple(ip for ip in found if not hasattr(ip, "prefixlen"))
+        return tuple(ip for ip in found if isinstance(ip, Address))
 
     @property
     def covered(self) -> Covered:
@@ -159,6 +159,21 @@ class Certificate:
             return self.loaded.subject
         except ValueError:
             return None
+
+    @property
+    def issuer_name(self) -> x509.Name | None:
+        """The name of its issuer; None if it is damaged, which is one of its faults."""
+        try:
+            return self.loaded.issuer
+        except ValueError:
+            return None
+
+    @property
+    def issuing_organisation(self) -> str:
+        """The organisation that its issuer belongs to; the issuer's whole name, as in `issuer`, where it names none."""
+        name = self.issuer_name
+        found = name.get_attributes_for_oid(x509.NameOID.ORGANIZATION_NAME) if name else ()
+        return str(found[0].value) if found else self.issuer
 
     @property
     def common_names(self) -> tuple[str, ...]:
@@ -209,14 +224,20 @@ class Certificate:
         return algorithm.name.upper() if isinstance(algorithm, hashes.SHA1 | hashes.MD5 | hashes.SHA224) else ""
 
     def names_key_of(self, issuer: Certificate) -> bool:
-        """Whether its authority key identifier lets this issuer pass, by key id and serial number, as OpenSSL asks."""
+        """Whether its authority key identifier lets this issuer pass (OpenSSL, X509_check_akid).
+
+        Key id, serial number and issuer's issuer are compared, each where it is there; of several names the first.
+        """
         value = self.ext(x509.AuthorityKeyIdentifier)
         if value is None:
             return True
         own = issuer.key_id
         if value.key_identifier and own and value.key_identifier.hex() != own:
             return False
-        return value.authority_cert_serial_number in (None, issuer.shape.serial)
+        if value.authority_cert_serial_number not in (None, issuer.shape.serial):
+            return False
+        names = [name.value for name in value.authority_cert_issuer or () if isinstance(name, x509.DirectoryName)]
+        return not names or names[0] == issuer.issuer_name
 
     def signed(self, child: Certificate) -> bool:
         """Whether this certificate's key made the signature of another one (names are not compared)."""

@@ -50,6 +50,8 @@ class Found:
 class Explorer:
     """Searches paths among the certificates of one candidate.
 
+    A copy with another pool (`dataclasses.replace`) shares the signatures that were checked, and their bound.
+
     Args:
         pool: the certificates at hand, leaves and roots among them.
         anchors: what is trusted.
@@ -159,7 +161,7 @@ class Explorer:
         namesakes += self.anchors.by_subject.get(tip.shape.issuer, ())
         on_trail = {c.logical for c in trail}
         if any(c.logical in on_trail and self.signs(c, tip) for c in namesakes):
-            namesakes = []
+            namesakes = []  # authorities that vouch for each other: what is missing is the way out of the circle
         known = {c.raw: c for c in namesakes}
         fitting = [c for c in known.values() if tip.names_key_of(c)]
         unusable = next((c for c in fitting if not c.usable_key or c.key_type is None), None)

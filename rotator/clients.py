@@ -206,7 +206,7 @@ def predict(problems: Iterable[Problem], url: str = "") -> dict[Client, Predicti
         url: where the certificate that is missing or over can be fetched (`http:` only, as clients fetch no other);
             empty where nothing says so: then whoever would fetch fails.
     """
-    found = {p.code: p.severity for p in problems if p.code in RULES or p.severity is Severity.REJECT}
+    found = dict.fromkeys(p.code for p in problems if p.code in RULES or p.severity is Severity.REJECT)
     return {client: _worst([_one(code, client, url) for code in found]) for client in Client}
 
 

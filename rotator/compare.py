@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -61,7 +62,7 @@ def _rest(leaf: Certificate, policy: Policy, now: datetime) -> Problem | None:
     left = 100 * share_of_life_left(leaf.not_before, leaf.not_after, now)
     if now > leaf.not_after or left >= policy.min_life_left:
         return None
-    words = f"has {left:.0f} % of its life left (until {leaf.not_after:%Y-%m-%d %H:%M}Z)"
+    words = f"has {math.floor(left)} % of its life left (until {leaf.not_after:%Y-%m-%d %H:%M}Z)"
     words += f"; the policy wants {policy.min_life_left} % of a renewal"
     return about(leaf, Code.EXPIRES_SOON, words, "Is this the file of last time? Deliver the renewed one.")
 
@@ -94,15 +95,10 @@ def _key(leaf: Certificate, old: Certificate, policy: Policy) -> list[Problem]:
 
 def _issuer(leaf: Certificate, old: Certificate) -> list[Problem]:
     """CAs change intermediates all the time: only another organisation is news, where the issuers name one."""
-    new_name, old_name = _organisation(leaf), _organisation(old)
-    if new_name == old_name:
+    if leaf.issuing_organisation == old.issuing_organisation:
         return []
     words = f"comes from another CA than the live one: {leaf.issuer}; before: {old.issuer}"
     return [about(leaf, Code.ISSUER_CHANGE, words, "Do all clients trust the new CA?", Severity.WARN)]
-
-
-def _organisation(leaf: Certificate) -> str:
-    return next((part for part in leaf.issuer.split(", ") if part.startswith("O=")), leaf.issuer)
 
 
 def _kinds(leaves: Sequence[Certificate], by_type: dict[KeyType | None, Certificate]) -> list[Problem]:

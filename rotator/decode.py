@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtensionOID
 from rotator import der
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
+from rotator.names import Address
 from rotator.pem import place
 
 UNREADABLE = "(a name that cannot be read)"
@@ -22,6 +23,9 @@ UNREADABLE = "(a name that cannot be read)"
 
 MAX_FAULTS = 20
 """Faults of its outline that are told of one certificate."""
+
+MAX_ALONE = 64
+"""Extensions that are read one by one where they cannot be read together: for each the whole is parsed again."""
 
 _KNOWN = frozenset(
     {
@@ -81,7 +85,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
             problems = (Problem(Code.TRAILING_DATA, Severity.WARN, words, "", file, line),)
             data = data[: shape.end]
         public = der.public_key(shape.spki)
-    except (der.DerError, IndexError) as error:
+    except der.DerError as error:
         return refused(Code.PARSE_ERROR, f"what stands there is no certificate: it {error}.")
     if shape.version not in (1, 3):
         return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}; clients read version 3.")
@@ -165,6 +169,7 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
 
 
 def _label(oid: str) -> str:
+    """An object identifier with its name, for which the library has a table but no public way to ask it."""
     name: str = x509.ObjectIdentifier(oid)._name if oid.count(".") >= 2 else ""
     return f"{oid} ({name})" if name and name != "Unknown OID" else oid
 
@@ -179,11 +184,10 @@ def _unread(extensions: x509.Extensions, shape: der.Shape) -> list[Fault]:
         faults.append(Fault(Code.NAME_CONSTRAINTS, words))
     for extension in extensions:
         if isinstance(extension.value, x509.SubjectAlternativeName):
-            found = [ip for ip in extension.value.get_values_for_type(x509.IPAddress) if hasattr(ip, "prefixlen")]
-            if found:
-                words = (
-                    f"has an alternative name that is a network, {found[0]}, where addresses stand; Go cannot read it"
-                )
+            networks = [ip for ip in extension.value.get_values_for_type(x509.IPAddress) if not isinstance(ip, Address)]
+            if networks:
+                words = f"has a network, {networks[0]}, among its alternative names, where addresses stand; "
+                words += "Go cannot read it"
                 faults.append(Fault(Code.BAD_SAN, words))
     return faults
 
@@ -198,8 +202,11 @@ def _extensions(
         pass
     # Not DER, or one is damaged, or one stands there twice: each by itself tells which, and leaves the others readable.
     faults: list[Fault] = []
+    if len(shape.extensions) > MAX_ALONE:  # what stands behind those could be a limit that clients keep to
+        words = f"has an extension that cannot be read among {len(shape.extensions)}; {MAX_ALONE} are looked at singly"
+        faults.append(Fault(Code.PARSE_ERROR, words))
     readable: dict[str, x509.Extension[x509.ExtensionType]] = {}
-    for extension in shape.extensions[:64]:
+    for extension in shape.extensions[:MAX_ALONE]:
         if extension.oid in readable:
             continue
         try:

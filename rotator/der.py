@@ -331,6 +331,7 @@ def public_key(spki: bytes) -> PublicShape:
     numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
     modulus, exponent = integer(spki, nth(numbers, 0, INTEGER)), integer(spki, nth(numbers, 1, INTEGER))
     exponent = -1 if exponent.bit_length() > 64 else exponent
+    # a modulus without the zero octet before its first bit reads as negative
     return PublicShape(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
 

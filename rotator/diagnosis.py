@@ -44,8 +44,8 @@ def explain(verdict: Verdict) -> list[str]:
 
 
 def _headline(problem: Problem) -> str:
-    place = problem.file + (f":{problem.line}" if problem.line else "")
-    where = f" [{place}]" if place and problem.file not in problem.message else ""
+    told = not problem.file or problem.file in problem.message
+    where = "" if told else f" [{place(problem.file, problem.line)}]"
     return f"{problem.severity.value.upper()} {problem.code}: {problem.message}{where}"
 
 

@@ -5,16 +5,15 @@ What was not named asks nothing; what a certificate itself demands of nginx (mus
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
 
 from rotator import blocklist, revocation, sct, stapling
 from rotator.blocklist import Blocklist
 from rotator.certificate import Certificate
 from rotator.crl import Revocations
-from rotator.model import Policy, Problem
+from rotator.model import Problem
 from rotator.ocsp import Responses
+from rotator.revocation import Inquiry
 from rotator.sct import Logs
 from rotator.stapling import Finding
 
@@ -41,68 +40,38 @@ class Evidence:
         named = (self.revocations, self.logs, self.blocked, self.responses)
         return "-".join(one.digest if one else "" for one in named) if any(named) else ""
 
-    def revoked_among(
-        self,
-        served: Sequence[Certificate],
-        authorities: Sequence[Certificate],
-        roots: Iterable[Certificate],
-        policy: Policy,
-        now: datetime,
-    ) -> frozenset[bytes]:
-        """DER of the certificates of a path that are revoked; arguments as `problems_of`."""
-        found = self._findings(served, authorities, roots, policy, now)
-        stapled = frozenset(one.raw for one, finding in zip(served, found, strict=False) if finding.revoked)
-        if not self.revocations:
-            return stapled
-        return stapled | revocation.revoked_among(served, authorities, self.revocations, roots, policy, now)
+    def revoked_among(self, inquiry: Inquiry) -> frozenset[bytes]:
+        """DER of the certificates of a path that are revoked."""
+        found = self._findings(inquiry)
+        stapled = frozenset(one.raw for one, finding in zip(inquiry.served, found, strict=False) if finding.revoked)
+        return stapled | revocation.revoked_among(inquiry, self.revocations) if self.revocations else stapled
 
-    def problems_of(
-        self,
-        served: Sequence[Certificate],
-        authorities: Sequence[Certificate],
-        roots: Iterable[Certificate],
-        policy: Policy,
-        now: datetime,
-    ) -> tuple[Problem, ...]:
-        """What it says of a path.
-
-        Args:
-            served: the leaf and its intermediates.
-            authorities: the issuer of each, the trusted root last; empty for a path that does not reach one, of which
-                the blocklist alone is asked.
-            roots: the trusted ones.
-            policy: what is demanded.
-            now: the reference time, UTC.
-        """
+    def problems_of(self, inquiry: Inquiry) -> tuple[Problem, ...]:
+        """What it says of a path; of one that reaches no root, what the blocklist and must-staple say."""
+        served, authorities, policy = inquiry.served, inquiry.authorities, inquiry.policy
         problems: list[Problem] = []
         if self.blocked:
             problems += blocklist.problems_of(served, self.blocked)
-        found = self._findings(served, authorities, roots, policy, now)
+        found = self._findings(inquiry)
         name = self.responses.name if self.responses else ""
         problems += stapling.must_staple(served[0], policy, found[0] if found else Finding(), name)
         problems += [problem for finding in found for problem in finding.problems]
         if authorities and self.revocations:
             known = {one.raw for one, finding in zip(served, found, strict=False) if finding.good}
-            problems += revocation.problems_of(served, authorities, self.revocations, roots, policy, now, known)
+            problems += revocation.problems_of(inquiry, self.revocations, known)
         if authorities and self.logs and policy.binds_public:
-            problems += sct.problems_of(served[0], authorities[0], self.logs, now)
+            problems += sct.problems_of(served[0], authorities[0], self.logs, inquiry.now)
         return tuple(problems)
 
-    def _findings(
-        self,
-        served: Sequence[Certificate],
-        authorities: Sequence[Certificate],
-        roots: Iterable[Certificate],
-        policy: Policy,
-        now: datetime,
-    ) -> tuple[Finding, ...]:
+    def _findings(self, inquiry: Inquiry) -> tuple[Finding, ...]:
         """What the responses say of each certificate of a path; nothing without responses."""
-        revocations = self.revocations
+        lists = self.revocations
 
         def revoked(signer: Certificate, issuer: Certificate) -> bool:
             """Whether the lists name the certificate of a responder, nocheck (RFC 6960 4.2.2.2.1) or not."""
-            return revocations is not None and bool(
-                revocation.revoked_among((signer,), (issuer,), revocations, roots, policy, now)
-            )
+            asked = replace(inquiry, served=(signer,), authorities=(issuer,))
+            return lists is not None and bool(revocation.revoked_among(asked, lists))
 
-        return stapling.findings(served, authorities, self.responses, revoked, now) if self.responses else ()
+        if not self.responses:
+            return ()
+        return stapling.findings(inquiry.served, inquiry.authorities, self.responses, revoked, inquiry.now)

@@ -103,7 +103,7 @@ def cost_of(block: Block) -> int:
         return 0
     try:
         return der.encryption_cost(block.data)
-    except (der.DerError, IndexError):
+    except der.DerError:
         return 0
 
 
@@ -216,7 +216,7 @@ def _check_header(block: Block) -> None:
             elif algorithm not in (der.EC, der.ED25519):
                 words = f"a key of a kind ({algorithm}) that browsers do not know."
                 raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW)
-    except (der.DerError, IndexError):
+    except der.DerError:
         raise _format(f"the {block.label} block holds no key that can be read.") from None
 
 
@@ -239,7 +239,7 @@ def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None
         return
     try:
         cost = der.encryption_cost(block.data)
-    except (der.DerError, IndexError):
+    except der.DerError:
         raise _format("the encrypted key cannot be read.") from None
     if cost > budget:
         words = f"decrypting the keys takes more than {MAX_COST:,} rounds of a hash, or too much memory."

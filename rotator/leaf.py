@@ -14,11 +14,14 @@ from rotator import der
 from rotator.certificate import CURVES, Certificate, about
 from rotator.model import Code, Policy, Problem, Severity
 from rotator.names import address, ascii_form, dns_fault, entry_fault
-from rotator.path import PRIVATE, rsa_weakness
+from rotator.path import rsa_weakness
 from rotator.pem import shown
 
 LARGE_RSA_BITS = 4096
 """Bits of an RSA key above which every handshake costs the server noticeably."""
+
+SOON = timedelta(days=30)
+"""Rest of a life that is told, or a third of the life if that is less: by then certbot has renewed the certificate."""
 
 _CAPS = (
     (datetime(2029, 3, 15, tzinfo=UTC), 47),
@@ -29,7 +32,7 @@ _CAPS = (
     (datetime(2015, 4, 1, tzinfo=UTC), 1188),
     (datetime(2012, 7, 1, tzinfo=UTC), 1827),
 )
-"""CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days (last, 39 and 60 months)."""
+"""CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days; 39 and 60 months as days."""
 
 _RENEW = "Have the certificate issued again."
 _NEW_KEY = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
@@ -68,7 +71,7 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
     elif now < begin:
         hint = "Wait until then, or check this host's clock."
         problems.append(about(leaf, Code.NOT_YET_VALID, f"is not valid before {begin:%Y-%m-%d %H:%M:%S}Z", hint))
-    elif end - now < min((end - begin) / 3, timedelta(days=30)):
+    elif end - now < min((end - begin) / 3, SOON):
         words = f"expires soon, on {end:%Y-%m-%d %H:%M}Z"
         problems.append(about(leaf, Code.EXPIRES_SOON, words, "Is this the renewed one?", Severity.WARN))
     cap = lifetime_cap(begin) if policy.lifetime_caps else None
@@ -87,19 +90,27 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
 def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     """Alternative names (RFC 5280 4.2.1.6, RFC 9525: nothing else counts) and those that are wanted."""
     problems: list[Problem] = []
-    alternative = leaf.ext(x509.SubjectAlternativeName)
     damaged = any(fault.code == Code.BAD_SAN for fault in leaf.faults)
-    if alternative is None or not (leaf.dns_names or leaf.ip_names):
-        if not damaged:
-            words = "has no subject alternative name for a host; clients ignore the common name"
-            problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
-        if alternative is None:
-            return problems
-    public = policy.profile != PRIVATE
+    if not (leaf.dns_names or leaf.ip_names or damaged):
+        words = "has no subject alternative name for a host; clients ignore the common name"
+        problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
+    if leaf.ext(x509.SubjectAlternativeName) is None:
+        return problems
+    problems += _entries(leaf, policy)
+    covered = leaf.covered
+    missing = [name for name in policy.names if not covered.covers(name)]
+    if missing:
+        problems.append(_missing(leaf, missing))
+    return problems + _common(leaf)
+
+
+def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """How the alternative names are written (RFC 5280 4.2.1.6; CA/B BR 7.1.2.7.12)."""
+    problems: list[Problem] = []
     bad = [
         f"{shown(entry, 80)!r} ({fault})"
         for entry in leaf.dns_names
-        if (fault := entry_fault(entry, underscore=not public))
+        if (fault := entry_fault(entry, underscore=not policy.binds_public))
     ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -109,14 +120,16 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     if empty and not critical:
         words = "has an empty subject, so its alternative names must be critical"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
-    if critical and not empty and public:
+    if critical and not empty and policy.binds_public:
         words = "marks its alternative names as critical although it has a subject"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
-    covered = leaf.covered
-    missing = [name for name in policy.names if not covered.covers(name)]
-    if missing:
-        problems.append(_missing(leaf, missing))
-    present = {n.lower() for n in leaf.dns_names}
+    return problems
+
+
+def _common(leaf: Certificate) -> list[Problem]:
+    """Common names that look like a host's and are not among the alternative names."""
+    problems: list[Problem] = []
+    present = {name.lower() for name in leaf.dns_names}
     for name in leaf.common_names:
         ip = address(name)
         listed = name.lower() in present or (ip in leaf.ip_names if ip else not _is_host(name))
@@ -235,7 +248,7 @@ def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
         words = "carries name constraints, which belong in a CA only"
         problems.append(about(leaf, Code.NAME_CONSTRAINTS, words, _ASK_CA))
     if not leaf.authority_key_id and not leaf.self_issued:
-        severity = Severity.WARN if policy.profile == PRIVATE else Severity.REJECT
+        severity = Severity.REJECT if policy.binds_public else Severity.WARN
         words = "does not name its issuer's key (no authority key identifier)"
         problems.append(about(leaf, Code.NO_AKI, words, _ASK_CA, severity))
     return problems

@@ -1,6 +1,6 @@
 """Names of hosts: how a configured one is written in a certificate, and which names cover it; nothing of X.509 here.
 
-RFC 6125 and 9525: alternative names only, `*` stands for exactly one label and only as the whole left-most one.
+RFC 9525 section 6: alternative names only, `*` stands for exactly one label and only as the whole left-most one.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def outline(data: bytes) -> Outline:
     """The outline of a successful response.
 
     Raises:
-        DerError, IndexError: the bytes are none.
+        DerError: the bytes are none.
     """
     outer = der.children(data, der.expect(der.element(data, 0, len(data)), der.SEQUENCE))
     wrapped = der.nth(der.children(data, der.nth(outer, 1, _CONTEXT_0)), 0, der.SEQUENCE)
@@ -305,7 +305,7 @@ def _read_all(data: bytes, title: str) -> tuple[list[Response], str]:
                 words = f"holds no answer: the responder said {loaded.response_status.name.lower().replace('_', ' ')}"
                 continue
             responses.append(_read(raw, loaded, title, binary=block is data))
-        except (der.DerError, IndexError, ValueError, TypeError, OverflowError):
+        except (ValueError, TypeError, OverflowError):  # DerError and binascii.Error are ValueErrors
             words = "holds something that is no OCSP response, or one that is damaged or cut off"
     return responses, words
 

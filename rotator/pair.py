@@ -6,14 +6,14 @@ Keys and certificates find each other by the key, never by a file's name.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotator.certificate import Certificate, about
 from rotator.containers import CONTAINER_LABELS, unpack
 from rotator.decode import read_certificate
 from rotator.keys import MAX_COST, Key, cost_of, read_key
-from rotator.model import Candidate, Code, KeyType, Problem, Severity
+from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity, SourceFile
 from rotator.pem import CERTIFICATE_LABELS, PKCS12, Block, place, read_blocks, shown
 
 MAX_CHAIN = 32
@@ -61,45 +61,78 @@ def read_candidate(candidate: Candidate) -> Reading:
     Args:
         candidate: the files as they were read, with the password for encrypted keys.
     """
-    password = candidate.password
-    certificates: dict[bytes, Certificate] = {}
-    keys: dict[bytes, Key] = {}
-    problems: list[Problem] = []
-    key_seen = sealed = False
-    tried = spent = 0
+    reader = _Reader(candidate.password)
     for source in candidate.files:
+        reader.read(source)
+    certificates, keys = tuple(reader.certificates.values()), tuple(reader.keys.values())
+    return Reading(certificates, keys, tuple(reader.problems), reader.key_seen, reader.sealed)
+
+
+@dataclass(slots=True)
+class _Reader:
+    """What has been read of a candidate so far, and what that has cost.
+
+    Args:
+        password: for what is encrypted; None if none is known.
+        certificates: as in `Reading`, by their bytes.
+        keys: as in `Reading`, by their public half.
+        problems: as in `Reading`.
+        key_seen: as in `Reading`.
+        sealed: as in `Reading`.
+        tried: keys that were looked at.
+        spent: rounds of a hash that decrypting has taken, of the `MAX_COST` that all files share.
+    """
+
+    password: Secret | None
+    certificates: dict[bytes, Certificate] = field(default_factory=dict)
+    keys: dict[bytes, Key] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    key_seen: bool = False
+    sealed: bool = False
+    tried: int = 0
+    spent: int = 0
+
+    def read(self, source: SourceFile) -> None:
+        """One file."""
+        name = shown(source.name)
         stood, found = read_blocks(source)
-        problems += found
-        key_seen = key_seen or b"PRIVATE KEY" in source.data
-        blocks: list[Block] = []
-        for block in stood:
-            if block.label not in CONTAINER_LABELS:
-                blocks.append(block)
-                continue
-            unpacked = unpack(block, password, MAX_COST - spent)
-            spent += unpacked.spent
-            blocks += unpacked.blocks
-            problems += unpacked.problems
-            sealed = sealed or bool(unpacked.problems)
-            key_seen = key_seen or bool(unpacked.problems)
-        chain = [b for b in blocks if b.label in CERTIFICATE_LABELS]
-        problems += _read_chain(chain, certificates)
-        held = [b for b in blocks if b.label not in CERTIFICATE_LABELS]
-        key_seen = key_seen or bool(held)
-        for block in held[: MAX_KEYS - tried]:
-            key = read_key(block, password, MAX_COST - spent)
-            spent += min(cost_of(block), MAX_COST - spent)
+        self.problems += found
+        self.key_seen = self.key_seen or b"PRIVATE KEY" in source.data
+        blocks = [inner for block in stood for inner in self._opened(block)]
+        chain = [block for block in blocks if block.label in CERTIFICATE_LABELS]
+        self.problems += _read_chain(chain, self.certificates)
+        held = [block for block in blocks if block.label not in CERTIFICATE_LABELS]
+        self._read_keys(held, name)
+        together = bool(chain) and not any(block.label == PKCS12 for block in stood)
+        self.problems += _key_file(name, source.mode, held, with_chain=together)
+
+    def _opened(self, block: Block) -> list[Block]:
+        """A block, or what is in it if it holds others."""
+        if block.label not in CONTAINER_LABELS:
+            return [block]
+        unpacked = unpack(block, self.password, MAX_COST - self.spent)
+        self.spent += unpacked.spent
+        self.problems += unpacked.problems
+        if unpacked.problems:
+            self.sealed = self.key_seen = True
+        return unpacked.blocks
+
+    def _read_keys(self, held: Sequence[Block], name: str) -> None:
+        """The keys of one file, as far as the bounds on all of them reach."""
+        self.key_seen = self.key_seen or bool(held)
+        left = MAX_KEYS - self.tried
+        for block in held[:left]:
+            key = read_key(block, self.password, MAX_COST - self.spent)
+            self.spent += min(cost_of(block), MAX_COST - self.spent)
             if isinstance(key, Problem):
-                problems.append(key)
+                self.problems.append(key)
             else:
-                keys.setdefault(key.spki, key)
-        if len(held) > MAX_KEYS - tried:
-            words = f"{shown(source.name)}: the files hold more than {MAX_KEYS} private keys."
-            problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, "Leave one key for each certificate."))
-        tried = min(MAX_KEYS, tried + len(held))
-        together = bool(chain) and not any(b.label == PKCS12 for b in stood)
-        problems += _key_file(shown(source.name), source.mode, held, with_chain=together)
-    return Reading(tuple(certificates.values()), tuple(keys.values()), tuple(problems), key_seen, sealed)
+                self.keys.setdefault(key.spki, key)
+        if len(held) > left:
+            words = f"{name}: the files hold more than {MAX_KEYS} private keys."
+            hint = "Leave one key for each certificate."
+            self.problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, hint, name, held[left].line))
+        self.tried = min(MAX_KEYS, self.tried + len(held))
 
 
 def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) -> list[Problem]:
@@ -118,14 +151,15 @@ def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) 
 def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list[Problem]:
     """Read the certificates of one file into the ones of all files."""
     problems: list[Problem] = []
-    if len(blocks) > MAX_CHAIN or len(into) + len(blocks) > MAX_CERTIFICATES:
-        extra = blocks[MAX_CHAIN] if len(blocks) > MAX_CHAIN else blocks[0]
+    room = min(MAX_CHAIN, MAX_CERTIFICATES - len(into))
+    if len(blocks) > room:
+        extra = blocks[room]
         words = (
             f"{extra.file} holds {len(blocks)} certificates; {MAX_CHAIN} in a file, {MAX_CERTIFICATES} in all are read."
         )
         hint = "Leave the leaf and the intermediates of its chain; a bundle of roots does not belong there."
         problems.append(Problem(Code.CHAIN_TOO_LONG, Severity.REJECT, words, hint, extra.file, extra.line))
-        blocks = blocks[: max(0, min(MAX_CHAIN, MAX_CERTIFICATES - len(into)))]
+        blocks = blocks[:room]
     here: dict[bytes, int] = {}
     for block in blocks:
         certificate, found = read_certificate(block.data, block.file, block.line)

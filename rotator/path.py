@@ -32,10 +32,7 @@ MAX_DEPTH = 8
 """Intermediates on a path; the library's own limit."""
 
 MAX_SENT = 100 * 1024
-"""Bytes of certificates in a handshake: with more, OpenSSL's clients break off (SSL_MAX_CERT_LIST_DEFAULT)."""
-
-PRIVATE = "private-ca"
-"""Name of the profile under which the rules that only bind public CAs are not applied."""
+"""Bytes of a handshake's Certificate message: with more, OpenSSL's clients break off (SSL_MAX_CERT_LIST_DEFAULT)."""
 
 _ASK_CA = "Ask the CA for a chain that is in order, and replace the intermediates with it."
 
@@ -112,7 +109,7 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     def wrong(code: Code, words: str, hint: str = _ASK_CA) -> None:
         problems.append(about(authority, code, words, hint))
 
-    public = policy.profile != PRIVATE and not trusted
+    public = policy.binds_public and not trusted
     basic, usage = authority.ext(x509.BasicConstraints), authority.ext(x509.KeyUsage)
     if basic is None or not basic.ca:
         wrong(Code.NOT_A_CA, "has issued a certificate but is no CA (basicConstraints does not say so)")
@@ -129,7 +126,7 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     if purposes is not None and ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
         # OpenSSL asks authorities, trusted roots too, for serverAuth by name: `any` does not do (x509v3/v3_purp.c)
         wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage lacks serverAuth)")
-    if trusted is False and authority.weak_signature:
+    if not trusted and authority.weak_signature:
         wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
     problems += _key_ids(authority, policy, trusted=trusted)
     problems += _key(authority, policy)
@@ -143,7 +140,7 @@ def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[P
     """Whether an intermediate has both key identifiers (RFC 5280 4.2.1.1, 4.2.1.2; OpenSSL with X509_STRICT asks)."""
     if trusted:
         return []
-    severity = Severity.WARN if policy.profile == PRIVATE else Severity.REJECT
+    severity = Severity.REJECT if policy.binds_public else Severity.WARN
     lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
     lacking += (
         []
@@ -165,7 +162,7 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
         words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
     elif authority.key_type is None:
         words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
-    elif authority.key_type is KeyType.ED25519 and policy.profile != PRIVATE:
+    elif authority.key_type is KeyType.ED25519 and policy.binds_public:
         words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
     return [about(authority, code, words, _ASK_CA)] if words else []
 
@@ -185,20 +182,23 @@ def _signature(child: Certificate, authority: Certificate) -> list[Problem]:
     """Whether the key identifiers let this authority be the issuer (OpenSSL refuses it otherwise; RFC 5280 4.2.1.1)."""
     if child.names_key_of(authority):
         return []
-    words = (
-        f"is signed by {authority.title} but names another key as its issuer's: {colons(child.authority_key_id) or '?'}"
-        f", not {colons(authority.key_id) or '?'}"
-    )
+    named, own = child.authority_key_id, authority.key_id
+    words = f"is signed by {authority.title} but names another "
+    if named and own and named != own:
+        words += f"key as its issuer's: {colons(named)}, not {colons(own)}"
+    else:
+        words += "certificate as its issuer's, by serial number and issuer"
     hint = "Fetch the CA's chain file for exactly this certificate; the issuer was renewed under the same name."
     return [about(child, Code.AKI_MISMATCH, words, hint)]
 
 
 def _whole(path: Path) -> list[Problem]:
+    """What no certificate by itself is to blame for: how many there are, and how long."""
     problems: list[Problem] = []
     if len(path.served) - 1 > MAX_DEPTH:
         words = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
         problems.append(about(path.served[0], Code.CHAIN_TOO_LONG, words, _ASK_CA))
-    size = sum(len(c.raw) for c in path.served)
+    size = 4 + sum(len(c.raw) + 5 for c in path.served)  # with what frames them in TLS 1.3 (RFC 8446 4.4.2)
     if size > MAX_SENT:
         words = f"and its chain take {size >> 10} KiB in a handshake; above {MAX_SENT >> 10} KiB clients hang up"
         problems.append(about(path.served[0], Code.TOO_LARGE, words, "Spread the names over several certificates."))
@@ -218,7 +218,7 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
     used = (*path.served, *path.authorities[-1:])
     if not all(c.strict for c in used):
         return ()
-    if any(c.key_type is KeyType.ED25519 for c in path.authorities) and policy.profile == PRIVATE:
+    if not policy.binds_public and any(c.key_type is KeyType.ED25519 for c in path.authorities):
         return ()  # not in its list of algorithms, which cannot be extended
     leaf = path.served[0]
     probe = leaf.covered.probe
@@ -231,7 +231,7 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
     )
     end_entity = ExtensionPolicy.webpki_defaults_ee()
-    if policy.profile == PRIVATE:
+    if not policy.binds_public:
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
             x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
         )
@@ -288,14 +288,14 @@ _WORDS: Sequence[tuple[str, Code]] = (
 
 
 def _code_of(text: str) -> Code:
+    """The code for what the library says; it has words only, of which the first that fits counts."""
     lower = text.lower()
     return next((code for words, code in _WORDS if words in lower), Code.PARSE_ERROR)
 
 
 def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
     """What is unwise about a path that is accepted."""
-    leaf = path.served[0]
-    return (*_sooner(path, leaf, now), *_unmarked(path))
+    return (*_sooner(path, now), *_unmarked(path))
 
 
 def _unmarked(path: Path) -> list[Problem]:
@@ -317,15 +317,13 @@ def _unmarked(path: Path) -> list[Problem]:
     return problems
 
 
-def _sooner(path: Path, leaf: Certificate, now: datetime) -> tuple[Problem, ...]:
-    sooner = [c for c in path.authorities if now <= c.not_after < leaf.not_after]
-    return tuple(
-        about(
-            c,
-            Code.INTERMEDIATE_EXPIRES_FIRST,
-            f"expires on {c.not_after:%Y-%m-%d}, before the leaf ({leaf.not_after:%Y-%m-%d})",
-            "Renew before that day, or ask the CA for a newer intermediate.",
-            Severity.WARN,
-        )
-        for c in sooner
-    )
+def _sooner(path: Path, now: datetime) -> list[Problem]:
+    """Authorities that end before the leaf does."""
+    end = path.served[0].not_after
+    hint = "Renew before that day, or ask the CA for a newer intermediate."
+    problems: list[Problem] = []
+    for authority in path.authorities:
+        if now <= authority.not_after < end:
+            words = f"expires on {authority.not_after:%Y-%m-%d}, before the leaf ({end:%Y-%m-%d})"
+            problems.append(about(authority, Code.INTERMEDIATE_EXPIRES_FIRST, words, hint, Severity.WARN))
+    return problems

@@ -109,13 +109,7 @@ def shown(text: str, limit: int = 200) -> str:
 
 def encode_chain(chain: Sequence[bytes]) -> bytes:
     """DER certificates as canonical PEM: CERTIFICATE blocks only, 64 columns, LF (RFC 7468 section 2)."""
-    lines: list[bytes] = []
-    for certificate in chain:
-        text = base64.b64encode(certificate)
-        lines.append(b"-----BEGIN CERTIFICATE-----\n")
-        lines += [text[i : i + 64] + b"\n" for i in range(0, len(text), 64)]
-        lines.append(b"-----END CERTIFICATE-----\n")
-    return b"".join(lines)
+    return b"".join(encode_block(Block("CERTIFICATE", certificate, "", 0)) for certificate in chain)
 
 
 def encode_block(block: Block) -> bytes:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from rotator.certificate import Certificate
 from rotator.containers import CONTAINER_LABELS, unpack
 from rotator.decode import read_certificate
-from rotator.model import SourceFile
-from rotator.pem import CERTIFICATE_LABELS, read_blocks
+from rotator.errors import Exit, RotatorError
+from rotator.model import Code, SourceFile
+from rotator.pem import CERTIFICATE_LABELS, read_blocks, shown
 
 MAX_POOL = 4_096
-"""Certificates that a pool may hold; the web's public CAs have some 2,000 intermediates in use."""
+"""Certificates that the files of a pool may hold; the web's public CAs have some 2,000 intermediates in use."""
 
 MAX_OFFERED = 32
 """Certificates that a pool offers for one candidate."""
@@ -36,7 +37,7 @@ class Pool:
         """A pool of the intermediates among these certificates; leaves and roots are left out."""
         found: dict[bytes, Certificate] = {}
         for certificate in certificates:
-            if certificate.is_ca and not certificate.self_issued and len(found) < MAX_POOL:
+            if certificate.is_ca and not certificate.self_issued:
                 found.setdefault(certificate.raw, certificate)
         by_subject: dict[bytes, list[Certificate]] = {}
         whole = hashlib.sha256()
@@ -51,6 +52,9 @@ class Pool:
 
         A file that is damaged offers what could be read of it: whatever is taken has to fit the chain that it is
         taken for, by name, key, signature and as a CA.
+
+        Raises:
+            RotatorError: `too-large`: a part of it would do for some chains and not for others.
         """
         certificates: list[Certificate] = []
         for source in files:
@@ -58,6 +62,10 @@ class Pool:
                 inner = unpack(block, None, 0).blocks if block.label in CONTAINER_LABELS else [block]
                 read = (read_certificate(b.data, b.file, b.line)[0] for b in inner if b.label in CERTIFICATE_LABELS)
                 certificates += [certificate for certificate in read if certificate is not None]
+            if len(certificates) > MAX_POOL:
+                words = f"There are more than {MAX_POOL:,} certificates, counted up to {shown(source.name)}."
+                hint = "Leave the intermediates of the CAs that issue for this host there."
+                raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
         return cls.of(certificates)
 
     @classmethod

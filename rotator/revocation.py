@@ -48,64 +48,65 @@ class Doubt:
     breach: bool = False
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Inquiry:
+    """Whose state is asked for, by whom it could be told, and what is demanded.
+
+    Args:
+        served: the leaf and its intermediates.
+        authorities: the issuer of each of them, the trusted root last, which is not looked up; empty for a path that
+            does not reach one.
+        roots: the trusted ones, any of which may have signed a list.
+        policy: the profile, and whether an answer is demanded.
+        now: the reference time, UTC.
+    """
+
+    served: Sequence[Certificate]
+    authorities: Sequence[Certificate]
+    roots: Sequence[Certificate]
+    policy: Policy
+    now: datetime
+
+    @property
+    def pairs(self) -> Iterable[tuple[Certificate, Certificate]]:
+        """Each certificate with its issuer."""
+        return zip(self.served, self.authorities, strict=False)
+
+
 def problems_of(
-    served: Sequence[Certificate],
-    authorities: Sequence[Certificate],
-    revocations: Revocations,
-    roots: Iterable[Certificate],
-    policy: Policy,
-    now: datetime,
-    known: Collection[bytes] = (),
+    inquiry: Inquiry, revocations: Revocations, known: Collection[bytes] = frozenset()
 ) -> tuple[Problem, ...]:
     """What the lists say of a leaf and its intermediates.
 
     Args:
-        served: the leaf and its intermediates.
-        authorities: the issuer of each of them; the last one is trusted by itself and not looked up.
+        inquiry: whose state is asked for.
         revocations: the lists.
-        roots: other trusted roots, one of which may have signed a list.
-        policy: the profile, and whether an answer is demanded.
-        now: the reference time, UTC.
         known: DER of those that something else shows not to be revoked, so that no list is needed for them.
 
     Returns:
         `revoked`; or, where a certificate's state is not known, `crl-stale`, `crl-unusable` or `revocation-unknown`.
     """
-    keys = (*authorities, *roots)
     problems: list[Problem] = []
-    for certificate, issuer in zip(served, authorities, strict=False):
-        needed = certificate.raw not in known
-        problems += _look_up(certificate, (issuer, *keys), revocations, policy, now, needed=needed)
+    for certificate, issuer in inquiry.pairs:
+        problems += _look_up(certificate, issuer, inquiry, revocations, needed=certificate.raw not in known)
     return tuple(problems)
 
 
-def revoked_among(
-    served: Sequence[Certificate],
-    authorities: Sequence[Certificate],
-    revocations: Revocations,
-    roots: Iterable[Certificate],
-    policy: Policy,
-    now: datetime,
-) -> frozenset[bytes]:
-    """DER of those that a list names; arguments as `problems_of`."""
-    keys = (*authorities, *roots)
+def revoked_among(inquiry: Inquiry, revocations: Revocations) -> frozenset[bytes]:
+    """DER of those that a list names."""
     return frozenset(
         certificate.raw
-        for certificate, issuer in zip(served, authorities, strict=False)
-        if any(p.code is Code.REVOKED for p in _look_up(certificate, (issuer, *keys), revocations, policy, now))
+        for certificate, issuer in inquiry.pairs
+        if any(p.code is Code.REVOKED for p in _look_up(certificate, issuer, inquiry, revocations))
     )
 
 
 def _look_up(
-    certificate: Certificate,
-    keys: Sequence[Certificate],
-    revocations: Revocations,
-    policy: Policy,
-    now: datetime,
-    *,
-    needed: bool = True,
+    certificate: Certificate, issuer: Certificate, inquiry: Inquiry, revocations: Revocations, *, needed: bool = True
 ) -> list[Problem]:
     """One certificate in all lists; where no answer is needed, only what refuses in any case is told."""
+    policy, now = inquiry.policy, inquiry.now
+    keys = (issuer, *inquiry.authorities, *inquiry.roots)
     covered: frozenset[x509.ReasonFlags] = frozenset()
     held: list[tuple[Crl, Revoked]] = []
     newest = (datetime.min.replace(tzinfo=UTC), 0)

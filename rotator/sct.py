@@ -1,9 +1,10 @@
 """Certificate transparency: a list of logs and the SCTs embedded in a leaf in, what browsers would object to out.
 
-The signatures are those of RFC 6962 section 3.2 over the precertificate. What must be there follows Chrome's and
-Apple's policies of 2026 for embedded SCTs: one from a log that is accepted now; from distinct logs two for a lifetime
-of up to 180 days and three above; from two operators at least. Logs are known from a file in the format that Google
-and Apple publish (log_list.json, version 3); its own signature is a matter for whoever fetches it.
+The signatures are those of RFC 6962 section 3.2 over the precertificate. What must be there is what the policies of
+Chrome, Apple and Android of 2026 say of embedded SCTs: one from a log that is accepted now; from distinct logs two for
+a lifetime of up to 180 days and three above; from two operators at least; one from a log that is read by RFC 6962.
+Where they differ the strictest counts. Logs are known from a file in the format that Google and Apple publish
+(log_list.json, version 3); its own signature is a matter for whoever fetches it.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ MAX_SCTS = 32
 """SCTs of one certificate whose signatures are checked."""
 
 LONG_LIVED = timedelta(days=180)
-"""Above this lifetime (notAfter minus notBefore), three logs are asked for instead of two."""
+"""Above this lifetime three logs are asked for instead of two; its last second counts (RFC 5280 4.1.2.5, Apple)."""
 
 ACCEPTED = frozenset({"qualified", "usable", "readonly"})
 """States of a log whose SCTs count now; those of a retired one count if they are older than its retirement."""
@@ -176,7 +177,7 @@ def _time(text: str) -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """An SCT that was verified: its log, who ran it then, and whether the log is accepted now."""
+    """An SCT that counts: its log, and who ran that when it was made."""
 
     log: Log
     operator: str
@@ -196,7 +197,7 @@ def problems_of(leaf: Certificate, issuer: Certificate, logs: Logs, now: datetim
         the rest does not do.
     """
     embedded = leaf.ext(x509.PrecertificateSignedCertificateTimestamps)
-    wanted = 3 if leaf.not_after - leaf.not_before > LONG_LIVED else 2
+    wanted = 3 if leaf.not_after - leaf.not_before + timedelta(seconds=1) > LONG_LIVED else 2
     if embedded is None:
         if any(fault.code == Code.SCT_INVALID for fault in leaf.faults):
             return ()  # it cannot be read, which is told for the leaf
@@ -244,8 +245,8 @@ def _lacking(leaf: Certificate, counted: Mapping[bytes, _Counted], wanted: int) 
         words = f"has SCTs of one operator only ({shown(operators[0])}); browsers want two"
         return [about(leaf, Code.SCT_DIVERSITY, words, _ASK_CA)]
     if all(one.log.tiled for one in counted.values()):
-        words = "has SCTs of tiled logs only; Apple's policy wants one of a log that is read by RFC 6962"
-        return [about(leaf, Code.SCT_DIVERSITY, words, _ASK_CA, Severity.WARN)]
+        words = "has SCTs of tiled logs only; browsers want one of a log that is read by RFC 6962"
+        return [about(leaf, Code.SCT_DIVERSITY, words, _ASK_CA)]
     return []
 
 

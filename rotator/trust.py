@@ -19,8 +19,9 @@ from rotator.chain import Explorer, Found, ca_issuers
 from rotator.decode import read_certificate
 from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Severity
 from rotator.pair import Match, match, read_candidate
-from rotator.path import PRIVATE, library_verdict, warnings_of
+from rotator.path import library_verdict, warnings_of
 from rotator.pool import Pool
+from rotator.revocation import Inquiry
 
 __all__ = ["Anchors", "Link", "Verdict", "examine", "judge_chains", "judge_served", "private_ca", "public"]
 
@@ -97,7 +98,7 @@ def private_ca(names: Iterable[str] = ()) -> Policy:
     """The policy for certificates of one's own CA: no caps on lifetime, Ed25519 too, and extensions that only the
     CA/B Forum demands may be missing.
     """
-    return Policy(profile=PRIVATE, names=tuple(names), **PRESETS[PRIVATE])
+    return Policy(profile="private-ca", names=tuple(names), **PRESETS["private-ca"])
 
 
 def examine(
@@ -260,25 +261,25 @@ def _judge(leaf: Certificate, explorer: Explorer, *, completed: bool = False) ->
         if not verdict:
             problems += warnings_of(found.path, now)
             problems += _order(leaf, found, explorer, completed=completed)
-    complete = found.path.authorities if found.path.anchor is not None else ()
-    anchors = explorer.anchors
-    problems += anchors.evidence.problems_of(found.path.served, complete, anchors.certificates, policy, now)
+    problems += explorer.anchors.evidence.problems_of(_inquiry(found, explorer))
     return found, problems
+
+
+def _inquiry(found: Found, explorer: Explorer) -> Inquiry:
+    """What evidence is asked of a path."""
+    authorities = found.path.authorities if found.path.anchor is not None else ()
+    return Inquiry(found.path.served, authorities, explorer.anchors.certificates, explorer.policy, explorer.now)
 
 
 def _around_revoked(leaf: Certificate, found: Found, explorer: Explorer) -> Found:
     """The best path without its revoked intermediates, where there is one: a cross-signed CA is revoked on one side."""
     if found.path.anchor is None:
         return found
-    anchors, policy, now = explorer.anchors, explorer.policy, explorer.now
-    above = found.path.authorities
-    revoked = anchors.evidence.revoked_among(found.path.served, above, anchors.certificates, policy, now)
+    revoked = explorer.anchors.evidence.revoked_among(_inquiry(found, explorer))
     if not revoked or leaf.raw in revoked:
         return found
-    rest = [c for c in explorer.pool if c.raw not in revoked]
-    other = Explorer(rest, anchors, policy, now).explore(leaf)
-    refused = other.path.anchor is None or any(p.severity is Severity.REJECT for p in other.problems)
-    return found if refused else other
+    other = replace(explorer, pool=[c for c in explorer.pool if c.raw not in revoked]).explore(leaf)
+    return found if other.path.anchor is None or _has_refusal(other.problems) else other
 
 
 def _order(leaf: Certificate, found: Found, explorer: Explorer, *, completed: bool) -> list[Problem]:

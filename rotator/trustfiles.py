@@ -1,4 +1,4 @@
-"""Files that a verdict is shown: lists, OCSP responses, logs, keys; read whole and bounded, judged elsewhere."""
+"""Files that a verdict is shown: roots, lists, OCSP responses, logs, keys; read whole and bounded, judged elsewhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
+from rotator.anchors import MAX_STORE, Anchors
 from rotator.blocklist import MAX_BLOCKLIST, Blocklist
 from rotator.crl import MAX_CRL, Revocations
 from rotator.errors import Exit, RotatorError
@@ -22,16 +24,16 @@ MAX_ALL = 128 * 1024 * 1024
 """Bytes that they may hold together."""
 
 
-def read_whole_revocations(path: str | os.PathLike[str]) -> Revocations:
-    """The same where everything can be read: half of what was named would pass what the other half revokes.
+Listed = TypeVar("Listed", Revocations, Responses)
+
+
+def read_roots(path: str | os.PathLike[str]) -> Anchors:
+    """The roots that clients trust.
 
     Raises:
-        RotatorError: as `read_revocations`; `crl-unusable`.
+        RotatorError: `io-error` or `permission`; what `Anchors.from_pem` says of its content.
     """
-    found = read_revocations(path)
-    for fault in found.faults:
-        raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
-    return found
+    return Anchors.from_pem(_read(Path(path), MAX_STORE), str(path))
 
 
 def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
@@ -44,18 +46,6 @@ def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
     return Revocations.from_files(files, ", ".join(shown(str(path)) for path in paths))
 
 
-def read_whole_responses(path: str | os.PathLike[str]) -> Responses:
-    """The same where everything can be read, as for revocation lists.
-
-    Raises:
-        RotatorError: as `read_responses`; `revocation-unknown`.
-    """
-    found = read_responses(path)
-    for fault in found.faults:
-        raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
-    return found
-
-
 def read_responses(*paths: str | os.PathLike[str]) -> Responses:
     """OCSP responses: of files, or of all files in a directory but hidden ones; what cannot be read is in `faults`.
 
@@ -64,6 +54,17 @@ def read_responses(*paths: str | os.PathLike[str]) -> Responses:
     """
     files = _read_all(paths, "OCSP responses", MAX_RESPONSES, Code.REVOCATION_UNKNOWN)
     return Responses.from_files(files, ", ".join(shown(str(path)) for path in paths))
+
+
+def demand_whole(found: Listed) -> Listed:
+    """The same, if all of it could be read: half of what was named would pass what the other half revokes.
+
+    Raises:
+        RotatorError: the first of its faults.
+    """
+    for fault in found.faults:
+        raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
+    return found
 
 
 def read_logs(path: str | os.PathLike[str]) -> Logs:
@@ -123,13 +124,18 @@ def _listed(path: Path, what: str, missing: Code) -> list[Path]:
 def _read(path: Path, limit: int) -> bytes:
     """A regular file, up to one byte more than it may hold: whoever parses it says so."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        with open(path, "rb", opener=_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 words = f"{shown(str(path))} is not a regular file."
                 raise RotatorError(Code.IO_ERROR, words, "Name a file.", Exit.REJECTED)
             return file.read(limit + 1)
     except (OSError, ValueError) as error:
         raise _translated(error, path) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens without waiting for whoever might write into a FIFO."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _translated(error: OSError | ValueError, path: Path) -> RotatorError:

@@ -55,7 +55,7 @@ def _powers() -> tuple[tuple[int, frozenset[int]], ...]:
 def _looks_like_roca(modulus: int) -> bool:
     """Whether it is a power of 65537 modulo every one of these primes (Nemec et al., 2017).
 
-    Each condition holds for some of all numbers; all of them together for one sound modulus in about 2^27.
+    Each condition holds for some of all numbers; all of them together for one sound modulus in about 2^28.
     """
     return all(modulus % prime in remainders for prime, remainders in _powers())
 

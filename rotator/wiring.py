@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from rotator import apply as privileged
-from rotator import probe, trustfiles
-from rotator.anchors import MAX_STORE, Anchors
+from rotator import probe
+from rotator.anchors import Anchors
 from rotator.apply import Applied, Request, Setup
 from rotator.blocklist import Blocklist
 from rotator.config import Config, EvidenceFiles, SiteConfig
@@ -24,7 +24,7 @@ from rotator.hands import ApplyHand, Hands
 from rotator.history import History
 from rotator.incoming import read_pool
 from rotator.locks import Locks
-from rotator.model import Site
+from rotator.model import Code, Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
 from rotator.ocsp import Responses
@@ -32,6 +32,7 @@ from rotator.oneshot import Oneshots
 from rotator.pool import Pool
 from rotator.sct import Logs
 from rotator.store import Store, policy_digest
+from rotator.trustfiles import demand_whole, read_blocklist, read_logs, read_responses, read_revocations, read_roots
 
 Read = TypeVar("Read")
 
@@ -164,10 +165,10 @@ def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
 def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
     return _roots(roots).beside(
         Evidence(
-            _crls(files.crls) if files.crls else None,
-            _ct_logs(files.ct_logs) if files.ct_logs else None,
-            _blocklist(files.blocklist) if files.blocklist else None,
-            _ocsp(files.ocsp) if files.ocsp else None,
+            revocations=_crls(files.crls) if files.crls else None,
+            logs=_ct_logs(files.ct_logs) if files.ct_logs else None,
+            blocked=_blocklist(files.blocklist) if files.blocklist else None,
+            responses=_ocsp(files.ocsp) if files.ocsp else None,
         )
     )
 
@@ -181,32 +182,33 @@ def _configured(key: str, path: Path, read: Callable[[Path], Read]) -> Read:
 
 @cache
 def _crls(path: Path) -> Revocations:
-    return _configured("crls", path, trustfiles.read_whole_revocations)
+    return _configured("crls", path, lambda named: demand_whole(read_revocations(named)))
 
 
 @cache
 def _ct_logs(path: Path) -> Logs:
-    return _configured("ct_logs", path, trustfiles.read_logs)
+    return _configured("ct_logs", path, read_logs)
 
 
 @cache
 def _blocklist(path: Path) -> Blocklist:
-    return _configured("blocklist", path, trustfiles.read_blocklist)
+    return _configured("blocklist", path, read_blocklist)
 
 
 @cache
 def _ocsp(path: Path) -> Responses:
-    return _configured("ocsp", path, trustfiles.read_whole_responses)
+    return _configured("ocsp", path, lambda named: demand_whole(read_responses(named)))
 
 
 @cache
 def _roots(path: Path) -> Anchors:
     try:
-        with path.open("rb") as f:
-            return Anchors.from_pem(f.read(MAX_STORE + 1), str(path))
-    except OSError as e:
+        return read_roots(path)
+    except RotatorError as e:
+        if e.code not in (Code.IO_ERROR, Code.PERMISSION):
+            raise
         hint = "install ca-certificates, or set `roots` to a PEM file that this user may read"
-        raise RotatorError("configuration", f"roots {path}: {e.strerror}", hint, Exit.CONFIG) from e
+        raise RotatorError("configuration", f"roots: {e.message}", hint, Exit.CONFIG) from e
 
 
 @cache

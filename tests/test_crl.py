@@ -216,11 +216,7 @@ def test_where_an_answer_is_demanded_a_list_that_gives_none_refuses(what: str) -
 
 @pytest.mark.parametrize("what", UNKNOWNS)
 def test_openssl_takes_none_of_these_lists_for_an_answer_either(what: str) -> None:
-    said = openssl(GOOD, UNKNOWNS[what][0])
-    if what == "of some reasons only":
-        assert said in ("", "unable to get certificate CRL", "Different CRL scope")
-    else:
-        assert said not in ("", "certificate revoked")
+    assert openssl(GOOD, UNKNOWNS[what][0]) not in ("", "certificate revoked")
 
 
 def test_a_good_list_beside_a_bad_one_is_an_answer() -> None:
@@ -332,7 +328,7 @@ def test_an_indirect_list_speaks_of_whom_its_entries_name() -> None:
     theirs = ROOT.crl(entry(5), entry(serial, NOW - DAY, None, other_issuer(ICA)), tweak=indirect)
     verdict = looked_up(theirs, issued=issued)
     assert verdict.codes == (Code.REVOKED,)
-    assert openssl(issued, theirs) in ("certificate revoked", "Different CRL scope", "unable to get certificate CRL")
+    assert openssl(issued, theirs) != ""
     # an issuer that is named holds for the entries after it as well
     later = ROOT.crl(entry(5, NOW - DAY, None, other_issuer(ICA)), entry(serial), tweak=indirect)
     assert looked_up(later, issued=issued).codes == (Code.REVOKED,)

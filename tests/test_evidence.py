@@ -97,6 +97,19 @@ def test_a_file_that_cannot_be_read_at_the_start_is_a_mistake_of_the_configurati
     assert error.value.hint
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: None], ids=["a fifo", "a directory", "absent"])
+def test_roots_that_are_no_file_are_a_mistake_of_the_configuration_and_are_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    config = configured(tmp_path)
+    (tmp_path / "roots.pem").unlink()
+    make(tmp_path / "roots.pem")
+    with pytest.raises(RotatorError) as error:
+        make_ground(config)
+    assert (error.value.code, error.value.exit) == ("configuration", Exit.CONFIG)
+    assert error.value.message.startswith(f"roots: {tmp_path}/roots.pem ")
+
+
 def test_nothing_has_changed_if_no_file_has(tmp_path: Path, named: dict[str, str]) -> None:
     config = configured(tmp_path, named, sites=2)
     assert renewed(make_ground(config), config) == (None, ())

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from rotator.decode import read_certificate
 from rotator.diagnosis import explain
+from rotator.errors import RotatorError
 from rotator.model import Candidate, Code, Severity, SourceFile
 from rotator.pool import MAX_OFFERED, Pool
 from rotator.trust import Anchors, Verdict, examine, public
@@ -121,6 +122,14 @@ def test_every_form_of_file_serves_as_a_pool() -> None:
 def test_a_damaged_file_of_a_pool_is_no_hindrance() -> None:
     held = Pool.from_files([SourceFile("bad", b"-----BEGIN CERT"), SourceFile("good", pem(ICA.cert))])
     assert judge(GOOD, having=held).accepted
+
+
+def test_a_pool_of_more_certificates_than_are_read_is_refused_and_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rotator.pool.MAX_POOL", 2)
+    assert pool(ICA.cert, ROOT.cert).digest
+    with pytest.raises(RotatorError, match="more than 2 certificates, counted up to /pool/2") as error:
+        pool(ICA.cert, ROOT.cert, GOOD.leaf)
+    assert error.value.code == Code.TOO_LARGE
 
 
 def test_the_digest_does_not_depend_on_order_or_names() -> None:

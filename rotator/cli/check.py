@@ -7,7 +7,6 @@ Exit status: 0 accepted, 3 rejected, 2 usage.
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,28 +16,27 @@ from typing import TypeVar
 import click
 
 from rotator import trustfiles
-from rotator.anchors import MAX_STORE
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.clients import predict
-from rotator.decode import read_certificate
+from rotator.config.assembly import system_roots
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.incoming import read_named, read_password, read_pool
 from rotator.model import Candidate, Code, Problem, Severity, SourceFile
-from rotator.pair import leaf_like
-from rotator.pem import CERTIFICATE_LABELS, read_blocks, shown
+from rotator.pair import leaf_like, read_candidate
+from rotator.pem import shown
 from rotator.pool import Pool
 from rotator.trust import Anchors, Verdict, examine, private_ca, public
-
-SYSTEM_ROOTS = "/etc/ssl/certs/ca-certificates.crt"
-"""The trust store of Debian and its kin, taken when no roots are named."""
 
 Read = TypeVar("Read")
 
 STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
+"""The style of a line of the answer, by its first word."""
+
+ROOTS_HELP = "Trusted roots, as PEM. Default: those of NAME's site, or the system's"
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,8 @@ class Report:
         lines = explain(self.verdict)
         for pair in self.verdict.pairs if self.verdict.accepted else ():
             names = shown(", ".join(pair.names))
-            lines.append(f"ACCEPT {pair.key_type}: {names}; {len(pair.chain)} certificates to send, leaf first")
+            count = f"{len(pair.chain)} certificate{'s' if len(pair.chain) > 1 else ''}"
+            lines.append(f"ACCEPT {pair.key_type}: {names}; {count} to send, leaf first")
             lines.append(f"  sha256 {pair.fingerprint}, good until {rfc3339(pair.effective_not_after)}")
         return [*lines, "Nothing was changed."]
 
@@ -155,7 +154,7 @@ def run_check(
     secrets = [source for path in keys if (source := _read(path, problems)) is not None]
     password, notes = read_password(password_file) if password_file else (None, ())
     live = _live(current, problems)
-    anchors = read_anchors(roots or SYSTEM_ROOTS, problems)
+    anchors = read_anchors(roots or system_roots(), problems)
     evidence = _evidence(crls, ct_logs, blocklist, ocsp, problems, require_crls=require_crls)
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
@@ -193,23 +192,20 @@ def _pool(path: str | None, problems: list[Problem]) -> Pool | None:
         return None
 
 
-def read_anchors(path: str, problems: list[Problem]) -> Anchors | None:
-    """The roots: a regular file, which may be larger than what is taken from a drop (stores come near that limit)."""
-    title = shown(path)
+def read_anchors(path: str | Path, problems: list[Problem]) -> Anchors | None:
+    """The roots; where they cannot be read, that is one of the problems.
+
+    Args:
+        path: the file.
+        problems: what is found goes there.
+    """
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
-            raise RotatorError(Code.IO_ERROR, f"{title} is not a regular file.")
-        with open(path, "rb") as file:
-            return Anchors.from_pem(file.read(MAX_STORE + 1), path)
-    except PermissionError:
-        words = f"{title}, the file of trusted roots, may not be read by this user."
-        problems.append(Problem(Code.PERMISSION, Severity.REJECT, words, f"chmod a+r {title}", title))
-    except (OSError, ValueError) as error:
-        words = f"{title}, the file of trusted roots, cannot be read: {getattr(error, 'strerror', error)}."
-        hint = "Install ca-certificates, or name the roots with --roots."
-        problems.append(Problem(Code.IO_ERROR, Severity.REJECT, words, hint, title))
+        return trustfiles.read_roots(path)
     except RotatorError as error:
-        problems.append(_as_problem(error, path))
+        told = _as_problem(error, str(path))
+    if told.code is Code.IO_ERROR:
+        told = replace(told, hint="Install ca-certificates, or name the roots with --roots.")
+    problems.append(told)
     return None
 
 
@@ -238,22 +234,32 @@ def _evidence(
     responses = read(trustfiles.read_responses, *ocsp)
     problems += responses.faults if responses is not None else ()
     return Evidence(
-        revocations,
-        read(trustfiles.read_logs, *filter(None, [ct_logs])),
-        read(trustfiles.read_blocklist, *filter(None, [blocklist])),
-        responses,
+        revocations=revocations,
+        logs=read(trustfiles.read_logs, *([ct_logs] if ct_logs else [])),
+        blocked=read(trustfiles.read_blocklist, *([blocklist] if blocklist else [])),
+        responses=responses,
     )
 
 
 def _live(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
+    """The leaves of what is live; what cannot be read of it refuses, as less would be compared than was asked for.
+
+    Args:
+        path: the file; None where nothing is to be compared with.
+        problems: what is found goes there.
+    """
     source = _read(path, problems) if path else None
     if source is None:
         return []
-    blocks, found = read_blocks(source)
-    problems += [p for p in found if p.severity is Severity.REJECT]
-    read = [read_certificate(b.data, b.file, b.line)[0] for b in blocks if b.label in CERTIFICATE_LABELS]
-    certificates = [c for c in read if c is not None]
-    return [(leaf.raw,) for leaf in leaf_like(certificates)] if certificates else []
+    reading = read_candidate(Candidate((source,)))
+    told = [p for p in reading.problems if p.severity is Severity.REJECT]
+    if reading.certificates:
+        told = [p for p in told if not p.code.startswith(("key-", "multiple-"))]  # its key is not asked for
+    elif not told:
+        words = f"{shown(source.name)} holds no certificate, so nothing can be compared with it (--current)."
+        told = [Problem(Code.CERT_MISSING, Severity.REJECT, words, "Name the chain that is live.", source.name)]
+    problems += told
+    return [(leaf.raw,) for leaf in leaf_like(reading.certificates)] if reading.certificates else []
 
 
 def _moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
@@ -278,9 +284,7 @@ rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current liv
 @click.option("--chain", "chains", multiple=True, metavar="FILE", help="Intermediates; may be repeated.")
 @click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated, or left out.")
 @click.option("--password-file", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
-@click.option(
-    "--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: those of NAME's site, or {SYSTEM_ROOTS}"
-)
+@click.option("--roots", metavar="FILE", help=ROOTS_HELP)
 @click.option("--current", metavar="FILE", help="The chain that is live, to compare with.")
 @click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
 @click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +60,16 @@ class Context:
     def roots_of(self, names: Sequence[str]) -> str | None:
         """The roots that the configuration names for the site of one of these names.
 
+        Args:
+            names: of hosts or addresses, in any spelling.
+
         Returns:
             The path; None where there is no such site, or no configuration: what asks for this needs none.
         """
         from pathlib import Path
 
+        from rotator.config.addresses import name as spelling
+        from rotator.config.values import BadValueError
         from rotator.errors import RotatorError
 
         if not names or not Path(self.config_path).exists():
@@ -72,7 +78,10 @@ class Context:
             sites = self.config.sites
         except RotatorError:
             return None  # what is wrong with it is told where it is needed; the roots that are taken are told anyway
-        asked = set(names)
+        asked = set()
+        for name in names:
+            with suppress(BadValueError):  # that it is no name is told by whoever is asked for it
+                asked.add(spelling(name))
         return next((str(one.roots) for one in sites if asked & {*one.site.names, *one.site.probe_names}), None)
 
     @cached_property

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 
 import click
 
-from rotator.cli.check import STYLES, SYSTEM_ROOTS, Report, read_anchors
+from rotator.cli.check import ROOTS_HELP, STYLES, Report, read_anchors
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.config.addresses import bind_address, concrete_name, listener
+from rotator.config.assembly import system_roots
 from rotator.config.values import BadValueError
 from rotator.diagnosis import explain
 from rotator.errors import Exit, RotatorError
@@ -256,9 +257,7 @@ rotator probe 127.0.0.1:1890 --name signal.example.cn --roots roots.pem --json""
 @click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED))
 @click.argument("where", metavar="HOST[:PORT]", callback=_where)
 @click.option("--name", "names", multiple=True, metavar="NAME", callback=_names, help="Ask for it. Default: HOST")
-@click.option(
-    "--roots", metavar="FILE", help=f"Trusted roots, as PEM. Default: those of NAME's site, or {SYSTEM_ROOTS}"
-)
+@click.option("--roots", metavar="FILE", help=ROOTS_HELP)
 @click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
 @click.option("--proxy-protocol", is_flag=True, help="Send a PROXY header first (version 1).")
 @click.option(
@@ -291,7 +290,7 @@ def probe(
         raise click.UsageError("unix:/path has no name to ask for: add --name.")
     problems: list[Problem] = []
     host = where.rpartition(":")[0].strip("[]")
-    anchors = read_anchors(roots or context.roots_of(names or (host,)) or SYSTEM_ROOTS, problems)
+    anchors = read_anchors(roots or context.roots_of(names or (host,)) or system_roots(), problems)
     if anchors is None:
         raise RotatorError(problems[0].code, problems[0].message, problems[0].hint)
     output = context.output

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from rotator.cli.check import SYSTEM_ROOTS
+from rotator.config.assembly import system_roots
 from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
 from tests.cli.calls import Called, call
 from tests.test_sct import Keeper
@@ -75,6 +75,12 @@ def test_a_good_pair_is_accepted_with_status_0() -> None:
     assert result.status == 0
     assert result.stdout.startswith(f"ACCEPT ecdsa: {NAME}; 2 certificates to send")
     assert "Nothing was changed." in result.stdout
+
+
+@pytest.mark.usefixtures("inside")
+def test_one_certificate_is_not_called_several() -> None:
+    Path("alone.pem").write_bytes(ROOT.issue(NAME).chain_pem)
+    assert f"{NAME}; 1 certificate to send" in run("--cert", "alone.pem", "--name", NAME).stdout
 
 
 @pytest.mark.usefixtures("inside")
@@ -159,12 +165,19 @@ def test_the_roots_are_named_with_their_hash_on_stderr() -> None:
     assert f"roots: roots.pem (sha256 {digest})" in run("--cert", "chain.pem").stderr
 
 
-@pytest.mark.skipif(not Path(SYSTEM_ROOTS).exists(), reason="this host has no store of roots there")
+@pytest.mark.skipif(not system_roots().exists(), reason="this host has no store of roots")
 @pytest.mark.usefixtures("inside")
 def test_without_roots_the_system_s_are_taken_and_named() -> None:
     result = call("check", "--cert", "chain.pem", "--name", NAME, "--at", AT)
     assert result.status == 3
-    assert SYSTEM_ROOTS in result.stderr
+    assert str(system_roots()) in result.stderr
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_system_s_roots_are_found_where_any_system_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rotator.config.assembly.SYSTEM_ROOTS", ("absent.pem", "roots.pem"))
+    result = call("check", "--cert", "chain.pem", "--name", NAME, "--at", AT)
+    assert (result.status, "roots: roots.pem (sha256" in result.stderr) == (0, True)
 
 
 @pytest.mark.usefixtures("inside")
@@ -229,6 +242,33 @@ def test_what_is_live_is_compared_with() -> None:
     newer = ICA.issue(NAME, not_before=NOW, days=99)
     Path("live.pem").write_bytes(newer.chain_pem)
     assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")["codes"] == ["downgrade"]
+
+
+@pytest.mark.parametrize("form", [serialization.Encoding.DER, serialization.Encoding.PEM])
+@pytest.mark.usefixtures("inside")
+def test_what_is_live_may_have_the_form_that_any_certificate_may_have(form: serialization.Encoding) -> None:
+    newer = ICA.issue(NAME, not_before=NOW, days=99)
+    Path("live.p7b").write_bytes(pkcs7.serialize_certificates(list(newer.chain), form))
+    assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.p7b")["codes"] == ["downgrade"]
+
+
+@pytest.mark.usefixtures("inside")
+def test_the_key_beside_what_is_live_is_not_asked_for() -> None:
+    Path("live.pem").write_bytes(GOOD.chain_pem + encrypted(GOOD.key, b"secret"))
+    assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [(b"# nothing\n", "cert-missing"), (GOOD.key_pem, "cert-missing"), (GOOD.chain_pem[:-40], "parse-error")],
+    ids=["a comment", "a key", "cut off"],
+)
+@pytest.mark.usefixtures("inside")
+def test_a_file_that_is_not_what_is_live_is_no_acceptance(content: bytes, code: str) -> None:
+    Path("live.pem").write_bytes(content)
+    body = answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")
+    assert (body["verdict"], body["codes"]) == ("reject", [code])
+    assert "live.pem" in body["problems"][0]["message"]
 
 
 @pytest.mark.usefixtures("inside")
@@ -360,8 +400,10 @@ def test_without_roots_those_of_the_name_s_site_are_taken_and_told() -> None:
     site = f'[[site]]\nname = "a"\nnames = ["{NAME}"]\nlisteners = ["127.0.0.1:443"]\n'
     Path("rotator.toml").write_text(f'{site}roots = "{Path("roots.pem").absolute()}"\n')
     words = ("--config", "rotator.toml", "check", "--cert", "chain.pem", "--at", AT)
-    told = call(*words, "--name", NAME)
-    assert (told.status, "roots.pem (sha256" in told.stderr) == (0, True), told.stdout
+    for spelling in (NAME, f"{NAME.upper()}."):
+        told = call(*words, "--name", "no name", "--name", spelling)
+        assert "roots.pem (sha256" in told.stderr
+    assert call(*words, "--name", NAME).status == 0
     assert "roots.pem" not in call(*words, "--name", "elsewhere.example").stderr
     Path("rotator.toml").write_text("nonsense")
     assert "roots.pem" not in call(*words, "--name", NAME).stderr

@@ -19,7 +19,6 @@ from tests.authority import CA, Issued, Tweak, der, new_key, pem
 NAME = "signal.example.test"
 NAMES = (NAME, "localhost")  # the MQTT client has to find its server by the system's own resolver
 
-
 RENEWED = "expired intermediate, a renewed one at the CA's server"
 
 
@@ -88,7 +87,8 @@ class Cases:
             self._good(),
             *self._leaf_only(),
             *self._untidy(),
-            *self._dead_paths(),
+            *self._expired_authorities(),
+            *self._ways_to_the_old_root(),
             *self._broken_authorities(),
             *self._bad_leaves(),
         ]
@@ -137,25 +137,37 @@ class Cases:
             Case("intermediate sent twice", frozenset({Code.DUPLICATE_CERT}), twice, (*twice.chain, twice.chain[1])),
         ]
 
-    def _dead_paths(self) -> list[Case]:
+    def _expired_authorities(self) -> list[Case]:
         long_ago, yesterday = self.now - timedelta(days=300), self.now - timedelta(days=1)
         expired = self.root.intermediate("Expired CA", not_before=long_ago, not_after=yesterday)
         over = expired.issue(*NAMES)
         key = new_key()
-        renewed = self.root.intermediate("Renewed CA", key=key)
+        renewed = self.mending[RENEWED] = self.root.intermediate("Renewed CA", key=key)
         before = self.root.intermediate("Renewed CA", key=key, not_before=long_ago, not_after=yesterday)
         mended = before.issue(*NAMES, tweak=self._aia("reachable", renewed.cert))
         key = new_key()
         crossed = self.root.intermediate("Crossed CA", key=key)
         cross = self.old_root.intermediate("Crossed CA", key=key, not_before=long_ago, not_after=yesterday)
         beside = crossed.issue(*NAMES)
+        return [
+            Case("expired intermediate", frozenset({Code.EXPIRED_INTERMEDIATE}), over, over.chain),
+            Case(RENEWED, frozenset({Code.EXPIRED_INTERMEDIATE}), mended, mended.chain, "reachable"),
+            Case(
+                "expired cross-certificate beside a valid path",
+                frozenset({Code.EXPIRED_EXTRA}),
+                beside,
+                (beside.leaf, cross.cert, crossed.cert),
+            ),
+        ]
+
+    def _ways_to_the_old_root(self) -> list[Case]:
+        long_ago = self.now - timedelta(days=300)
         key = new_key()
         new_way = self.root.intermediate("Two-way CA", key=key)
         old_way = self.old_root.intermediate(
             "Two-way CA", key=key, not_before=long_ago, not_after=self.root.cert.not_valid_after_utc
         )
-        two_ways = new_way.issue(*NAMES)
-        turned = new_way.issue(*NAMES)
+        two_ways, turned = new_way.issue(*NAMES), new_way.issue(*NAMES)
         below = self.root.intermediate("Lower-rank CA").issue(*NAMES)
         promoted = self.old_root.intermediate(
             "Trusted Root", key=self.root.key, pathlen=None, not_before=long_ago, days=800
@@ -163,22 +175,7 @@ class Cases:
         only_old = self.old_root.intermediate("Old-way CA", not_before=long_ago, days=800).issue(
             *NAMES, not_before=self.now
         )
-        self.mending[RENEWED] = renewed
         return [
-            Case("expired intermediate", frozenset({Code.EXPIRED_INTERMEDIATE}), over, over.chain),
-            Case(
-                RENEWED,
-                frozenset({Code.EXPIRED_INTERMEDIATE}),
-                mended,
-                mended.chain,
-                "reachable",
-            ),
-            Case(
-                "expired cross-certificate beside a valid path",
-                frozenset({Code.EXPIRED_EXTRA}),
-                beside,
-                (beside.leaf, cross.cert, crossed.cert),
-            ),
             Case(
                 "valid cross-certificate to an expired root beside a valid path",
                 frozenset({Code.ORDER_SENSITIVE, Code.UNUSED_CERT}),
@@ -233,26 +230,23 @@ class Cases:
         ]
 
     def _bad_leaves(self) -> list[Case]:
-        now = self.now
-        client = (ExtendedKeyUsageOID.CLIENT_AUTH,)
+        now, day = self.now, timedelta(days=1)
 
-        def case(title: str, code: Code, issued: Issued, host: str = NAME) -> Case:
+        def case(title: str, code: Code, issue: Callable[[CA], Issued], host: str = NAME) -> Case:
+            issued = issue(self.root.intermediate(f"CA of one {title}"))
             return Case(title, frozenset({code}), issued, issued.chain, "", host)
 
-        def ca(name: str) -> CA:
-            return self.root.intermediate(name)
-
         return [
+            case("expired", Code.EXPIRED, lambda ca: ca.issue(*NAMES, not_before=now - 60 * day, not_after=now - day)),
+            case("not yet valid", Code.NOT_YET_VALID, lambda ca: ca.issue(*NAMES, not_before=now + 2 * day)),
+            case("another name", Code.NAME_MISMATCH, lambda ca: ca.issue("other.example.test")),
+            case("no alternative name", Code.NO_SAN, lambda ca: ca.issue("localhost", san=False), "localhost"),
             case(
-                "expired",
-                Code.EXPIRED,
-                ca("CA 1").issue(*NAMES, not_before=now - timedelta(days=60), not_after=now - timedelta(days=1)),
+                "for clients only",
+                Code.BAD_EKU,
+                lambda ca: ca.issue(*NAMES, eku=[ExtendedKeyUsageOID.CLIENT_AUTH]),
             ),
-            case("not yet valid", Code.NOT_YET_VALID, ca("CA 2").issue(*NAMES, not_before=now + timedelta(days=2))),
-            case("another name", Code.NAME_MISMATCH, ca("CA 3").issue("other.example.test")),
-            case("no alternative name", Code.NO_SAN, ca("CA 4").issue("localhost", san=False), "localhost"),
-            case("for clients only", Code.BAD_EKU, ca("CA 5").issue(*NAMES, eku=client)),
-            case("without authority key identifier", Code.NO_AKI, ca("CA 8").issue(*NAMES, tweak=_without_aki)),
+            case("without authority key identifier", Code.NO_AKI, lambda ca: ca.issue(*NAMES, tweak=_without_aki)),
         ]
 
     def _aia(self, fetched: str, issuer: x509.Certificate) -> Tweak | None:
