@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -258,7 +258,7 @@ class Responses:
         return [(response, answer) for response, answer in answers if answer.is_about(certificate, issuer)]
 
     @classmethod
-    def from_files(cls, files: Sequence[tuple[str, bytes]], name: str = "") -> Responses:
+    def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Responses:
         """Read files of responses, DER or PEM; never raises for what they hold.
 
         Args:
@@ -268,7 +268,9 @@ class Responses:
         whole = hashlib.sha256()
         by_serial: dict[int, list[tuple[Response, Answer]]] = {}
         faults: list[Problem] = []
+        titles: list[str] = []
         for file, data in files:
+            titles.append(shown(file))
             found, words = _read_all(data, shown(file))
             for response in found:
                 for answer in response.answers:
@@ -277,7 +279,7 @@ class Responses:
                 message = f"{shown(file)} {words}."
                 faults.append(Problem(Code.REVOCATION_UNKNOWN, Severity.WARN, message, AGAIN, shown(file)))
             whole.update(hashlib.sha256(data).digest())
-        name = name or ", ".join(shown(file) for file, _ in files)
+        name = name or ", ".join(titles)
         return cls(name, whole.hexdigest(), by_serial, tuple(faults))
 
 

@@ -20,7 +20,7 @@ from rotator.crl import MAX_CRL, Revocations
 from rotator.evidence import Evidence
 from rotator.model import Code, Policy, Severity
 from rotator.trust import Anchors, Verdict, judge_chains, private_ca, public
-from tests.authority import CA, NOW, Issued, der, entry, new_key, pem, wrap
+from tests.authority import CA, NOW, Issued, der, entry, new_key, pem, rewritten, wrap
 from tests.test_chain import instead, same_ca, without
 from tests.test_trust import judge, usage
 
@@ -427,6 +427,46 @@ def test_no_octet_of_an_authentic_list_makes_it_raise(base: List, place: int, va
     again = Revocations.from_files([("x", wrap(0x30, bytes(data) + algorithm + signature))])
     verdict = judge(GOOD, anchors=ANCHORS.beside(Evidence(again)))
     assert set(verdict.codes) <= {Code.REVOKED, Code.CRL_UNUSABLE}
+
+
+def test_a_certificate_with_a_negative_number_is_refused_for_that_alone() -> None:
+    """The library is not to be asked for such a number, which stands in the entry of another as well."""
+    data = rewritten(GOOD.leaf, ICA.key, lambda parts: [parts[0], b"\x02\x01\xfb", *parts[2:]])
+    odd = wrap(0x30, b"\x0a\x01\x04")
+    lists = read(ICA.crl(entry(7, NOW, None, (x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), odd), False))))
+    for policy in (public([NAME]), private_ca([NAME])):
+        problems = judge_chains([(data, *der(ICA.cert))], policy, ANCHORS.beside(Evidence(lists)), NOW)
+        assert {p.code for p in problems if p.severity is Severity.REJECT} == {Code.BAD_SERIAL}
+
+
+def test_a_number_within_another_entry_is_no_entry() -> None:
+    number = der_of(GOOD.leaf.serial_number)
+    inside = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), number)
+    assert looked_up(ICA.crl(entry(7, NOW, None, (inside, False))), OF_ROOT).problems == ()
+    scope = scoped(indirect_crl=True)
+    assert looked_up(ICA.crl(entry(7, NOW, None, (inside, False)), tweak=scope), OF_ROOT).problems == ()
+    both = ICA.crl(entry(7, NOW, None, (inside, False)), entry(GOOD.leaf.serial_number), tweak=scope)
+    assert looked_up(both, OF_ROOT).codes == (Code.REVOKED,)
+
+
+def der_of(number: int) -> bytes:
+    return wrap(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+@pytest.mark.parametrize("critical", [False, True])
+def test_extensions_of_entries_that_are_understood_may_be_critical(*, critical: bool) -> None:
+    known = ((x509.CRLReason(ReasonFlags.superseded), critical), (x509.InvalidityDate(NOW), critical))
+    assert looked_up(ICA.crl(entry(7, NOW, None, *known)), OF_ROOT).problems == ()
+    gone = ICA.crl(entry(GOOD.leaf.serial_number, NOW, None, *known))
+    assert looked_up(gone, OF_ROOT).codes == (Code.REVOKED,)
+    unknown = looked_up(ICA.crl(entry(7, NOW, None, *known, (UNKNOWN, True))), OF_ROOT)
+    assert unknown.warnings == (Code.CRL_UNUSABLE,)
+    assert "1.2.3.4" in unknown.problems[0].message
+
+
+def test_what_looks_like_a_critical_extension_in_an_entry_and_is_none_changes_nothing() -> None:
+    noise = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3"), b"\x04\x05\0\x01\x01\xff\x04")
+    assert looked_up(ICA.crl(entry(7, NOW, None, (noise, False))), OF_ROOT).problems == ()
 
 
 def test_an_indirect_list_without_end_cannot_be_used() -> None:
