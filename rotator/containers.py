@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from rotator import der, pbe
 from rotator.der import DerError, Element
 from rotator.model import Code, Problem, Secret, Severity
+from rotator.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.pem import PKCS7, PKCS12, Block, place
 
 CONTAINER_LABELS = frozenset({PKCS7, PKCS12})
@@ -80,13 +81,17 @@ def unpack(block: Block, password: Secret | None, budget: int) -> Unpacked:
     """
     found = Unpacked()
     try:
-        data = _definite(block.data)
-        if block.label == PKCS7:
-            _signed_data(data, block, found)
-        else:
-            _Safe(block, password, budget, found).unseal(data)
+        with contained():
+            data = _definite(block.data)
+            if block.label == PKCS7:
+                _signed_data(data, block, found)
+            else:
+                _Safe(block, password, budget, found).unseal(data)
     except _RefusedError as refused:
         found.problems.append(_problem(block, refused))
+    except PanicError:
+        words = f"what is in there cannot be read: {BROKE_OFF}."
+        found.problems.append(_problem(block, _RefusedError(Code.PARSE_ERROR, words, HINT)))
     except (DerError, IndexError):
         kind = "PKCS#7" if block.label == PKCS7 else "PKCS#12"
         words = f"the {kind} structure is damaged, or of a kind that is not read here."

