@@ -373,7 +373,7 @@ def _read(data: bytes, title: str) -> Crl:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = x509.load_der_x509_crl(data)
-    issuer = shown(loaded.issuer.rfc4514_string())
+        issuer = shown(loaded.issuer.rfc4514_string())
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):

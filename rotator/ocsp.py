@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
@@ -189,6 +191,7 @@ class Response:
         loaded: as the library has it.
         shape: its outline.
         produced: when it was signed, UTC.
+        responder: who signed it, by name; None where that is said by the hash of a key.
         answers: those whose digest is known, in its order.
     """
 
@@ -197,6 +200,7 @@ class Response:
     loaded: ocsp.OCSPResponse = field(repr=False)
     shape: Outline = field(repr=False)
     produced: datetime
+    responder: x509.Name | None
     answers: tuple[Answer, ...]
     _signers: dict[tuple[bytes, bytes], Certificate | None] = field(default_factory=dict, repr=False)
 
@@ -230,7 +234,7 @@ class Response:
         """Whether its ResponderID is this one's name, or the SHA-1 of this one's key (RFC 6960 4.2.1)."""
         if self.loaded.responder_key_hash is not None:
             return self.loaded.responder_key_hash == _digest("sha1", signer.key_bits)
-        return self.loaded.responder_name == signer.subject_name
+        return self.responder == signer.subject_name
 
     def _signed_by(self, signer: Certificate) -> bool:
         scheme = self.scheme
@@ -340,4 +344,7 @@ def _read(data: bytes, loaded: ocsp.OCSPResponse, title: str, *, binary: bool) -
                 strange=strange or shape.strange,
             )
         )
-    return Response(title, binary, loaded, shape, loaded.produced_at_utc, tuple(answers))
+    with warnings.catch_warnings():  # of names that the library means to refuse one day
+        warnings.simplefilter("ignore")
+        responder = loaded.responder_name
+    return Response(title, binary, loaded, shape, loaded.produced_at_utc, responder, tuple(answers))

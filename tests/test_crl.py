@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from OpenSSL import crypto
 
+from rotator import der as tlv
 from rotator.crl import MAX_CRL, Revocations
 from rotator.evidence import Evidence
 from rotator.model import Code, Policy, Severity
@@ -451,6 +452,18 @@ def test_a_number_within_another_entry_is_no_entry() -> None:
 
 def der_of(number: int) -> bytes:
     return wrap(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def test_an_issuer_with_an_empty_name_is_read_without_a_warning_of_the_library() -> None:
+    listed = ICA.crl(GOOD.leaf)
+    data = listed.public_bytes(serialization.Encoding.DER)
+    old = ICA.cert.subject.public_bytes()
+    empty = wrap(0x30, wrap(0x31, wrap(0x30, b"\x06\x03\x55\x04\x03" + wrap(0x0C, b""))))
+    body = tlv.whole(data, tlv.children(data, tlv.element(data, 0, len(data)))[0])
+    inner = b"".join(tlv.whole(body, one) for one in tlv.children(body, tlv.element(body, 0, len(body))))
+    rest = data[data.index(body) + len(body) :]
+    changed = wrap(0x30, wrap(0x30, inner.replace(old, empty, 1)) + rest)
+    assert [one.issuer for one in Revocations.from_files([("x", changed)]).lists] == ["CN="]
 
 
 @pytest.mark.parametrize("critical", [False, True])
