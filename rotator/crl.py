@@ -330,6 +330,10 @@ class Revocations:
         return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
 
 
+NO_LISTS = Revocations("", (), "")
+"""What there is where none were named."""
+
+
 def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
     """The revocation lists of a file as far as they can be read, and what is wrong with the rest; empty if nothing."""
     if len(data) > MAX_CRL:

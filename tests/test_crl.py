@@ -229,6 +229,15 @@ def test_openssl_takes_none_of_these_lists_for_an_answer_either(what: str) -> No
         assert said not in ("", "certificate revoked")
 
 
+def test_where_an_answer_is_demanded_and_no_list_is_named_nothing_is_accepted() -> None:
+    demanding = replace(public([NAME]), require_crls=True)
+    issued = ICA.issue(NAME, tweak=instead(points("http://crl.example/7.crl"), critical=False))
+    verdict = judge(issued, policy=demanding, anchors=ANCHORS)
+    assert verdict.codes == (Code.REVOCATION_UNKNOWN,)
+    assert [p.message.partition(" was to be")[0] for p in verdict.problems] == [f"CN={NAME}", "CN=Test Intermediate"]
+    assert "http://crl.example/7.crl" in verdict.problems[0].hint
+
+
 def test_a_good_list_beside_a_bad_one_is_an_answer() -> None:
     assert looked_up(ICA.crl(begin=SHORT[0], end=SHORT[1]), ICA.crl(), OF_ROOT).problems == ()
 
