@@ -13,6 +13,7 @@ from rotator.decode import read_certificate
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.model import Code, Severity
+from rotator.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.pem import CERTIFICATE_LABELS, parse_text, shown
 
 MAX_STORE = 16 * 1024 * 1024
@@ -76,12 +77,18 @@ class Anchors:
         by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in found.values():
             by_subject.setdefault(certificate.shape.subject, []).append(certificate)
+        try:
+            with contained():
+                # a root that the library reads as a copy only is judged by our own rules: it has no place in there
+                store = Store([c.loaded for c in found.values() if c.strict] or [c.loaded for c in found.values()])
+        except PanicError as error:
+            words = f"{title} cannot be read: {BROKE_OFF}."
+            raise RotatorError(Code.PARSE_ERROR, words, HINT, exit=Exit.REJECTED) from error
         return cls(
             name=title,
             digest=hashlib.sha256(data).hexdigest(),
             certificates=tuple(found.values()),
-            # a root that the library reads as a copy only is judged by our own rules, so it has no place in there
-            store=Store([c.loaded for c in found.values() if c.strict] or [c.loaded for c in found.values()]),
+            store=store,
             by_subject=by_subject,
             raws=frozenset(found),
         )

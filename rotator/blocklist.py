@@ -20,7 +20,12 @@ from rotator.pem import shown
 MAX_BLOCKLIST = 16 * 1024 * 1024
 """Bytes that a blocklist may hold: about 250,000 keys."""
 
-_LINE = re.compile(rb"[ \t]*(?:([0-9A-Fa-f]{64})(?:[ \t].*)?|)(?:#.*)?\r?")
+MAX_LINES = 1_000_000
+"""Lines of it, comments and empty ones among them."""
+
+_HASH = rb"[0-9A-Fa-f]{64}"
+_LINES = re.compile(rb"(?:[ \t]*+(?:%s(?:[ \t][^\n]*+)?+)?+(?:#[^\n]*+)?+\r?+(?:\n|\Z))*+" % _HASH)
+_AT_ITS_BEGIN = re.compile(rb"^[ \t]*+(%s)" % _HASH, re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,15 +53,17 @@ class Blocklist:
         if len(data) > MAX_BLOCKLIST:
             words = f"{title} holds more than {MAX_BLOCKLIST >> 20} MiB."
             raise RotatorError(Code.TOO_LARGE, words, "Leave the keys of your own field in it.", Exit.REJECTED)
-        found = set()
-        for number, line in enumerate(data.split(b"\n"), 1):
-            match = _LINE.fullmatch(line)
-            if match is None:
-                words = f"{title} line {number}: this is no SHA-256 of a public key in hexadecimal."
-                hint = "Write 64 hexadecimal digits: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der"
-                raise RotatorError(Code.PARSE_ERROR, words, f"{hint} | sha256sum", Exit.REJECTED)
-            if match[1]:
-                found.add(bytes.fromhex(match[1].decode()))
+        if data.count(b"\n") > MAX_LINES:
+            words = f"{title} has more than {MAX_LINES:,} lines."
+            raise RotatorError(Code.TOO_LARGE, words, "Leave the keys of your own field in it.", Exit.REJECTED)
+        read = _LINES.match(data)
+        end = read.end() if read else 0
+        if end < len(data):
+            line = data.count(b"\n", 0, end) + 1
+            words = f"{title} line {line}: this is no SHA-256 of a public key in hexadecimal."
+            hint = "Write 64 hexadecimal digits: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der"
+            raise RotatorError(Code.PARSE_ERROR, words, f"{hint} | sha256sum", Exit.REJECTED)
+        found = (bytes.fromhex(one[1].decode()) for one in _AT_ITS_BEGIN.finditer(data))
         return cls(title, hashlib.sha256(data).hexdigest(), frozenset(found))
 
 

@@ -243,7 +243,7 @@ class Certificate:
         """Whether this certificate's key made the signature of another one (names are not compared)."""
         return child.shape.algorithms_agree and self.made(child.shape.signature, child.shape.tbs, child.loaded)
 
-    def made(self, signature: bytes, body: bytes, loaded: Signed) -> bool:
+    def made(self, signature: bytes, body: bytes | memoryview, loaded: Signed) -> bool:
         """Whether this certificate's key made a signature.
 
         Args:
@@ -260,7 +260,7 @@ class Certificate:
             if isinstance(key, rsa.RSAPublicKey):
                 if algorithm is None or scheme is None or isinstance(scheme, ec.ECDSA):
                     return False
-                key.verify(signature, body, scheme, algorithm)
+                key.verify(signature, body, scheme, algorithm)  # type: ignore[arg-type]  # takes any buffer, as EC does
             elif isinstance(key, ec.EllipticCurvePublicKey):
                 if algorithm is None or not isinstance(scheme, ec.ECDSA):
                     return False

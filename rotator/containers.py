@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from rotator import der, pbe
 from rotator.der import DerError, Element
 from rotator.model import Code, Problem, Secret, Severity
+from rotator.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.pem import PKCS7, PKCS12, Block, place
 
 CONTAINER_LABELS = frozenset({PKCS7, PKCS12})
@@ -35,6 +36,9 @@ _ENCRYPTED_DATA = "1.2.840.113549.1.7.6"
 _BAGS = "1.2.840.113549.1.12.10.1."
 _KEY_BAG, _SHROUDED_BAG, _CERT_BAG, _SAFE_BAG = (_BAGS + end for end in ("1", "2", "3", "6"))
 _X509_CERTIFICATE = "1.2.840.113549.1.9.22.1"
+_DECOY = bytes.fromhex("302e020100300506032b657004220420") + bytes(32)
+"""An Ed25519 key of nobody (RFC 8410): the library looks for one key, and for none any more when it has found this."""
+
 _OTHER_FORM = "Convert it: openssl pkcs12 -in FILE -nodes -out all.pem"
 
 
@@ -77,13 +81,17 @@ def unpack(block: Block, password: Secret | None, budget: int) -> Unpacked:
     """
     found = Unpacked()
     try:
-        data = _definite(block.data)
-        if block.label == PKCS7:
-            _signed_data(data, block, found)
-        else:
-            _Safe(block, password, budget, found).unseal(data)
+        with contained():
+            data = _definite(block.data)
+            if block.label == PKCS7:
+                _signed_data(data, block, found)
+            else:
+                _Safe(block, password, budget, found).unseal(data)
     except _RefusedError as refused:
         found.problems.append(_problem(block, refused))
+    except PanicError:
+        words = f"what is in there cannot be read: {BROKE_OFF}."
+        found.problems.append(_problem(block, _RefusedError(Code.PARSE_ERROR, words, HINT)))
     except (DerError, IndexError):
         kind = "PKCS#7" if block.label == PKCS7 else "PKCS#12"
         words = f"the {kind} structure is damaged, or of a kind that is not read here."
@@ -277,10 +285,12 @@ class _Safe:
             raise _unknown() from None
 
     def _through_library(self, info: bytes, cost: int) -> None:
-        """Has one ContentInfo decrypted and read, as a PKCS#12 file of its own.
+        """Has the certificates of one ContentInfo decrypted and read, as a PKCS#12 file of its own.
 
-        That is not done under the empty password, which everybody knows: keys may be nested in there, and what they
-        cost shows only when it is paid.
+        Whatever key is nested in there is left alone, as what that one costs shows only when it is paid: a key that
+        everybody knows stands before it, and OpenSSL derives nothing for a second one (p12_kiss.c, parse_bag). Nobody
+        writes keys there. It is not done under the empty password, of which there are two (RFC 7292 B.1): OpenSSL
+        tells them apart by the MAC, which is not asked for here.
         """
         secret = self.password.reveal() if self.password else b""
         if self.password is not None and not secret:
@@ -290,19 +300,20 @@ class _Safe:
             raise self._unopened()
         self._check_cost(cost)
         self.found.spent += cost
-        safe = der.encode(der.OCTET_STRING, der.encode(der.SEQUENCE, info))
-        whole = der.encode(der.SEQUENCE, b"\x02\x01\x03" + _info(_DATA, safe))
+        bag = der.encode(der.SEQUENCE, der.encoded_oid(_KEY_BAG) + der.encode(0xA0, _DECOY))
+        safe = der.encode(der.SEQUENCE, _info(der.encode(der.SEQUENCE, bag)) + info)
+        whole = der.encode(der.SEQUENCE, b"\x02\x01\x03" + _info(safe))
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 opened = pkcs12.load_pkcs12(whole, secret)
-                blocks = list(_blocks(opened))
+                certificates = list(_certificates(opened))
         except UnsupportedAlgorithm:
             raise _unknown() from None
         except (ValueError, TypeError, OverflowError, InternalError):
             raise self._unopened() from None
-        for label, data in blocks:
-            _add(self.found, label, data, self.block)
+        for data in certificates:
+            _add(self.found, "CERTIFICATE", data, self.block)
 
     def _unopened(self) -> _RefusedError:
         if self.password is None:
@@ -317,14 +328,13 @@ def _unknown() -> _RefusedError:
     return _RefusedError(Code.KEY_FORMAT, "it is encrypted in a way that is not known here.", _OTHER_FORM)
 
 
-def _info(kind: str, content: bytes) -> bytes:
-    return der.encode(der.SEQUENCE, der.encoded_oid(kind) + der.encode(0xA0, content))
+def _info(content: bytes) -> bytes:
+    """A ContentInfo of these bytes (RFC 2315 section 7)."""
+    octets = der.encode(der.OCTET_STRING, content)
+    return der.encode(der.SEQUENCE, der.encoded_oid(_DATA) + der.encode(0xA0, octets))
 
 
-def _blocks(opened: pkcs12.PKCS12KeyAndCertificates) -> Iterator[tuple[str, bytes]]:
+def _certificates(opened: pkcs12.PKCS12KeyAndCertificates) -> Iterator[bytes]:
     for held in (opened.cert, *opened.additional_certs):
         if held is not None:
-            yield "CERTIFICATE", held.certificate.public_bytes(serialization.Encoding.DER)
-    if opened.key is not None:
-        form = serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        yield "PRIVATE KEY", opened.key.private_bytes(*form)
+            yield held.certificate.public_bytes(serialization.Encoding.DER)

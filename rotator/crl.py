@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 
 from cryptography import x509
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
@@ -16,19 +17,21 @@ from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
 from rotator import der
 from rotator.certificate import Certificate
 from rotator.model import Code, Problem, Severity
+from rotator.panics import contained
 from rotator.pem import shown
 
 MAX_CRL = 16 * 1024 * 1024
 """Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
 
-MAX_INDIRECT = 8 * 1024 * 1024
-"""Bytes of the entries of an indirect list, all of which have to be gone through; half a second."""
+MAX_INDIRECT = 4 * 1024 * 1024
+"""Bytes of the entries of an indirect list, which have to be gone through one by one."""
 
-MAX_KINDS = 10_000
-"""Different extensions of entries that are parsed, where entries have to be gone through at all."""
+MAX_ISSUERS = 4_000
+"""Extensions of the entries of an indirect list that are parsed, to see whom they name."""
 
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
+_PIECE = 64 * 1024
 AGAIN = "Fetch it again from the CA, whole."
 """The next step for a list that cannot be used."""
 
@@ -41,11 +44,21 @@ _UNDERSTOOD = frozenset(
         ExtensionOID.CRL_NUMBER,
     )
 )
-_UNDERSTOOD_OF_ENTRIES = frozenset(
-    {CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensionOID.INVALIDITY_DATE, CRLEntryExtensionOID.CERTIFICATE_ISSUER}
+# An entry's extensions lie between hundreds of thousands of others, so they are looked for by how they are written
+# (DER): the name, TRUE if it is critical, and the tag of the octet string that the value is in.
+_REASON, _INVALID_SINCE, _ISSUER = (
+    der.encoded_oid(oid.dotted_string)
+    for oid in (
+        CRLEntryExtensionOID.CRL_REASON,
+        CRLEntryExtensionOID.INVALIDITY_DATE,
+        CRLEntryExtensionOID.CERTIFICATE_ISSUER,
+    )
 )
 _CRITICAL = b"\x01\x01\xff\x04"
-"""How each critical extension begins behind its name: TRUE, and the octet string of its value."""
+_STRANGE = re.compile(
+    b"".join(b"(?<!%s)" % re.escape(name) for name in (_REASON, _INVALID_SINCE, _ISSUER)) + re.escape(_CRITICAL)
+)
+_MAX_NAME = 127
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +66,19 @@ class ListShape:
     """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
 
     Args:
+        raw: the whole of it, kept once: a list may have megabytes.
         issuer: DER of the name.
-        revoked: the entries, as they stand; empty without any.
+        entries: where its entries begin and end in there; at one place without any.
         algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
-        tbs: what is signed.
+        signed: where what is signed begins and ends.
         signature: the signature over it.
     """
 
+    raw: bytes
     issuer: bytes
-    revoked: bytes
+    entries: tuple[int, int]
     algorithms_agree: bool
-    tbs: bytes
+    signed: tuple[int, int]
     signature: bytes
 
 
@@ -83,10 +98,11 @@ def revocation_list(data: bytes) -> ListShape:
     entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # after two times, before [0] extensions
     signature = der.expect(parts[2], der.BIT_STRING)
     return ListShape(
+        raw=data,
         issuer=der.whole(data, issuer),
-        revoked=data[entries[0].body : entries[0].end] if entries else b"",
+        entries=(entries[0].body, entries[0].end) if entries else (outer.end, outer.end),
         algorithms_agree=der.whole(data, algorithm) == der.whole(data, der.expect(parts[1], der.SEQUENCE)),
-        tbs=der.whole(data, parts[0]),
+        signed=(parts[0].start, parts[0].end),
         signature=data[signature.body + 1 : signature.end],
     )
 
@@ -125,16 +141,16 @@ class Crl:
     breach: str = ""
     lenient: bool = False
     _checked: dict[bytes, bool] = field(default_factory=dict, repr=False)
-    _entries: dict[tuple[bytes, int], x509.RevokedCertificate] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[bytes, int], Revoked | None] = field(default_factory=dict, repr=False)
     _strange: list[str] = field(default_factory=list, repr=False)
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether this key made its signature; computed once, as a list may be long and is asked of often."""
         spki = issuer.shape.spki
         if spki not in self._checked:
-            self._checked[spki] = self.shape.algorithms_agree and issuer.made(
-                self.shape.signature, self.shape.tbs, self.loaded
-            )
+            shape, (start, end) = self.shape, self.shape.signed
+            signed = memoryview(shape.raw)[start:end]
+            self._checked[spki] = shape.algorithms_agree and issuer.made(shape.signature, signed, self.loaded)
         return self._checked[spki]
 
     @property
@@ -146,10 +162,10 @@ class Crl:
     def strange(self) -> str:
         """What its entries hold that is critical and not understood (RFC 5280 5.3); empty if nothing.
 
-        Asked of an authentic list only: all entries are gone through, where any is critical at all.
+        Asked of an authentic list only, once: a long one is searched through.
         """
         if not self._strange:
-            self._strange.append(self._go_through() if self.indirect or _CRITICAL in self.shape.revoked else "")
+            self._strange.append(self._objection())
         return self._strange[0]
 
     def entry(self, issuer: bytes, serial: int) -> Revoked | None:
@@ -159,52 +175,106 @@ class Crl:
             issuer: DER of the name of the certificate's issuer.
             serial: its serial number.
         """
-        if self.indirect:
-            found = self._entries.get((issuer, serial))
-        else:
-            found = self.loaded.get_revoked_certificate_by_serial_number(serial)
-        return _revoked(found) if found is not None else None
+        if serial < 0:
+            return None  # such a certificate is refused for its number; no list can be asked for it
+        if (issuer, serial) not in self._found:
+            number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
+            found = None
+            if self.shape.raw.find(number, *self.shape.entries) >= 0:  # most are on no list, which is seen at once
+                found = (
+                    self._indirect_entry(issuer, number)
+                    if self.indirect
+                    else self.loaded.get_revoked_certificate_by_serial_number(serial)
+                )
+            self._found[issuer, serial] = _revoked(found) if found is not None else None
+        return self._found[issuer, serial]
 
-    def _go_through(self) -> str:
-        """Each entry, but each kind of extensions once: most are alike, and to parse them is what costs."""
-        data, at, issuer = self.shape.revoked, 0, self.shape.issuer
-        if self.indirect and len(data) > MAX_INDIRECT:
+    def _objection(self) -> str:
+        raw, (start, end) = self.shape.raw, self.shape.entries
+        if not self.indirect and raw.find(_CRITICAL, start, end) < 0:
+            return ""
+        for found in _STRANGE.finditer(raw, start, end):
+            oid = _name_before(raw, found.start())
+            if oid:
+                return f"has an entry with a critical extension that is not understood ({oid})"
+        if not self.indirect:
+            others = raw.find(_ISSUER + _CRITICAL, start, end) >= 0
+            return "speaks of certificates of others without being indirect" if others else ""
+        if end - start > MAX_INDIRECT:
             return f"is indirect and has more than {MAX_INDIRECT >> 20} MiB of entries"
-        kinds: dict[bytes, tuple[str, bytes]] = {b"": ("", b"")}
-        for one in self.loaded:
-            whole = der.element(data, at, len(data))
-            date = der.element(data, der.element(data, whole.body, whole.end).end, whole.end)
-            extensions, at = data[date.end : whole.end], whole.end
-            if extensions not in kinds:
-                if len(kinds) > MAX_KINDS:
-                    return "has too many different entries to go through all of them"
-                kinds[extensions] = self._kind(one)
-            fault, named = kinds[extensions]
-            if fault:
-                return fault
-            if named:
-                issuer = named  # for this entry and those after it, until another one is named (RFC 5280 5.3.3)
-            if self.indirect:
-                self._entries[issuer, one.serial_number] = one
+        try:
+            for _ in self._named():
+                pass
+        except _EntryError as error:
+            return str(error)
         return ""
 
-    def _kind(self, one: x509.RevokedCertificate) -> tuple[str, bytes]:
-        """What makes an entry unusable, or nothing; and DER of the issuer that it names, or nothing."""
-        try:
-            extensions = list(one.extensions)
-        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-            return "has an entry whose extensions cannot be read", b""
-        named = b""
-        for extension in extensions:
-            if extension.critical and extension.oid not in _UNDERSTOOD_OF_ENTRIES:
-                oid = extension.oid.dotted_string
-                return f"has an entry with a critical extension that is not understood ({oid})", b""
-            if isinstance(extension.value, x509.CertificateIssuer):
-                if not self.indirect:
-                    return "speaks of certificates of others without being indirect", b""
-                names = extension.value.get_values_for_type(x509.DirectoryName)
-                named = names[0].public_bytes() if names else b"?"
-        return "", named
+    def _indirect_entry(self, issuer: bytes, number: bytes) -> x509.RevokedCertificate | None:
+        """The entry of a certificate of that issuer, with that number as it is written."""
+        raw = self.shape.raw
+        for index, (at, named) in enumerate(self._named()):
+            if named == issuer and raw.startswith(number, at):
+                return next(islice(self.loaded, index, None))
+        return None
+
+    def _named(self) -> Iterator[tuple[int, bytes]]:
+        """Of each entry of an indirect list where its number stands, and DER of the issuer that it speaks of.
+
+        Raises:
+            _EntryError: an entry that names one cannot be read, or too many different ones do.
+        """
+        raw, (at, end) = self.shape.raw, self.shape.entries
+        issuer, known = self.shape.issuer, dict[bytes, bytes]()
+        next_name = raw.find(_ISSUER, at, end)
+        while at < end:
+            entry = der.element(raw, at, end)
+            if at <= next_name < entry.end:
+                number = der.element(raw, entry.body, entry.end)
+                extensions = raw[der.element(raw, number.end, entry.end).end : entry.end]
+                if extensions not in known:
+                    if len(known) >= MAX_ISSUERS:
+                        raise _EntryError("has too many different entries to go through all of them")
+                    known[extensions] = _issuer_in(extensions)
+                issuer = known[extensions] or issuer  # and for those after it, until another one is named (5.3.3)
+                next_name = raw.find(_ISSUER, entry.end, end)
+            yield entry.body, issuer
+            at = entry.end
+
+
+class _EntryError(Exception):
+    """An entry cannot be read; the words follow the list's name."""
+
+
+def _name_before(raw: bytes, end: int) -> str:
+    """The object identifier that ends at a place; empty if none does, so that no extension begins there."""
+    for length in range(1, _MAX_NAME):
+        start = end - length - 2
+        if start >= 0 and raw[start] == der.OID and raw[start + 1] == length:
+            try:
+                return der.dotted(raw, der.Element(der.OID, start, start + 2, end))
+            except der.DerError:
+                continue
+    return ""
+
+
+def _issuer_in(extensions: bytes) -> bytes:
+    """DER of the issuer that an entry's extensions name; `?` for one without a distinguished name, empty for none.
+
+    Raises:
+        _EntryError: they cannot be read.
+    """
+    try:
+        outer = der.expect(der.element(extensions, 0, len(extensions)), der.SEQUENCE)
+        for part in der.children(extensions, outer):
+            extension = der.raw_extension(extensions, part)
+            if extension.oid == CRLEntryExtensionOID.CERTIFICATE_ISSUER.dotted_string:
+                value = extension.value
+                names = der.children(value, der.expect(der.element(value, 0, len(value)), der.SEQUENCE))
+                found = [name for name in names if name.tag == 0xA4]  # directoryName (RFC 5280 4.2.1.6)
+                return value[found[0].body : found[0].end] if found else b"?"
+    except (der.DerError, IndexError):
+        raise _EntryError("has an entry whose extensions cannot be read") from None
+    return b""
 
 
 def _revoked(entry: x509.RevokedCertificate) -> Revoked | None:
@@ -237,45 +307,69 @@ class Revocations:
     faults: tuple[Problem, ...] = ()
 
     @classmethod
-    def from_files(cls, files: Sequence[tuple[str, bytes]], name: str = "") -> Revocations:
+    def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Revocations:
         """Read files of revocation lists, PEM or DER; never raises for what they hold.
 
         Args:
-            files: name and content of each.
+            files: name and content of each; none is held on to.
             name: what to call them together; the files' names without one.
         """
         whole = hashlib.sha256()
         lists: list[Crl] = []
         faults: list[Problem] = []
+        titles: list[str] = []
         for file, data in files:
+            titles.append(shown(file))
             found, words = _read_all(data, shown(file))
             lists += found
             if words:
                 message = f"{shown(file)} {words}."
                 faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, AGAIN, shown(file)))
             whole.update(hashlib.sha256(data).digest())
-        name = name or ", ".join(shown(file) for file, _ in files)
+        name = name or ", ".join(titles)
         return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
+
+
+NO_LISTS = Revocations("", (), "")
+"""What there is where none were named."""
 
 
 def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
     """The revocation lists of a file as far as they can be read, and what is wrong with the rest; empty if nothing."""
     if len(data) > MAX_CRL:
         return [], f"holds more than {MAX_CRL >> 20} MiB"
-    words, blocks = "", [data]
+    words, lists = "", []
+    blocks: Iterable[tuple[int, int] | None] = [None]
     if b"-----BEGIN " in data:
-        found = _BLOCK.findall(data)
-        if not found or len(found) != data.count(_BEGIN):
+        blocks = [found.span(1) for found in _BLOCK.finditer(data)]
+        if not blocks or len(blocks) != data.count(_BEGIN):
             words = "holds no revocation list, or one that is cut off"
-        blocks = [b"".join(block.split()) for block in found]
-    lists = []
     for block in blocks:
         try:
-            raw = base64.b64decode(block, validate=True) if block is not data else data
-            lists.append(_read(raw, title))
-        except (der.DerError, IndexError, ValueError, TypeError, x509.InvalidVersion):  # binascii.Error is a ValueError
+            with contained():
+                lists.append(_read(_decoded(data, *block) if block else data, title))
+        except (IndexError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
             words = "holds something that is no revocation list, or one that is damaged or cut off"
     return lists, words
+
+
+def _decoded(data: bytes, at: int, end: int) -> bytes:
+    """The base64 between two places, in pieces: of megabytes, each copy counts.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pieces: list[bytes] = []
+    left = b""
+    while at < end:
+        text = left + data[at : min(end, at + _PIECE)].translate(None, b" \t\r\n\x0b\x0c")
+        at += _PIECE
+        whole = len(text) - len(text) % 4 if at < end else len(text)
+        if at < end and b"=" in text:
+            raise ValueError("something follows the end")
+        pieces.append(binascii.a2b_base64(text[:whole], strict_mode=True))
+        left = text[whole:]
+    return b"".join(pieces)
 
 
 def _read(data: bytes, title: str) -> Crl:
@@ -283,7 +377,7 @@ def _read(data: bytes, title: str) -> Crl:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = x509.load_der_x509_crl(data)
-    issuer = shown(loaded.issuer.rfc4514_string())
+        issuer = shown(loaded.issuer.rfc4514_string())
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):

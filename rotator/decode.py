@@ -16,6 +16,7 @@ from rotator import der
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
 from rotator.names import Address
+from rotator.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.pem import place
 
 UNREADABLE = "(a name that cannot be read)"
@@ -73,8 +74,8 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
     """
     where = f"{place(file, line)}: " if file else ""
 
-    def refused(code: Code, words: str) -> tuple[None, tuple[Problem, ...]]:
-        hint = "Fetch the certificate from the CA again."
+    def refused(code: Code, words: str, hint: str = "") -> tuple[None, tuple[Problem, ...]]:
+        hint = hint or "Fetch the certificate from the CA again."
         return None, (Problem(code, Severity.REJECT, f"{where}{words}", hint, file, line),)
 
     problems: tuple[Problem, ...] = ()
@@ -90,12 +91,15 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
     if shape.version not in (1, 3):
         return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}; clients read version 3.")
     try:
-        with warnings.catch_warnings():  # of serial numbers and countries that the library means to refuse one day
+        # warnings are of serial numbers and countries that the library means to refuse one day
+        with warnings.catch_warnings(), contained():
             warnings.simplefilter("ignore")
             loaded, whole = _load(data, shape)
             subject, issuer = _name(loaded, "subject"), _name(loaded, "issuer")
             unreadable = [which for which, text in (("subject", subject), ("issuer", issuer)) if text == UNREADABLE]
             extensions, readable, faults = _extensions(data, loaded, shape)
+    except PanicError:
+        return refused(Code.PARSE_ERROR, f"the certificate cannot be read: {BROKE_OFF}.", HINT)
     except (ValueError, TypeError, x509.InvalidVersion):
         return refused(Code.PARSE_ERROR, "the certificate is damaged: its structure is not that of X.509.")
     try:

@@ -1,6 +1,7 @@
 """What a verdict may be shown beside the roots: revocation lists, OCSP responses, logs, known keys; read elsewhere.
 
-What was not named asks nothing; what a certificate itself demands of nginx (must-staple) is asked in any case.
+What was not named asks nothing, but for what is demanded in any case: by a certificate of nginx (must-staple), or by
+the policy of lists (`require_crls`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from rotator import blocklist, revocation, sct, stapling
 from rotator.blocklist import Blocklist
 from rotator.certificate import Certificate
-from rotator.crl import Revocations
+from rotator.crl import NO_LISTS, Revocations
 from rotator.model import Problem
 from rotator.ocsp import Responses
 from rotator.revocation import Inquiry
@@ -56,9 +57,10 @@ class Evidence:
         name = self.responses.name if self.responses else ""
         problems += stapling.must_staple(served[0], policy, found[0] if found else Finding(), name)
         problems += [problem for finding in found for problem in finding.problems]
-        if authorities and self.revocations:
+        if authorities and (self.revocations or policy.require_crls):
+            lists = self.revocations or NO_LISTS
             known = {one.raw for one, finding in zip(served, found, strict=False) if finding.good}
-            problems += revocation.problems_of(inquiry, self.revocations, known)
+            problems += revocation.problems_of(inquiry, lists, known)
         if authorities and self.logs and policy.binds_public:
             problems += sct.problems_of(served[0], authorities[0], self.logs, inquiry.now)
         return tuple(problems)

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from rotator import der
 from rotator.certificate import CURVES, MAX_RSA_BITS, Certificate
 from rotator.model import Code, KeyType, Problem, Secret, Severity
+from rotator.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.pem import Block, encode_block, place
 
 MAX_COST = 500_000
@@ -116,14 +117,18 @@ def read_key(block: Block, password: Secret | None = None, budget: int = MAX_COS
         budget: rounds of a hash that may be spent on decrypting it.
 
     Returns:
-        The key, or the problem: `key-encrypted`, `bad-password`, `key-format`, `key-type`, `key-large`, `weak-key` or
-        `key-invalid`. Never raises, and never spends more than the budget.
+        The key, or the problem: `key-encrypted`, `bad-password`, `key-format`, `key-type`, `key-large`, `weak-key`,
+        `key-invalid` or `parse-error`. Never raises, and never spends more than the budget.
     """
     try:
-        return _read(block, password, budget)
-    except _RefusedError as refused:
-        message = f"{place(block.file, block.line)}: {refused.words}"
-        return Problem(refused.code, Severity.REJECT, message, refused.hint, block.file, block.line)
+        with contained():
+            return _read(block, password, budget)
+    except PanicError:
+        refused = _RefusedError(Code.PARSE_ERROR, f"the private key cannot be read: {BROKE_OFF}.", HINT)
+    except _RefusedError as error:
+        refused = error
+    message = f"{place(block.file, block.line)}: {refused.words}"
+    return Problem(refused.code, Severity.REJECT, message, refused.hint, block.file, block.line)
 
 
 def _read(block: Block, password: Secret | None, budget: int) -> Key:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
@@ -22,6 +24,7 @@ from rotator import der
 from rotator.certificate import Certificate, Signed
 from rotator.decode import read_certificate
 from rotator.model import Code, Problem, Severity
+from rotator.panics import contained
 from rotator.pem import shown
 
 MAX_RESPONSES = 256 * 1024
@@ -188,6 +191,7 @@ class Response:
         loaded: as the library has it.
         shape: its outline.
         produced: when it was signed, UTC.
+        responder: who signed it, by name; None where that is said by the hash of a key.
         answers: those whose digest is known, in its order.
     """
 
@@ -196,6 +200,7 @@ class Response:
     loaded: ocsp.OCSPResponse = field(repr=False)
     shape: Outline = field(repr=False)
     produced: datetime
+    responder: x509.Name | None
     answers: tuple[Answer, ...]
     _signers: dict[tuple[bytes, bytes], Certificate | None] = field(default_factory=dict, repr=False)
 
@@ -229,7 +234,7 @@ class Response:
         """Whether its ResponderID is this one's name, or the SHA-1 of this one's key (RFC 6960 4.2.1)."""
         if self.loaded.responder_key_hash is not None:
             return self.loaded.responder_key_hash == _digest("sha1", signer.key_bits)
-        return self.loaded.responder_name == signer.subject_name
+        return self.responder == signer.subject_name
 
     def _signed_by(self, signer: Certificate) -> bool:
         scheme = self.scheme
@@ -258,7 +263,7 @@ class Responses:
         return [(response, answer) for response, answer in answers if answer.is_about(certificate, issuer)]
 
     @classmethod
-    def from_files(cls, files: Sequence[tuple[str, bytes]], name: str = "") -> Responses:
+    def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Responses:
         """Read files of responses, DER or PEM; never raises for what they hold.
 
         Args:
@@ -268,7 +273,9 @@ class Responses:
         whole = hashlib.sha256()
         by_serial: dict[int, list[tuple[Response, Answer]]] = {}
         faults: list[Problem] = []
+        titles: list[str] = []
         for file, data in files:
+            titles.append(shown(file))
             found, words = _read_all(data, shown(file))
             for response in found:
                 for answer in response.answers:
@@ -277,7 +284,7 @@ class Responses:
                 message = f"{shown(file)} {words}."
                 faults.append(Problem(Code.REVOCATION_UNKNOWN, Severity.WARN, message, AGAIN, shown(file)))
             whole.update(hashlib.sha256(data).digest())
-        name = name or ", ".join(shown(file) for file, _ in files)
+        name = name or ", ".join(titles)
         return cls(name, whole.hexdigest(), by_serial, tuple(faults))
 
 
@@ -299,13 +306,15 @@ def _read_all(data: bytes, title: str) -> tuple[list[Response], str]:
     responses = []
     for block in blocks:
         try:
-            raw = data if block is data else base64.b64decode(block, validate=True)
-            loaded = ocsp.load_der_ocsp_response(raw)
-            if loaded.response_status is not ocsp.OCSPResponseStatus.SUCCESSFUL:  # RFC 6960 2.3
-                words = f"holds no answer: the responder said {loaded.response_status.name.lower().replace('_', ' ')}"
-                continue
-            responses.append(_read(raw, loaded, title, binary=block is data))
-        except (ValueError, TypeError, OverflowError):  # DerError and binascii.Error are ValueErrors
+            with contained():
+                raw = data if block is data else base64.b64decode(block, validate=True)
+                loaded = ocsp.load_der_ocsp_response(raw)
+                if loaded.response_status is ocsp.OCSPResponseStatus.SUCCESSFUL:  # RFC 6960 2.3
+                    responses.append(_read(raw, loaded, title, binary=block is data))
+                else:
+                    said = loaded.response_status.name.lower().replace("_", " ")
+                    words = f"holds no answer: the responder said {said}"
+        except (ValueError, TypeError, OverflowError):  # a panic, DerError and binascii.Error are ValueErrors
             words = "holds something that is no OCSP response, or one that is damaged or cut off"
     return responses, words
 
@@ -335,4 +344,7 @@ def _read(data: bytes, loaded: ocsp.OCSPResponse, title: str, *, binary: bool) -
                 strange=strange or shape.strange,
             )
         )
-    return Response(title, binary, loaded, shape, loaded.produced_at_utc, tuple(answers))
+    with warnings.catch_warnings():  # of names that the library means to refuse one day
+        warnings.simplefilter("ignore")
+        responder = loaded.responder_name
+    return Response(title, binary, loaded, shape, loaded.produced_at_utc, responder, tuple(answers))

@@ -78,6 +78,7 @@ def problems_of(path: Path, policy: Policy, now: datetime) -> tuple[Problem, ...
         trusted = authority is path.anchor
         problems += _dates(authority, now, trusted=trusted)
         problems += _authority(authority, depth, policy, trusted=trusted)
+        problems += _path_length(authority, depth, len(below) - 1)
         problems += _signature(below[-1], authority)
         words = constraints.violation(authority, below, budget)
         if words:
@@ -103,7 +104,7 @@ def _dates(authority: Certificate, now: datetime, *, trusted: bool) -> list[Prob
 
 
 def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: bool) -> list[Problem]:
-    """Whether a certificate may sign at this place (RFC 5280 6.1.4 k, l, m, n, o; CA/B BR 7.1.2.5, 7.1.2.10)."""
+    """Whether a certificate may sign at this place (RFC 5280 6.1.4 k, n, o; CA/B BR 7.1.2.5, 7.1.2.10)."""
     problems: list[Problem] = []
 
     def wrong(code: Code, words: str, hint: str = _ASK_CA) -> None:
@@ -113,8 +114,6 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     basic, usage = authority.ext(x509.BasicConstraints), authority.ext(x509.KeyUsage)
     if basic is None or not basic.ca:
         wrong(Code.NOT_A_CA, "has issued a certificate but is no CA (basicConstraints does not say so)")
-    elif basic.path_length is not None and basic.path_length < depth:
-        wrong(Code.PATHLEN, f"allows {basic.path_length} intermediates below it, and there are {depth}")
     elif public and not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
         wrong(Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical")
     if usage is None:
@@ -136,10 +135,39 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     return problems
 
 
+def _path_length(authority: Certificate, depth: int, all_below: int) -> list[Problem]:
+    """Whether there may be so many authorities below it (RFC 5280 4.2.1.9, 6.1.4 l and m).
+
+    The RFC leaves self-issued ones uncounted, as OpenSSL does; Go and the library here count every one.
+
+    Args:
+        authority: the certificate.
+        depth: authorities between it and the leaf that are not self-issued.
+        all_below: the same with those that are.
+    """
+    basic = authority.ext(x509.BasicConstraints)
+    if basic is None or not basic.ca or basic.path_length is None or basic.path_length >= all_below:
+        return []
+    if basic.path_length < depth:
+        words = f"allows {basic.path_length} intermediates below it, and there are {depth}"
+    else:
+        words = (
+            f"allows {basic.path_length} intermediates below it, and there are {all_below} with those that certify a "
+            "new key of the same CA; OpenSSL does not count these (RFC 5280 6.1.4 l), Go and others do"
+        )
+    return [about(authority, Code.PATHLEN, words, _ASK_CA)]
+
+
 def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[Problem]:
     """Whether an intermediate has both key identifiers (RFC 5280 4.2.1.1, 4.2.1.2; OpenSSL with X509_STRICT asks)."""
     if trusted:
         return []
+    if authority.self_issued and not authority.authority_key_id and not authority.signed(authority):
+        words = (
+            "certifies a new key of the CA of its own name and does not name the key that signed it (no authority key "
+            "identifier), so OpenSSL takes it for an untrusted root"
+        )
+        return [about(authority, Code.NO_AKI, words, _ASK_CA)]
     severity = Severity.REJECT if policy.binds_public else Severity.WARN
     lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
     lacking += (

@@ -30,7 +30,7 @@ _PRF = {
     "1.2.840.113549.2.11": "sha512",
 }
 _SHA1_3DES = "1.2.840.113549.1.12.1.3"
-_SHA1_RC2_40 = "1.2.840.113549.1.12.1.6"
+_SHA1_RC2 = frozenset({"1.2.840.113549.1.12.1.5", "1.2.840.113549.1.12.1.6"})
 _SCRYPT_MEMORY = 64 << 20
 
 
@@ -44,7 +44,7 @@ def is_rc2(data: bytes, algorithm: Element) -> bool:
     Raises:
         DerError: there is no algorithm.
     """
-    return der.dotted(data, der.nth(der.children(data, algorithm), 0, der.OID)) == _SHA1_RC2_40
+    return der.dotted(data, der.nth(der.children(data, algorithm), 0, der.OID)) in _SHA1_RC2
 
 
 def decrypted(data: bytes, algorithm: Element, secret: bytes, encrypted: bytes) -> Iterator[bytes]:

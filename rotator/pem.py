@@ -62,6 +62,7 @@ _HEADER = re.compile(rb"[A-Za-z][A-Za-z0-9-]*:")
 _WHITE = bytes(range(33))
 _DATA = re.compile(rb"(?:[A-Za-z0-9+/]+[\x00-\x09\x0b-\x20]*\n)*+(?:[A-Za-z0-9+/]*={1,2}[\x00-\x09\x0b-\x20]*\n)?+")
 _MAX_HEADERS = 8
+_MARK = b"\xef\xbb\xbf"
 _NO_MARK = "Take the mark out: sed -i '{line}s/^\\xEF\\xBB\\xBF//' {file}"
 
 
@@ -174,7 +175,7 @@ def _problem(
 
 
 def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
-    """The data without a harmless mark at its front.
+    """The data without a byte order mark at its front.
 
     Raises:
         _RefusedError: `encoding`: OpenSSL would not see what an editor shows.
@@ -188,29 +189,35 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
         line = data.count(b"\n", 0, zero) + 1
         words = f"{name} line {line} holds a NUL byte: binary, UTF-16, or damaged by a full disk or a lost write."
         raise _RefusedError(_problem(Code.ENCODING, name, line, words, hint))
-    if data[:3] != b"\xef\xbb\xbf":
+    if data[:3] != _MARK:
         return data
-    first = data[3:].split(b"\n", 1)[0]
-    if first.lstrip(_WHITE)[:5] == b"-----":
-        words = f"{name} begins with a byte order mark, so nginx does not see the block in line 1."
-        raise _RefusedError(_problem(Code.ENCODING, name, 1, words, _NO_MARK.format(file=name, line=1)))
-    hint = _NO_MARK.format(file=name, line=1)
-    words = f"{name} begins with a byte order mark (before a comment, where it does no harm)."
-    problems.append(_problem(Code.ENCODING, name, 1, words, hint, Severity.WARN))
+    problems.append(_marked(name, 1, before_block=data[3:8] == b"-----"))
     return data[3:]
+
+
+def _marked(name: str, number: int, *, before_block: bool) -> Problem:
+    """A byte order mark where OpenSSL 3.0 and later skip it: before the first line that is read for a block."""
+    words = f"{name} line {number} begins with a byte order mark, as Windows editors write it; it is not stored."
+    if before_block:
+        words += " nginx with an OpenSSL before 3.0, and other programs, would not see the block there."
+    return _problem(Code.ENCODING, name, number, words, _NO_MARK.format(file=name, line=number), Severity.WARN)
 
 
 def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem], most: int) -> None:
     """Walk from marker to marker: what lies between blocks is never looked at line by line, so much of it is cheap."""
-    at, number = 0, 1
+    at, number, ended = 0, 1, -1
     while (mark := data.find(b"-----", at)) >= 0:
         start = data.rfind(b"\n", 0, mark) + 1
         number += data.count(b"\n", at, start)
         line, at = _line(data, start)
+        if start == ended and line[:3] == _MARK:
+            line = line[3:]
+            problems.append(_marked(name, number, before_block=True))
         label = _outside(line, name, number)
         number += 1
         if label:
             at, number = _block(data, at, name, number, label, blocks, problems)
+            ended = at
             if most and len(blocks) + len(problems) > most:
                 words = f"{name} line {number}: after {most} blocks the rest of the file is not looked at."
                 hint = "Leave one certificate, the intermediates of its chain, and its key."
@@ -250,7 +257,7 @@ def _outside(line: bytes, name: str, number: int) -> str:
             raise _grammar(name, number, words, "Remove the spaces before it.")
         if line[:8] == b"-----END" and b"-----BEGIN" in line:
             raise _glued(name, number)
-        if line[:3] == b"\xef\xbb\xbf":
+        if line[:3] == _MARK:
             words = f"{name} line {number} begins with a byte order mark, so OpenSSL passes over the block in silence."
             raise _RefusedError(_problem(Code.ENCODING, name, number, words, _NO_MARK.format(file=name, line=number)))
         raise _grammar(name, number, "a BEGIN or END marker that is no marker by itself.")

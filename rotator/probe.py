@@ -21,6 +21,7 @@ from OpenSSL._util import lib as _lib
 
 from rotator.errors import RotatorError
 from rotator.model import KeyType, Pair, Served, Target
+from rotator.panics import contained
 
 _SIGALGS = {
     KeyType.ECDSA: "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512",
@@ -157,11 +158,12 @@ def rehearse(pair: Pair, name: str) -> str:
     assert pair.key is not None  # noqa: S101 - a bug, not an input
     try:
         server_context = SSL.Context(SSL.TLS_SERVER_METHOD)
-        leaf, *rest = [crypto.load_certificate(crypto.FILETYPE_ASN1, der).to_cryptography() for der in pair.chain]
+        with contained():
+            leaf, *rest = [crypto.load_certificate(crypto.FILETYPE_ASN1, der).to_cryptography() for der in pair.chain]
+            key = load_pem_private_key(pair.key.reveal(), None, unsafe_skip_rsa_key_validation=True)
         server_context.use_certificate(leaf)
         for cert in rest:
             server_context.add_extra_chain_cert(cert)
-        key = load_pem_private_key(pair.key.reveal(), None, unsafe_skip_rsa_key_validation=True)
         server_context.use_privatekey(key)  # type: ignore[arg-type]  # any key kind that a leaf can have
     except (SSL.Error, ValueError, TypeError, crypto.Error) as e:
         return f"OpenSSL does not take the pair: {_ssl_words(e)}"

@@ -29,6 +29,9 @@ from rotator.pem import shown
 MAX_POINTS = 64
 """Distribution points of a certificate that are compared with the scope of each list; CAs write one or two."""
 
+NONE_NAMED = "was to be looked up in revocation lists (require_crls), but none were named"
+"""What is told of a certificate where lists are demanded and there are none."""
+
 _ALL_REASONS = frozenset(x509.ReasonFlags) - {x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl}
 
 
@@ -145,11 +148,13 @@ def _look_up(
         if severity
     ]
     if not problems and demanded:
-        words = f"is not covered by any revocation list in {revocations.name}: whether it is revoked is not known"
+        where = f"is not covered by any revocation list in {revocations.name}"
+        words = f"{where if revocations.name else NONE_NAMED}: whether it is revoked is not known"
         words += " for every reason" if covered else ""
         hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
         points = [url for one in _points(certificate) for url in _urls(one.full_name)]
         hint += f": {points[0]}" if points else "."
+        hint += "" if revocations.name else " Then name it (--crls, or `crls` of the site)."
         problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, demanded))
     return problems
 

@@ -27,10 +27,11 @@ from cryptography.x509 import certificate_transparency as ct
 from rotator.certificate import Certificate, about
 from rotator.errors import Exit, RotatorError
 from rotator.model import Code, Problem, Severity
+from rotator.panics import contained
 from rotator.pem import shown
 
-MAX_LIST = 4 * 1024 * 1024
-"""Bytes that a list of logs may hold; Google's has about 100 KiB."""
+MAX_LIST = 1024 * 1024
+"""Bytes that a list of logs may hold; Google's has about 100 KiB, and JSON takes 25 times as much in memory."""
 
 MAX_SCTS = 32
 """SCTs of one certificate whose signatures are checked."""
@@ -116,7 +117,8 @@ class Logs:
         if len(data) > MAX_LIST:
             raise RotatorError(Code.TOO_LARGE, f"{title} holds more than {MAX_LIST >> 20} MiB.", exit=Exit.REJECTED)
         try:
-            found = {log.id: log for operator in json.loads(data)["operators"] for log in _logs(operator)}
+            with contained():
+                found = {log.id: log for operator in json.loads(data)["operators"] for log in _logs(operator)}
         except (
             ValueError,
             KeyError,

@@ -19,6 +19,7 @@ from rotator.chain import Explorer, Found, ca_issuers
 from rotator.decode import read_certificate
 from rotator.model import PRESETS, Candidate, Code, Pair, Policy, Problem, Severity
 from rotator.pair import Match, match, read_candidate
+from rotator.panics import BROKE_OFF, HINT, answering
 from rotator.path import library_verdict, warnings_of
 from rotator.pool import Pool
 from rotator.revocation import Inquiry
@@ -101,6 +102,13 @@ def private_ca(names: Iterable[str] = ()) -> Policy:
     return Policy(profile="private-ca", names=tuple(names), **PRESETS["private-ca"])
 
 
+def _unjudged() -> tuple[Problem, ...]:
+    """Where a panic was not seen for what it was while the single file was read."""
+    words = f"The files cannot be judged, so they are refused: {BROKE_OFF}."
+    return (Problem(Code.PARSE_ERROR, Severity.REJECT, words, HINT),)
+
+
+@answering(lambda: Verdict(problems=_unjudged()))
 def examine(
     candidate: Candidate,
     policy: Policy,
@@ -157,6 +165,7 @@ def examine(
     )
 
 
+@answering(lambda: Verdict(problems=_unjudged()))
 def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: datetime) -> Verdict:
     """Judge what a server sends, as it stands: nothing is put right, and the first certificate is the leaf.
 
@@ -196,6 +205,7 @@ def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: 
     )
 
 
+@answering(_unjudged)
 def judge_chains(
     chains: Sequence[tuple[bytes, ...]], policy: Policy, anchors: Anchors, now: datetime
 ) -> tuple[Problem, ...]:

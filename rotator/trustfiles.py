@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,8 +20,11 @@ from rotator.sct import MAX_LIST, Logs
 MAX_FILES = 1000
 """Files that a directory may hold; CAs that split their revocation lists have some hundred parts."""
 
-MAX_ALL = 128 * 1024 * 1024
-"""Bytes that they may hold together."""
+MAX_LISTS = 32 * 1024 * 1024
+"""Bytes that all revocation lists may hold together: as many stay in memory as long as they are in use."""
+
+MAX_STAPLES = 8 * 1024 * 1024
+"""Bytes that all OCSP responses may hold together: a thousand have two."""
 
 
 Listed = TypeVar("Listed", Revocations, Responses)
@@ -42,7 +45,7 @@ def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
     Raises:
         RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` for a directory without a file.
     """
-    files = _read_all(paths, "revocation lists", MAX_CRL, Code.CRL_UNUSABLE)
+    files = _each(paths, "revocation lists", MAX_CRL, MAX_LISTS, Code.CRL_UNUSABLE)
     return Revocations.from_files(files, ", ".join(shown(str(path)) for path in paths))
 
 
@@ -52,7 +55,7 @@ def read_responses(*paths: str | os.PathLike[str]) -> Responses:
     Raises:
         RotatorError: `io-error`, `permission` or `too-large`; `revocation-unknown` for a directory without a file.
     """
-    files = _read_all(paths, "OCSP responses", MAX_RESPONSES, Code.REVOCATION_UNKNOWN)
+    files = _each(paths, "OCSP responses", MAX_RESPONSES, MAX_STAPLES, Code.REVOCATION_UNKNOWN)
     return Responses.from_files(files, ", ".join(shown(str(path)) for path in paths))
 
 
@@ -85,24 +88,28 @@ def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
     return Blocklist.from_text(_read(Path(path), MAX_BLOCKLIST), str(path))
 
 
-def _read_all(paths: Iterable[str | os.PathLike[str]], what: str, limit: int, missing: Code) -> list[tuple[str, bytes]]:
-    """The files, those of directories in the order of their names.
+def _each(
+    paths: Iterable[str | os.PathLike[str]], what: str, limit: int, together: int, missing: Code
+) -> Iterator[tuple[str, bytes]]:
+    """The files one after the other, those of directories in the order of their names; none is held on to.
 
     Args:
         paths: files and directories.
         what: what they hold, in the plural.
         limit: the bytes that each may hold.
+        together: the bytes that all may hold.
         missing: the code for a directory without any.
     """
-    files: list[tuple[str, bytes]] = []
+    left = together
     for path in paths:
         for one in _listed(Path(path), what, missing):
-            files.append((str(one), _read(one, limit)))
-            if sum(len(data) for _, data in files) > MAX_ALL:
-                words = f"{shown(str(path))} holds more than {MAX_ALL >> 20} MiB of {what}."
+            data = _read(one, limit)
+            left -= len(data)
+            if left < 0:
+                words = f"{shown(str(path))}: the {what} have more than {together >> 20} MiB together."
                 hint = "Leave those of the CAs that issue for this host there."
                 raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
-    return files
+            yield str(one), data
 
 
 def _listed(path: Path, what: str, missing: Code) -> list[Path]:

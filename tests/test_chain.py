@@ -335,6 +335,43 @@ def test_an_intermediate_is_refused(what: str) -> None:
     assert verdict.problems[0].file == "chain.pem"
 
 
+def rolled_over(ca: CA, pathlen: int | None = None, *, named: bool = True) -> CA:
+    """The same authority's new key, certified with its old one; `named` puts the old key's identifier in."""
+    old = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
+    return ca.intermediate(ca.name, pathlen=pathlen, tweak=also(old) if named else None)
+
+
+@pytest.mark.parametrize("policy", [public([NAME]), private_ca([NAME])], ids=["public", "private CA"])
+def test_a_rollover_certificate_counts_towards_a_path_length_as_go_counts_it(policy: Policy) -> None:
+    limited = ROOT.intermediate("Limited", pathlen=0)
+    for pathlen in (None, 0):
+        verdict = judge(rolled_over(limited, pathlen).issue(NAME).chain, policy=policy)
+        assert why(verdict) == (Code.PATHLEN,)
+        assert verdict.problems[0].message.startswith(
+            "CN=Limited allows 0 intermediates below it, and there are 1 with"
+        )
+        assert "Go" in verdict.problems[0].message
+    roomy = ROOT.intermediate("Limited", pathlen=1)
+    assert judge(rolled_over(roomy, 0).issue(NAME).chain, policy=policy).accepted
+
+
+def test_what_exceeds_a_path_length_even_without_rollover_certificates_is_told_in_fewer_words() -> None:
+    limited = ROOT.intermediate("Limited", pathlen=0)
+    verdict = judge(rolled_over(limited).intermediate("Below").issue(NAME).chain)
+    assert why(verdict) == (Code.PATHLEN,)
+    assert verdict.problems[0].message == "CN=Limited allows 0 intermediates below it, and there are 1."
+
+
+@pytest.mark.parametrize("policy", [public([NAME]), private_ca([NAME])], ids=["public", "private CA"])
+def test_a_rollover_certificate_that_does_not_name_the_old_key_is_refused_as_openssl_refuses_it(
+    policy: Policy,
+) -> None:
+    assert judge(rolled_over(ROOT).issue(NAME).chain, policy=policy).accepted
+    verdict = judge(rolled_over(ROOT, named=False).issue(NAME).chain, policy=policy)
+    assert why(verdict) == (Code.NO_AKI,)
+    assert "untrusted root" in verdict.problems[0].message
+
+
 @pytest.mark.parametrize("kind", [x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier])
 def test_an_intermediate_of_a_private_ca_may_lack_key_ids_with_a_warning(kind: type[x509.ExtensionType]) -> None:
     verdict = judge(below(tweak=without(kind)).chain, policy=private_ca([NAME]))

@@ -20,6 +20,7 @@ from rotator import der
 from rotator.containers import MAX_PARTS, Unpacked, unpack
 from rotator.keys import MAX_COST
 from rotator.model import Candidate, Code, KeyType, Secret, Severity, SourceFile
+from rotator.pbe import _pkcs12_bytes
 from rotator.pem import PKCS7, PKCS12, Block
 from rotator.trust import Anchors, Verdict, examine, public
 from tests.authority import CA, NOW, Issued, der_pem, encrypted, key_pem, pem, rsa_key, wrap
@@ -194,8 +195,14 @@ def openssl(tmp_path: Path, *arguments: str) -> bytes:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("-legacy",), ("-nomac",), ("-keypbe", "NONE", "-certpbe", "NONE")],
-    ids=["default", "rc2 and 3des", "without a mac", "plain"],
+    [
+        (),
+        ("-legacy",),
+        ("-legacy", "-certpbe", "PBE-SHA1-RC2-128"),
+        ("-nomac",),
+        ("-keypbe", "NONE", "-certpbe", "NONE"),
+    ],
+    ids=["default", "rc2 and 3des", "rc2 of 128 bits", "without a mac", "plain"],
 )
 def test_whatever_openssl_exports_is_read(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     demand_good(judge(openssl(tmp_path, *arguments, "-passout", "pass:open sesame"), password=PASSWORD))
@@ -244,6 +251,40 @@ def test_what_a_nested_key_costs_is_seen_before_it_is_paid() -> None:
         assert seconds < 0.2
 
 
+@pytest.mark.parametrize("derivation", ["rounds", "memory"])
+def test_what_a_key_nested_under_rc2_costs_is_never_paid(derivation: str) -> None:
+    """The library gets that part whole, as there is no RC2 of 40 bits to be had without its PKCS#12."""
+    how = algorithm(b"\x02\x04\x7f\xff\xff\xff") if derivation == "rounds" else scrypt(1 << 20)
+    key = wrap(0x30, how + wrap(0x04, b"\0" * 160))
+    dear = wrap(0x30, der.encoded_oid("1.2.840.113549.1.12.10.1.2") + wrap(0xA0, key))
+    held = [wrap(0x30, der.encoded_oid("1.2.840.113549.1.9.22.1") + wrap(0xA0, wrap(0x04, c))) for c in GOOD.chain_der]
+    bags = [wrap(0x30, der.encoded_oid("1.2.840.113549.1.12.10.1.3") + wrap(0xA0, one)) for one in held]
+    for order in ((dear, *bags), (*bags, dear)):
+        data = sealed_with_rc2(wrap(0x30, b"".join(order)))
+        verdict, seconds = timed(lambda data=data: judge(data, GOOD.key_pem, password=PASSWORD))  # type: ignore[misc]
+        demand_good(verdict)
+        assert seconds < 0.2
+
+
+def scrypt(rounds: int) -> bytes:
+    """PBES2 with scrypt of so many rounds at 1 KiB each, and AES-256."""
+    numbers = wrap(0x04, b"salt") + wrap(0x02, rounds.to_bytes(4, "big")) + b"\x02\x01\x08\x02\x01\x01"
+    kdf = wrap(0x30, der.encoded_oid("1.3.6.1.4.1.11591.4.11") + wrap(0x30, numbers))
+    cipher = wrap(0x30, der.encoded_oid("2.16.840.1.101.3.4.1.42") + wrap(0x04, b"\0" * 16))
+    return wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.13") + wrap(0x30, kdf + cipher))
+
+
+def sealed_with_rc2(bags: bytes) -> bytes:
+    """A PKCS#12 file with these bags encrypted together under RC2 of 40 bits, as this host's OpenSSL does it."""
+    secret = PASSWORD.reveal().decode().encode("utf-16-be") + b"\0\0"
+    key, vector = (_pkcs12_bytes(purpose, secret, b"saltsalt", 1, size) for purpose, size in ((1, 5), (2, 8)))
+    command = ["openssl", "enc", "-provider", "legacy", "-provider", "default", "-rc2-40-cbc"]
+    command += ["-K", key.hex(), "-iv", vector.hex()]
+    content = subprocess.run(command, input=bags, check=True, capture_output=True).stdout
+    how = wrap(0x30, der.encoded_oid("1.2.840.113549.1.12.1.6") + wrap(0x30, wrap(0x04, b"saltsalt") + b"\x02\x01\x01"))
+    return in_a_file(how, content)
+
+
 def algorithm(rounds: bytes) -> bytes:
     """PBES2 with PBKDF2 of so many rounds (as DER), HMAC-SHA1 and AES-256."""
     kdf = wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.12") + wrap(0x30, wrap(0x04, b"salt") + rounds))
@@ -257,7 +298,12 @@ def sealed(bags: bytes) -> bytes:
     fill = 16 - len(bags) % 16
     encryptor = Cipher(AES(key), modes.CBC(b"\0" * 16)).encryptor()
     content = encryptor.update(bags + bytes((fill,)) * fill) + encryptor.finalize()
-    inner = der.encoded_oid("1.2.840.113549.1.7.1") + algorithm(b"\x02\x01\x01") + wrap(0x80, content)
+    return in_a_file(algorithm(b"\x02\x01\x01"), content)
+
+
+def in_a_file(how: bytes, content: bytes) -> bytes:
+    """A PKCS#12 file of one part that is encrypted so."""
+    inner = der.encoded_oid("1.2.840.113549.1.7.1") + how + wrap(0x80, content)
     encrypted_data = wrap(0x30, b"\x02\x01\x00" + wrap(0x30, inner))
     info = wrap(0x30, der.encoded_oid("1.2.840.113549.1.7.6") + wrap(0xA0, encrypted_data))
     safe = wrap(0x30, der.encoded_oid("1.2.840.113549.1.7.1") + wrap(0xA0, wrap(0x04, wrap(0x30, info))))

@@ -94,6 +94,13 @@ def openssl(tmp_path: Path, response: bytes, issued: Issued, *options: str) -> s
     return done.stdout + done.stderr
 
 
+def test_a_response_of_a_responder_whose_name_cannot_be_read_is_told_as_damaged() -> None:
+    name = wrap(0x30, wrap(0x31, wrap(0x30, b"\x06\x03\x55\x04\x03" + wrap(0x13, b"\0*"))))  # no PrintableString
+    odd = rewritten_response(ICA.ocsp(GOOD.leaf), ICA.key, lambda tbs: [wrap(0xA1, name), *tbs[1:]])
+    assert [(p.code, p.file) for p in read(odd).faults] == [(Code.REVOCATION_UNKNOWN, "staple0.der")]
+    assert looked_up(odd).warnings == (Code.REVOCATION_UNKNOWN,)
+
+
 # --- what it says
 
 

@@ -15,6 +15,7 @@ from tests.authority import CA, key_pem, new_key
 
 ISSUED = CA.root().intermediate().issue("a.example.com")
 LEAF, INTERMEDIATE = ISSUED.chain_der
+MARK = b"\xef\xbb\xbf"
 ONE = encode_chain([LEAF])
 TWO = encode_chain([LEAF, INTERMEDIATE])
 
@@ -155,14 +156,23 @@ def test_utf_16_is_an_encoding_problem(codec: str) -> None:
     assert refusal(ONE.decode().encode(codec)).code == Code.ENCODING
 
 
-def test_a_byte_order_mark_that_hides_the_first_block_from_nginx_is_refused() -> None:
-    assert refusal(b"\xef\xbb\xbf" + ONE).code == Code.ENCODING
+@pytest.mark.parametrize(
+    ("before", "line", "hides"), [(b"", 1, True), (b"# chain\n", 2, False), (b"\n", 2, False)], ids=repr
+)
+def test_a_byte_order_mark_at_the_front_warns_and_tells_where_it_hides_a_block(
+    before: bytes, line: int, hides: bool
+) -> None:
+    blocks, (problem,) = read(MARK + before + ONE)
+    assert (problem.code, problem.severity, problem.line) == (Code.ENCODING, Severity.WARN, 1)
+    assert ("OpenSSL before 3.0" in problem.message) is hides
+    assert "sed -i '1s/" in problem.hint
+    assert (blocks[0].data, blocks[0].line) == (LEAF, line)
 
 
-def test_a_byte_order_mark_before_a_comment_only_warns() -> None:
-    blocks, problems = read(b"\xef\xbb\xbf# chain\n" + ONE)
-    assert [(p.code, p.severity) for p in problems] == [(Code.ENCODING, Severity.WARN)]
-    assert (blocks[0].data, blocks[0].line) == (LEAF, 2)
+@pytest.mark.parametrize("text", [MARK + MARK + ONE, b" " + MARK + ONE, b"# chain\n" + MARK + ONE])
+def test_a_byte_order_mark_where_openssl_does_not_skip_it_is_refused(text: bytes) -> None:
+    assert {p.code for p in read(text)[1] if p.severity is Severity.REJECT} <= {Code.ENCODING, Code.PARSE_ERROR}
+    assert read(text)[0] == ()
 
 
 @pytest.mark.parametrize(
@@ -218,9 +228,19 @@ def test_a_trusted_certificate_is_refused_where_nginx_passes_over_it() -> None:
     assert "openssl x509" in problem.hint
 
 
-def test_a_byte_order_mark_before_a_later_block_is_an_encoding_problem_with_its_line() -> None:
-    problem = refusal(ONE + b"\xef\xbb\xbf" + ONE)
-    assert (problem.code, problem.line) == (Code.ENCODING, ONE.count(b"\n") + 1)
+def test_a_byte_order_mark_right_after_a_block_warns_with_its_line() -> None:
+    """As where two files of Windows were joined: OpenSSL skips it there as well."""
+    blocks, (problem,) = read(ONE + MARK + ONE)
+    assert [block.data for block in blocks] == [LEAF, LEAF]
+    line = ONE.count(b"\n") + 1
+    assert (problem.code, problem.severity, problem.line) == (Code.ENCODING, Severity.WARN, line)
+    assert f"sed -i '{line}s/" in problem.hint
+
+
+@pytest.mark.parametrize("between", [b"\n", b"# next\n"])
+def test_a_byte_order_mark_before_a_later_block_but_not_right_after_one_is_refused(between: bytes) -> None:
+    problem = refusal(ONE + between + MARK + ONE)
+    assert (problem.code, problem.line) == (Code.ENCODING, ONE.count(b"\n") + 2)
     assert "sed -i" in problem.hint
 
 

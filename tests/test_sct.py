@@ -89,7 +89,8 @@ def stamp(moment: datetime) -> str:
     return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
-def logs(*keepers: Keeper) -> Logs:
+def log_list(*keepers: Keeper) -> bytes:
+    """log_list.json with these logs."""
     operators = {
         name: {"name": name, "email": [], "logs": [], "tiled_logs": []} for name in {k.operator for k in keepers}
     }
@@ -98,7 +99,11 @@ def logs(*keepers: Keeper) -> Logs:
         assert isinstance(kind, list)
         kind.append(keeper.entry)
     data = {"version": "88.1", "log_list_timestamp": stamp(NOW), "operators": list(operators.values())}
-    return Logs.from_json(json.dumps(data).encode(), "log_list.json")
+    return json.dumps(data).encode()
+
+
+def logs(*keepers: Keeper) -> Logs:
+    return Logs.from_json(log_list(*keepers), "log_list.json")
 
 
 Make = Callable[[bytes, x509.Certificate], bytes]

@@ -123,8 +123,8 @@ def test_what_was_touched_is_told_once(watcher: Watcher, wake: Wake, tmp_path: P
     (tmp_path / "a" / "new").write_bytes(b"x")
     (tmp_path / "a" / "new").rename(tmp_path / "a" / "chain.pem")
     assert quiet(wake)
-    assert watcher.touched() == {f"{tmp_path}/a/new", f"{tmp_path}/a/chain.pem"}
-    assert watcher.touched() == set()
+    assert watcher.touched() == frozenset({f"{tmp_path}/a/new", f"{tmp_path}/a/chain.pem"})
+    assert watcher.touched() == frozenset()
 
 
 def test_what_was_touched_before_a_watch_was_new_is_not_known(watcher: Watcher) -> None:
@@ -135,7 +135,7 @@ def test_what_was_touched_is_not_known_once_events_were_lost(watcher: Watcher) -
     watcher.touched()
     logging.getLogger("watchdog").warning("Queue overflow occurred")
     assert watcher.touched() is None
-    assert watcher.touched() == set()
+    assert watcher.touched() == frozenset()
 
 
 def test_what_was_touched_is_not_known_where_it_is_much(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:

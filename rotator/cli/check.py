@@ -344,6 +344,8 @@ def check(
     output = context.output
     if report.roots:
         output.say(f"roots: {report.roots}")
+    if private and ct_logs:
+        output.say(f"note: {shown(ct_logs)} was not asked about SCTs: no client wants them of a private CA.")
     if output.json:
         output.data(report.body)
     else:

@@ -50,13 +50,14 @@ def config_check(context: Context) -> int:
             output.line(one.told(path))
         output.say(f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}; nginx serves what it served.")
         return Exit.CONFIG
-    notes = _missing(found)
+    missing, idle = _missing(found), _idle(found)
     if output.json:
-        output.data({"ok": True, "file": path, "sites": [one.site.name for one in found.sites], "missing": notes})
+        sites = [one.site.name for one in found.sites]
+        output.data({"ok": True, "file": path, "sites": sites, "missing": missing, "without_effect": idle})
     else:
         names = sum(len(one.site.names) for one in found.sites)
         output.line(f"{path}: good: {_count(len(found.sites), 'site')}, {_count(names, 'name')}")
-    for note in notes:
+    for note in (*missing, *idle):
         output.say(f"note: {note}")
     return Exit.DONE
 
@@ -71,6 +72,15 @@ def _missing(found: Config) -> list[str]:
         named |= {f"{what} of site {one.site.name}": path for what, path in beside.items() if path}
     named |= {"state_dir": found.state_dir, "incoming": found.incoming}
     return [f"{what}: {path} does not exist" for what, path in named.items() if _is_missing(path)]
+
+
+def _idle(found: Config) -> list[str]:
+    """What is written and asks nothing, because of something else that is written."""
+    return [
+        f"ct_logs of site {one.site.name}: without effect, as no client wants SCTs of a private CA"
+        for one in found.sites
+        if one.evidence.ct_logs and not one.site.policy.binds_public
+    ]
 
 
 def _is_missing(path: Path) -> bool:

@@ -86,6 +86,8 @@ def _chains(ground: Ground) -> Iterator[Case]:
     rolled = craft(root, "Agreement Root", ca=True)
     under = craft(rolled, "Rolled CA", ca=True)
     yield case("self-issued rollover of the root's key", craft(under, NAME, names=(NAME,)))
+    unnamed = craft(craft(root, "Agreement Root", ca=True, extensions={"aki": None}), "Rolled CA", ca=True)
+    yield case("self-issued rollover that does not name the old key", craft(unnamed, NAME, names=(NAME,)))
     one, two = new_key(), new_key()
     first = craft(craft(root, "Cycle B", ca=True, key=two), "Cycle A", ca=True, key=one)
     second = craft(first, "Cycle B", ca=True, key=two)

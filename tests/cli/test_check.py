@@ -329,6 +329,25 @@ def test_a_revocation_list_that_cannot_be_read_warns_and_refuses_where_an_answer
     assert (body["verdict"], body["codes"]) == ("reject", ["crl-unusable", "revocation-unknown"])
 
 
+@pytest.mark.usefixtures("inside")
+def test_where_an_answer_is_demanded_of_lists_and_none_are_named_it_is_rejected() -> None:
+    body = answer("--cert", "chain.pem", "--require-crls")
+    assert (body["verdict"], body["codes"]) == ("reject", ["revocation-unknown"])
+    assert [p["message"].partition(" was ")[0] for p in body["problems"]] == [
+        f"CN={NAME}",
+        "CN=Test Intermediate",
+    ]
+    assert all("none were named" in p["message"] and "--crls" in p["hint"] for p in body["problems"])
+
+
+@pytest.mark.usefixtures("inside")
+def test_logs_that_are_not_asked_under_a_private_ca_are_told() -> None:
+    Path("logs.json").write_text(json.dumps({"operators": [{"name": "One", "logs": [Keeper("log").entry]}]}))
+    command = ("--cert", "chain.pem", "--name", NAME, "--ct-logs", "logs.json")
+    assert "note: logs.json was not asked about SCTs" in run(*command, "--private-ca").stderr
+    assert "note:" not in run(*command).stderr
+
+
 @pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist", "--ocsp"])
 @pytest.mark.usefixtures("inside")
 def test_a_file_that_was_named_and_is_not_there_is_no_acceptance(option: str) -> None:

@@ -60,6 +60,19 @@ def test_what_the_host_lacks_is_mentioned_but_no_mistake(tmp_path: Path) -> None
     )
 
 
+def test_what_has_no_effect_beside_something_else_is_mentioned_but_no_mistake(tmp_path: Path) -> None:
+    (tmp_path / "logs.json").touch()
+    logs = f'ct_logs = "{tmp_path}/logs.json"\n'
+    file = host(tmp_path, SITE + logs + 'policy = "private-ca"\n')
+    told = "ct_logs of site shop: without effect, as no client wants SCTs of a private CA"
+    result = call("--config", file, "config", "check")
+    assert result.status == Exit.DONE
+    assert f"note: {told}" in result.stderr
+    assert call("--json", "--config", file, "config", "check").answer["without_effect"] == [told]
+    file.write_text(file.read_text().replace('policy = "private-ca"\n', ""))
+    assert call("--json", "--config", file, "config", "check").answer["without_effect"] == []
+
+
 def test_the_answer_as_json_names_the_sites(tmp_path: Path) -> None:
     assert call("--json", "--config", host(tmp_path), "config", "check").answer["sites"] == ["shop"]
 

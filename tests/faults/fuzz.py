@@ -1,6 +1,7 @@
 """Feeds the readers and the judge with what nobody would write, guided by the lines that it reaches.
 
     python -m tests.faults.fuzz --minutes 60
+    python -m tests.faults.fuzz --minutes 60 --kind crls
 
 It is its own engine because the usual one for Python (Atheris) has wheels for one architecture only and must be built
 with clang elsewhere, while the tests are to run wherever rotator does. What it finds is written to a directory, one
@@ -18,6 +19,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
@@ -28,20 +30,14 @@ from rotator.pem import encode_chain
 from rotator.pool import Pool
 from rotator.trust import Anchors, Verdict, examine, judge_chains, private_ca, public
 from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
+from tests.faults.beside import MAX_SECONDS, SAID, Beside, BrokenError, demand_words
 from tests.faults.coverage import Coverage
 from tests.faults.mutation import Files, mutated
 
 NAME = "signal.example.cn"
 PASSWORD = b"open sesame"
-MAX_SECONDS = 1.0
-"""CPU seconds that judging any input may take."""
-
 MAX_MEMORY = 64 << 20
 """Bytes by which the process may grow."""
-
-
-class BrokenError(AssertionError):
-    """What must hold for any input does not."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,19 @@ class Finding:
     def source(self) -> str:
         """Python source of the input."""
         return f'"""{self.words}"""\n\nFILES = {self.files!r}\nPASSWORD = {self.password}\n'
+
+
+class World(Protocol):
+    """What inputs are tried on."""
+
+    def seeds(self) -> list[Files]:
+        """Every form that is read, once."""
+
+    def completed(self, files: Files, chance: random.Random) -> Files:
+        """Files that were changed, with what else has to be changed for them to be looked into."""
+
+    def demand(self, files: Files, *, password: bool, profile: bool) -> None:
+        """Raises if something that must hold for any input does not."""
 
 
 class Judged:
@@ -112,6 +121,10 @@ class Judged:
             (pem(self.ca.issue(NAME, key=good.key, days=30).leaf) + good.chain_pem, good.key_pem, key_pem(new_key())),
         ]
 
+    def completed(self, files: Files, chance: random.Random) -> Files:
+        """The files as they are."""
+        return files
+
     def demand(self, files: Files, *, password: bool, profile: bool) -> None:
         """Judges one input.
 
@@ -134,9 +147,7 @@ class Judged:
 
     def _demand_words(self, verdict: Verdict) -> None:
         for problem in verdict.problems:
-            text = f"{problem.message} {problem.hint}"
-            if not text.isprintable() or len(text) > 4000 or not problem.message.endswith("."):
-                raise BrokenError(f"a message that cannot be shown: {text!r}")
+            demand_words(problem.message, problem.hint)
         shown = [repr(verdict.problems), *explain(verdict), *(repr(pair.key) for pair in verdict.pairs)]
         told, served = "\n".join(shown).encode(), b"".join(raw for pair in verdict.pairs for raw in pair.chain)
         if any(line in told and line not in served for line in self.keys):  # but for one pasted into a certificate
@@ -162,6 +173,7 @@ class Fuzzer:
 
     Attributes:
         seed: of the choice of mutations; the keys are new in each run.
+        world: what they are tried on; a drop's files, by default.
         coverage: the lines that were reached.
         corpus: inputs that each reached a line that none before had.
         findings: what did not hold, each kind once.
@@ -169,20 +181,20 @@ class Fuzzer:
     """
 
     seed: int
+    world: World = field(default_factory=Judged)
     coverage: Coverage = field(default_factory=Coverage)
     corpus: list[Files] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     tried: int = 0
 
     def __post_init__(self) -> None:
-        self.judged = Judged()
         self.chance = random.Random(self.seed)
         self._kinds: set[str] = set()
 
     def run(self, seconds: float) -> None:
         """Tries inputs until the time is over."""
         end = time.monotonic() + seconds
-        seeds = self.judged.seeds()
+        seeds = self.world.seeds()
         with self.coverage.watching():
             for files in seeds:
                 for password in (False, True):
@@ -190,13 +202,14 @@ class Fuzzer:
             self.corpus += [files for files in seeds if files not in self.corpus]
             while time.monotonic() < end:
                 files = mutated(self.chance.choice(self.corpus), self.corpus, self.chance)
+                files = self.world.completed(files, self.chance)
                 self._try(files, password=self.chance.random() < 0.5)
 
     def _try(self, files: Files, *, password: bool) -> None:
         self.tried += 1
         before = len(self.coverage.seen)
         try:
-            self.judged.demand(files, password=password, profile=self.chance.random() < 0.8)
+            self.world.demand(files, password=password, profile=self.chance.random() < 0.8)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a panic of the library's Rust is no Exception
@@ -226,9 +239,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=None, help="of the mutations; new each time if left out")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where they are written")
+    parser.add_argument("--kind", choices=("drop", *SAID), default="drop", help="of the files that are tried")
     given = parser.parse_args(arguments)
     seed = given.seed if given.seed is not None else random.SystemRandom().getrandbits(32)
-    fuzzer = Fuzzer(seed)
+    fuzzer = Fuzzer(seed, Judged() if given.kind == "drop" else Beside(given.kind))
     print(f"seed {seed}")
     fuzzer.run(given.minutes * 60)
     for line in told(fuzzer):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from tests.authority import wrap
 
@@ -80,6 +82,8 @@ def _changed(data: bytes, other: bytes, chance: random.Random) -> bytes:
             text = _lines(_binary(_decoded(text), _content(other), chance))
         block_now = b"-----BEGIN %s-----\n%s-----END %s-----\n" % (label, text, label)
         return data[: block.start()] + block_now + data[block.end() :]
+    if data[:1] == b"{" and chance.random() < 0.8:
+        return _json(data, chance)
     if not blocks and data[:1] == b"\x30":
         return _binary(data, _content(other), chance)
     return chance.choice(_BYTES)(data, other, chance)
@@ -105,6 +109,57 @@ def _lines(data: bytes) -> bytes:
 
 def _binary(data: bytes, other: bytes, chance: random.Random) -> bytes:
     return _element(data, other, chance) if chance.random() < 0.7 else chance.choice(_BYTES)(data, other, chance)
+
+
+# -- JSON
+
+_ODD: tuple[object, ...] = (
+    None,
+    True,
+    0,
+    -1,
+    1e300,
+    1 << 70,
+    "",
+    "x",
+    "\ud800",
+    "2026-11-22T12:00:00",
+    "AAAA",
+    [],
+    {},
+    [[]],
+    {"a": {}},
+)
+
+
+def _json(data: bytes, chance: random.Random) -> bytes:
+    """One value somewhere inside changed, taken away, or put in twice."""
+    try:
+        whole = json.loads(data)
+    except (ValueError, RecursionError):
+        return chance.choice(_BYTES)(data, data, chance)
+    holders = [value for value in _values(whole) if value and isinstance(value, dict | list)]
+    if not holders:
+        return chance.choice(_BYTES)(data, data, chance)
+    held: Any = chance.choice(holders)
+    at: Any = chance.choice(list(held)) if isinstance(held, dict) else chance.randrange(len(held))
+    kind = chance.randrange(4)
+    if kind == 0:
+        del held[at]
+    elif kind == 1 and isinstance(held, list):
+        held.append(held[at])
+    elif kind == 2:
+        held[at] = json.loads(json.dumps(chance.choice(list(_values(whole)))))
+    else:
+        held[at] = chance.choice(_ODD)
+    return json.dumps(whole).encode()
+
+
+def _values(value: object) -> Iterator[object]:
+    yield value
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for one in inner:
+        yield from _values(one)
 
 
 # -- DER

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from rotator import trust
+from rotator import crl, trust
 from rotator.model import SourceFile
 from rotator.pem import read_blocks
+from tests.faults.beside import SAID, Beside
 from tests.faults.coverage import Coverage
 from tests.faults.fuzz import MAX_MEMORY, Fuzzer, grown, told
 from tests.faults.mutation import mutated
@@ -26,8 +27,30 @@ def test_nothing_escapes_from_readers_and_judge_in_half_a_minute() -> None:
     fuzzer.run(22)
     assert list(told(fuzzer))[1:] == []
     assert fuzzer.tried > 200
-    assert len(fuzzer.corpus) > len(fuzzer.judged.seeds()), "no input reached anything new"
+    assert len(fuzzer.corpus) > len(fuzzer.world.seeds()), "no input reached anything new"
     assert grown() - before < MAX_MEMORY
+
+
+@pytest.mark.parametrize("kind", SAID)
+def test_nothing_escapes_from_what_stands_beside_the_roots_in_six_seconds(kind: str) -> None:
+    fuzzer = Fuzzer(20261122, Beside(kind))
+    fuzzer.run(6)
+    assert list(told(fuzzer))[1:] == []
+    assert fuzzer.tried > 100
+
+
+def test_the_fuzzer_notices_a_list_that_nobody_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crl.Crl, "signed_by", lambda *_: True)
+    fuzzer = Fuzzer(3, Beside("crls"))
+    fuzzer.run(5)
+    assert any("no authority has signed" in finding.words for finding in fuzzer.findings)
+
+
+def test_the_fuzzer_notices_an_entry_that_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(crl.Crl, "entry", lambda *_: None)
+    fuzzer = Fuzzer(4, Beside("crls"))
+    fuzzer.run(0)
+    assert any("does not find what it says" in finding.words for finding in fuzzer.findings)
 
 
 def test_the_fuzzer_notices_what_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
