@@ -1,12 +1,13 @@
 """Keys that are known to others: a file of their hashes in, whether a certificate has one of them out.
 
 A line is the SHA-256 of a SubjectPublicKeyInfo in hexadecimal, as `openssl pkey -pubout -outform der | sha256sum` and
-collections such as pwnedkeys.com have it; `#` begins a comment. What else is on the line, such as a file name, is
-passed over.
+collections such as pwnedkeys.com have it, or in base64, as keys are pinned (`sha256//…=`); `#` begins a comment. What
+else is on the line, such as a file name, is passed over.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Sequence
@@ -20,7 +21,10 @@ from rotator.pem import shown
 MAX_BLOCKLIST = 16 * 1024 * 1024
 """Bytes that a blocklist may hold: about 250,000 keys."""
 
-_LINE = re.compile(rb"[ \t]*(?:([0-9A-Fa-f]{64})(?:[ \t].*)?|)(?:#.*)?\r?")
+_LINE = re.compile(
+    rb"[ \t]*(?:(?:(?P<hex>[0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2}){31})|(?:sha256/{1,2})?(?P<base64>[A-Za-z0-9+/]{43}=))"
+    rb"(?:[ \t,;].*)?|)(?:#.*)?\r?"
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,11 +56,13 @@ class Blocklist:
         for number, line in enumerate(data.split(b"\n"), 1):
             match = _LINE.fullmatch(line)
             if match is None:
-                words = f"{title} line {number}: this is no SHA-256 of a public key in hexadecimal."
+                words = f"{title} line {number}: this is no SHA-256 of a public key in hexadecimal or base64."
                 hint = "Write 64 hexadecimal digits: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der"
                 raise RotatorError(Code.PARSE_ERROR, words, f"{hint} | sha256sum", Exit.REJECTED)
-            if match[1]:
-                found.add(bytes.fromhex(match[1].decode()))
+            if match["hex"]:
+                found.add(bytes.fromhex(match["hex"].replace(b":", b"").decode()))
+            elif match["base64"]:
+                found.add(base64.b64decode(match["base64"]))
         return cls(title, hashlib.sha256(data).hexdigest(), frozenset(found))
 
 
