@@ -47,6 +47,14 @@ def test_a_missing_intermediate_is_taken_from_the_pool_and_told() -> None:
     assert explain(verdict)[0].startswith("WARN incomplete-chain: CN=Test Intermediate was not in these files")
 
 
+def test_what_a_ca_issued_to_itself_when_it_changed_its_key_is_taken_from_the_pool() -> None:
+    old = ROOT.intermediate("Renewed", pathlen=None)
+    new = old.intermediate("Renewed")
+    verdict = judge(new.issue(NAME), having=pool(old.cert, new.cert, ROOT.cert))
+    assert verdict.accepted
+    assert verdict.pairs[0].chain[1:] == der(new.cert, old.cert)
+
+
 def test_two_missing_intermediates_are_taken_from_the_pool() -> None:
     lower = ROOT.intermediate("Upper", pathlen=1).intermediate("Lower")
     issued = lower.issue(NAME)
