@@ -253,6 +253,10 @@ def _live(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
     problems += [p for p in found if p.severity is Severity.REJECT]
     read = [read_certificate(b.data, b.file, b.line)[0] for b in blocks if b.label in CERTIFICATE_LABELS]
     certificates = [c for c in read if c is not None]
+    if not certificates and not any(p.severity is Severity.REJECT for p in found):
+        words = f"{source.name} holds no certificate to compare with."
+        hint = "Name the chain file that is live."
+        problems.append(Problem(Code.CERT_MISSING, Severity.REJECT, words, hint, source.name))
     return [(leaf.raw,) for leaf in leaf_like(certificates)] if certificates else []
 
 

@@ -231,6 +231,15 @@ def test_what_is_live_is_compared_with() -> None:
     assert answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")["codes"] == ["downgrade"]
 
 
+@pytest.mark.parametrize("content", [b"nothing", pytest.param(key_pem(new_key()), id="a key")])
+@pytest.mark.usefixtures("inside")
+def test_a_file_without_a_certificate_is_nothing_to_compare_with(content: bytes) -> None:
+    Path("live.pem").write_bytes(content)
+    (problem,) = answer("--cert", "chain.pem", "--name", NAME, "--current", "live.pem")["problems"]
+    assert (problem["code"], problem["file"]) == ("cert-missing", "live.pem")
+    assert "no certificate to compare with" in problem["message"]
+
+
 @pytest.mark.usefixtures("inside")
 def test_a_private_ca_is_judged_by_its_own_policy() -> None:
     Path("long.pem").write_bytes(ICA.issue(NAME, days=1500).chain_pem)
