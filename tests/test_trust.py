@@ -446,13 +446,14 @@ def test_a_backdated_certificate_is_no_downgrade() -> None:
     assert verdict.warnings == (Code.ISSUED_EARLIER,)
 
 
-def test_a_lost_name_is_a_matter_of_the_policy() -> None:
+def test_a_lost_name_is_refused_unless_it_goes_on_purpose() -> None:
     live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
-    assert judge(GOOD, live=[live]).warnings == (Code.SAN_LOST,)
-    strict = replace(public([NAME]), allow_san_loss=False)
-    verdict = judge(GOOD, live=[live], policy=strict)
+    verdict = judge(GOOD, live=[live])
     assert verdict.codes == (Code.SAN_LOST,)
     assert "www.example.cn" in verdict.problems[0].message
+    assert judge(GOOD, live=[live], force=True).warnings == (Code.SAN_LOST,)
+    lenient = replace(public([NAME]), allow_san_loss=True)
+    assert judge(GOOD, live=[live], policy=lenient).warnings == (Code.SAN_LOST,)
 
 
 def test_a_name_that_a_wildcard_covers_is_not_lost() -> None:
