@@ -1,12 +1,13 @@
 """Keys that are known to others: a file of their hashes in, whether a certificate has one of them out.
 
 A line is the SHA-256 of a SubjectPublicKeyInfo in hexadecimal, as `openssl pkey -pubout -outform der | sha256sum` and
-collections such as pwnedkeys.com have it; `#` begins a comment. What else is on the line, such as a file name, is
-passed over.
+collections such as pwnedkeys.com have it, or in base64, as keys are pinned (`sha256//…=`); `#` begins a comment. What
+else is on the line, such as a file name, is passed over.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 from collections.abc import Sequence
@@ -23,9 +24,11 @@ MAX_BLOCKLIST = 16 * 1024 * 1024
 MAX_LINES = 1_000_000
 """Lines of it, comments and empty ones among them."""
 
-_HASH = rb"[0-9A-Fa-f]{64}"
-_LINES = re.compile(rb"(?:[ \t]*+(?:%s(?:[ \t][^\n]*+)?+)?+(?:#[^\n]*+)?+\r?+(?:\n|\Z))*+" % _HASH)
-_AT_ITS_BEGIN = re.compile(rb"^[ \t]*+(%s)" % _HASH, re.MULTILINE)
+_HEX = rb"[0-9A-Fa-f]{2}(?::?[0-9A-Fa-f]{2}){31}"
+_BASE64 = rb"(?:sha256/{1,2})?([A-Za-z0-9+/]{43}=)"
+_HASH = rb"(?:%s|%s)" % (_HEX, _BASE64)
+_LINES = re.compile(rb"(?:[ \t]*+(?:%s(?:[ \t,;][^\n]*+)?+)?+(?:#[^\n]*+)?+\r?+(?:\n|\Z))*+" % _HASH)
+_AT_ITS_BEGIN = re.compile(rb"^[ \t]*+(?:(%s)|%s)" % (_HEX, _BASE64), re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,10 +63,13 @@ class Blocklist:
         end = read.end() if read else 0
         if end < len(data):
             line = data.count(b"\n", 0, end) + 1
-            words = f"{title} line {line}: this is no SHA-256 of a public key in hexadecimal."
+            words = f"{title} line {line}: this is no SHA-256 of a public key in hexadecimal or base64."
             hint = "Write 64 hexadecimal digits: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der"
             raise RotatorError(Code.PARSE_ERROR, words, f"{hint} | sha256sum", Exit.REJECTED)
-        found = (bytes.fromhex(one[1].decode()) for one in _AT_ITS_BEGIN.finditer(data))
+        found = (
+            bytes.fromhex(one[1].replace(b":", b"").decode()) if one[1] else base64.b64decode(one[2])
+            for one in _AT_ITS_BEGIN.finditer(data)
+        )
         return cls(title, hashlib.sha256(data).hexdigest(), frozenset(found))
 
 

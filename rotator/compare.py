@@ -28,7 +28,7 @@ def problems_of(
         live: DER chains that are live now, leaf first; one that cannot be read is passed over.
         policy: whether a downgrade, a lost name, a kept key or a short rest of life refuses.
         now: the reference time, UTC.
-        force: lets a downgrade pass with a warning.
+        force: lets a downgrade or a lost name pass with a warning.
 
     Returns:
         `downgrade`, `issued-earlier`, `expires-earlier`, `san-lost`, `key-reuse` or `key-reused`, `key-type-change`,
@@ -53,7 +53,7 @@ def problems_of(
         problems += _key(leaf, old, policy)
         problems += _issuer(leaf, old)
     problems += _kinds(leaves, by_type)
-    problems += _lost(leaves, olds, policy)
+    problems += _lost(leaves, olds, policy, force=force)
     return tuple(problems)
 
 
@@ -113,7 +113,7 @@ def _kinds(leaves: Sequence[Certificate], by_type: dict[KeyType | None, Certific
     return [about(leaves[0], Code.KEY_TYPE_CHANGE, words, hint if gone else "", Severity.WARN)]
 
 
-def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Policy) -> list[Problem]:
+def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Policy, *, force: bool) -> list[Problem]:
     """Names of the live leaves that no new one covers; configured ones are missed elsewhere."""
     problems: list[Problem] = []
     configured = set(policy.names)
@@ -124,6 +124,8 @@ def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Po
         if lost:
             more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
             words = f"no longer covers {shown(', '.join(lost[:10]))}{more}, which the live one does"
-            severity = Severity.WARN if policy.allow_san_loss else Severity.REJECT
-            problems.append(about(leaf, Code.SAN_LOST, words, "Order it with these names too.", severity))
+            severity = Severity.WARN if policy.allow_san_loss or force else Severity.REJECT
+            hint = "Order it with these names too. If they go on purpose: --force on the command line, or "
+            hint += "allow_san_loss = true in the site's policy."
+            problems.append(about(leaf, Code.SAN_LOST, words, hint, severity))
     return problems

@@ -114,6 +114,11 @@ class Revoked:
     at: datetime
     reason: str
 
+    @property
+    def lifted(self) -> bool:
+        """Whether it takes the certificate off the list again, as a delta does at the end of a hold."""
+        return self.reason == x509.ReasonFlags.remove_from_crl.value
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crl:
@@ -126,6 +131,7 @@ class Crl:
         issuer: for messages.
         number: its CRLNumber; None without one.
         scope: its issuingDistributionPoint; None without one.
+        delta: whether it holds only what has changed since another one (RFC 5280 5.2.4).
         fault: why nobody can use it, in words that follow its name; empty if it can be used.
         breach: what its issuer did against the rules for public CAs; empty if nothing.
         lenient: whether a breach is one that private CAs commit by the habits of their tools.
@@ -137,6 +143,7 @@ class Crl:
     issuer: str
     number: int | None
     scope: x509.IssuingDistributionPoint | None
+    delta: bool = False
     fault: str = ""
     breach: str = ""
     lenient: bool = False
@@ -277,16 +284,11 @@ def _issuer_in(extensions: bytes) -> bytes:
     return b""
 
 
-def _revoked(entry: x509.RevokedCertificate) -> Revoked | None:
-    """What an entry says; None for one that takes a certificate off the list again."""
-    reason = ""
+def _revoked(entry: x509.RevokedCertificate) -> Revoked:
     try:
-        flag = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason
-        if flag is x509.ReasonFlags.remove_from_crl:
-            return None
-        reason = flag.value
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        pass
+        reason = ""
     return Revoked(entry.revocation_date_utc, reason)
 
 
@@ -381,7 +383,7 @@ def _read(data: bytes, title: str) -> Crl:
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return Crl(title, loaded, shape, issuer, None, None, "has extensions that cannot be read")
+        return Crl(title, loaded, shape, issuer, None, None, fault="has extensions that cannot be read")
     scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
     numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)
     number = numbered.value.crl_number if numbered and isinstance(numbered.value, x509.CRLNumber) else None
@@ -389,8 +391,6 @@ def _read(data: bytes, title: str) -> Crl:
     fault, breach, lenient = "", "", False
     if unknown:
         fault = f"has a critical extension that is not understood ({unknown[0]}; RFC 5280 5.2)"
-    elif ExtensionOID.DELTA_CRL_INDICATOR.dotted_string in extensions:
-        fault = "is a delta, which is of no use without its base; the complete list is what is needed"
     elif numbered is not None and numbered.critical:
         breach = "marks its CRLNumber as critical, which is forbidden (RFC 5280 5.2.3)"
     elif number is not None and number.bit_length() > 159:
@@ -400,4 +400,5 @@ def _read(data: bytes, title: str) -> Crl:
     elif loaded.next_update_utc is None:
         breach, lenient = "does not say when the next one comes (RFC 5280 5.1.2.5)", True
     value = scope.value if scope and isinstance(scope.value, x509.IssuingDistributionPoint) else None
-    return Crl(title, loaded, shape, issuer, number, value, fault, breach, lenient)
+    delta = ExtensionOID.DELTA_CRL_INDICATOR.dotted_string in extensions
+    return Crl(title, loaded, shape, issuer, number, value, delta, fault, breach, lenient)

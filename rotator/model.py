@@ -279,7 +279,7 @@ class Policy:
     max_rsa_bits: int = 8192
     lifetime_caps: bool = True
     allow_key_reuse: bool = True
-    allow_san_loss: bool = True
+    allow_san_loss: bool = False
     forbid_downgrade: bool = True
     max_lifetime: int = 0
     min_life_left: int = 0

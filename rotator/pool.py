@@ -34,10 +34,14 @@ class Pool:
 
     @classmethod
     def of(cls, certificates: Iterable[Certificate]) -> Pool:
-        """A pool of the intermediates among these certificates; leaves and roots are left out."""
+        """A pool of the intermediates among these certificates; leaves and roots are left out.
+
+        What a CA issued to itself when it changed its key is an intermediate: another key has signed it.
+        """
         found: dict[bytes, Certificate] = {}
         for certificate in certificates:
-            if certificate.is_ca and not certificate.self_issued:
+            root = certificate.self_issued and certificate.signed(certificate)
+            if certificate.is_ca and not root:
                 found.setdefault(certificate.raw, certificate)
         by_subject: dict[bytes, list[Certificate]] = {}
         whole = hashlib.sha256()

@@ -5,12 +5,12 @@ A list counts for a certificate where all of this holds (RFC 5280 sections 5 and
  1. Issuer: it comes from the certificate's issuer, or is indirect and from whom the certificate's distribution points
     name for it. Its signature is by a key of the path or of a trusted root of that name, which may sign such lists.
  2. Scope: its issuingDistributionPoint lets it speak of this kind of certificate and of this distribution point.
- 3. Form: no critical extension that is not understood, in it or in any entry; no delta.
+ 3. Form: no critical extension that is not understood, in it or in any entry.
  4. Time: it has begun, and its nextUpdate is not over.
 
-Delta lists are not put together with their base: whoever keeps lists in files has complete ones to keep. What an
-authentic list names as revoked is so even if that list is out of date; that it does not name something then says
-nothing.
+What an authentic list names as revoked is so even if that list is out of date, or a delta; that it does not name
+something then says nothing. Deltas are not put together with their base: whoever keeps lists in files has complete
+ones to keep.
 """
 
 from __future__ import annotations
@@ -123,6 +123,9 @@ def _look_up(
             words = f"{_called(crl)} {doubt.words}"
             doubts.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if doubt.breach else demanded))
         found = crl.entry(certificate.shape.issuer, certificate.shape.serial) if not doubt or doubt.authentic else None
+        if found is not None and found.lifted:
+            newest = max(newest, _age(crl)) if crl.delta else newest
+            found = None
         if found is not None and found.reason == x509.ReasonFlags.certificate_hold.value:
             held.append((crl, found))
             continue
@@ -185,6 +188,8 @@ def _doubt(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime)
         return Doubt(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
     if crl.fault or crl.strange:
         return Doubt(crl.fault or crl.strange, authentic=False)
+    if crl.delta:
+        return Doubt("is a delta: that it does not name something says nothing; the complete list is what is needed")
     usages = [key.ext(x509.KeyUsage) for key in signers]
     if all(usage is not None and not usage.crl_sign for usage in usages):
         words = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
@@ -211,11 +216,9 @@ def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:
 def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
     """Whether a list is about a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
     own = crl.shape.issuer == certificate.shape.issuer
-    points = list(_points(certificate))
-    if not own:
-        points = [one for one in points if _names_issuer(one, crl)]
-        if not crl.indirect or not points:
-            return False
+    points = [one for one in _points(certificate) if _names_issuer(one, crl) or (own and not one.crl_issuer)]
+    if not own and not (crl.indirect and points):
+        return False
     scope = crl.scope
     if scope is None:
         return True

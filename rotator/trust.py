@@ -129,7 +129,7 @@ def examine(
         now: the reference time, with a time zone.
         live: DER chains that are live now, leaf first, to be compared with.
         need_key: whether a leaf without a private key is refused.
-        force: lets a downgrade pass with a warning.
+        force: lets a downgrade or a lost name pass with a warning.
         pool: where an intermediate is taken from that the files lack.
 
     Returns:

@@ -19,9 +19,9 @@ from OpenSSL import crypto
 from rotator import der as tlv
 from rotator.crl import MAX_CRL, Revocations
 from rotator.evidence import Evidence
-from rotator.model import Code, Policy, Severity
-from rotator.trust import Anchors, Verdict, judge_chains, private_ca, public
-from tests.authority import CA, NOW, Issued, der, entry, new_key, pem, rewritten, wrap
+from rotator.model import Candidate, Code, Policy, Severity, SourceFile
+from rotator.trust import Anchors, Verdict, examine, judge_chains, private_ca, public
+from tests.authority import CA, NOW, Issued, der, der_pem, entry, new_key, pem, rewritten, wrap
 from tests.test_chain import instead, same_ca, without
 from tests.test_trust import judge, usage
 
@@ -130,6 +130,32 @@ def test_a_hold_lasts_until_a_newer_list_has_lifted_it() -> None:
         assert looked_up(*lists, OF_ROOT).problems == ()
     for_ever = ICA.crl(GOOD.leaf, begin=NOW - 2 * DAY, number=5)
     assert looked_up(for_ever, newer, OF_ROOT).codes == (Code.REVOKED,)
+
+
+DELTA = extended(x509.DeltaCRLIndicator(5), critical=True)
+
+
+def test_what_a_delta_names_is_revoked() -> None:
+    delta = ICA.crl(GOOD.leaf, number=6, tweak=DELTA)
+    assert looked_up(ICA.crl(number=5), delta, OF_ROOT).codes == (Code.REVOKED,)
+    assert looked_up(delta, OF_ROOT).codes == (Code.REVOKED,)
+    assert looked_up(ICA.crl(number=5), ICA.crl(OTHER.leaf, number=6, tweak=DELTA), OF_ROOT).problems == ()
+
+
+def test_a_newer_delta_may_lift_a_hold() -> None:
+    hold = ICA.crl(GOOD.leaf, reason=ReasonFlags.certificate_hold, begin=NOW - 2 * DAY, number=5)
+    for age, codes in ((1, ()), (3, (Code.REVOKED,))):
+        lifts = {"reason": ReasonFlags.remove_from_crl, "begin": NOW - age * DAY, "number": 8 - age, "tweak": DELTA}
+        delta = ICA.crl(GOOD.leaf, **lifts)  # type: ignore[arg-type]  # spelt out above
+        for lists in ((hold, delta), (delta, hold)):
+            assert looked_up(*lists, OF_ROOT).codes == codes
+
+
+def test_a_negative_number_is_looked_up_without_harm() -> None:
+    data = rewritten(GOOD.leaf, ICA.key, lambda tbs: [tbs[0], b"\2\1\x80", *tbs[2:]])
+    candidate = Candidate((SourceFile("chain.pem", der_pem(data) + pem(ICA.cert)),))
+    beside = ANCHORS.beside(Evidence(read(ICA.crl(OTHER.leaf), OF_ROOT)))
+    assert examine(candidate, public([NAME]), beside, NOW, need_key=False).codes == (Code.BAD_SERIAL,)
 
 
 def test_the_same_number_of_another_ca_is_another_certificate() -> None:

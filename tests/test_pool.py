@@ -17,7 +17,7 @@ from rotator.model import Candidate, Code, Severity, SourceFile
 from rotator.pool import MAX_OFFERED, Pool
 from rotator.trust import Anchors, Verdict, examine, public
 from tests.authority import CA, NOW, Issued, der, new_key, pem
-from tests.test_chain import FEW_USES, instead, same_ca
+from tests.test_chain import FEW_USES, instead, rolled_over, same_ca
 
 NAME = "signal.example.cn"
 DAY = timedelta(days=1)
@@ -46,6 +46,14 @@ def test_a_missing_intermediate_is_taken_from_the_pool_and_told() -> None:
     assert (problem.code, problem.severity) == (Code.INCOMPLETE_CHAIN, Severity.WARN)
     assert problem.message == "CN=Test Intermediate was not in these files; it is taken from /pool/0.pem."
     assert explain(verdict)[0].startswith("WARN incomplete-chain: CN=Test Intermediate was not in these files")
+
+
+def test_what_a_ca_issued_to_itself_when_it_changed_its_key_is_taken_from_the_pool() -> None:
+    old = ROOT.intermediate("Renewed", pathlen=None)
+    new = rolled_over(old)
+    verdict = judge(new.issue(NAME), having=pool(old.cert, new.cert, ROOT.cert))
+    assert verdict.accepted
+    assert verdict.pairs[0].chain[1:] == der(new.cert, old.cert)
 
 
 def test_two_missing_intermediates_are_taken_from_the_pool() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import math
+import re
 import secrets
 import time
 from dataclasses import replace
@@ -183,6 +185,19 @@ def test_a_key_on_the_blocklist_is_refused(form: str) -> None:
         verdict = blocked(form.format(text))
         assert verdict.codes == (Code.COMPROMISED_KEY,)
         assert "keys.txt" in verdict.problems[0].message
+
+
+@pytest.mark.parametrize("form", ["{}", "sha256//{}", "sha256/{} # pinned", "{}\tlost.pem"])
+def test_a_key_may_be_listed_as_keys_are_pinned(form: str) -> None:
+    pin = base64.b64encode(bytes.fromhex(hash_of(GOOD))).decode()
+    assert blocked(form.format(pin)).codes == (Code.COMPROMISED_KEY,)
+    assert blocked(form.format(base64.b64encode(bytes(32)).decode())).problems == ()
+
+
+@pytest.mark.parametrize("form", ["{}", "{},key compromise"])
+def test_a_key_may_be_listed_with_colons_and_a_reason(form: str) -> None:
+    pairs = ":".join(re.findall("..", hash_of(GOOD)))
+    assert blocked(form.format(pairs)).codes == (Code.COMPROMISED_KEY,)
 
 
 def test_an_intermediate_on_the_blocklist_is_refused() -> None:

@@ -41,7 +41,9 @@ rotator swap example.cn"""
 @click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
 @click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
 @click.option(
-    "--force", is_flag=True, help="Install it although it is older than the live one, or the clock is suspect."
+    "--force",
+    is_flag=True,
+    help="Install it although it is older than the live one or lacks a name, or the clock is suspect.",
 )
 @click.option(
     "--wait", type=click.FloatRange(0), default=LOCK_WITHIN, show_default=True, help="Seconds for another rotation."

@@ -62,7 +62,7 @@ POLICY: Mapping[str, Key] = {
     "max_rsa_bits": Key(8192, values.whole(2048, 8192, "bits")),
     "lifetime_caps": Key(True, values.boolean),
     "allow_key_reuse": Key(True, values.boolean),
-    "allow_san_loss": Key(True, values.boolean),
+    "allow_san_loss": Key(False, values.boolean),
     "forbid_downgrade": Key(True, values.boolean),
     "max_lifetime": Key(0, values.whole(0, 36500, "days")),
     "min_life_left": Key(0, values.whole(0, 95, "percent")),
