@@ -229,7 +229,7 @@ def make_hands(
         config: the configuration.
         apply: the privileged step: see `applying`.
         say: told what is going on.
-        waiting: called while root's oneshot is waited for.
+        waiting: called again and again while root's oneshot or handshakes are waited for.
     """
     return Hands(
         store=Store(config.state_dir),
@@ -238,7 +238,7 @@ def make_hands(
         apply=apply,
         live=partial(privileged.read_live, str(config.nginx.include_dir)),
         nginx=_nginx(config, waiting),
-        probe=probe.probe_all,
+        probe=partial(probe.probe_all, waiting=waiting),
         rehearse=probe.rehearse,
         clock=SystemClock(),
         include_dir=str(config.nginx.include_dir),

@@ -1090,6 +1090,44 @@ def test_the_outcome_feeds_the_counters(daemon: Looping) -> None:
     assert counters.swaps["example"].successful
 
 
+def _counted(daemon: Looping) -> tuple[int, dict[str, int], bool | None]:
+    """Reloads, those that failed by reason, and whether the last one succeeded."""
+    counters = daemon.loop.measuring.counters
+    return counters.reloads, dict(counters.reload_failures), counters.reload.successful
+
+
+def test_a_drop_that_is_refused_beside_one_that_is_put_live_is_no_failed_reload(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, ("a", "b"))
+    daemon.write("fullchain.pem", b"garbage", "a")
+    daemon.run_for(9)
+    daemon.drop(daemon.issue("b"), "b")
+    daemon.clock.sleep(2)
+    daemon.tick()
+    assert (daemon.decided("a")[0], daemon.decided("b")[0]) == ("rejected", "rotated")
+    assert _counted(daemon) == (1, {}, True)
+    daemon.close()
+
+
+def test_each_reload_of_a_batch_that_is_tried_one_by_one_is_counted_as_it_was_proved(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, ("a", "b"))
+    listener = "127.0.0.1:1890"
+    for name in ("a", "b"):
+        daemon.drop(daemon.issue(name), name)
+    daemon.nginx.wire_wrongly(listener)
+    daemon.tick()
+    assert {daemon.decided(name)[0] for name in ("a", "b")} == {"rolled-back"}
+    # the batch, its way back, then each site and its own way back: what goes back is proved each time
+    assert _counted(daemon) == (daemon.nginx.hups, {"not-proved": daemon.nginx.hups // 2}, True)
+    daemon.close()
+
+
+def test_a_reload_that_nginx_refuses_is_counted_once_and_for_that(daemon: Looping) -> None:
+    daemon.nginx.refuses = ('unknown directive "bogus"',)
+    daemon.drop(daemon.issue())
+    daemon.tick()
+    assert _counted(daemon) == (1, {"refused": 1}, False)
+
+
 def test_another_configuration_forgets_a_site_that_is_gone(tmp_path: Path) -> None:
     daemon = Looping(tmp_path, ("a", "b"))
     daemon.host.sites = (daemon.site("a"),)

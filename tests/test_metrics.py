@@ -382,7 +382,7 @@ def test_reloads_are_counted() -> None:
 
 def test_counting_changes_nothing_that_is_there() -> None:
     before = Counters()
-    before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload("gone", NOW, 1).after_overflow()
+    before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload("gone", NOW, 1).after_overflows(3)
     before.after_scan_error("missing").remembering([]).only([])
     assert before == Counters()
     with pytest.raises(TypeError):

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,6 @@ from rotator.daemon.status import status_line
 from rotator.errors import Exit, RotatorError
 from rotator.hands import Clock, Hands
 from rotator.locks import DaemonLock
-from rotator.model import Served, Target
 from rotator.notify import Notifier
 from rotator.triggers import Duties, Restraint, Wake, Watcher
 from rotator.wiring import demand_state_dir
@@ -279,15 +278,10 @@ class Daemon:
         return make_ground(found, self._living, self._beat)
 
     def _living(self, hands: Hands) -> Hands:
-        def probe(targets: Sequence[Target], within: float) -> tuple[Served, ...]:
-            self._beat()
-            return hands.probe(targets, within)
-
         def say(words: str) -> None:
             self.journal.say("progress", words)
 
-        apply = self.measuring.counting(hands.apply, hands.clock)
-        return replace(hands, clock=LivingClock(hands.clock, self._beat), probe=probe, apply=apply, say=say)
+        return replace(self.measuring.counting(hands), clock=LivingClock(hands.clock, self._beat), say=say)
 
 
 def _check_owner(state_dir: Path) -> None:

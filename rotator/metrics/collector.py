@@ -197,7 +197,7 @@ def _swaps(sites: Sequence[str], counters: Counters) -> Families:
 
 
 def _nginx(snapshot: Snapshot, counters: Counters) -> Families:
-    reloads = _Counter("nginx_reloads_total", "Times that nginx was told to reload.")
+    reloads = _Counter("nginx_reloads_total", "Reloads of nginx that rotator made or tried.")
     failures = _Counter("nginx_reload_failures_total", "Reloads of nginx that failed.", ("reason",))
     ok = _Gauge("nginx_last_reload_successful", "Whether the last reload of nginx succeeded.")
     when = _Gauge("nginx_last_reload_success_timestamp_seconds", "When a reload of nginx last succeeded.")

@@ -26,7 +26,7 @@ CODES = (*map(str, Code), OTHER)
 """Why an input is rejected."""
 RELOAD_REASONS = (
     *("refused", "gone", "not-proved", "permission", "signal-permission", "disk-full", "io-error"),
-    *("apply-unit", "apply-denied", "no-result-dir", OTHER),
+    *("apply-unit", "apply-denied", "apply-lost", "no-result-dir", OTHER),
 )
 """Why a reload of nginx failed."""
 SCAN_REASONS = ("missing", "permission", "io-error", "too-large", OTHER)
@@ -186,9 +186,9 @@ class Counters:
             reload_duration=self.reload_duration if seconds is None else self.reload_duration.plus(seconds),
         )
 
-    def after_overflow(self) -> Counters:
-        """With one more time that the watcher lost events."""
-        return replace(self, overflows=self.overflows + 1)
+    def after_overflows(self, count: int) -> Counters:
+        """With so many times in all that the watcher lost events; never fewer than were counted."""
+        return self if count <= self.overflows else replace(self, overflows=count)
 
     def after_scan_error(self, reason: str) -> Counters:
         """With one more place that could not be read.
