@@ -827,6 +827,22 @@ def test_a_start_with_nginx_stopped_proves_when_it_comes(tmp_path: Path) -> None
     daemon.close()
 
 
+def test_a_dead_listener_and_each_change_of_nginx_cost_one_reload_for_all_sites_that_are_not_well(
+    tmp_path: Path,
+) -> None:
+    daemon = Looping(tmp_path, ("a", "b", "c"))
+    daemon.nginx.dead.add("127.0.0.1:1890")
+    daemon.loop.tending.look_at(["a", "b", "c"])
+    daemon.run_for(700)
+    hups = daemon.nginx.hups
+    assert hups == 1
+    daemon.nginx.reload()
+    daemon.run_for(700)
+    assert set(daemon.loop.tending.cares) == {"a", "b", "c"}
+    assert daemon.nginx.hups == hups + 1
+    daemon.close()
+
+
 def test_what_is_not_served_is_told_before_what_is_held(tmp_path: Path) -> None:
     daemon = Looping(tmp_path, start=False)
     daemon.drop(daemon.issue())
