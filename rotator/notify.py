@@ -54,6 +54,14 @@ class Notifier:
         """Says that the end has begun."""
         self._tell("STOPPING=1", status)
 
+    def starting(self, seconds: float) -> None:
+        """Says that the start goes on, and wants to be heard of again within so many seconds.
+
+        It lasts longer than the unit's TimeoutStartSec= then, for as long as this is said (sd_notify(3)). Like a ping
+        of the watchdog it is true at its moment only.
+        """
+        self._deliver(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
+
     def watchdog(self) -> None:
         """Says that the loop is still working."""
         if self._deliver("WATCHDOG=1"):

@@ -30,6 +30,8 @@ END_WITHIN = 2.0
 """Seconds that a rotation in flight gets when the end is asked for; after that it is for the next start to recover."""
 SIGN_EVERY = 30.0
 """Seconds between two signs of life of a loop that has nothing to do."""
+START_ON = 120.0
+"""Seconds that the manager is asked for, again and again, while a start has something to do."""
 REMEMBERED = 1000
 """Newest entries of the history from which the last outcome of each site is known again after a start."""
 START_WITHIN = 30
@@ -87,11 +89,15 @@ class Daemon:
         self.duties = Duties(self.wake, {"probe": PROBE_EVERY, "judge": JUDGE_EVERY, "tidy": TIDY_EVERY})
         self.measuring = Measuring(journal)
         self.loop = Loop(self._ground(self.config), journal, self.measuring, self.wake.is_set)
+        self._starting = True
         self._ending = False
         self._reload_asked = False
         self._beaten = 0.0
         self._loads = 1
         self._unread = ""
+        self.reload_failed = ""
+        """Why the configuration on the disk is not in force; empty if it is."""
+        self._lock: DaemonLock
 
     def run(self) -> int:
         """Lives until SIGTERM or SIGINT. Returns the exit status.
@@ -123,6 +129,7 @@ class Daemon:
         self.measuring.config = self.measuring.config.then(True, hands.clock.now())
         self.measuring.counters = self.measuring.counters.remembering(hands.history.entries(limit=REMEMBERED))
         self._start()
+        self._starting = False
         self._tell_loaded()
         self.duties.start()
         gc.collect()
@@ -184,9 +191,12 @@ class Daemon:
         """A sign of life of the loop."""
         now = time.monotonic()
         self.measuring.beat()
-        every = self.notifier.watchdog_every
-        if every is not None and now - self._beaten >= every / 2:
-            self._beaten = now
+        if now - self._beaten < (self.notifier.watchdog_every or SIGN_EVERY) / 2:
+            return
+        self._beaten = now
+        if self._starting:  # a thousand sites at listeners that are dead take long to be asked
+            self.notifier.starting(START_ON)
+        if self.notifier.watchdog_every is not None:
             self.notifier.watchdog()
 
     def _note_duties(self) -> None:
@@ -256,10 +266,6 @@ class Daemon:
             scanned_at=self.loop.looked_at,
             scan_interval=ground.scan_interval,
         )
-
-    reload_failed = ""
-    """Why the configuration on the disk is not in force; empty if it is."""
-    _lock: DaemonLock
 
     def status(self) -> str:
         """How it stands, in one line."""

@@ -14,7 +14,7 @@ from rotator.model import KeyType, Pair, Secret, Target, Workers
 from rotator.nginx import workers
 from rotator.nginx.candidate import CandidateTest
 from rotator.nginx.command import Nginx
-from rotator.probe import probe, probe_all, rehearse
+from rotator.probe import AT_ONCE, probe, probe_all, rehearse
 from tests.authority import CA, Issued, key_pem, new_key
 from tests.e2e.client import held_connection
 from tests.e2e.misbehave import silent_listener, unknown_directive
@@ -264,6 +264,17 @@ def test_a_listener_that_never_answers_is_given_up_in_time(nginx: NginxServer) -
     with silent_listener(listener):
         served = probe(Target("s", listener, "a.example.test"), 0.2)
     assert served.failure == "connected, but no TLS handshake within 0.2 s"
+
+
+def test_a_wait_for_many_silent_listeners_is_seen_to_go_on(nginx: NginxServer) -> None:
+    listener = nginx.reserve_port()
+    begun = time.monotonic()
+    moments: list[float] = []
+    with silent_listener(listener):
+        targets = [Target("s", listener, f"{number}.example.test") for number in range(3 * AT_ONCE)]
+        probe_all(targets, 0.5, waiting=lambda: moments.append(time.monotonic() - begun))
+    assert len(moments) == len(targets)
+    assert moments[0] < moments[-1] / 2
 
 
 def test_many_targets_are_answered_in_their_order(served: str, nginx: NginxServer, issued: Issued) -> None:
