@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from rotator.disk import flush_dir, open_dir, write_all
 from rotator.errors import Exit, RotatorError
 from rotator.model import SourceFile
 
@@ -54,7 +55,7 @@ def owner_of(directory: Path) -> Owner:
     parent = directory.parent
     quoted = shlex.quote(str(directory))
     try:
-        above = os.stat(parent)  # noqa: PTH116 - beside lstat below
+        above = _looked_at(parent)
     except FileNotFoundError as error:
         hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(parent))}"
         raise _failed(f"{parent}, where drops lie, does not exist", hint) from error
@@ -74,6 +75,17 @@ def owner_of(directory: Path) -> Owner:
         hint = f"Give it to whom the other belongs: chown --reference={shlex.quote(str(parent))} {quoted}"
         raise _failed(f"the drop {directory} belongs to root, but the directory around it to uid {above.st_uid}", hint)
     return Owner(found.st_uid, found.st_gid, exists=True)
+
+
+def _looked_at(directory: Path) -> os.stat_result:
+    """What is known of a directory; root is led nowhere else by a link of others."""
+    if os.geteuid() != 0:
+        return os.stat(directory)  # noqa: PTH116 - beside lstat above
+    held = open_dir(directory)
+    try:
+        return os.fstat(held)
+    finally:
+        os.close(held)
 
 
 def write_drop(
@@ -145,9 +157,7 @@ def _place(held: int, directory: Path, pending: Sequence[str], names: Sequence[s
 def _write(held: int, name: str, data: bytes, mode: int, gid: int) -> None:
     fd = os.open(name, _CREATE, 0o600, dir_fd=held)  # nobody else reads it before it is whole
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
+        write_all(fd, data)
         if gid != -1:
             os.fchown(fd, -1, gid)
         os.fchmod(fd, mode)
@@ -175,7 +185,7 @@ def _opened(directory: Path) -> Iterator[int]:
     try:
         if made:
             os.fchmod(held, DIRECTORY_MODE)  # not left to the umask
-            _sync_parent(directory)
+            flush_dir(directory.parent)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -184,14 +194,6 @@ def _opened(directory: Path) -> Iterator[int]:
         yield held
     finally:
         os.close(held)
-
-
-def _sync_parent(directory: Path) -> None:
-    above = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(above)
-    finally:
-        os.close(above)
 
 
 def _remove_own_strays(held: int) -> None:

@@ -245,20 +245,19 @@ def test_a_drop_that_is_no_directory_is_refused(tmp_path: Path, kind: str) -> No
     assert refusal(lambda: owner_of(tmp_path / "drop")).code == "io-error"
 
 
-def test_a_drop_of_roots_in_anothers_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "drop").mkdir()
-    real = os.stat
+@pytest.mark.root
+def test_a_drop_of_roots_in_anothers_directory_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "drop").mkdir(parents=True)
+    os.chown(theirs, NOBODY, NOBODY)
+    assert "belongs to root" in refusal(lambda: owner_of(theirs / "drop")).message
 
-    def told_owner(uid: int) -> Callable[[Path], os.stat_result]:
-        def look(path: Path) -> os.stat_result:
-            found = list(real(path, follow_symlinks=False))
-            found[stat.ST_UID] = uid
-            return os.stat_result(found)
 
-        return look
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", told_owner(NOBODY))
-        patch.setattr(os, "lstat", told_owner(0))
-        error = refusal(lambda: owner_of(tmp_path / "drop"))
-    assert "belongs to root" in error.message
+@pytest.mark.root
+def test_no_link_in_place_of_the_incoming_directory_makes_root_write_elsewhere(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (tmp_path / "of-root").mkdir()
+    (theirs / "incoming").symlink_to(tmp_path / "of-root")
+    os.chown(theirs, NOBODY, NOBODY)
+    assert refusal(lambda: owner_of(theirs / "incoming" / "shop")).code == "io-error"
