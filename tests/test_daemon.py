@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from rotator.evidence import Evidence
 from rotator.history import History
 from rotator.lifetime import critical_from
 from rotator.locks import Locks
-from rotator.metrics import InputState
+from rotator.metrics import InputState, Registry
 from rotator.model import Candidate, Result, SourceFile
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import LastReload, Limits
@@ -705,7 +706,10 @@ def test_how_a_command_ended_is_shown_as_the_last_swap(daemon: Looping) -> None:
     daemon.world.nginx.ignores_reload = True
     assert daemon.by_hand(bad).result in (Result.ROLLED_BACK, Result.STRANDED)
     daemon.tick()
-    assert daemon.loop.measuring.counters.swaps["example"].successful is False
+    counters = daemon.loop.measuring.counters
+    assert counters.swaps["example"].successful is False
+    assert counters.attempts == {("example", "swap"): 1}
+    assert counters.rollbacks == {"example": 1}
 
 
 def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping) -> None:
@@ -1081,6 +1085,37 @@ def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypa
     daemon.run_for(600)
     assert daemon.shows(new)
     assert daemon.decided() == ("rotated", "rotated")
+
+
+def _last_scan(daemon: Looping) -> float | None:
+    """What the page shows after a pass."""
+    daemon.measuring.registry = daemon.measuring.registry or Registry()
+    daemon.measuring.publish(
+        daemon.loop.memories,
+        {},
+        {},
+        workers=None,
+        watcher_up=True,
+        overflows=0,
+        scanned_at=daemon.loop.looked_at,
+        scan_interval=15.0,
+    )
+    page = daemon.measuring.registry.render().decode()
+    found = re.search(r"^rotator_scan_last_success_timestamp_seconds (\S+)$", page, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def test_a_look_that_met_a_lost_drop_directory_is_no_scan_that_succeeded(daemon: Looping) -> None:
+    daemon.drop(daemon.issue())
+    daemon.run_for(60)
+    before = _last_scan(daemon)
+    away = daemon.incoming / "example"
+    away.rename(daemon.root / "away")
+    daemon.run_for(60)
+    assert before == _last_scan(daemon)
+    (daemon.root / "away").rename(away)
+    daemon.run_for(60)
+    assert _last_scan(daemon) == daemon.clock.now().timestamp() != before
 
 
 def test_a_lost_drop_directory_is_told_once_and_heals_by_itself(daemon: Looping) -> None:

@@ -169,7 +169,7 @@ def test_each_unknown_leaves_out_its_own_series_only() -> None:
 
     assert missing(workers=None) == {"nginx_worker_processes"}
     assert missing(watcher_up=None) == {"watcher_up"}
-    assert missing(scanned_at=None) == {"scan_last_success_timestamp_seconds", "inputs"}
+    assert missing(scanned_at=None) == {"scan_last_success_timestamp_seconds"}
     assert missing(scan_interval=None) == {"scan_interval_seconds"}
     assert missing(config=Last(False)) == {"config_last_reload_success_timestamp_seconds"}
     assert missing(sites=(SiteFacts("example"),)) == {
@@ -408,6 +408,16 @@ def test_a_restart_remembers_how_the_last_swap_ended() -> None:
     )
     assert dict(counters.swaps) == {"example": Last(False, NOW)}
     assert not counters.attempts, "what was counted before the start is not counted again"
+
+
+def test_what_a_command_did_is_counted_as_its_history_tells_it() -> None:
+    entry = {"site": "example", "result": "rolled-back", "at": NOW.isoformat(), "reason": "not-proved"}
+    told = entry | {"trigger": "swap", "stages": {"apply": 0.1, "prove": 5.0}}
+    counters = Counters().heard([told, {"site": "other"}, told | {"result": "a word of tomorrow"}, entry])
+    assert dict(counters.attempts) == {("example", "swap"): 1}
+    assert dict(counters.failures) == {("example", "prove"): 1}
+    assert dict(counters.rollbacks) == {"example": 1}
+    assert counters.durations["prove"].total == 5.0
 
 
 def test_sites_that_are_gone_are_forgotten() -> None:

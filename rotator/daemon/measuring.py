@@ -44,6 +44,7 @@ class Measuring:
         self._listen_at = 0.0
         self._trouble = ""
         self._ready = False
+        self._scanned_at: datetime | None = None
         self._beat_at = time.monotonic()
         self._shown: dict[str, tuple[SiteFacts | None, InputState | None, bool | None, SiteFacts]] = {}
 
@@ -108,10 +109,12 @@ class Measuring:
             workers: nginx's processes.
             watcher_up: whether file events are heard.
             overflows: how often some of them were lost.
-            scanned_at: when the drops were looked at, UTC.
+            scanned_at: when the drops were looked at, UTC; it counts if none of them was in trouble.
             scan_interval: seconds between two looks.
         """
         self._ready = True
+        if not any(memory.problem for memory in memories.values()):
+            self._scanned_at = scanned_at
         self.counters = self.counters.after_overflows(overflows)
         if self.registry is None:
             return
@@ -126,7 +129,7 @@ class Measuring:
                 sites,
                 workers,
                 watcher_up,
-                scanned_at,
+                self._scanned_at,
                 timedelta(seconds=scan_interval),
                 self.config,
                 self.counters,
