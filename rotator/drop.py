@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
 import secrets
 import shlex
@@ -88,9 +87,7 @@ def _looked_at(directory: Path) -> os.stat_result:
         os.close(held)
 
 
-def write_drop(
-    files: Sequence[SourceFile], directory: Path, *, mode: int = FILE_MODE, group: str | None = None
-) -> tuple[Path, ...]:
+def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]:
     """Writes the files into the drop, each under the last part of its name; the drop is made if it is missing.
 
     A file of that name from an earlier delivery is replaced in one step, everything else there stays.
@@ -98,8 +95,6 @@ def write_drop(
     Args:
         files: their names must differ in their last part.
         directory: the drop; its parent exists.
-        mode: the permission bits of each file.
-        group: the files' group; None for the one that the directory gives.
 
     Returns:
         Where they are, in the order given.
@@ -109,7 +104,6 @@ def write_drop(
             then, unless the message says that files are in place.
     """
     names = [base_name(source.name) for source in files]
-    gid = _gid(group)
     try:
         with _opened(directory) as held:
             _remove_own_strays(held)
@@ -117,7 +111,7 @@ def write_drop(
             try:
                 for source in files:
                     pending.append(_PREFIX + secrets.token_hex(8))
-                    _write(held, pending[-1], source.data, mode, gid)
+                    _write(held, pending[-1], source.data)
                 placed = _place(held, directory, pending, names)
             finally:
                 for temporary in pending:
@@ -154,13 +148,11 @@ def _place(held: int, directory: Path, pending: Sequence[str], names: Sequence[s
     return tuple(placed)
 
 
-def _write(held: int, name: str, data: bytes, mode: int, gid: int) -> None:
+def _write(held: int, name: str, data: bytes) -> None:
     fd = os.open(name, _CREATE, 0o600, dir_fd=held)  # nobody else reads it before it is whole
     try:
         write_all(fd, data)
-        if gid != -1:
-            os.fchown(fd, -1, gid)
-        os.fchmod(fd, mode)
+        os.fchmod(fd, FILE_MODE)  # its group is the directory's
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -204,17 +196,6 @@ def _remove_own_strays(held: int) -> None:
         with suppress(OSError):
             if os.stat(name, dir_fd=held, follow_symlinks=False).st_uid == os.geteuid():
                 os.unlink(name, dir_fd=held)
-
-
-def _gid(group: str | None) -> int:
-    if group is None:
-        return -1
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError as error:
-        raise _failed(
-            f"this host has no group {group!r}", f"Make it: groupadd --system {shlex.quote(group)}"
-        ) from error
 
 
 def _translate(error: OSError, path: Path) -> NoReturn:

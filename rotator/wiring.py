@@ -15,9 +15,7 @@ from rotator import apply as privileged
 from rotator import probe, trustfiles
 from rotator.anchors import MAX_STORE, Anchors
 from rotator.apply import Applied, Request, Setup
-from rotator.blocklist import Blocklist
 from rotator.config import Config, EvidenceFiles, SiteConfig
-from rotator.crl import Revocations
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.hands import ApplyHand, Hands
@@ -27,10 +25,8 @@ from rotator.locks import Locks
 from rotator.model import Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
-from rotator.ocsp import Responses
 from rotator.oneshot import Oneshots
 from rotator.pool import Pool
-from rotator.sct import Logs
 from rotator.store import Store, policy_digest
 
 Read = TypeVar("Read")
@@ -172,33 +168,6 @@ def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
     )
 
 
-def _configured(key: str, path: Path, read: Callable[[Path], Read]) -> Read:
-    try:
-        return read(path)
-    except RotatorError as e:
-        raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
-
-
-@cache
-def _crls(path: Path) -> Revocations:
-    return _configured("crls", path, trustfiles.read_whole_revocations)
-
-
-@cache
-def _ct_logs(path: Path) -> Logs:
-    return _configured("ct_logs", path, trustfiles.read_logs)
-
-
-@cache
-def _blocklist(path: Path) -> Blocklist:
-    return _configured("blocklist", path, trustfiles.read_blocklist)
-
-
-@cache
-def _ocsp(path: Path) -> Responses:
-    return _configured("ocsp", path, trustfiles.read_whole_responses)
-
-
 @cache
 def _roots(path: Path) -> Anchors:
     try:
@@ -209,12 +178,23 @@ def _roots(path: Path) -> Anchors:
         raise RotatorError("configuration", f"roots {path}: {e.strerror}", hint, Exit.CONFIG) from e
 
 
-@cache
-def _pool(path: Path) -> Pool:
-    try:
-        return Pool.from_files(read_pool(path))
-    except RotatorError as e:
-        raise RotatorError("configuration", f"pool {path}: {e.message}", e.hint, Exit.CONFIG) from e
+def _configured(key: str, read: Callable[[Path], Read]) -> Callable[[Path], Read]:
+    """A reader whose complaints name the key of the configuration."""
+
+    def configured(path: Path) -> Read:
+        try:
+            return read(path)
+        except RotatorError as e:
+            raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
+
+    return configured
+
+
+_crls = cache(_configured("crls", trustfiles.read_whole_revocations))
+_ct_logs = cache(_configured("ct_logs", trustfiles.read_logs))
+_blocklist = cache(_configured("blocklist", trustfiles.read_blocklist))
+_ocsp = cache(_configured("ocsp", trustfiles.read_whole_responses))
+_pool = cache(_configured("pool", lambda path: Pool.from_files(read_pool(path))))
 
 
 def make_hands(

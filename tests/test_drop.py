@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
 import stat
 from collections.abc import Callable
@@ -55,21 +54,6 @@ def test_the_mode_does_not_depend_on_the_umask(tmp_path: Path, umask: int) -> No
         os.umask(before)
     modes = [stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "drop", tmp_path / "drop" / "key.pem")]
     assert modes == [0o2770, 0o640]
-
-
-def test_another_mode_may_be_asked_for(tmp_path: Path) -> None:
-    write_drop(FILES, tmp_path, mode=0o600)
-    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
-
-
-def test_a_group_may_be_asked_for(tmp_path: Path) -> None:
-    write_drop(FILES, tmp_path, group=grp.getgrgid(os.getegid()).gr_name)
-    assert (tmp_path / "key.pem").stat().st_gid == os.getegid()
-
-
-def test_a_group_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    refusal(lambda: write_drop(FILES, tmp_path, group="no-such-group"))
-    assert content(tmp_path) == {}
 
 
 def test_an_earlier_delivery_is_replaced_by_another_file(tmp_path: Path) -> None:

@@ -443,14 +443,13 @@ def test_an_observation_falls_into_its_bucket(seconds: float, bound: str) -> Non
 
 
 def gathered(host: Host, site: Site | None = None) -> SiteFacts:
-    return site_facts(observe(site or host.sites[0], host.world.hands), NOW, InputState.HELD)
+    return site_facts(observe(site or host.sites[0], host.world.hands), NOW)
 
 
 def test_a_site_that_is_well_is_shown_so(tmp_path: Path) -> None:
     host = Host(tmp_path)
     leaf = host.first["example"].leaf
     found = gathered(host)
-    assert found.input is InputState.HELD
     (disk,) = found.certificates
     assert (disk.key_type, disk.not_before, disk.not_after) == (
         KeyType.ECDSA,
