@@ -567,7 +567,8 @@ class _Log:
             if not stat.S_ISREG(found.st_mode):
                 return ()
             begin = size if found.st_ino == inode and found.st_size >= size else 0
-            data = os.pread(fd, MAX_LOG, begin)
+            # The end of it, as the reason for a refusal is the last that the master says, however much others say.
+            data = os.pread(fd, MAX_LOG, max(begin, found.st_size - MAX_LOG))
         except OSError:
             return ()
         finally:
@@ -735,21 +736,27 @@ def read_setup(path: str) -> Setup:
         found = os.fstat(f.fileno())
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
             raise ValueError(f"{path}: must belong to uid {os.geteuid()} and be writable by nobody else")
-        raw = tomllib.load(f)
+        raw = tomllib.loads(f.read().decode("utf-8-sig"))  # some editors begin a file with a byte order mark
     try:
         nginx = raw.get("nginx", {})
         return Setup(
-            state_dir=os.path.normpath(raw.get("state_dir", "/var/lib/rotator")),
-            include_dir=os.path.normpath(nginx.get("include_dir", "/etc/nginx/rotator")),
-            pid_file=os.path.normpath(nginx.get("pid_file", "/run/nginx.pid")),
-            error_log=str(nginx.get("error_log", "/var/log/nginx/error.log")),
+            state_dir=_path(raw.get("state_dir", "/var/lib/rotator")),
+            include_dir=_path(nginx.get("include_dir", "/etc/nginx/rotator")),
+            pid_file=_path(nginx.get("pid_file", "/run/nginx.pid")),
+            error_log=_path(log) if (log := nginx.get("error_log", "/var/log/nginx/error.log")) else "",
             sites=frozenset(site["name"] for site in raw.get("site", [])),
             key_group=str(nginx.get("key_group", "")),
-            result_dir=os.path.normpath(nginx.get("result_dir", "/run/rotator-apply")),
+            result_dir=_path(nginx.get("result_dir", "/run/rotator-apply")),
             command=tuple(map(str, nginx.get("command", ["nginx"]))),
         )
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: not a configuration of rotator's; see `rotator config check`") from None
+
+
+def _path(raw: str) -> str:
+    """A path in the one spelling that rotator's own reader gives it; TypeError for what is none."""
+    path = os.path.normpath(raw)
+    return "/" + path.lstrip("/") if path.startswith("/") else path
 
 
 def read_request(setup: Setup, name: str) -> Request:
@@ -819,6 +826,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", default="/etc/rotator/rotator.toml")
     parser.add_argument("--test", action="store_true", help="run `nginx -t` instead, and leave what it says")
     args = parser.parse_args(arguments)
+    os.umask(0o022)  # a directory has its final mode from the first moment: no kill leaves one that nginx cannot pass
     try:
         if not carry_out(read_setup(args.config), test=args.test):
             print("rotator-apply: that request was answered already; nothing was done")

@@ -1,4 +1,4 @@
-"""How the state directory is written: flushes, modes, locks on files, JSON, errors in words; not what lies there."""
+"""How files are written and directories opened: flushes, modes, locks, links, JSON, errors in words; not what for."""
 
 from __future__ import annotations
 
@@ -70,6 +70,36 @@ def flush_dir(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def open_dir(path: str | os.PathLike[str], *, follow_last: bool = True) -> int:
+    """Opens a directory; as root, through no link that anybody else may have put on the way.
+
+    Who owns a directory on the way can put a link into it at any moment, and have root read what only root may, or
+    write where only root may. So from the first directory on that others can write, root follows none.
+
+    Args:
+        path: the directory.
+        follow_last: whether the last part may be a link.
+
+    Raises:
+        OSError: ENOTDIR for a link that is not followed.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if os.geteuid() != 0:
+        return os.open(path, flags | (0 if follow_last else os.O_NOFOLLOW))
+    parts = Path(path).absolute().parts
+    at, alone = os.open(parts[0], flags), True
+    for number, part in enumerate(parts[1:], 2):
+        follow = alone and (follow_last or number < len(parts))
+        try:
+            below = os.open(part, flags | (0 if follow else os.O_NOFOLLOW), dir_fd=at)
+        finally:
+            os.close(at)
+        at = below
+        found = os.fstat(at)
+        alone = alone and found.st_uid == 0 and not found.st_mode & 0o022
+    return at
 
 
 def lock_file(fd: int, within: float) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
 import secrets
 import shlex
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from rotator.disk import flush_dir, open_dir, write_all
 from rotator.errors import Exit, RotatorError
 from rotator.model import SourceFile
 
@@ -54,7 +54,7 @@ def owner_of(directory: Path) -> Owner:
     parent = directory.parent
     quoted = shlex.quote(str(directory))
     try:
-        above = os.stat(parent)  # noqa: PTH116 - beside lstat below
+        above = _looked_at(parent)
     except FileNotFoundError as error:
         hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(parent))}"
         raise _failed(f"{parent}, where drops lie, does not exist", hint) from error
@@ -76,9 +76,18 @@ def owner_of(directory: Path) -> Owner:
     return Owner(found.st_uid, found.st_gid, exists=True)
 
 
-def write_drop(
-    files: Sequence[SourceFile], directory: Path, *, mode: int = FILE_MODE, group: str | None = None
-) -> tuple[Path, ...]:
+def _looked_at(directory: Path) -> os.stat_result:
+    """What is known of a directory; root is led nowhere else by a link of others."""
+    if os.geteuid() != 0:
+        return os.stat(directory)  # noqa: PTH116 - beside lstat above
+    held = open_dir(directory)
+    try:
+        return os.fstat(held)
+    finally:
+        os.close(held)
+
+
+def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]:
     """Writes the files into the drop, each under the last part of its name; the drop is made if it is missing.
 
     A file of that name from an earlier delivery is replaced in one step, everything else there stays.
@@ -86,8 +95,6 @@ def write_drop(
     Args:
         files: their names must differ in their last part.
         directory: the drop; its parent exists.
-        mode: the permission bits of each file.
-        group: the files' group; None for the one that the directory gives.
 
     Returns:
         Where they are, in the order given.
@@ -97,7 +104,6 @@ def write_drop(
             then, unless the message says that files are in place.
     """
     names = [base_name(source.name) for source in files]
-    gid = _gid(group)
     try:
         with _opened(directory) as held:
             _remove_own_strays(held)
@@ -105,7 +111,7 @@ def write_drop(
             try:
                 for source in files:
                     pending.append(_PREFIX + secrets.token_hex(8))
-                    _write(held, pending[-1], source.data, mode, gid)
+                    _write(held, pending[-1], source.data)
                 placed = _place(held, directory, pending, names)
             finally:
                 for temporary in pending:
@@ -142,15 +148,11 @@ def _place(held: int, directory: Path, pending: Sequence[str], names: Sequence[s
     return tuple(placed)
 
 
-def _write(held: int, name: str, data: bytes, mode: int, gid: int) -> None:
+def _write(held: int, name: str, data: bytes) -> None:
     fd = os.open(name, _CREATE, 0o600, dir_fd=held)  # nobody else reads it before it is whole
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(fd, view) :]
-        if gid != -1:
-            os.fchown(fd, -1, gid)
-        os.fchmod(fd, mode)
+        write_all(fd, data)
+        os.fchmod(fd, FILE_MODE)  # its group is the directory's
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -175,7 +177,7 @@ def _opened(directory: Path) -> Iterator[int]:
     try:
         if made:
             os.fchmod(held, DIRECTORY_MODE)  # not left to the umask
-            _sync_parent(directory)
+            flush_dir(directory.parent)
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -186,14 +188,6 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(held)
 
 
-def _sync_parent(directory: Path) -> None:
-    above = os.open(directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(above)
-    finally:
-        os.close(above)
-
-
 def _remove_own_strays(held: int) -> None:
     """Removes what a killed delivery of this user left; the lock tells that none is at work."""
     with os.scandir(held) as entries:
@@ -202,17 +196,6 @@ def _remove_own_strays(held: int) -> None:
         with suppress(OSError):
             if os.stat(name, dir_fd=held, follow_symlinks=False).st_uid == os.geteuid():
                 os.unlink(name, dir_fd=held)
-
-
-def _gid(group: str | None) -> int:
-    if group is None:
-        return -1
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError as error:
-        raise _failed(
-            f"this host has no group {group!r}", f"Make it: groupadd --system {shlex.quote(group)}"
-        ) from error
 
 
 def _translate(error: OSError, path: Path) -> NoReturn:

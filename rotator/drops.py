@@ -80,7 +80,7 @@ class _Settled:
         top: the directory.
         mark: its device, inode and times.
         marks: for each file in it the path, and what stands in the signature behind the name.
-        newest: the latest of all times, in nanoseconds.
+        newest: the latest time of change (ctime) of these files, in nanoseconds.
     """
 
     look: Look
@@ -240,7 +240,7 @@ class Drops:
             site = flat_site(str(entry[0]), self._flat_sites)
             mine = sites.setdefault(site, _Found())
             mine.signature.append(entry)
-            mine.newest = max(mine.newest, *(n for n in entry[-2:] if isinstance(n, int)))
+            mine.newest = max(mine.newest, *(n for n in entry[-1:] if isinstance(n, int)))
         return sites, Look(problem=whole.problem, hint=whole.hint, reason=whole.reason)
 
     def _entries(
@@ -271,7 +271,7 @@ class Drops:
                         found.signature.append((name,))
                     continue
                 found.signature.append((name, *_mark(one)))
-                found.newest = max(found.newest, one.st_mtime_ns, one.st_ctime_ns)
+                found.newest = max(found.newest, one.st_ctime_ns)
         except OSError as error:
             listing.mark = ()
             found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
@@ -304,14 +304,25 @@ def read_place(place: Place, incoming: Path, sites: Sequence[str]) -> Candidate 
         RotatorError: as `read_drop` and `read_flat`.
     """
     files: list[SourceFile] = []
-    if os.path.lexists(place.directory):
+    if place.source or _is_there(place.directory):
         files += read_drop(place.directory, follow_links=place.source).files
-    if not place.source and incoming.is_dir():
+    if not place.source and _is_there(incoming):
         files += read_flat(incoming, place.site, others=sites).files
     if not files:
         return None
     password, notes = read_password(place.password_file) if place.password_file else (None, ())
     return Candidate(tuple(files), password, notes)
+
+
+def _is_there(where: Path) -> bool:
+    """Whether anything has this name; also where this user may not look, so that reading it tells why."""
+    try:
+        where.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def flat_site(name: str, sites: frozenset[str]) -> str:

@@ -73,6 +73,7 @@ class Hands:
         prove_within: seconds for the proof, or None for max(5 s, 3 × the last reload) + nginx's own bind retries.
         include_dir: where the includes stand, for messages.
         say: told what is going on, for a person who waits.
+        proved: told how each proof ended: whether everything expected is served.
     """
 
     store: Store
@@ -87,3 +88,4 @@ class Hands:
     include_dir: str
     prove_within: float | None = None
     say: Callable[[str], None] = lambda _: None
+    proved: Callable[[bool], None] = lambda _: None

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
+from rotator.disk import open_dir
 from rotator.errors import Exit, RotatorError
 from rotator.model import Candidate, Code, Problem, Secret, Severity, SourceFile
 
@@ -125,7 +126,7 @@ def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
     where = os.fspath(path)
     if not os.path.isdir(where):  # noqa: PTH112 - a path as it was given, for the messages
         return (read_named(where),)
-    with _directory(where, follow_links=True) as held:
+    with _directory(where, configured=True) as held:
         names = sorted(name for name in _listed(held, where) if not is_temporary(name))
     if len(names) > MAX_POOL_FILES:
         hint = "Join them: cat *.pem >intermediates.pem"
@@ -148,7 +149,7 @@ def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Ca
         RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
     """
     where = os.fspath(path)
-    with _directory(where, follow_links=follow_links) as held:
+    with _directory(where, configured=follow_links, follow_last=follow_links) as held:
         before = os.fstat(held)
         names = _bounded(where, (n for n in _listed(held, where) if not is_temporary(n)))
         candidate = _read_all(held, where, names, follow_links=follow_links)
@@ -158,9 +159,7 @@ def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Ca
         return candidate
 
 
-def read_flat(
-    incoming_dir: str | os.PathLike[str], site: str, *, others: Iterable[str] = (), follow_links: bool = False
-) -> Candidate:
+def read_flat(incoming_dir: str | os.PathLike[str], site: str, *, others: Iterable[str] = ()) -> Candidate:
     """The files of one site that lie directly in the incoming directory, sorted by name; none if there are none.
 
     A file is a site's if it is called `<site><suffix>` or `<site>-<anything><suffix>`, the suffix being one of
@@ -170,7 +169,6 @@ def read_flat(
         incoming_dir: the directory that holds flat files and drops.
         site: the site's name.
         others: the names of all sites, so that `shop-eu.pem` is not taken for the site `shop` where there is `shop-eu`.
-        follow_links: as in `read_drop`.
 
     Raises:
         RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
@@ -181,9 +179,9 @@ def read_flat(
     def ours(name: str) -> bool:
         return _fits(name, site) and not is_temporary(name) and not any(_fits(name, rival) for rival in rivals)
 
-    with _directory(where, follow_links=True) as held:
+    with _directory(where) as held:
         names = _bounded(where, (n for n in _listed(held, where) if ours(n)))
-        return _read_all(held, where, names, follow_links=follow_links)
+        return _read_all(held, where, names, follow_links=False)
 
 
 def _fits(name: str, site: str) -> bool:
@@ -232,10 +230,13 @@ def _read_all(held: int, where: str, names: Iterable[str], *, follow_links: bool
 
 
 @contextmanager
-def _directory(where: str, *, follow_links: bool) -> Iterator[int]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+def _directory(where: str, *, configured: bool = False, follow_last: bool = True) -> Iterator[int]:
+    """Opens a directory; `configured`: every link on the way is meant, as the configuration names just this place."""
     try:
-        held = os.open(where, flags)
+        if configured:
+            held = os.open(where, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        else:
+            held = open_dir(where, follow_last=follow_last)
     except (OSError, ValueError) as error:
         _translate(error, where)
     try:
@@ -368,6 +369,10 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
             words = "is not a directory"
             if Path(full).is_symlink():
                 words, hint = "is a symbolic link, which is not followed here", f"Make it a directory: rm {quoted}"
+            elif link := next((above for above in Path(full).absolute().parents if above.is_symlink()), None):
+                there = shlex.quote(os.fspath(link))
+                words = f"lies behind a symbolic link that others than root can set, {shown(os.fspath(link))}"
+                hint = f"Name in the configuration where it leads: readlink -f {there}"
         case errno.EAGAIN:
             words = "is held by another process (a lease)"
             hint = f"Find it and try again: fuser -v {quoted}"

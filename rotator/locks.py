@@ -207,6 +207,7 @@ def _note(fd: int) -> dict[str, Any]:
 
 def _replace_note(fd: int, note: dict[str, object]) -> None:
     """Over the note of before, of which `_note` reads the first line only: killed in between, it leaves a whole one."""
-    data = json_bytes(note)
-    os.pwrite(fd, data, 0)
+    data, done = json_bytes(note), 0
+    while done < len(data):  # a full disk may take a part, and says so only when it is asked to take the rest
+        done += os.pwrite(fd, data[done:], done)
     os.ftruncate(fd, len(data))

@@ -50,9 +50,17 @@ class Notifier:
         # In one message, or the manager could not tell which reload it is about (sd_notify(3)).
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
-    def stopping(self, status: str = "") -> None:
+    def stopping(self) -> None:
         """Says that the end has begun."""
-        self._tell("STOPPING=1", status)
+        self._tell("STOPPING=1")
+
+    def starting(self, seconds: float) -> None:
+        """Says that the start goes on, and wants to be heard of again within so many seconds.
+
+        It lasts longer than the unit's TimeoutStartSec= then, for as long as this is said (sd_notify(3)). Like a ping
+        of the watchdog it is true at its moment only.
+        """
+        self._deliver(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
 
     def watchdog(self) -> None:
         """Says that the loop is still working."""

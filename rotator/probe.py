@@ -9,7 +9,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from functools import cache
@@ -37,13 +37,14 @@ _CIPHERS = {
 }
 """Up to TLS 1.2 the cipher decides. The level is 0 because what is served is to be seen, whatever it is worth."""
 
+AT_ONCE = 8
+"""Handshakes at the same time."""
 
 PIECE = 16 * 1024
 """Bytes that are read at a time."""
 
 MAX_HANDSHAKE = 256 * 1024
 """Bytes of a server's side of a handshake: OpenSSL's clients take 100 KiB of certificates, and little else is sent."""
-
 
 DECLINED = "the TLS handshake failed"
 """How the words begin where the other side, or OpenSSL on ours, broke it off by the protocol, as for want of a key."""
@@ -137,12 +138,23 @@ def _look_up(listener: str, within: float) -> list[str]:
     raise RotatorError("no-connection", f"No address for {bare}: {reason}.", hint) from answer
 
 
-def probe_all(targets: Sequence[Target], within: float = 2.0) -> tuple[Served, ...]:
-    """Probes every target, a few at a time; the answers come in the order asked."""
-    if len(targets) < 3:
-        return tuple(probe(target, within) for target in targets)
-    with ThreadPoolExecutor(max_workers=min(8, len(targets)), thread_name_prefix="probe") as pool:
-        return tuple(pool.map(lambda target: probe(target, within), targets))
+def probe_all(
+    targets: Sequence[Target], within: float = 2.0, *, waiting: Callable[[], None] = lambda: None
+) -> tuple[Served, ...]:
+    """Probes every target, a few at a time; the answers come in the order asked.
+
+    Args:
+        targets: what to ask for.
+        within: seconds for each handshake.
+        waiting: called with each answer, so that the wait for a thousand silent listeners is seen to go on.
+    """
+    answers = []
+    with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="probe") as pool:
+        ask = pool.map if len(targets) > 2 else map  # a thread costs more than what it saves for two
+        for served in ask(lambda target: probe(target, within), targets):
+            answers.append(served)
+            waiting()
+    return tuple(answers)
 
 
 def rehearse(pair: Pair, name: str) -> str:

@@ -91,6 +91,12 @@ def prove(expected: Expected, before: Workers | None, hands: Hands, within: floa
         hands: probe, nginx's workers, clock.
         within: seconds; there is always one full round of handshakes if the workers allow it.
     """
+    proof = _proof(expected, before, hands, within)
+    hands.proved(proof.ok)
+    return proof
+
+
+def _proof(expected: Expected, before: Workers | None, hands: Hands, within: float) -> Proof:
     end = hands.clock.monotonic() + within
     old = before.active if before else frozenset()
     last: frozenset[tuple[int, int]] = frozenset()

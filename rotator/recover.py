@@ -6,7 +6,7 @@ For each site:
     are asked together first, as each proof has to wait until nginx's workers are known not to change.
  2. nginx is down: what is live stays if nginx's own test passes, or fails without naming our files; it is proved later.
  3. It was never verified and nobody serves it: it waits for nginx's configuration; no reload is spent on it.
- 4. Otherwise one reload, and the proof again.
+ 4. Otherwise one reload, and the proof again. It reads the includes of all sites, so one is enough for all of them.
  5. Otherwise the verified generation is applied and proved. Without one, what is live is never removed.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from rotator.apply import copies_path
 from rotator.errors import RotatorError
@@ -53,11 +54,11 @@ def recover(sites: Sequence[Wanted], hands: Hands, lock: Lock) -> tuple[Outcome,
         One outcome for each site, in their order: `unchanged` (reason `verified`) for one that is well.
     """
     outcomes = []
-    test = _OneTest(hands)
+    test, reload = _OneTest(hands), _OneReload()
     proved = _proved_together(sites, hands, lock)
     for wanted in sites:
         try:
-            done = _recover(wanted, hands, lock, test, proved.get(wanted.site.name))
+            done = _recover(wanted, hands, lock, test, reload, proved.get(wanted.site.name))
         except RotatorError as e:
             done = deferred_by(e, wanted, hands)
         if done.result is not Result.UNCHANGED:
@@ -100,7 +101,20 @@ class _OneTest:
         self._verdict = None
 
 
-def _recover(wanted: Wanted, hands: Hands, lock: Lock, test: _OneTest, proof: Proof | None) -> Outcome:
+@dataclass(slots=True)
+class _OneReload:
+    """Whether nginx has taken a reload in this recovery, and with it the includes of all sites as they stood then.
+
+    A listener that is dead keeps each of its sites from being proved. A thousand reloads would not wake it, and would
+    cost nginx a thousand generations of workers.
+    """
+
+    taken: bool = False
+
+
+def _recover(
+    wanted: Wanted, hands: Hands, lock: Lock, test: _OneTest, reload: _OneReload, proof: Proof | None
+) -> Outcome:
     name = wanted.site.name
     ready = Ready(wanted, verified=hands.store.verified(name))
     live = hands.live(name)
@@ -111,7 +125,7 @@ def _recover(wanted: Wanted, hands: Hands, lock: Lock, test: _OneTest, proof: Pr
         if not ready.verified:
             return outcome(ready, Result.UNCHANGED, hands, "nothing", f"{name} has no pair yet")
         ready.generation = hands.store.load(name, ready.verified)
-        return _reload(ready, hands, lock, "its include was missing")
+        return _reload(ready, hands, lock, reload, "its include was missing")
     ready.generation = hands.store.load(name, live.generation)
     interrupted = name in lock.interrupted
 
@@ -131,7 +145,7 @@ def _recover(wanted: Wanted, hands: Hands, lock: Lock, test: _OneTest, proof: Pr
         return not_wired(ready, hands)
 
     # 4 and 5.
-    return _reload(ready, hands, lock, "; ".join(ready.proof.reasons))
+    return _reload(ready, hands, lock, reload, "; ".join(ready.proof.reasons), is_named=True)
 
 
 def _served(ready: Ready, hands: Hands, *, interrupted: bool) -> Outcome:
@@ -165,10 +179,14 @@ def _nginx_down(ready: Ready, hands: Hands, test: _OneTest) -> Outcome:
     return deferred(ready, hands, "nginx-down", words, hint, verdict.words)
 
 
-def _reload(ready: Ready, hands: Hands, lock: Lock, why: str) -> Outcome:
+def _reload(ready: Ready, hands: Hands, lock: Lock, reload: _OneReload, why: str, *, is_named: bool = False) -> Outcome:
+    """Steps 4 and 5; `is_named`: the include named what is to be proved before, so that any reload has read it."""
     lock.begin([*lock.in_flight, ready.site.name])
     unproved = ready.new
-    failed = _apply(ready, hands)
+    if is_named and reload.taken:
+        failed: Outcome | None = stranded(ready, hands, "not-proved", why)
+    else:
+        failed = _apply(ready, hands, reload)
     if failed is None:
         words = f"{unproved.name} is live and proved, after a reload ({why}){noted(ready, hands)}"
         return outcome(ready, Result.ROTATED, hands, "recovered", words)
@@ -180,14 +198,14 @@ def _reload(ready: Ready, hands: Hands, lock: Lock, why: str) -> Outcome:
         words = f"{unproved.name}: {failed.message}; and {back.name} is not fit any more"
         return stranded(ready, hands, "not-proved", words)
     ready.previous, ready.generation = unproved, back
-    failed = _apply(ready, hands)
+    failed = _apply(ready, hands, reload)
     if failed is not None:
         return failed
     words = f"{unproved.name} could not be proved ({why}); {back.name} is back, live and proved"
     return outcome(ready, Result.ROLLED_BACK, hands, "recovered", words)
 
 
-def _apply(ready: Ready, hands: Hands) -> Outcome | None:
+def _apply(ready: Ready, hands: Hands, reload: _OneReload) -> Outcome | None:
     """One reload with the site's `generation`, and its proof. Returns how it failed, or None."""
     before = hands.nginx.workers()
     hands.say(f"reloading nginx for {ready.site.name}")
@@ -199,6 +217,7 @@ def _apply(ready: Ready, hands: Hands) -> Outcome | None:
         return deferred(ready, hands, "nginx-down", "nginx ended before it could be told", "start nginx")
     if applied.decision == "refused":
         return deferred(ready, hands, "nginx-refused", refusal(applied), REFUSAL_HINT, applied.words)
+    reload.taken = reload.taken or applied.decision == "accepted"
     with Timer(ready, "prove", hands.clock):
         ready.proof = prove(ready.expected(), before, hands, within(hands))
     return None if ready.proof.ok else stranded(ready, hands, "not-proved", "; ".join(ready.proof.reasons))

@@ -27,6 +27,9 @@ MOST_WATCHES = 64
 MOST_TOUCHED = 1000
 """Files and directories that are kept in mind between two passes; with more of them, everything is looked at."""
 
+WATCH_AGAIN = 5.0
+"""Seconds until what could not be watched is tried again."""
+
 FREE_PASSES = 0.25
 """Seconds that passes may take in a row before they are paced."""
 
@@ -66,7 +69,7 @@ class Wake:
         """Ends the wait, or the next one."""
         try:
             os.eventfd_write(self._fd, 1)
-        except (BlockingIOError, ValueError, OSError):
+        except (OSError, ValueError):
             return  # as full as can be, or closed: nobody waits then
 
     def wait(self, seconds: float) -> bool:
@@ -120,16 +123,22 @@ class Watcher:
     Args:
         wake: what to set.
         tell: told what is wrong with watching, in words, and the empty string when that is over.
+        monotonic: the clock by which what failed is tried again.
     """
 
-    def __init__(self, wake: Wake, tell: Callable[[str], None] = lambda _words: None) -> None:
-        self._wake = wake
-        self._tell = tell
+    def __init__(
+        self,
+        wake: Wake,
+        tell: Callable[[str], None] = lambda _words: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wake, self._tell, self._monotonic = wake, tell, monotonic
+        self._again = 0.0
         self._armed: dict[Path, object] = {}
         self._watched: tuple[Path, Mapping[Path, tuple[int, int]]] | None = None
         self._observer: BaseObserver | None = None
         self.trouble = ""
-        """Why not everything is watched; empty if it is."""
+        """Why a directory cannot be watched; empty if none has failed."""
         self.overflows = Overflows(wake)
         logging.getLogger("watchdog").addHandler(self.overflows)
         self.rearmed = 0
@@ -145,18 +154,22 @@ class Watcher:
             top: watched with everything below it.
             homes: device and inode of `top` and all other directories; one that became another needs a new watch.
         """
-        if (top, homes) == self._watched and self._is_alive():
+        now, failed = self._monotonic(), bool(self.trouble)
+        is_as_it_should_be = now < self._again if failed else self._is_alive()
+        if (top, homes) == self._watched and is_as_it_should_be:
             return
         self._watched = (top, homes)
         below = {path: mark for path, mark in homes.items() if path.is_relative_to(top)}
         wanted: dict[Path, object] = {top: frozenset(below.items())} if top in homes else {}
         others = sorted(homes.keys() - below.keys())
         wanted |= {path: homes[path] for path in others[:MOST_WATCHES]}
-        if wanted == self._armed and self._is_alive():
+        if wanted == self._armed and is_as_it_should_be:
             return
         self.rearmed += bool(self._armed)
         self._arm(top, wanted)
-        self._wake.set()  # what happened between the last look and the new watch
+        self._again = now + WATCH_AGAIN
+        if not (failed and self.trouble):  # or each new try would be the cause of the next
+            self._wake.set()  # what happened between the last look and the new watch
 
     def touched(self) -> frozenset[str] | None:
         """The files and directories in which something has happened since this was asked last.

@@ -15,9 +15,7 @@ from rotator import apply as privileged
 from rotator import probe
 from rotator.anchors import Anchors
 from rotator.apply import Applied, Request, Setup
-from rotator.blocklist import Blocklist
 from rotator.config import Config, EvidenceFiles, SiteConfig
-from rotator.crl import Revocations
 from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.hands import ApplyHand, Hands
@@ -27,10 +25,8 @@ from rotator.locks import Locks
 from rotator.model import Code, Site
 from rotator.nginx.candidate import Verdict
 from rotator.nginx.command import Nginx
-from rotator.ocsp import Responses
 from rotator.oneshot import Oneshots
 from rotator.pool import Pool
-from rotator.sct import Logs
 from rotator.store import Store, policy_digest
 from rotator.trustfiles import demand_whole, read_blocklist, read_logs, read_responses, read_revocations, read_roots
 
@@ -173,33 +169,6 @@ def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
     )
 
 
-def _configured(key: str, path: Path, read: Callable[[Path], Read]) -> Read:
-    try:
-        return read(path)
-    except RotatorError as e:
-        raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
-
-
-@cache
-def _crls(path: Path) -> Revocations:
-    return _configured("crls", path, lambda named: demand_whole(read_revocations(named)))
-
-
-@cache
-def _ct_logs(path: Path) -> Logs:
-    return _configured("ct_logs", path, read_logs)
-
-
-@cache
-def _blocklist(path: Path) -> Blocklist:
-    return _configured("blocklist", path, read_blocklist)
-
-
-@cache
-def _ocsp(path: Path) -> Responses:
-    return _configured("ocsp", path, lambda named: demand_whole(read_responses(named)))
-
-
 @cache
 def _roots(path: Path) -> Anchors:
     try:
@@ -211,12 +180,23 @@ def _roots(path: Path) -> Anchors:
         raise RotatorError("configuration", f"roots: {e.message}", hint, Exit.CONFIG) from e
 
 
-@cache
-def _pool(path: Path) -> Pool:
-    try:
-        return Pool.from_files(read_pool(path))
-    except RotatorError as e:
-        raise RotatorError("configuration", f"pool {path}: {e.message}", e.hint, Exit.CONFIG) from e
+def _configured(key: str, read: Callable[[Path], Read]) -> Callable[[Path], Read]:
+    """A reader whose complaints name the key of the configuration."""
+
+    def configured(path: Path) -> Read:
+        try:
+            return read(path)
+        except RotatorError as e:
+            raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
+
+    return configured
+
+
+_crls = cache(_configured("crls", lambda path: demand_whole(read_revocations(path))))
+_ct_logs = cache(_configured("ct_logs", read_logs))
+_blocklist = cache(_configured("blocklist", read_blocklist))
+_ocsp = cache(_configured("ocsp", lambda path: demand_whole(read_responses(path))))
+_pool = cache(_configured("pool", lambda path: Pool.from_files(read_pool(path))))
 
 
 def make_hands(
@@ -231,7 +211,7 @@ def make_hands(
         config: the configuration.
         apply: the privileged step: see `applying`.
         say: told what is going on.
-        waiting: called while root's oneshot is waited for.
+        waiting: called again and again while root's oneshot or handshakes are waited for.
     """
     return Hands(
         store=Store(config.state_dir),
@@ -240,7 +220,7 @@ def make_hands(
         apply=apply,
         live=partial(privileged.read_live, str(config.nginx.include_dir)),
         nginx=_nginx(config, waiting),
-        probe=probe.probe_all,
+        probe=partial(probe.probe_all, waiting=waiting),
         rehearse=probe.rehearse,
         clock=SystemClock(),
         include_dir=str(config.nginx.include_dir),

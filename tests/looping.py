@@ -10,6 +10,7 @@ from rotator import wiring
 from rotator.daemon.ground import Ground, Ward
 from rotator.daemon.journal import Journal
 from rotator.daemon.loop import Loop
+from rotator.daemon.measuring import Measuring
 from rotator.drops import Drops, Place
 from rotator.evidence import Evidence
 from rotator.model import Outcome, Policy, Site
@@ -55,10 +56,15 @@ class Looping:
         self.incoming.mkdir()
         self.log = self.root / "log"
         self._fd = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        self.loop = Loop(self.ground(), Journal(self._fd))
+        self.loop = self._loop()
         if self.start:
             self.loop.start(1.0)
             self.settle_down()
+
+    def _loop(self) -> Loop:
+        journal = Journal(self._fd)
+        self.measuring = Measuring(journal)
+        return Loop(self.ground(), journal, self.measuring)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -72,7 +78,7 @@ class Looping:
             place = Place(site.name, self.incoming / site.name, password_file=self.password_file)
             wards[site.name] = Ward(told, trusted, wiring.policy_of(told, trusted, self.pool), place, self.pool)
         drops = Drops(self.incoming, [ward.place for ward in wards.values()])
-        return Ground(wards, self.world.hands, drops, self.settle, 15.0, self.limits)
+        return Ground(wards, self.measuring.counting(self.world.hands), drops, self.settle, 15.0, self.limits)
 
     def renew(self, evidence: Evidence) -> None:
         """Other lists on the disk, read at the hourly duty; what is live is judged then."""
@@ -82,7 +88,7 @@ class Looping:
 
     def restart(self) -> None:
         """Another process on the same disk."""
-        self.loop = Loop(self.ground(), Journal(self._fd))
+        self.loop = self._loop()
         self.loop.start(1.0)
         self.settle_down()
 

@@ -23,6 +23,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rotator import apply as module
+from rotator import config
 from rotator.apply import (
     MAX_REQUEST,
     Applied,
@@ -40,6 +41,7 @@ from rotator.apply import (
     read_setup,
 )
 from rotator.store import Store
+from rotator.wiring import make_setup
 from tests.authority import CA, Issued
 from tests.pairs import pair_of
 from tests.powercut import StandIn, standing_in
@@ -1026,6 +1028,18 @@ def test_a_refusal_is_told_by_the_log_where_nothing_else_can_be_seen(host: Host)
     assert told == (process.pid, "refused", ("no such directive",))
 
 
+def test_a_refusal_is_told_although_others_fill_the_log_before_it(host: Host) -> None:
+    log = host.root / "error.log"
+    log.touch()
+    others = "2026/11/22 12:00:00 [error] 7#7: *1 a client\n"
+    line = "2026/11/22 12:00:00 [emerg] %d#0: no such directive"
+    words = f"{others!r} * 4000 + {line!r} % os.getpid()"
+    with false_master(f"print({words}, file=open({str(log)!r}, 'a'), flush=True)") as process:
+        Path(host.setup.pid_file).write_text(str(process.pid))
+        told = hup_master(replace(host.setup, error_log=str(log), watch_for=5.0))
+    assert told == (process.pid, "refused", ("no such directive",))
+
+
 IDLE = "State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n"
 STATES = {
     "waiting for signals": (IDLE, "130 0x0", True),
@@ -1184,6 +1198,27 @@ def test_a_configuration_that_says_nothing_means_the_usual_places(tmp_path: Path
     setup = read_setup(str(tmp_path / "c"))
     assert (setup.state_dir, setup.include_dir) == ("/var/lib/rotator", "/etc/nginx/rotator")
     assert (setup.pid_file, setup.error_log) == ("/run/nginx.pid", "/var/log/nginx/error.log")
+
+
+def test_root_understands_the_configuration_as_the_rest_of_rotator_does(tmp_path: Path) -> None:
+    text = (
+        '\ufeffstate_dir = "//srv//state/"\n[nginx]\ninclude_dir = "//etc/nginx/./rotator/"\nkey_group = "tls"\n'
+        'pid_file = "///run/nginx.pid"\nerror_log = "//var/log//nginx.log"\nresult_dir = "//run/answers/"\n'
+        'command = ["/opt/nginx", "-c", "/x.conf"]\n'
+        '[[site]]\nname = "one"\nnames = ["one.test"]\nlisteners = ["127.0.0.1:443"]\n'
+    )
+    (tmp_path / "c").write_text(text)
+    (tmp_path / "c").chmod(0o600)
+    told = read_setup(str(tmp_path / "c"))
+    assert told == replace(make_setup(config.load(tmp_path / "c")), watch_for=told.watch_for)
+
+
+def test_a_directory_that_root_makes_is_open_to_nginx_from_the_first_moment(host: Host, program: Program) -> None:
+    request = json.dumps({"id": ID, "generations": {"one": host.store("one")}, "hup": False})
+    (host.state / module.REQUEST).write_text(request)
+    with umask(0o077), standing_in(Fails(lambda call, _: call == "fchmod")):
+        module.main([f"--config={host.root / 'rotator.toml'}"])
+    assert mode(host.etc) == 0o755
 
 
 def test_it_imports_the_standard_library_only() -> None:

@@ -130,8 +130,8 @@ def test_a_system_without_roots_names_the_usual_file(monkeypatch: pytest.MonkeyP
     assert system_roots() == Path(SYSTEM_ROOTS[0])
 
 
-def test_roots_keep_the_word_of_the_configuration() -> None:
-    assert the_site(SITE).roots_name == "system"
+def test_roots_are_the_systems_where_none_are_written() -> None:
+    assert the_site(SITE).roots == system_roots()
 
 
 def test_roots_may_be_a_file() -> None:

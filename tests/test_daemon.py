@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -23,7 +24,7 @@ from rotator.evidence import Evidence
 from rotator.history import History
 from rotator.lifetime import critical_from
 from rotator.locks import Locks
-from rotator.metrics import InputState
+from rotator.metrics import InputState, Registry
 from rotator.model import Candidate, Result, SourceFile
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import LastReload, Limits
@@ -731,7 +732,10 @@ def test_how_a_command_ended_is_shown_as_the_last_swap(daemon: Looping) -> None:
     daemon.world.nginx.ignores_reload = True
     assert daemon.by_hand(bad).result in (Result.ROLLED_BACK, Result.STRANDED)
     daemon.tick()
-    assert daemon.loop.measuring.counters.swaps["example"].successful is False
+    counters = daemon.loop.measuring.counters
+    assert counters.swaps["example"].successful is False
+    assert counters.attempts == {("example", "swap"): 1}
+    assert counters.rollbacks == {"example": 1}
 
 
 def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping) -> None:
@@ -850,6 +854,22 @@ def test_a_start_with_nginx_stopped_proves_when_it_comes(tmp_path: Path) -> None
     daemon.run_for(3)
     assert "all as wanted" in status_line(daemon.loop.memories, daemon.loop.tending.cares)
     assert daemon.nginx.hups == 0
+    daemon.close()
+
+
+def test_a_dead_listener_and_each_change_of_nginx_cost_one_reload_for_all_sites_that_are_not_well(
+    tmp_path: Path,
+) -> None:
+    daemon = Looping(tmp_path, ("a", "b", "c"))
+    daemon.nginx.dead.add("127.0.0.1:1890")
+    daemon.loop.tending.look_at(["a", "b", "c"])
+    daemon.run_for(700)
+    hups = daemon.nginx.hups
+    assert hups == 1
+    daemon.nginx.reload()
+    daemon.run_for(700)
+    assert set(daemon.loop.tending.cares) == {"a", "b", "c"}
+    assert daemon.nginx.hups == hups + 1
     daemon.close()
 
 
@@ -1093,6 +1113,37 @@ def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypa
     assert daemon.decided() == ("rotated", "rotated")
 
 
+def _last_scan(daemon: Looping) -> float | None:
+    """What the page shows after a pass."""
+    daemon.measuring.registry = daemon.measuring.registry or Registry()
+    daemon.measuring.publish(
+        daemon.loop.memories,
+        {},
+        {},
+        workers=None,
+        watcher_up=True,
+        overflows=0,
+        scanned_at=daemon.loop.lookout.at,
+        scan_interval=15.0,
+    )
+    page = daemon.measuring.registry.render().decode()
+    found = re.search(r"^rotator_scan_last_success_timestamp_seconds (\S+)$", page, re.MULTILINE)
+    return float(found[1]) if found else None
+
+
+def test_a_look_that_met_a_lost_drop_directory_is_no_scan_that_succeeded(daemon: Looping) -> None:
+    daemon.drop(daemon.issue())
+    daemon.run_for(60)
+    before = _last_scan(daemon)
+    away = daemon.incoming / "example"
+    away.rename(daemon.root / "away")
+    daemon.run_for(60)
+    assert before == _last_scan(daemon)
+    (daemon.root / "away").rename(away)
+    daemon.run_for(60)
+    assert _last_scan(daemon) == daemon.clock.now().timestamp() != before
+
+
 def test_a_lost_drop_directory_is_told_once_and_heals_by_itself(daemon: Looping) -> None:
     daemon.drop(daemon.issue())
     daemon.tick()
@@ -1114,6 +1165,44 @@ def test_the_outcome_feeds_the_counters(daemon: Looping) -> None:
     counters = daemon.loop.measuring.counters
     assert counters.attempts == {("example", "drop"): 1}
     assert counters.swaps["example"].successful
+
+
+def _counted(daemon: Looping) -> tuple[int, dict[str, int], bool | None]:
+    """Reloads, those that failed by reason, and whether the last one succeeded."""
+    counters = daemon.loop.measuring.counters
+    return counters.reloads, dict(counters.reload_failures), counters.reload.successful
+
+
+def test_a_drop_that_is_refused_beside_one_that_is_put_live_is_no_failed_reload(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, ("a", "b"))
+    daemon.write("fullchain.pem", b"garbage", "a")
+    daemon.run_for(9)
+    daemon.drop(daemon.issue("b"), "b")
+    daemon.clock.sleep(2)
+    daemon.tick()
+    assert (daemon.decided("a")[0], daemon.decided("b")[0]) == ("rejected", "rotated")
+    assert _counted(daemon) == (1, {}, True)
+    daemon.close()
+
+
+def test_each_reload_of_a_batch_that_is_tried_one_by_one_is_counted_as_it_was_proved(tmp_path: Path) -> None:
+    daemon = Looping(tmp_path, ("a", "b"))
+    listener = "127.0.0.1:1890"
+    for name in ("a", "b"):
+        daemon.drop(daemon.issue(name), name)
+    daemon.nginx.wire_wrongly(listener)
+    daemon.tick()
+    assert {daemon.decided(name)[0] for name in ("a", "b")} == {"rolled-back"}
+    # the batch, its way back, then each site and its own way back: what goes back is proved each time
+    assert _counted(daemon) == (daemon.nginx.hups, {"not-proved": daemon.nginx.hups // 2}, True)
+    daemon.close()
+
+
+def test_a_reload_that_nginx_refuses_is_counted_once_and_for_that(daemon: Looping) -> None:
+    daemon.nginx.refuses = ('unknown directive "bogus"',)
+    daemon.drop(daemon.issue())
+    daemon.tick()
+    assert _counted(daemon) == (1, {"refused": 1}, False)
 
 
 def test_another_configuration_forgets_a_site_that_is_gone(tmp_path: Path) -> None:

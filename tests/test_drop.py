@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import grp
 import os
 import stat
 from collections.abc import Callable
@@ -55,21 +54,6 @@ def test_the_mode_does_not_depend_on_the_umask(tmp_path: Path, umask: int) -> No
         os.umask(before)
     modes = [stat.S_IMODE(p.stat().st_mode) for p in (tmp_path / "drop", tmp_path / "drop" / "key.pem")]
     assert modes == [0o2770, 0o640]
-
-
-def test_another_mode_may_be_asked_for(tmp_path: Path) -> None:
-    write_drop(FILES, tmp_path, mode=0o600)
-    assert stat.S_IMODE((tmp_path / "key.pem").stat().st_mode) == 0o600
-
-
-def test_a_group_may_be_asked_for(tmp_path: Path) -> None:
-    write_drop(FILES, tmp_path, group=grp.getgrgid(os.getegid()).gr_name)
-    assert (tmp_path / "key.pem").stat().st_gid == os.getegid()
-
-
-def test_a_group_that_does_not_exist_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    refusal(lambda: write_drop(FILES, tmp_path, group="no-such-group"))
-    assert content(tmp_path) == {}
 
 
 def test_an_earlier_delivery_is_replaced_by_another_file(tmp_path: Path) -> None:
@@ -245,20 +229,19 @@ def test_a_drop_that_is_no_directory_is_refused(tmp_path: Path, kind: str) -> No
     assert refusal(lambda: owner_of(tmp_path / "drop")).code == "io-error"
 
 
-def test_a_drop_of_roots_in_anothers_directory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "drop").mkdir()
-    real = os.stat
+@pytest.mark.root
+def test_a_drop_of_roots_in_anothers_directory_is_refused(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    (theirs / "drop").mkdir(parents=True)
+    os.chown(theirs, NOBODY, NOBODY)
+    assert "belongs to root" in refusal(lambda: owner_of(theirs / "drop")).message
 
-    def told_owner(uid: int) -> Callable[[Path], os.stat_result]:
-        def look(path: Path) -> os.stat_result:
-            found = list(real(path, follow_symlinks=False))
-            found[stat.ST_UID] = uid
-            return os.stat_result(found)
 
-        return look
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", told_owner(NOBODY))
-        patch.setattr(os, "lstat", told_owner(0))
-        error = refusal(lambda: owner_of(tmp_path / "drop"))
-    assert "belongs to root" in error.message
+@pytest.mark.root
+def test_no_link_in_place_of_the_incoming_directory_makes_root_write_elsewhere(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (tmp_path / "of-root").mkdir()
+    (theirs / "incoming").symlink_to(tmp_path / "of-root")
+    os.chown(theirs, NOBODY, NOBODY)
+    assert refusal(lambda: owner_of(theirs / "incoming" / "shop")).code == "io-error"

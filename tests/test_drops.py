@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from rotator.drops import Drops, Look, Place, flat_site
+from rotator.drops import Drops, Look, Place, flat_site, read_place
 from rotator.errors import RotatorError
 from rotator.incoming import read_flat
+from tests.other_user import as_nobody
 
 AGO_NS = 10_000_000_000
 
@@ -129,6 +130,13 @@ def test_what_was_changed_a_moment_ago_is_young(incoming: Incoming) -> None:
     assert incoming.look().young
     incoming.later = AGO_NS
     assert not incoming.look().young
+
+
+def test_a_file_whose_own_date_lies_ahead_is_young_all_the_same(incoming: Incoming) -> None:
+    incoming.later = 0
+    path = incoming.write("a/chain.pem")
+    os.utime(path, (time.time() + 86400, time.time() + 86400))
+    assert incoming.look().young
 
 
 def test_a_second_file_within_one_tick_of_the_clock_shows(incoming: Incoming) -> None:
@@ -287,6 +295,33 @@ def test_what_the_reader_refuses_is_raised(incoming: Incoming) -> None:
     with pytest.raises(RotatorError) as e:
         incoming.drops.read("a")
     assert e.value.code == "empty-file"
+
+
+def _outcome_of_reading(place: Place, incoming: Path) -> str:
+    try:
+        return "something" if read_place(place, incoming, ["a"]) else "nothing"
+    except RotatorError as error:
+        return error.code
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("source", [False, True])
+def test_a_drop_behind_a_closed_directory_is_a_matter_of_permission_and_not_empty(
+    tmp_path: Path, *, source: bool
+) -> None:
+    closed = tmp_path / "closed"
+    (closed / "incoming" / "a").mkdir(parents=True)
+    closed.chmod(0o700)
+    place = Place("a", closed / "incoming" / "a", source)
+    assert as_nobody(lambda: _outcome_of_reading(place, closed / "incoming"), cwd=tmp_path) == "permission"
+
+
+def test_where_no_drop_was_made_yet_nothing_lies(tmp_path: Path) -> None:
+    assert _outcome_of_reading(Place("a", tmp_path / "incoming" / "a"), tmp_path / "incoming") == "nothing"
+
+
+def test_a_source_has_to_be_there(tmp_path: Path) -> None:
+    assert _outcome_of_reading(Place("a", tmp_path / "gone", source=True), tmp_path / "incoming") == "io-error"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 from rotator import incoming
 from rotator.errors import Exit, RotatorError
 from rotator.incoming import MAX_FILE, MAX_FILES, read_drop, read_flat, read_named, read_password, read_pool
-from tests.other_user import as_nobody, forked
+from tests.other_user import NOBODY, as_nobody, forked
 
 
 @contextmanager
@@ -396,6 +397,41 @@ def test_a_drop_that_is_a_fifo_is_refused_without_waiting(tmp_path: Path) -> Non
 def test_a_drop_that_is_a_link_is_not_followed(drop: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(drop)
     assert "symbolic link" in refusal(lambda: read_drop(tmp_path / "link")).message
+
+
+@pytest.fixture
+def led_astray(tmp_path: Path) -> Path:
+    """An incoming directory whose owner has put a link in its place, to one that only root may look into."""
+    secret = tmp_path / "secret"
+    (secret / "shop").mkdir(parents=True, mode=0o700)
+    for name in ("shop/a.key", "shop.key"):
+        (secret / name).write_bytes(b"of root")
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "incoming").symlink_to(secret)
+    os.chown(theirs, NOBODY, NOBODY)
+    return theirs / "incoming"
+
+
+@pytest.mark.root
+def test_no_link_on_the_way_to_a_drop_leads_root_elsewhere(led_astray: Path) -> None:
+    error = refusal(lambda: read_drop(led_astray / "shop"))
+    assert (error.code, "behind a symbolic link that others than root can set" in error.message) == ("io-error", True)
+
+
+@pytest.mark.root
+def test_no_link_in_place_of_the_incoming_directory_leads_root_elsewhere(led_astray: Path) -> None:
+    assert "symbolic link" in refusal(lambda: read_flat(led_astray, "shop")).message
+
+
+@pytest.mark.root
+def test_a_link_that_only_root_can_set_is_followed() -> None:
+    with tempfile.TemporaryDirectory(dir="/run") as top:  # all of it is root's, as in /etc and /var
+        real = Path(top, "real", "shop")
+        real.mkdir(parents=True)
+        (real / "a.pem").write_bytes(b"x")
+        Path(top, "link").symlink_to("real")
+        assert [file.data for file in read_drop(Path(top, "link", "shop")).files] == [b"x"]
 
 
 def test_a_link_in_a_drop_is_not_followed(drop: Path) -> None:

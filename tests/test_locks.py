@@ -19,7 +19,7 @@ from rotator.errors import Exit
 from rotator.locks import Lock, Locks
 from tests.failing import Fails, refusal
 from tests.other_user import forked
-from tests.powercut import standing_in
+from tests.powercut import StandIn, standing_in
 from tests.waiting import wait_until
 
 
@@ -245,6 +245,26 @@ def test_a_daemon_and_a_rotation_do_not_exclude_each_other(locks: Locks) -> None
 def test_a_note_in_the_lock_that_cannot_be_written_is_told(locks: Locks) -> None:
     with locks.rotation("ann", 0.0) as lock, standing_in(Fails("pwrite", errno.ENOSPC)):
         assert refusal(lambda: lock.begin(["a"])).code == "disk-full"
+
+
+class TakesAPart(StandIn):
+    """A disk that fills up: of each write it takes a page."""
+
+    def pwrite(self, fd: int, data: bytes, at: int) -> int:
+        return os.pwrite(fd, data[:4096], at)
+
+
+def test_a_note_of_which_the_disk_takes_a_part_at_a_time_is_written_whole(locks: Locks) -> None:
+    sites = tuple(f"site{number:04d}" for number in range(1000))
+
+    def die() -> None:
+        with locks.rotation("ann", 0.0) as lock, standing_in(TakesAPart()):
+            lock.begin(sites)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        die()
+    assert take(locks).interrupted == sites
 
 
 def test_a_lock_that_cannot_be_noted_in_is_not_given(locks: Locks) -> None:

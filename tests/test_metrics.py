@@ -169,7 +169,7 @@ def test_each_unknown_leaves_out_its_own_series_only() -> None:
 
     assert missing(workers=None) == {"nginx_worker_processes"}
     assert missing(watcher_up=None) == {"watcher_up"}
-    assert missing(scanned_at=None) == {"scan_last_success_timestamp_seconds", "inputs"}
+    assert missing(scanned_at=None) == {"scan_last_success_timestamp_seconds"}
     assert missing(scan_interval=None) == {"scan_interval_seconds"}
     assert missing(config=Last(False)) == {"config_last_reload_success_timestamp_seconds"}
     assert missing(sites=(SiteFacts("example"),)) == {
@@ -382,7 +382,7 @@ def test_reloads_are_counted() -> None:
 
 def test_counting_changes_nothing_that_is_there() -> None:
     before = Counters()
-    before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload("gone", NOW, 1).after_overflow()
+    before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload("gone", NOW, 1).after_overflows(3)
     before.after_scan_error("missing").remembering([]).only([])
     assert before == Counters()
     with pytest.raises(TypeError):
@@ -410,6 +410,16 @@ def test_a_restart_remembers_how_the_last_swap_ended() -> None:
     assert not counters.attempts, "what was counted before the start is not counted again"
 
 
+def test_what_a_command_did_is_counted_as_its_history_tells_it() -> None:
+    entry = {"site": "example", "result": "rolled-back", "at": NOW.isoformat(), "reason": "not-proved"}
+    told = entry | {"trigger": "swap", "stages": {"apply": 0.1, "prove": 5.0}}
+    counters = Counters().heard([told, {"site": "other"}, told | {"result": "a word of tomorrow"}, entry])
+    assert dict(counters.attempts) == {("example", "swap"): 1}
+    assert dict(counters.failures) == {("example", "prove"): 1}
+    assert dict(counters.rollbacks) == {"example": 1}
+    assert counters.durations["prove"].total == 5.0
+
+
 def test_sites_that_are_gone_are_forgotten() -> None:
     counters = Counters()
     for site in ("stays", "goes"):
@@ -433,14 +443,13 @@ def test_an_observation_falls_into_its_bucket(seconds: float, bound: str) -> Non
 
 
 def gathered(host: Host, site: Site | None = None) -> SiteFacts:
-    return site_facts(observe(site or host.sites[0], host.world.hands), NOW, InputState.HELD)
+    return site_facts(observe(site or host.sites[0], host.world.hands), NOW)
 
 
 def test_a_site_that_is_well_is_shown_so(tmp_path: Path) -> None:
     host = Host(tmp_path)
     leaf = host.first["example"].leaf
     found = gathered(host)
-    assert found.input is InputState.HELD
     (disk,) = found.certificates
     assert (disk.key_type, disk.not_before, disk.not_after) == (
         KeyType.ECDSA,

@@ -86,6 +86,16 @@ def test_an_abstract_socket_is_reached() -> None:
         assert received(end) == ["READY=1"]
 
 
+def test_a_start_that_goes_on_asks_for_more_time_and_is_not_told_again_later(tmp_path: Path) -> None:
+    address = str(tmp_path / "notify")
+    with notifier(address) as tell:
+        tell.starting(90)
+        with manager(address) as end:
+            tell.starting(1.5)
+            tell.ready()
+            assert received(end) == ["EXTEND_TIMEOUT_USEC=1500000", "READY=1"]
+
+
 def test_a_text_cannot_bring_in_another_state(tmp_path: Path) -> None:
     address = str(tmp_path / "notify")
     with manager(address) as end, notifier(address) as tell:

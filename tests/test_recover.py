@@ -124,6 +124,27 @@ def test_one_site_that_is_not_served_does_not_keep_the_others_from_being_proved_
     assert host.world.clock.monotonic() - begun < 3.0
 
 
+def test_a_listener_that_is_dead_costs_one_reload_for_all_sites_that_it_keeps_from_being_proved(tmp_path: Path) -> None:
+    host = Host(tmp_path, tuple(make_site(f"s{number:02d}") for number in range(20)))
+    host.world.nginx.dead.add(LISTENERS[1])
+    begun = host.world.clock.monotonic()
+    outcomes = host.recover()
+    assert {done.result for done in outcomes} == {Result.STRANDED}
+    assert all("connection refused" in done.message for done in outcomes)
+    assert host.world.nginx.hups == 1
+    assert host.world.clock.monotonic() - begun < 20.0
+
+
+def test_a_site_whose_include_was_missing_gets_a_reload_although_there_was_one(tmp_path: Path) -> None:
+    host = Host(tmp_path, (make_site("a"), make_site("b")))
+    done = host.swap(host.sites[0], host.issue(host.sites[0]))
+    host.world.apply({"a": done.previous}, hup=False)
+    (host.world.include_dir / "b.conf").unlink()
+    host.world.nginx.hups = 0
+    assert [done.result for done in host.recover()] == [Result.ROTATED, Result.ROTATED]
+    assert host.world.nginx.hups == 2
+
+
 def test_with_nginx_down_its_whole_configuration_is_tested_once_for_all_sites(tmp_path: Path) -> None:
     host = Host(tmp_path, tuple(make_site(f"s{number:02d}") for number in range(20)))
     host.world.nginx.stop()

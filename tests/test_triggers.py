@@ -232,6 +232,26 @@ def test_what_cannot_be_watched_is_told_once_and_raises_nothing(wake: Wake, tmp_
     watcher.close()
 
 
+def test_what_cannot_be_watched_is_tried_again_after_a_while_and_keeps_nobody_awake(wake: Wake, tmp_path: Path) -> None:
+    now = [100.0]
+    watcher = Watcher(wake, told.append, lambda: now[0])
+    gone = tmp_path / "gone"
+    homes = {gone: (0, 0)}
+    watcher.watch(gone, homes)
+    assert wake.wait(0)
+    for _ in range(20):
+        now[0] += 1.0
+        watcher.watch(gone, homes)
+    assert (watcher.rearmed, wake.wait(0)) == (4, False)
+    gone.mkdir()
+    now[0] += 5.0
+    watcher.watch(gone, homes)
+    assert (watcher.trouble, quiet(wake)) == ("", True)
+    (gone / "chain.pem").write_bytes(b"x")
+    assert wake.wait(5)
+    watcher.close()
+
+
 def test_more_directories_than_can_be_watched_are_left_to_the_look(wake: Wake, tmp_path: Path) -> None:
     watcher = Watcher(wake)
     top = tmp_path / "incoming"

@@ -42,6 +42,7 @@ def config_reload(context: Context, within: float) -> int:
     if before.get("config", str(path)) != str(path):
         words = f"the daemon, pid {pid}, reads {before['config']}, not {path}"
         raise RotatorError("usage", words, f"rotator --config {before['config']} config reload", Exit.USAGE)
+    _become_owner(context.config.state_dir)
     _hang_up(pid)
     after = _answer(locks, before, within)
     if refused := after.get("refused"):
@@ -53,6 +54,17 @@ def config_reload(context: Context, within: float) -> int:
     else:
         context.output.line(f"{path}: in force, {sites}")
     return Exit.DONE
+
+
+def _become_owner(state_dir: Path) -> None:
+    """Gives up root: the owner of the store writes the pid there, and could name any process of this host."""
+    if os.geteuid() != 0:
+        return
+    from rotator.privilege import become
+
+    owner = state_dir.stat()
+    if owner.st_uid != 0:
+        become(owner.st_uid, owner.st_gid)
 
 
 def _hang_up(pid: int) -> None:

@@ -11,7 +11,6 @@ from rotator.config.text import NotTomlError, parse
 from rotator.errors import Exit, RotatorError
 
 __all__ = [
-    "DEFAULT_PATH",
     "Config",
     "EvidenceFiles",
     "Mistake",
@@ -21,8 +20,6 @@ __all__ = [
     "load",
     "read_text",
 ]
-
-DEFAULT_PATH = Path("/etc/rotator/rotator.toml")
 
 MAX_BYTES = 4 * 1024 * 1024
 """Larger than the configuration of 10,000 sites; what is larger is another file, named by mistake."""

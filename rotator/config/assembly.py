@@ -127,7 +127,7 @@ class _Assembly:
         return found
 
     def sites(self, raw: object, defaults: Mapping[str, Any]) -> tuple[SiteConfig, ...]:
-        if isinstance(raw, Mapping) or not isinstance(raw, list):
+        if not isinstance(raw, list):
             self.add(("site",), "is not an array of tables", "write [[site]], with two brackets, above each site")
             return ()
         if not raw:
@@ -155,8 +155,6 @@ class _Assembly:
             self.add(
                 where, f"{shown} has require_crls and no crls, so it would refuse everything", 'write crls = "/…/crls"'
             )
-        policy["key_types"] = frozenset(policy["key_types"])
-        roots = found["roots"]
         return SiteConfig(
             site=Site(
                 name=found["name"],
@@ -167,8 +165,7 @@ class _Assembly:
                 probe_names=self.probe_names(where, found),
             ),
             source=found["source"],
-            roots=roots or self.system_roots,
-            roots_name=str(roots or "system"),
+            roots=found["roots"] or self.system_roots,
             line=self.document.line(where),
             evidence=EvidenceFiles(found["crls"], found["ct_logs"], found["blocklist"], found["ocsp"]),
             password_file=found["password_file"],

@@ -30,6 +30,13 @@ def _policy(value: object) -> object:
     return value if isinstance(value, Mapping) else values.choice(*PRESETS)(value)
 
 
+def _concrete_names(value: object) -> tuple[str, ...]:
+    """One concrete name, or an array of them; the empty string is none."""
+    if isinstance(value, list):
+        return values.array(addresses.concrete_name)(value)
+    return () if value == "" else (addresses.concrete_name(value),)
+
+
 TOP: Mapping[str, Key] = {
     "state_dir": Key("/var/lib/rotator", values.path),
     "incoming": Key("/var/lib/rotator/incoming", values.path),
@@ -87,17 +94,10 @@ DEFAULTS: Mapping[str, Key] = {
 SITE: Mapping[str, Key] = {
     "name": Key(None, values.site_name),
     "names": Key([], values.array(addresses.name)),
-    "probe_name": Key("", lambda value: _names(value)),
+    "probe_name": Key("", _concrete_names),
     "source": Key("", values.optional(values.path)),
     **DEFAULTS,
 }
 
 TABLES: Mapping[str, Mapping[str, Key]] = {"nginx": NGINX, "metrics": METRICS, "defaults": DEFAULTS, "site": SITE}
 """The tables at the top; `site` is an array of them."""
-
-
-def _names(value: object) -> tuple[str, ...]:
-    """One concrete name, or an array of them; the empty string is none."""
-    if isinstance(value, list):
-        return values.array(addresses.concrete_name)(value)
-    return () if value == "" else (addresses.concrete_name(value),)

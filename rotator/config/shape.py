@@ -88,7 +88,6 @@ class SiteConfig:
         site: the site.
         source: the directory that its renewals are read from, links followed; None: its drop in `incoming`.
         roots: the PEM file of the roots that strict clients trust.
-        roots_name: as configured: `system` or the path.
         evidence: what else a verdict is shown.
         line: where it begins in the file.
         password_file: what opens an encrypted key; None for none.
@@ -98,7 +97,6 @@ class SiteConfig:
     site: Site
     source: Path | None
     roots: Path
-    roots_name: str
     line: int
     evidence: EvidenceFiles = field(default_factory=EvidenceFiles)
     password_file: Path | None = None

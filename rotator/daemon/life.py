@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,6 @@ from rotator.daemon.status import status_line
 from rotator.errors import Exit, RotatorError
 from rotator.hands import Clock, Hands
 from rotator.locks import DaemonLock
-from rotator.model import Served, Target
 from rotator.notify import Notifier
 from rotator.triggers import Duties, Restraint, Wake, Watcher
 from rotator.wiring import demand_state_dir
@@ -31,6 +30,8 @@ END_WITHIN = 2.0
 """Seconds that a rotation in flight gets when the end is asked for; after that it is for the next start to recover."""
 SIGN_EVERY = 30.0
 """Seconds between two signs of life of a loop that has nothing to do."""
+START_ON = 120.0
+"""Seconds that the manager is asked for, again and again, while a start has something to do."""
 REMEMBERED = 1000
 """Newest entries of the history from which the last outcome of each site is known again after a start."""
 START_WITHIN = 30
@@ -88,11 +89,15 @@ class Daemon:
         self.duties = Duties(self.wake, {"probe": PROBE_EVERY, "judge": JUDGE_EVERY, "tidy": TIDY_EVERY})
         self.measuring = Measuring(journal)
         self.loop = Loop(self._ground(self.config), journal, self.measuring, self.wake.is_set)
+        self._starting = True
         self._ending = False
         self._reload_asked = False
         self._beaten = 0.0
         self._loads = 1
         self._unread = ""
+        self.reload_failed = ""
+        """Why the configuration on the disk is not in force; empty if it is."""
+        self._lock: DaemonLock
 
     def run(self) -> int:
         """Lives until SIGTERM or SIGINT. Returns the exit status.
@@ -124,6 +129,7 @@ class Daemon:
         self.measuring.config = self.measuring.config.then(True, hands.clock.now())
         self.measuring.counters = self.measuring.counters.remembering(hands.history.entries(limit=REMEMBERED))
         self._start()
+        self._starting = False
         self._tell_loaded()
         self.duties.start()
         gc.collect()
@@ -185,9 +191,12 @@ class Daemon:
         """A sign of life of the loop."""
         now = time.monotonic()
         self.measuring.beat()
-        every = self.notifier.watchdog_every
-        if every is not None and now - self._beaten >= every / 2:
-            self._beaten = now
+        if now - self._beaten < (self.notifier.watchdog_every or SIGN_EVERY) / 2:
+            return
+        self._beaten = now
+        if self._starting:  # a thousand sites at listeners that are dead take long to be asked
+            self.notifier.starting(START_ON)
+        if self.notifier.watchdog_every is not None:
             self.notifier.watchdog()
 
     def _note_duties(self) -> None:
@@ -258,10 +267,6 @@ class Daemon:
             scan_interval=ground.scan_interval,
         )
 
-    reload_failed = ""
-    """Why the configuration on the disk is not in force; empty if it is."""
-    _lock: DaemonLock
-
     def status(self) -> str:
         """How it stands, in one line."""
         line = status_line(self.loop.memories, self.loop.tending.cares)
@@ -279,15 +284,10 @@ class Daemon:
         return make_ground(found, self._living, self._beat)
 
     def _living(self, hands: Hands) -> Hands:
-        def probe(targets: Sequence[Target], within: float) -> tuple[Served, ...]:
-            self._beat()
-            return hands.probe(targets, within)
-
         def say(words: str) -> None:
             self.journal.say("progress", words)
 
-        apply = self.measuring.counting(hands.apply, hands.clock)
-        return replace(hands, clock=LivingClock(hands.clock, self._beat), probe=probe, apply=apply, say=say)
+        return replace(self.measuring.counting(hands), clock=LivingClock(hands.clock, self._beat), say=say)
 
 
 def _check_owner(state_dir: Path) -> None:

@@ -214,7 +214,7 @@ class Loop:
         theirs = [one for one in entries if one.get("who") != WHO and one.get("site") in self.ground.wards]
         if theirs:
             self.tending.look_at({one["site"] for one in theirs})
-            self.measuring.counters = self.measuring.counters.remembering(theirs)
+            self.measuring.counters = self.measuring.counters.heard(theirs)
 
     # -- deciding
 

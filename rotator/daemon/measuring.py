@@ -16,7 +16,7 @@ from rotator.apply import Applied
 from rotator.daemon.intake import Memory
 from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.errors import RotatorError
-from rotator.hands import ApplyHand, Clock
+from rotator.hands import Hands
 from rotator.metrics import Counters, InputState, Last, Registry, SiteFacts, Snapshot
 from rotator.model import Outcome, Problem, Result, Severity, Workers
 from rotator.reconcile import Held, Nothing, Rotate, Settling, Wait
@@ -44,8 +44,8 @@ class Measuring:
         self._listen_at = 0.0
         self._trouble = ""
         self._ready = False
+        self._scanned_at: datetime | None = None
         self._beat_at = time.monotonic()
-        self._reload: Applied | None = None
         self._shown: dict[str, tuple[SiteFacts | None, InputState | None, bool | None, SiteFacts]] = {}
 
     # -- health, in the server's thread
@@ -109,12 +109,13 @@ class Measuring:
             workers: nginx's processes.
             watcher_up: whether file events are heard.
             overflows: how often some of them were lost.
-            scanned_at: when the drops were looked at, UTC.
+            scanned_at: when the drops were looked at, UTC; it counts if none of them was in trouble.
             scan_interval: seconds between two looks.
         """
         self._ready = True
-        while self.counters.overflows < overflows:
-            self.counters = self.counters.after_overflow()
+        if not any(memory.problem for memory in memories.values()):
+            self._scanned_at = scanned_at
+        self.counters = self.counters.after_overflows(overflows)
         if self.registry is None:
             return
         if len(self._shown) > len(memories):
@@ -128,7 +129,7 @@ class Measuring:
                 sites,
                 workers,
                 watcher_up,
-                scanned_at,
+                self._scanned_at,
                 timedelta(seconds=scan_interval),
                 self.config,
                 self.counters,
@@ -148,36 +149,48 @@ class Measuring:
     # -- counting
 
     def outcome(self, done: Outcome, trigger: str) -> None:
-        """Counts how it ended for a site, and the reload that belongs to it."""
-        seconds = None
-        if done.result is Result.ROTATED and done.stages.get("apply"):
-            seconds = done.stages["apply"] + done.stages.get("prove", 0.0)
-        self._count_reload(done.at, proved=done.result in (Result.ROTATED, Result.ROLLED_BACK), seconds=seconds)
+        """Counts how it ended for a site."""
         self.counters = self.counters.after(done, trigger)
 
     def scan_error(self, reason: str) -> None:
         """Counts a place that could not be looked at."""
         self.counters = self.counters.after_scan_error(reason)
 
-    def counting(self, apply: ApplyHand, clock: Clock) -> ApplyHand:
-        """The privileged step, with each reload counted."""
+    def counting(self, hands: Hands) -> Hands:
+        """The same hands, with each reload of nginx counted as soon as it is known how it ended.
 
-        def counted(generations: Mapping[str, str], *, hup: bool) -> Applied:
-            if hup:
-                self._count_reload(clock.now(), proved=False)  # another reload follows: this one was not proved
-            applied = apply(generations, hup=hup)
-            if hup:
-                self._reload = applied
+        What nginx took is known when it is proved: an outcome tells of one site, while a batch is one reload, and a
+        batch that went back is tried again with one reload for each of its sites.
+        """
+        clock = hands.clock
+        begun: float | None = None  # monotonic, of the reload that has still to be proved
+
+        def count(failure: str, seconds: float | None = None) -> None:
+            self.counters = self.counters.after_reload(failure, clock.now(), seconds)
+
+        def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+            nonlocal begun
+            if not hup:
+                return hands.apply(generations, hup=False)
+            at = clock.monotonic()
+            try:
+                applied = hands.apply(generations, hup=True)
+            except RotatorError as e:
+                count(e.code)
+                raise
+            if failure := applied.error or (applied.decision if applied.decision in ("refused", "gone") else ""):
+                count(failure)
+            else:
+                begun = at
             return applied
 
-        return counted
+        def proved(ok: bool) -> None:  # noqa: FBT001 - the one thing that is told
+            nonlocal begun
+            if begun is not None:
+                count("" if ok else "not-proved", clock.monotonic() - begun if ok else None)
+            begun = None
 
-    def _count_reload(self, at: datetime, *, proved: bool, seconds: float | None = None) -> None:
-        applied, self._reload = self._reload, None
-        if applied is None:
-            return
-        failure = applied.error or (applied.decision if applied.decision in ("refused", "gone") else "")
-        self.counters = self.counters.after_reload(failure or ("" if proved else "not-proved"), at, seconds)
+        return replace(hands, apply=apply, proved=proved)
 
 
 def _accepted(problems: Sequence[Problem] | None) -> bool | None:

@@ -22,7 +22,11 @@ from rotator.recover import recover
 from rotator.trust import judge_chains
 
 PROBED_AT_ONCE = 20
-"""Sites that one round of probing asks; a thousand of them are asked in turn, so that an idle daemon stays idle."""
+"""Sites that one round of probing asks, and that are recovered together; a thousand of them have their turn."""
+
+
+GATHER_FOR = 2.0
+"""Seconds that a site which is not well waits for those that are just being asked: one reload is for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class Tending:
         self.reloaded = False
         now = self.ground.hands.clock.monotonic()
         late = [name for name, care in self.cares.items() if care.due <= now]
-        if late:
+        if late and not (self._probes and now < self.cares[late[0]].due + GATHER_FOR):
             self._tend(late[0])
         elif self._probes:
             self._observe(self._probes.popleft())
@@ -200,11 +204,17 @@ class Tending:
             with hands.locks.rotation(WHO, 0.3) as lock:
                 self.recover_interrupted(lock)
                 if name in self.cares:
-                    self._recover([ward], lock)
+                    self._recover([self.ground.wards[one] for one in (name, *self._late_beside(name))], lock)
         except RotatorError as e:
             self.cares[name] = replace(care, due=now + backoff(1), told=e.code)
             if e.code not in (care.told, "lock-busy"):
                 self.journal.say(e.code, e.message, WARNING, site=name)
+
+    def _late_beside(self, name: str) -> list[str]:
+        """Others that are worth a reload now: one does for all of them, and each one costs nginx the same."""
+        now = self.ground.hands.clock.monotonic()
+        late = [one for one, care in self.cares.items() if one != name and care.may_reload and care.due <= now]
+        return late[: PROBED_AT_ONCE - 1]
 
     # -- looking
 

@@ -197,7 +197,7 @@ def _swaps(sites: Sequence[str], counters: Counters) -> Families:
 
 
 def _nginx(snapshot: Snapshot, counters: Counters) -> Families:
-    reloads = _Counter("nginx_reloads_total", "Times that nginx was told to reload.")
+    reloads = _Counter("nginx_reloads_total", "Reloads of nginx that the daemon made or tried.")
     failures = _Counter("nginx_reload_failures_total", "Reloads of nginx that failed.", ("reason",))
     ok = _Gauge("nginx_last_reload_successful", "Whether the last reload of nginx succeeded.")
     when = _Gauge("nginx_last_reload_success_timestamp_seconds", "When a reload of nginx last succeeded.")
@@ -226,11 +226,11 @@ def _inputs(snapshot: Snapshot, counters: Counters) -> Families:
     )
     up = _Gauge("watcher_up", "Whether changes of the drops are told by events.")
     overflows = _Counter("watcher_overflows_total", "Times that events were lost.")
-    when = _Gauge("scan_last_success_timestamp_seconds", "When all drops were last read.")
-    interval = _Gauge("scan_interval_seconds", "How often the drops are read without an event.")
-    errors = _Counter("scan_errors_total", "Times that a drop could not be read.", ("reason",))
-    if snapshot.scanned_at is not None:
-        states = [site.input for site in snapshot.sites or ()]
+    when = _Gauge("scan_last_success_timestamp_seconds", "When all drops could last be looked at.")
+    interval = _Gauge("scan_interval_seconds", "How often the drops are looked at without an event.")
+    errors = _Counter("scan_errors_total", "Times that a drop could no longer be looked at.", ("reason",))
+    if snapshot.sites is not None:
+        states = [site.input for site in snapshot.sites]
         for state in InputState:
             inputs.add((state,), states.count(state))
     for code in CODES:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rotator.model import Code, Outcome, Result
 from rotator.pacing import REASONS
@@ -26,10 +26,10 @@ CODES = (*map(str, Code), OTHER)
 """Why an input is rejected."""
 RELOAD_REASONS = (
     *("refused", "gone", "not-proved", "permission", "signal-permission", "disk-full", "io-error"),
-    *("apply-unit", "apply-denied", "no-result-dir", OTHER),
+    *("apply-unit", "apply-denied", "apply-lost", "no-result-dir", OTHER),
 )
 """Why a reload of nginx failed."""
-SCAN_REASONS = ("missing", "permission", "io-error", "too-large", OTHER)
+SCAN_REASONS = ("missing", "permission", "io-error", OTHER)
 """Why a place where renewals arrive could not be read."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper bounds of the histograms, in seconds."""
@@ -186,9 +186,9 @@ class Counters:
             reload_duration=self.reload_duration if seconds is None else self.reload_duration.plus(seconds),
         )
 
-    def after_overflow(self) -> Counters:
-        """With one more time that the watcher lost events."""
-        return replace(self, overflows=self.overflows + 1)
+    def after_overflows(self, count: int) -> Counters:
+        """With so many times in all that the watcher lost events; never fewer than were counted."""
+        return self if count <= self.overflows else replace(self, overflows=count)
 
     def after_scan_error(self, reason: str) -> Counters:
         """With one more place that could not be read.
@@ -197,6 +197,23 @@ class Counters:
             reason: one of `SCAN_REASONS`.
         """
         return replace(self, scan_errors=_one_more(self.scan_errors, _known(reason, SCAN_REASONS)))
+
+    def heard(self, entries: Iterable[Mapping[str, Any]]) -> Counters:
+        """With what commands did beside the daemon.
+
+        Args:
+            entries: theirs, of the store's history, oldest first; those that cannot be read are passed over.
+        """
+        counters = self
+        for entry in entries:
+            try:
+                stages = {str(stage): float(seconds) for stage, seconds in entry["stages"].items()}
+                at = datetime.fromisoformat(entry["at"])
+                done = Outcome(str(entry["site"]), Result(entry["result"]), at, str(entry["reason"]), stages=stages)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                continue
+            counters = counters.after(done, str(entry.get("trigger", "")))
+        return counters
 
     def remembering(self, entries: Iterable[Mapping[str, object]]) -> Counters:
         """With what the history tells of each site's last swap, which a restart must not make unknown.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from rotator.decode import read_certificate
-from rotator.metrics.snapshot import CertificateFacts, InputState, ProbeFacts, ServedFacts, SiteFacts
+from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts, SiteFacts
 from rotator.model import Generation, KeyType
 from rotator.observe import Facts, Seen
 from rotator.outcome import meta_time
@@ -15,13 +15,12 @@ Span = tuple[datetime, datetime]
 """notBefore and notAfter of a leaf."""
 
 
-def site_facts(facts: Facts, at: datetime, input: InputState | None = None) -> SiteFacts:
-    """A site's part of the snapshot.
+def site_facts(facts: Facts, at: datetime) -> SiteFacts:
+    """A site's part of the snapshot, without what has become of its drop.
 
     Args:
         facts: as they were observed.
         at: when, UTC.
-        input: what has become of its drop.
     """
     listeners = dict.fromkeys(one.served.target.listener for one in facts.seen)
     return SiteFacts(
@@ -36,7 +35,6 @@ def site_facts(facts: Facts, at: datetime, input: InputState | None = None) -> S
             )
             for listener in listeners
         ),
-        input,
     )
 
 

@@ -106,8 +106,8 @@ class Snapshot:
         sites: every site of the configuration in force; None before one was read.
         workers: nginx's processes.
         watcher_up: whether changes of the drops are told by events.
-        scanned_at: when all drops were last read, UTC; before that no input state is shown.
-        scan_interval: how often they are read anyway.
+        scanned_at: when all drops could last be looked at, UTC.
+        scan_interval: how often they are looked at anyway.
         config: how the last reading of the configuration ended.
         counters: what was counted since the start.
     """

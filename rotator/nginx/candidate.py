@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import subprocess
@@ -39,6 +40,7 @@ _MAX_WORDS = 64 * 1024
 _MORE_TEMP = (
     "    fastcgi_temp_path /proc/self/cwd;\n    uwsgi_temp_path /proc/self/cwd;\n    scgi_temp_path /proc/self/cwd;"
 )
+_NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELOOP)
 _NOISE = ("the configuration file", "configuration file /proc/self/fd", 'the "user" directive')
 
 
@@ -55,6 +57,16 @@ class Verdict:
     words: tuple[str, ...] = ()
 
 
+def cannot_run(program: str, e: OSError) -> RotatorError:
+    """Why nginx's test could not be run: `nginx-missing`, or `io-error` where this host is short of something."""
+    words = f"{program} cannot be run: {e.strerror}"
+    if e.errno in _NO_PROGRAM:
+        hint = 'set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]'
+        return RotatorError("nginx-missing", words, hint)
+    hint = "this host is short of files, processes or memory: see LimitNOFILE= and TasksMax= of the unit, and `dmesg`"
+    return RotatorError("io-error", words, hint)
+
+
 class CandidateTest:
     """One running `nginx -t`; start it, do something else, then ask for the `verdict`.
 
@@ -65,7 +77,7 @@ class CandidateTest:
         within: seconds until it is ended (nginx hangs on a FIFO, and a host can be slow).
 
     Raises:
-        RotatorError: `nginx-missing` if the program cannot be run.
+        RotatorError: `nginx-missing` or `io-error` if the program cannot be run.
     """
 
     def __init__(self, binary: str, directory: Path, files: Sequence[tuple[str, str]], within: float = 10.0) -> None:
@@ -73,7 +85,11 @@ class CandidateTest:
         self._process = self._start(with_temp_paths=True)
 
     def verdict(self) -> Verdict:
-        """Waits for nginx's answer."""
+        """Waits for nginx's answer.
+
+        Raises:
+            RotatorError: as for the class; the program has ended then.
+        """
         verdict = self._answer()
         if any("unknown directive" in word and "_temp_path" in word for word in verdict.words):
             self._process = self._start(with_temp_paths=False)  # an nginx built without these modules
@@ -85,31 +101,35 @@ class CandidateTest:
             f"        ssl_certificate /proc/self/cwd/{chain};\n        ssl_certificate_key /proc/self/cwd/{key};"
             for chain, key in self._files
         )
-        fd = os.memfd_create("rotator-test", os.MFD_CLOEXEC)
+        user = _AS_ROOT if os.geteuid() == 0 else ""
+        conf = _CONF.format(user=user, pairs=pairs, fastcgi=_MORE_TEMP if with_temp_paths else "")
         try:
-            user = _AS_ROOT if os.geteuid() == 0 else ""
-            conf = _CONF.format(user=user, pairs=pairs, fastcgi=_MORE_TEMP if with_temp_paths else "")
-            os.write(fd, conf.encode())
-            return subprocess.Popen(
-                [self._binary, "-t", "-q", "-p", "/proc/self/cwd/", "-c", f"/proc/self/fd/{fd}"],
-                cwd=self._directory,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                pass_fds=(fd,),
-            )
+            fd = os.memfd_create("rotator-test", os.MFD_CLOEXEC)
+            try:
+                os.write(fd, conf.encode())
+                return subprocess.Popen(
+                    [self._binary, "-t", "-q", "-p", "/proc/self/cwd/", "-c", f"/proc/self/fd/{fd}"],
+                    cwd=self._directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    pass_fds=(fd,),
+                )
+            finally:
+                os.close(fd)
         except OSError as e:
-            raise RotatorError(
-                "nginx-missing",
-                f"{self._binary} cannot be run: {e.strerror}",
-                'set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]',
-            ) from e
-        finally:
-            os.close(fd)
+            raise cannot_run(self._binary, e) from e
 
     def _answer(self) -> Verdict:
         with self._process as process:
-            errors = _read_until_exit(process, self._within)
+            try:
+                errors = _read_until_exit(process, self._within)
+            except OSError as e:
+                process.kill()
+                raise cannot_run(self._binary, e) from e
+            except BaseException:
+                process.kill()  # whoever asked was told to end: it must not wait for an nginx that hangs
+                raise
             if errors is None:
                 process.kill()
         with contextlib.suppress(OSError):

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotator.errors import RotatorError
 from rotator.model import Workers
 from rotator.nginx import workers
-from rotator.nginx.candidate import CandidateTest, Verdict
+from rotator.nginx.candidate import CandidateTest, Verdict, cannot_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +41,7 @@ class Nginx:
             within: seconds; 10,000 server blocks take 14.
 
         Raises:
-            RotatorError: `nginx-missing` if the program cannot be run; what `tested` raises.
+            RotatorError: `nginx-missing` or `io-error` if the program cannot be run; what `tested` raises.
         """
         if self.tested:
             return self.tested()
@@ -53,7 +52,7 @@ class Nginx:
         except subprocess.TimeoutExpired:
             return Verdict(False, (f"nginx -t did not answer within {within:g} s",))
         except OSError as e:
-            raise RotatorError("nginx-missing", f"{self.command[0]} cannot be run: {e.strerror}") from e
+            raise cannot_run(self.command[0], e) from e
         lines = done.stderr.decode("utf-8", "replace").splitlines()
         emerg = [line for line in lines if "[emerg]" in line]
         return Verdict(done.returncode == 0, tuple(line[:500] for line in emerg[:10]))

@@ -20,8 +20,8 @@ def look(pid_file: Path) -> Workers | None:
         pid_file: the file that nginx's `pid` directive names.
 
     Returns:
-        The workers (`master=None` where nginx is not running), or None where it cannot be seen: another PID
-        namespace, /proc mounted with hidepid, or a pid file that this user may not read.
+        The workers (`master=None` where nginx is not running), or None where it cannot be seen: /proc mounted with
+        hidepid, or a pid file that this user may not read.
     """
     # During a binary upgrade (USR2) the pid file is renamed to .oldbin; that master keeps its workers, and they keep
     # serving the old pair, while a signal reaches the new master only.

@@ -1,11 +1,18 @@
-"""What `rotator config check` answers."""
+"""What `rotator config check` answers, and what `rotator config reload` may not do."""
 
 from __future__ import annotations
 
+import fcntl
+import json
+import os
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from rotator.errors import Exit
 from tests.cli.calls import SITE, call, host
+from tests.other_user import NOBODY, in_child
 
 
 def test_a_good_configuration_is_one_line(tmp_path: Path) -> None:
@@ -87,3 +94,21 @@ def test_the_mistakes_as_json_have_their_lines(tmp_path: Path) -> None:
 
 def test_the_answer_as_json_has_its_schema_version(tmp_path: Path) -> None:
     assert call("--json", "--config", host(tmp_path), "config", "check").answer["schema_version"] == 1
+
+
+@pytest.mark.root
+def test_run_as_root_no_note_in_the_store_has_a_process_of_roots_signalled(tmp_path: Path) -> None:
+    config = host(tmp_path)
+    state = tmp_path / "state"
+    state.mkdir()
+    with subprocess.Popen(["sleep", "60"]) as victim, (state / "daemon.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(json.dumps({"pid": victim.pid}) + "\n")
+            lock.flush()
+            os.chown(state, NOBODY, NOBODY)
+            done = in_child(lambda: call("--config", config, "config", "reload", "--within", "1"))
+            assert (done.status, f"pid {victim.pid}, belongs to another user" in done.stderr) == (1, True)
+            assert victim.poll() is None
+        finally:
+            victim.kill()

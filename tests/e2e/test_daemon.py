@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import time
 import urllib.request
@@ -59,6 +60,19 @@ def test_a_renewal_that_is_dropped_is_served_by_every_listener(edge: Edge) -> No
         daemon.wait_for("rotated example")
         assert daemon.end() == 0
     assert edge.store.verified("example") == edge.live()
+
+
+def test_the_manager_is_asked_for_time_while_a_start_goes_on_and_told_when_it_is_done(
+    edge: Edge, tmp_path: Path
+) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        with running(edge, env={"NOTIFY_SOCKET": str(tmp_path / "notify")}):
+            manager.settimeout(20)
+            told = [manager.recv(4096)]
+            while not told[-1].startswith(b"READY=1"):
+                told.append(manager.recv(4096))
+    assert told[:-1] == [b"EXTEND_TIMEOUT_USEC=120000000"]
 
 
 # -- ways of writing a drop

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,12 @@ from rotator.model import KeyType, Pair, Secret, Target, Workers
 from rotator.nginx import workers
 from rotator.nginx.candidate import CandidateTest
 from rotator.nginx.command import Nginx
-from rotator.probe import probe, probe_all, rehearse
+from rotator.probe import AT_ONCE, probe, probe_all, rehearse
 from tests.authority import CA, Issued, key_pem, new_key
 from tests.e2e.client import held_connection
 from tests.e2e.misbehave import silent_listener, unknown_directive
 from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.failing import refusal
 from tests.other_user import as_nobody
 from tests.pairs import pair_of
 from tests.waiting import wait_until
@@ -87,6 +90,42 @@ def test_an_nginx_that_hangs_is_ended_in_time(tmp_path: Path, issued: Issued) ->
     (pair / "c.pem").write_bytes(issued.chain_pem)
     verdict = CandidateTest(str(slow), pair, [("c.pem", "c.pem")], within=0.2).verdict()
     assert verdict.words == ("nginx -t did not answer within 0.2 s",)
+
+
+def test_a_program_that_does_not_exist_is_told_with_the_line_that_names_another(tmp_path: Path) -> None:
+    error = refusal(lambda: CandidateTest(str(tmp_path / "nginx"), tmp_path, [("c.pem", "k.pem")]))
+    assert (error.code, "set `command` under [nginx]" in error.hint) == ("nginx-missing", True)
+
+
+@pytest.mark.parametrize("call", ["memfd_create", "pidfd_open"])
+def test_a_host_without_a_descriptor_left_is_not_taken_for_one_without_nginx(
+    nginx_binary: Path, tmp_path: Path, issued: Issued, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, call, none_left)
+    error = refusal(lambda: _test(nginx_binary, tmp_path, issued.chain_pem, issued.key_pem).verdict())
+    assert (error.code, "Too many open files" in error.message) == ("io-error", True)
+
+
+def test_whoever_is_told_to_end_does_not_wait_for_an_nginx_that_hangs(tmp_path: Path) -> None:
+    slow = tmp_path / "nginx"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, end)
+    begun = time.monotonic()
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            CandidateTest(str(slow), tmp_path, [("c.pem", "c.pem")]).verdict()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun < 5.0
 
 
 def test_both_kinds_of_key_are_tested_together(nginx_binary: Path, tmp_path: Path, issuing_ca: CA) -> None:
@@ -225,6 +264,17 @@ def test_a_listener_that_never_answers_is_given_up_in_time(nginx: NginxServer) -
     with silent_listener(listener):
         served = probe(Target("s", listener, "a.example.test"), 0.2)
     assert served.failure == "connected, but no TLS handshake within 0.2 s"
+
+
+def test_a_wait_for_many_silent_listeners_is_seen_to_go_on(nginx: NginxServer) -> None:
+    listener = nginx.reserve_port()
+    begun = time.monotonic()
+    moments: list[float] = []
+    with silent_listener(listener):
+        targets = [Target("s", listener, f"{number}.example.test") for number in range(3 * AT_ONCE)]
+        probe_all(targets, 0.5, waiting=lambda: moments.append(time.monotonic() - begun))
+    assert len(moments) == len(targets)
+    assert moments[0] < moments[-1] / 2
 
 
 def test_many_targets_are_answered_in_their_order(served: str, nginx: NginxServer, issued: Issued) -> None:
