@@ -445,6 +445,26 @@ def test_a_backdated_certificate_is_no_downgrade() -> None:
     assert verdict.warnings == (Code.ISSUED_EARLIER,)
 
 
+@pytest.mark.parametrize(
+    ("later", "longer", "warnings"),
+    [
+        (0, 0, ()),
+        (0, -1, (Code.EXPIRES_EARLIER,)),
+        (-1, 0, (Code.ISSUED_EARLIER,)),
+        (0, 1, ()),
+        (1, 0, ()),
+    ],
+)
+def test_a_pair_with_one_date_of_the_live_one_is_no_downgrade(
+    later: int, longer: int, warnings: tuple[Code, ...]
+) -> None:
+    begin, end = NOW - 9 * DAY, NOW + 70 * DAY
+    live = ICA.issue(NAME, not_before=begin, not_after=end)
+    renewed = ICA.issue(NAME, not_before=begin + later * DAY, not_after=end + longer * DAY)
+    verdict = judge(renewed, live=[live])
+    assert (verdict.codes, verdict.warnings) == ((), warnings)
+
+
 def test_a_lost_name_is_a_matter_of_the_policy() -> None:
     live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
     assert judge(GOOD, live=[live]).warnings == (Code.SAN_LOST,)
@@ -455,8 +475,22 @@ def test_a_lost_name_is_a_matter_of_the_policy() -> None:
 
 
 def test_a_name_that_a_wildcard_covers_is_not_lost() -> None:
-    live = ICA.issue(NAME, not_before=NOW - DAY)
+    live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
     assert judge(ICA.issue("*.example.cn"), live=[live]).problems == ()
+
+
+def test_a_configured_name_that_is_missing_is_told_once() -> None:
+    live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
+    verdict = judge(GOOD, live=[live], names=[NAME, "www.example.cn"])
+    assert [p.code for p in verdict.problems] == [Code.NAME_MISMATCH]
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (12, " and 2 more")])
+def test_of_many_lost_names_ten_are_listed(count: int, more: str) -> None:
+    lost = [f"{letter}.example.cn" for letter in "abcdefghijklm"[:count]]
+    live = ICA.issue(NAME, *lost, not_before=NOW - DAY)
+    (problem,) = judge(GOOD, live=[live]).problems
+    assert f"no longer covers {', '.join(lost[:10])}{more}, which the live one does" in problem.message
 
 
 def test_a_kept_key_is_a_matter_of_the_policy() -> None:
@@ -470,6 +504,18 @@ def test_another_kind_of_key_is_warned_about() -> None:
     verdict = judge(GOOD, live=[live])
     assert verdict.accepted
     assert verdict.warnings == (Code.KEY_TYPE_CHANGE,)
+    assert "served: ecdsa is new; rsa goes." in verdict.problems[0].message
+    assert "locked out" in verdict.problems[0].hint
+
+
+def test_a_second_kind_of_key_is_told_and_locks_nobody_out() -> None:
+    other = ICA.issue(NAME, kind="rsa")
+    both = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
+    verdict = examine(both, public([NAME]), ANCHORS, NOW, live=[OLD.chain_der])
+    assert verdict.accepted
+    (problem,) = verdict.problems
+    assert (problem.code, problem.hint) == (Code.KEY_TYPE_CHANGE, "")
+    assert "served: rsa is new." in problem.message
 
 
 def test_another_kind_of_key_does_not_hide_a_downgrade() -> None:
