@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -333,6 +334,35 @@ def test_an_intermediate_is_refused(what: str) -> None:
     verdict = judge(issued.chain)
     assert why(verdict) == (code,)
     assert verdict.problems[0].file == "chain.pem"
+
+
+def test_an_intermediate_is_good_from_its_first_second_up_to_its_last() -> None:
+    second = DAY / 86400
+    for exact in (below(not_before=NOW), below(not_after=NOW)):
+        assert judge(exact.chain).accepted
+    assert why(judge(below(not_before=NOW + second).chain)) == (Code.NOT_YET_VALID,)
+    assert why(judge(below(not_after=NOW - second).chain)) == (Code.EXPIRED_INTERMEDIATE,)
+
+
+SHA256, SHA1 = (bytes.fromhex(f"300d06092a864886f70d0101{number}0500") for number in ("0b", "05"))
+"""DER of RSA with a digest."""
+
+
+def with_sha1(cert: x509.Certificate, signer: PrivateKey) -> x509.Certificate:
+    """The same, signed in the way that clients no longer take."""
+    assert isinstance(signer, rsa.RSAPrivateKey)
+    tbs = cert.tbs_certificate_bytes.replace(SHA256, SHA1)
+    signature = wrap(0x03, b"\0" + signer.sign(tbs, padding.PKCS1v15(), hashes.SHA1()))
+    return x509.load_der_x509_certificate(wrap(0x30, tbs + SHA1 + signature))
+
+
+def test_sha_1_is_refused_for_an_intermediate_and_no_matter_for_a_root() -> None:
+    root = CA.root("RSA Root", key=rsa_key(2))
+    ica = root.intermediate("RSA Two")
+    leaf = ica.issue(NAME).leaf
+    old_root = anchors(with_sha1(root.cert, root.key))
+    assert judge([leaf, ica.cert], old_root).accepted
+    assert why(judge([leaf, with_sha1(ica.cert, root.key)], old_root)) == (Code.WEAK_SIGNATURE,)
 
 
 @pytest.mark.parametrize("kind", [x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier])

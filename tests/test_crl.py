@@ -127,6 +127,9 @@ def test_a_hold_lasts_until_a_newer_list_has_lifted_it() -> None:
         assert looked_up(*lists, OF_ROOT).codes == (Code.REVOKED,)
     for lists in ((hold, newer), (newer, hold)):
         assert looked_up(*lists, OF_ROOT).problems == ()
+    same = ICA.crl(begin=NOW - 2 * DAY, number=5)
+    for lists in ((hold, same), (same, hold)):
+        assert looked_up(*lists, OF_ROOT).codes == (Code.REVOKED,)
     for_ever = ICA.crl(GOOD.leaf, begin=NOW - 2 * DAY, number=5)
     assert looked_up(for_ever, newer, OF_ROOT).codes == (Code.REVOKED,)
 
