@@ -134,6 +134,7 @@ def test_a_missing_intermediate_is_named_by_subject_and_key_id() -> None:
     assert f"CN=Test Intermediate, key id {colons(ski.hex())}" in verdict.problems[0].message
     assert verdict.problems[0].file == "chain.pem"
     assert verdict.problems[0].line == 1
+    assert verdict.problems[0].hint == "Add the CA's bundle or chain file."
 
 
 def test_the_hint_for_a_missing_intermediate_gives_the_address_that_the_leaf_names() -> None:
@@ -159,6 +160,7 @@ def test_a_gap_higher_up_names_the_upper_authority() -> None:
     verdict = judge(deep.chain[:2])
     assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
     assert verdict.missing_issuer == "CN=Upper"
+    assert "If it is a root, it is none of those that are trusted" in verdict.problems[0].hint
 
 
 def test_an_untrusted_root_is_told_from_a_missing_intermediate() -> None:
@@ -168,6 +170,15 @@ def test_an_untrusted_root_is_told_from_a_missing_intermediate() -> None:
     assert why(verdict) == (Code.UNTRUSTED_ROOT,)
     assert verdict.missing_issuer == ""
     assert "roots.pem" in verdict.problems[0].message
+
+
+def test_a_new_key_of_a_root_that_its_old_key_vouches_for_is_no_root_itself() -> None:
+    old = CA.root("Other Root")
+    new = old.intermediate("Other Root", pathlen=None)
+    issued = new.issue(NAME)
+    verdict = judge([issued.leaf, new.cert])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+    assert verdict.missing_issuer == "CN=Other Root"
 
 
 def self_signed(name: str = NAME) -> Issued:
@@ -334,6 +345,26 @@ def test_an_intermediate_is_refused(what: str) -> None:
     verdict = judge(issued.chain)
     assert why(verdict) == (code,)
     assert verdict.problems[0].file == "chain.pem"
+
+
+KEY_USAGE, UNKNOWN_USAGE = b"\x06\x03\x55\x1d\x0f", b"\x06\x03\x55\x1d\x7f"
+"""DER of 2.5.29.15, and of what nobody knows."""
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda parts: [parts[0], b"\x02\x01\x00", *parts[2:]], Code.BAD_SERIAL),
+        (lambda parts: [*parts[:7], parts[7].replace(KEY_USAGE, UNKNOWN_USAGE)], Code.CRITICAL_EXTENSION),
+    ],
+    ids=["serial number 0", "something critical and unknown"],
+)
+def test_a_fault_of_an_authority_refuses_but_for_the_serial_number_of_a_root(
+    change: Callable[[list[bytes]], list[bytes]], code: Code
+) -> None:
+    assert code in why(judge([ISSUED.leaf, rewritten(ICA.cert, ROOT.key, change)]))
+    root = Anchors.from_pem(der_pem(rewritten(ROOT.cert, ROOT.key, change)), "roots.pem")
+    assert judge(ISSUED.chain, root).codes == (() if code == Code.BAD_SERIAL else (code,))
 
 
 def test_an_intermediate_is_good_from_its_first_second_up_to_its_last() -> None:
