@@ -158,6 +158,16 @@ def test_a_path_around_a_revoked_intermediate_is_served(gone: int) -> None:
     assert both.codes == (Code.REVOKED,)
 
 
+def test_no_path_that_is_refused_itself_is_taken_around_a_revoked_intermediate() -> None:
+    second = CA.root("Second Root")
+    old = same_ca(ICA, second, not_after=NOW - DAY)
+    issued = replace(GOOD, intermediates=(ICA.cert, old.cert))
+    anchors = Anchors.from_pem(pem(ROOT.cert, second.cert), "roots.pem")
+    verdict = looked_up(ICA.crl(), ROOT.crl(ICA.cert), second.crl(), issued=issued, anchors=anchors)
+    assert verdict.codes == (Code.REVOKED,)
+    assert verdict.pairs[0].chain[1:] == der(ICA.cert)
+
+
 def test_one_of_two_lists_is_enough_to_revoke() -> None:
     assert looked_up(ICA.crl(number=1), ICA.crl(GOOD.leaf, number=2), OF_ROOT).codes == (Code.REVOKED,)
 
