@@ -10,7 +10,8 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,6 +134,7 @@ def test_a_missing_intermediate_is_named_by_subject_and_key_id() -> None:
     assert f"CN=Test Intermediate, key id {colons(ski.hex())}" in verdict.problems[0].message
     assert verdict.problems[0].file == "chain.pem"
     assert verdict.problems[0].line == 1
+    assert verdict.problems[0].hint == "Add the CA's bundle or chain file."
 
 
 def test_the_hint_for_a_missing_intermediate_gives_the_address_that_the_leaf_names() -> None:
@@ -158,6 +160,7 @@ def test_a_gap_higher_up_names_the_upper_authority() -> None:
     verdict = judge(deep.chain[:2])
     assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
     assert verdict.missing_issuer == "CN=Upper"
+    assert "If it is a root, it is none of those that are trusted" in verdict.problems[0].hint
 
 
 def test_an_untrusted_root_is_told_from_a_missing_intermediate() -> None:
@@ -167,6 +170,15 @@ def test_an_untrusted_root_is_told_from_a_missing_intermediate() -> None:
     assert why(verdict) == (Code.UNTRUSTED_ROOT,)
     assert verdict.missing_issuer == ""
     assert "roots.pem" in verdict.problems[0].message
+
+
+def test_a_new_key_of_a_root_that_its_old_key_vouches_for_is_no_root_itself() -> None:
+    old = CA.root("Other Root")
+    new = rolled_over(old)
+    issued = new.issue(NAME)
+    verdict = judge([issued.leaf, new.cert])
+    assert why(verdict) == (Code.INCOMPLETE_CHAIN,)
+    assert verdict.missing_issuer == "CN=Other Root"
 
 
 def self_signed(name: str = NAME, *, tweak: Tweak | None = None) -> Issued:
@@ -371,6 +383,55 @@ def test_a_rollover_certificate_that_does_not_name_the_old_key_is_refused_as_ope
     verdict = judge(rolled_over(ROOT, named=False).issue(NAME).chain, policy=policy)
     assert why(verdict) == (Code.NO_AKI,)
     assert "untrusted root" in verdict.problems[0].message
+
+
+KEY_USAGE, UNKNOWN_USAGE = b"\x06\x03\x55\x1d\x0f", b"\x06\x03\x55\x1d\x7f"
+"""DER of 2.5.29.15, and of what nobody knows."""
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda parts: [parts[0], b"\x02\x01\x00", *parts[2:]], Code.BAD_SERIAL),
+        (lambda parts: [*parts[:7], parts[7].replace(KEY_USAGE, UNKNOWN_USAGE)], Code.CRITICAL_EXTENSION),
+    ],
+    ids=["serial number 0", "something critical and unknown"],
+)
+def test_a_fault_of_an_authority_refuses_but_for_the_serial_number_of_a_root(
+    change: Callable[[list[bytes]], list[bytes]], code: Code
+) -> None:
+    assert code in why(judge([ISSUED.leaf, rewritten(ICA.cert, ROOT.key, change)]))
+    root = Anchors.from_pem(der_pem(rewritten(ROOT.cert, ROOT.key, change)), "roots.pem")
+    assert judge(ISSUED.chain, root).codes == (() if code == Code.BAD_SERIAL else (code,))
+
+
+def test_an_intermediate_is_good_from_its_first_second_up_to_its_last() -> None:
+    second = DAY / 86400
+    for exact in (below(not_before=NOW), below(not_after=NOW)):
+        assert judge(exact.chain).accepted
+    assert why(judge(below(not_before=NOW + second).chain)) == (Code.NOT_YET_VALID,)
+    assert why(judge(below(not_after=NOW - second).chain)) == (Code.EXPIRED_INTERMEDIATE,)
+
+
+SHA256, SHA1 = (bytes.fromhex(f"300d06092a864886f70d0101{number}0500") for number in ("0b", "05"))
+"""DER of RSA with a digest."""
+
+
+def with_sha1(cert: x509.Certificate, signer: PrivateKey) -> x509.Certificate:
+    """The same, signed in the way that clients no longer take."""
+    assert isinstance(signer, rsa.RSAPrivateKey)
+    tbs = cert.tbs_certificate_bytes.replace(SHA256, SHA1)
+    signature = wrap(0x03, b"\0" + signer.sign(tbs, padding.PKCS1v15(), hashes.SHA1()))
+    return x509.load_der_x509_certificate(wrap(0x30, tbs + SHA1 + signature))
+
+
+def test_sha_1_is_refused_for_an_intermediate_and_no_matter_for_a_root() -> None:
+    root = CA.root("RSA Root", key=rsa_key(2))
+    ica = root.intermediate("RSA Two")
+    leaf = ica.issue(NAME).leaf
+    old_root = anchors(with_sha1(root.cert, root.key))
+    assert judge([leaf, ica.cert], old_root).accepted
+    assert why(judge([leaf, with_sha1(ica.cert, root.key)], old_root)) == (Code.WEAK_SIGNATURE,)
 
 
 @pytest.mark.parametrize("kind", [x509.SubjectKeyIdentifier, x509.AuthorityKeyIdentifier])

@@ -128,6 +128,9 @@ def test_a_hold_lasts_until_a_newer_list_has_lifted_it() -> None:
         assert looked_up(*lists, OF_ROOT).codes == (Code.REVOKED,)
     for lists in ((hold, newer), (newer, hold)):
         assert looked_up(*lists, OF_ROOT).problems == ()
+    same = ICA.crl(begin=NOW - 2 * DAY, number=5)
+    for lists in ((hold, same), (same, hold)):
+        assert looked_up(*lists, OF_ROOT).codes == (Code.REVOKED,)
     for_ever = ICA.crl(GOOD.leaf, begin=NOW - 2 * DAY, number=5)
     assert looked_up(for_ever, newer, OF_ROOT).codes == (Code.REVOKED,)
 
@@ -185,6 +188,16 @@ def test_a_path_around_a_revoked_intermediate_is_served(gone: int) -> None:
     assert verdict.accepted
     assert verdict.pairs[0].chain[1:] == der(twins[1 - gone][1])
     assert served(*(root.crl(cert) for root, cert in twins)).codes == (Code.REVOKED,)
+
+
+def test_no_path_that_is_refused_itself_is_taken_around_a_revoked_intermediate() -> None:
+    second = CA.root("Second Root")
+    old = same_ca(ICA, second, not_after=NOW - DAY)
+    issued = replace(GOOD, intermediates=(ICA.cert, old.cert))
+    anchors = Anchors.from_pem(pem(ROOT.cert, second.cert), "roots.pem")
+    verdict = looked_up(ICA.crl(), ROOT.crl(ICA.cert), second.crl(), issued=issued, anchors=anchors)
+    assert verdict.codes == (Code.REVOKED,)
+    assert verdict.pairs[0].chain[1:] == der(ICA.cert)
 
 
 def test_one_of_two_lists_is_enough_to_revoke() -> None:

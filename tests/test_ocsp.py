@@ -29,7 +29,7 @@ from rotator.stapling import SKEW
 from rotator.trust import Anchors, Verdict, judge_chains, public
 from tests.authority import CA, NOW, Issued, general_time, new_key, pem, rewritten_response, rsa_key, wrap
 from tests.authority import der as chain_der
-from tests.test_chain import also, instead, same_ca
+from tests.test_chain import SHA1, also, instead, same_ca, with_sha1, without
 from tests.test_crl import pem_of
 from tests.test_trust import STAPLE, judge, usage
 
@@ -119,8 +119,9 @@ def test_a_revocation_is_told_with_reason_date_and_file() -> None:
     assert "was revoked on 2026-11-22 07:00Z (keyCompromise), says the OCSP response in staple0.der" in message
 
 
-def test_a_revocation_without_a_reason_is_one() -> None:
-    verdict = looked_up(ICA.ocsp(GOOD.leaf, status=STATUS.REVOKED))
+@pytest.mark.parametrize("reason", [None, ReasonFlags.unspecified])
+def test_a_revocation_without_a_reason_is_one(reason: ReasonFlags | None) -> None:
+    verdict = looked_up(ICA.ocsp(GOOD.leaf, status=STATUS.REVOKED, revoked=reason))
     assert verdict.codes == (Code.REVOKED,)
     assert "07:00Z, says" in verdict.problems[0].message
 
@@ -138,6 +139,9 @@ def test_a_hold_lasts_until_a_newer_response_has_lifted_it() -> None:
         assert looked_up(*responses).codes == (Code.REVOKED,)
     for responses in ((hold, newer), (newer, hold)):
         assert looked_up(*responses).problems == ()
+    of_the_same_moment = ICA.ocsp(GOOD.leaf, begin=NOW - 2 * DAY)
+    for responses in ((hold, of_the_same_moment), (of_the_same_moment, hold)):
+        assert looked_up(*responses).codes == (Code.REVOKED,)
 
 
 def test_a_response_that_is_over_warns() -> None:
@@ -204,12 +208,26 @@ def same_name(ca: CA) -> CA:
     return ROOT.intermediate(ca.name)
 
 
-def test_the_hint_names_the_address_of_the_responder() -> None:
-    there = x509.UniformResourceIdentifier("http://ocsp.example/7")
-    access = x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, there)])
-    verdict = looked_up(issued=ICA.issue(NAME, tweak=also(access)))
+OCSP, ISSUERS = AuthorityInformationAccessOID.OCSP, AuthorityInformationAccessOID.CA_ISSUERS
+THERE, ELSEWHERE = (x509.UniformResourceIdentifier(f"http://{host}.example/7") for host in ("ocsp", "ca"))
+
+
+@pytest.mark.parametrize(
+    ("access", "where"),
+    [
+        ([(OCSP, THERE)], "http://ocsp.example/7"),
+        ([(ISSUERS, ELSEWHERE), (OCSP, x509.DirectoryName(ROOT.cert.subject)), (OCSP, THERE)], "http://ocsp.example/7"),
+        ([(ISSUERS, ELSEWHERE)], "the responder of CN=Test Intermediate"),
+    ],
+    ids=["its address", "behind others", "none"],
+)
+def test_the_hint_names_where_the_response_is_to_be_had(
+    access: list[tuple[x509.ObjectIdentifier, x509.GeneralName]], where: str
+) -> None:
+    named = x509.AuthorityInformationAccess([x509.AccessDescription(*one) for one in access])
+    verdict = looked_up(issued=ICA.issue(NAME, tweak=also(named)))
     assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
-    assert "from http://ocsp.example/7." in verdict.problems[0].hint
+    assert verdict.problems[0].hint == f"Fetch the one for it, as soon as it is issued, from {where}."
 
 
 def test_one_of_several_answers_is_enough() -> None:
@@ -247,6 +265,11 @@ def test_the_issuer_or_a_responder_whom_it_appointed_may_sign(named: ocsp.OCSPRe
     for by in (None, RESPONDER):
         revoked = ICA.ocsp(GOOD.leaf, revoked=ReasonFlags.key_compromise, by=by, named=named)
         assert looked_up(revoked).codes == (Code.REVOKED,)
+
+
+def test_a_responder_need_not_say_how_its_key_is_used() -> None:
+    by = ICA.responder(tweak=without(x509.KeyUsage))
+    assert looked_up(ICA.ocsp(GOOD.leaf, by=by)).problems == ()
 
 
 @pytest.mark.parametrize("kind", ["rsa", "ed25519"])
@@ -296,6 +319,10 @@ UNAUTHENTIC: dict[str, tuple[dict[str, object], str]] = {
         "neither by its issuer nor",
     ),
     "signed by a leaf": ({"by": OTHER}, "is not for signing OCSP responses"),
+    "signed by one for no purpose": (
+        {"by": ICA.issue(cn="None", san=False, eku=None)},
+        "is not for signing OCSP responses",
+    ),
     "signed by one for anything": (
         {"by": ICA.issue(cn="Any", san=False, eku=[ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])},
         "is not for signing OCSP responses",
@@ -348,22 +375,12 @@ def test_a_responder_on_a_revocation_list_is_not_believed() -> None:
     assert "CN=Responder, whose certificate was revoked" in verdict.problems[0].message
 
 
-RSA_WITH = {
-    "SHA1": bytes.fromhex("300d06092a864886f70d0101050500"),
-    "SHA256": bytes.fromhex("300d06092a864886f70d01010b0500"),
-}
-"""DER of how something is signed."""
-
-
 def test_a_responder_who_was_appointed_with_sha_1_is_not_believed() -> None:
     key = rsa_key(2)
     ca = ROOT.intermediate("Old Habits", key=key)
     issued, by = ca.issue(NAME), ca.responder()
-    tbs = by.leaf.tbs_certificate_bytes.replace(RSA_WITH["SHA256"], RSA_WITH["SHA1"])
-    signature = wrap(0x03, b"\0" + key.sign(tbs, padding.PKCS1v15(), hashes.SHA1()))
-    weak = x509.load_der_x509_certificate(wrap(0x30, tbs + RSA_WITH["SHA1"] + signature))
     assert looked_up(ca.ocsp(issued.leaf, by=by), issued=issued).problems == ()
-    verdict = looked_up(ca.ocsp(issued.leaf, by=replace(by, leaf=weak)), issued=issued)
+    verdict = looked_up(ca.ocsp(issued.leaf, by=replace(by, leaf=with_sha1(by.leaf, key))), issued=issued)
     assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
     assert "whose certificate is signed with SHA1" in verdict.problems[0].message
 
@@ -376,7 +393,7 @@ def test_a_response_signed_with_sha_1_is_worth_nothing() -> None:
         key,
         list,
         lambda body: key.sign(body, padding.PKCS1v15(), hashes.SHA1()),
-        RSA_WITH["SHA1"],
+        SHA1,
     )
     verdict = looked_up(data)
     assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)

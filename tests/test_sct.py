@@ -247,8 +247,11 @@ def test_an_sct_that_does_not_count_is_told(what: str) -> None:
     known = ALL if "unknown" in what else logs(ONE, THREE, keeper)
     verdict = checked(logged(ONE, keeper), known)
     assert (verdict.codes, verdict.warnings) == ((Code.SCT_MISSING,), (Code.SCT_UNVERIFIED,))
+    assert verdict.problems[0].message.endswith("SCTs that count of 1 log (first); browsers want 2.")
+    assert verdict.problems[1].hint == "If the list of logs is old, fetch it again."
     enough = checked(logged(ONE, THREE, keeper), known)
     assert (enough.codes, enough.warnings) == ((), (Code.SCT_UNVERIFIED,))
+    assert enough.problems[0].hint == ""
 
 
 @pytest.mark.parametrize("state", ["qualified", "usable", "readonly"])
@@ -260,7 +263,9 @@ def test_logs_in_these_states_count(state: str) -> None:
 def test_a_log_that_was_retired_afterwards_counts_beside_one_that_is_accepted_now() -> None:
     retired = [Keeper(n, n, "retired", MADE + SECOND) for n in ("a", "b")]
     assert checked(logged(ONE, retired[0]), logs(ONE, *retired)).problems == ()
-    assert checked(logged(*retired), logs(ONE, *retired)).codes == (Code.SCT_MISSING,)
+    verdict = checked(logged(*retired), logs(ONE, *retired))
+    assert verdict.codes == (Code.SCT_MISSING,)
+    assert "SCTs that count of 2 logs (a, b); browsers want 2, one of them accepted now." in verdict.problems[0].message
 
 
 def test_the_interval_of_a_log_is_that_of_the_end_of_certificates() -> None:
@@ -274,7 +279,7 @@ def test_the_interval_of_a_log_is_that_of_the_end_of_certificates() -> None:
 def test_a_list_of_scts_that_cannot_be_read_refuses() -> None:
     value = x509.UnrecognizedExtension(ExtensionOID.PRECERT_SIGNED_CERTIFICATE_TIMESTAMPS, b"\x04\x03\x00\x09x")
     issued = ICA.issue(NAME, tweak=lambda builder: builder.add_extension(value, critical=False))
-    assert Code.SCT_INVALID in checked(issued, ALL).codes
+    assert checked(issued, ALL).codes == (Code.SCT_INVALID,)
 
 
 def test_of_many_scts_only_the_first_are_checked() -> None:
@@ -324,10 +329,31 @@ def test_a_list_that_is_too_large_is_not_read() -> None:
     assert error.value.code == Code.TOO_LARGE
 
 
-def test_a_log_without_a_state_does_not_count() -> None:
-    bare = json.dumps({"operators": [{"name": "One", "logs": [{k: v for k, v in ONE.entry.items() if k != "state"}]}]})
-    verdict = checked(logged(ONE, TWO), Logs.from_json(bare.encode(), "log_list.json"))
+@pytest.mark.parametrize(
+    ("lacks", "found", "words"),
+    [
+        ("state", {}, "first: the log is in no known state"),
+        ("state", {"state": {"retired": {}}}, "first: the log was retired before"),
+        ("description", {"state": {"rejected": {}}, "url": "https://log.example/1/"}, "https://log.example/1/: the"),
+        (
+            "description",
+            {"state": {"rejected": {}}},
+            f"{hashlib.sha256(ONE.spki).hexdigest()[:16]}: the log is rejected",
+        ),
+    ],
+)
+def test_a_log_of_which_the_list_says_less_does_not_count_and_is_told(
+    lacks: str, found: dict[str, object], words: str
+) -> None:
+    entry = {key: value for key, value in ONE.entry.items() if key != lacks} | found
+    bare = json.dumps({"operators": [{"name": "One", "logs": [entry]}]})
+    verdict = checked(logged(ONE), Logs.from_json(bare.encode(), "log_list.json"))
     assert verdict.codes == (Code.SCT_MISSING,)
+    assert f"do not count ({words}" in verdict.problems[1].message
+
+
+def test_an_sct_of_this_very_moment_counts() -> None:
+    assert checked(logged(ONE, lambda body, issuer: TWO.sct(body, issuer, NOW)), ALL).problems == ()
 
 
 def test_the_digest_is_that_of_the_file() -> None:

@@ -191,8 +191,31 @@ def test_every_missing_name_is_listed() -> None:
     assert "does not cover www.example.cn, 192.0.2.1, *.example.cn;" in verdict.problems[0].message
 
 
-def test_a_configured_name_that_is_none_is_told_in_the_hint() -> None:
-    assert "a b is no host name" in judge(GOOD, names=["a b"]).problems[0].hint
+@pytest.mark.parametrize(("count", "more"), [(5, ""), (7, " and 2 more")])
+def test_of_many_names_that_are_covered_five_are_listed(count: int, more: str) -> None:
+    names = [f"{letter}.example.cn" for letter in "abcdefg"[:count]]
+    message = judge(ICA.issue(*names)).problems[0].message
+    assert message.endswith(f"does not cover {NAME}; it covers {', '.join(names[:5])}{more}.")
+
+
+@pytest.mark.parametrize(("count", "more"), [(3, ""), (5, " and 2 more")])
+def test_of_many_malformed_names_three_are_listed(count: int, more: str) -> None:
+    bad = [f"f{letter}*.example.cn" for letter in "abcde"[:count]]
+    message = judge(ICA.issue(NAME, *bad)).problems[0].message
+    assert message.count("(a wildcard must") == 3
+    assert message.endswith(f"with a domain behind it){more}.")
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a b", "a b is no host name; correct the configuration."),
+        ("www.example.cn", "Order the certificate with these names, or take them out of the configuration."),
+        ("192.0.2.1", "Order the certificate with these names, or take them out of the configuration."),
+    ],
+)
+def test_the_hint_tells_a_name_that_is_none_from_one_to_be_ordered(name: str, hint: str) -> None:
+    assert judge(GOOD, names=[name]).problems[0].hint == hint
 
 
 def test_an_international_name_is_asked_for_as_people_write_it() -> None:
@@ -209,6 +232,12 @@ def test_a_wildcard_covers_one_label() -> None:
     assert judge(issued, names=["a.b.example.cn"]).codes == (Code.NAME_MISMATCH,)
 
 
+def test_critical_names_beside_a_subject_are_a_matter_of_the_profile() -> None:
+    issued = ICA.issue(NAME, tweak=instead(alternative(NAME)))
+    assert judge(issued).codes == (Code.BAD_SAN,)
+    assert judge(issued, policy=private_ca([NAME])).accepted
+
+
 def test_a_short_lived_certificate_without_a_common_name_is_good() -> None:
     assert judge(ICA.issue(NAME, cn=None, days=6)).problems == ()
 
@@ -219,8 +248,15 @@ def test_a_common_name_does_not_count() -> None:
     assert verdict.warnings == (Code.CN_NOT_IN_SAN,)
 
 
-def test_a_common_name_that_is_no_host_name_is_no_matter() -> None:
-    assert judge(ICA.issue(NAME, cn="Signal Server")).problems == ()
+@pytest.mark.parametrize("cn", ["Signal Server", "signal", NAME.upper(), "*.example.cn", "192.0.2.7"])
+def test_a_common_name_that_is_covered_or_no_host_s_is_no_matter(cn: str) -> None:
+    issued = ICA.issue(NAME, "*.example.cn", "192.0.2.7", cn=cn)
+    assert judge(issued).problems == ()
+
+
+@pytest.mark.parametrize("cn", ["*.elsewhere.cn", "192.0.2.8"])
+def test_a_common_name_of_another_host_is_told(cn: str) -> None:
+    assert judge(ICA.issue(NAME, "192.0.2.7", cn=cn)).warnings == (Code.CN_NOT_IN_SAN,)
 
 
 def test_an_underscore_is_a_matter_of_the_profile() -> None:
@@ -275,7 +311,6 @@ REFUSED: dict[str, tuple[Issued, Code]] = {
         ),
         Code.BAD_SAN,
     ),
-    "with critical names beside a subject": (ICA.issue(NAME, tweak=instead(alternative(NAME))), Code.BAD_SAN),
     "with names that are not critical without a subject": (
         ICA.issue(NAME, cn=None, tweak=instead(alternative(NAME), critical=False)),
         Code.BAD_SAN,
@@ -496,6 +531,26 @@ def test_a_backdated_certificate_is_no_downgrade() -> None:
     assert verdict.warnings == (Code.ISSUED_EARLIER,)
 
 
+@pytest.mark.parametrize(
+    ("later", "longer", "warnings"),
+    [
+        (0, 0, ()),
+        (0, -1, (Code.EXPIRES_EARLIER,)),
+        (-1, 0, (Code.ISSUED_EARLIER,)),
+        (0, 1, ()),
+        (1, 0, ()),
+    ],
+)
+def test_a_pair_with_one_date_of_the_live_one_is_no_downgrade(
+    later: int, longer: int, warnings: tuple[Code, ...]
+) -> None:
+    begin, end = NOW - 9 * DAY, NOW + 70 * DAY
+    live = ICA.issue(NAME, not_before=begin, not_after=end)
+    renewed = ICA.issue(NAME, not_before=begin + later * DAY, not_after=end + longer * DAY)
+    verdict = judge(renewed, live=[live])
+    assert (verdict.codes, verdict.warnings) == ((), warnings)
+
+
 def test_a_lost_name_is_refused_unless_it_goes_on_purpose() -> None:
     live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
     verdict = judge(GOOD, live=[live])
@@ -507,8 +562,22 @@ def test_a_lost_name_is_refused_unless_it_goes_on_purpose() -> None:
 
 
 def test_a_name_that_a_wildcard_covers_is_not_lost() -> None:
-    live = ICA.issue(NAME, not_before=NOW - DAY)
+    live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
     assert judge(ICA.issue("*.example.cn"), live=[live]).problems == ()
+
+
+def test_a_configured_name_that_is_missing_is_told_once() -> None:
+    live = ICA.issue(NAME, "www.example.cn", not_before=NOW - DAY)
+    verdict = judge(GOOD, live=[live], names=[NAME, "www.example.cn"])
+    assert [p.code for p in verdict.problems] == [Code.NAME_MISMATCH]
+
+
+@pytest.mark.parametrize(("count", "more"), [(10, ""), (12, " and 2 more")])
+def test_of_many_lost_names_ten_are_listed(count: int, more: str) -> None:
+    lost = [f"{letter}.example.cn" for letter in "abcdefghijklm"[:count]]
+    live = ICA.issue(NAME, *lost, not_before=NOW - DAY)
+    (problem,) = judge(GOOD, live=[live]).problems
+    assert f"no longer covers {', '.join(lost[:10])}{more}, which the live one does" in problem.message
 
 
 def test_a_kept_key_is_a_matter_of_the_policy() -> None:
@@ -522,6 +591,18 @@ def test_another_kind_of_key_is_warned_about() -> None:
     verdict = judge(GOOD, live=[live])
     assert verdict.accepted
     assert verdict.warnings == (Code.KEY_TYPE_CHANGE,)
+    assert "served: ecdsa is new; rsa goes." in verdict.problems[0].message
+    assert "locked out" in verdict.problems[0].hint
+
+
+def test_a_second_kind_of_key_is_told_and_locks_nobody_out() -> None:
+    other = ICA.issue(NAME, kind="rsa")
+    both = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
+    verdict = examine(both, public([NAME]), ANCHORS, NOW, live=[OLD.chain_der])
+    assert verdict.accepted
+    (problem,) = verdict.problems
+    assert (problem.code, problem.hint) == (Code.KEY_TYPE_CHANGE, "")
+    assert "served: rsa is new." in problem.message
 
 
 def test_another_kind_of_key_does_not_hide_a_downgrade() -> None:
@@ -645,6 +726,14 @@ def test_the_longest_lifetime_may_be_ones_own() -> None:
     assert asked(exact, max_lifetime=30).accepted
     assert asked(exact, max_lifetime=29).codes == (Code.TOO_LONG,)
     assert asked(ICA.issue(NAME, days=201), max_lifetime=300).codes == (Code.TOO_LONG,)
+
+
+def test_the_largest_rsa_key_may_be_ones_own() -> None:
+    issued = ICA.issue(NAME, kind="rsa")
+    assert asked(issued, max_rsa_bits=2048).accepted
+    verdict = asked(issued, max_rsa_bits=2047)
+    assert verdict.codes == (Code.KEY_LARGE,)
+    assert "2048 bits; 2047 are the most" in verdict.problems[0].message
 
 
 def test_a_renewal_with_little_of_its_life_left_may_be_refused() -> None:

@@ -136,7 +136,9 @@ def a_configuration_that_windows_saved(desk: Desk) -> list[str | Path]:
     return ["status"]
 
 
-@mistake(Exit.CONFIG, "/nowhere/roots.pem: No such file", "install ca-certificates, or set `roots`")
+@mistake(
+    Exit.CONFIG, "roots: /nowhere/roots.pem cannot be read: No such file", "install ca-certificates, or set `roots`"
+)
 def roots_that_are_not_there(desk: Desk) -> list[str | Path]:
     desk.edit(desk.edge.roots, "/nowhere/roots.pem")
     return desk.swap()
