@@ -186,11 +186,26 @@ class Certificate:
         return {der.RSA: KeyType.RSA, der.ED25519: KeyType.ED25519}.get(self.key.algorithm)
 
     @property
+    def netscape_types(self) -> int | None:
+        """The first octet of its nsCertType, the extendedKeyUsage of the nineties; None without one."""
+        found = next((e.value for e in self.shape.extensions if e.oid == "2.16.840.1.113730.1.1"), None)
+        return found[3] if found and found[:1] == b"\x03" and len(found) >= 4 else None
+
+    @property
     def key_bits(self) -> bytes:
         """The public key as key identifiers and OCSP hash it: the BIT STRING's content (RFC 6960 4.1.1)."""
         spki = self.shape.spki
         bits = der.nth(der.children(spki, der.element(spki, 0, len(spki))), 1, der.BIT_STRING)
         return spki[bits.body + 1 : bits.end]
+
+    @property
+    def has_readable_key(self) -> bool:
+        """Whether there is a key in it: a point of its curve, say."""
+        try:
+            self.loaded.public_key()
+        except (UnsupportedAlgorithm, ValueError):
+            return False
+        return True
 
     @property
     def usable_key(self) -> bool:
@@ -204,8 +219,8 @@ class Certificate:
         """The broken or unknown digest that it is signed with, in words; empty if the digest is sound."""
         try:
             algorithm = self.loaded.signature_hash_algorithm
-        except UnsupportedAlgorithm:
-            return "an algorithm that clients no longer take"
+        except (UnsupportedAlgorithm, ValueError):  # RSASSA-PSS without its parameters is a ValueError
+            return "an algorithm that clients do not take"
         return algorithm.name.upper() if isinstance(algorithm, hashes.SHA1 | hashes.MD5 | hashes.SHA224) else ""
 
     def names_key_of(self, issuer: Certificate) -> bool:

@@ -141,7 +141,7 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
     faults: list[Fault] = []
     if shape.version != 3:
         faults.append(Fault(Code.BAD_VERSION, f"is of X.509 version {shape.version}; clients need version 3"))
-    if shape.serial <= 0 or shape.serial_octets > 20:
+    if shape.serial <= 0 or shape.serial.bit_length() > 160:  # the octet of a sign is not counted, as clients do
         kind = "longer than 20 octets" if shape.serial > 0 else "not a positive number"
         faults.append(Fault(Code.BAD_SERIAL, f"has a serial number that is {kind}"))
     if not shape.algorithms_agree:
@@ -194,8 +194,8 @@ def _extensions(
     """The extensions, whether the library reads them as they stand, and the faults of those that nobody reads."""
     try:
         return loaded.extensions, True, ()
-    except (ValueError, TypeError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        pass
+    except (ValueError, TypeError, KeyError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        pass  # a KeyError is a TLS feature that the library has no name for
     # Not DER, or one is damaged, or one stands there twice: each by itself tells which, and leaves the others readable.
     faults: list[Fault] = []
     readable: dict[str, x509.Extension[x509.ExtensionType]] = {}
@@ -205,7 +205,22 @@ def _extensions(
         try:
             twin = x509.load_der_x509_certificate(der.with_extensions(data, (extension,)))
             readable[extension.oid] = next(iter(twin.extensions))
+        except KeyError:
+            features = _known_features(extension)
+            readable |= {extension.oid: features} if features is not None else {}
         except (ValueError, TypeError, x509.UnsupportedGeneralNameType, StopIteration):
             code = _UNREADABLE.get(extension.oid, Code.PARSE_ERROR)
             faults.append(Fault(code, f"has an extension that cannot be read: {_label(extension.oid)}"))
     return x509.Extensions(readable.values()), False, tuple(faults)
+
+
+def _known_features(extension: der.RawExtension) -> x509.Extension[x509.ExtensionType] | None:
+    """Those of its TLS features (RFC 7633) that the library has a name for; None without any.
+
+    Which extensions of TLS a certificate demands beside stapling is for clients that know them: others pass over it.
+    """
+    numbers = {feature.value: feature for feature in x509.TLSFeatureType}
+    demanded = der.children(extension.value, der.element(extension.value, 0, len(extension.value)))
+    known = [numbers[one] for part in demanded if (one := der.integer(extension.value, part)) in numbers]
+    oid = x509.ObjectIdentifier(extension.oid)
+    return x509.Extension(oid, extension.critical, x509.TLSFeature(known)) if known else None

@@ -73,7 +73,6 @@ class Shape:
         end: where the certificate ends; what follows in the block is trailing data.
         version: as people count: 1, 2 or 3; what is far from that is brought nearer, as it is shown in messages.
         serial: the number, which may be zero, negative or too long.
-        serial_octets: octets of its encoding.
         algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
         issuer: DER of the name.
         subject: DER of the name.
@@ -86,7 +85,6 @@ class Shape:
     end: int
     version: int
     serial: int
-    serial_octets: int
     algorithms_agree: bool
     issuer: bytes
     subject: bytes
@@ -268,7 +266,6 @@ def certificate(data: bytes) -> Shape:
         end=outer.end,
         version=version,
         serial=integer(data, serial),
-        serial_octets=serial.end - serial.body,
         algorithms_agree=whole(data, algorithm) == whole(data, nth(parts, 1, SEQUENCE)),
         issuer=whole(data, issuer),
         subject=whole(data, subject),

@@ -31,6 +31,9 @@ _CAPS = (
 )
 """CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days (last, 39 and 60 months)."""
 
+_NETSCAPE_SERVER = 0x40
+"""The bit of nsCertType for TLS servers."""
+
 _RENEW = "Have the certificate issued again."
 _NEW_KEY = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
 _ASK_CA = "Ask the CA to issue it again, in order."
@@ -155,6 +158,9 @@ def _writable(name: str) -> bool:
 def _purposes(leaf: Certificate) -> list[Problem]:
     """Extended key usage (RFC 5280 4.2.1.12). `any` does not do: OpenSSL asks for serverAuth by name."""
     purposes = leaf.ext(x509.ExtendedKeyUsage)
+    if leaf.netscape_types is not None and not leaf.netscape_types & _NETSCAPE_SERVER:
+        words = "is not for TLS servers (nsCertType lacks server), and OpenSSL's clients still look at that"
+        return [about(leaf, Code.BAD_EKU, words, "Order a TLS server certificate.")]
     if purposes is None:
         if any(fault.code == Code.BAD_EKU for fault in leaf.faults):
             return []
@@ -201,7 +207,8 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
         allowed = ", ".join(sorted(policy.key_types))
         return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
     if key.algorithm != der.RSA:
-        return []
+        words = "has a public key that is no point of its curve"
+        return [] if leaf.has_readable_key else [about(leaf, Code.KEY_INVALID, words, _NEW_KEY)]
     if key.bits < policy.min_rsa_bits:
         words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]

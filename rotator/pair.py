@@ -16,7 +16,7 @@ from rotator.keys import MAX_COST, Key, cost_of, read_key
 from rotator.model import Candidate, Code, KeyType, Problem, Severity
 from rotator.pem import CERTIFICATE_LABELS, PKCS12, Block, place, read_blocks, shown
 
-MAX_CHAIN = 32
+MAX_CHAIN = 64
 """Certificates that one file may hold."""
 
 MAX_CERTIFICATES = 128

@@ -210,13 +210,14 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
 
     It starts from the library's own policy for the web. An anchor may lack keyUsage or the mark `critical` on its
     basicConstraints, as roots of real stores do (RFC 5280 6.1.1 d takes a name and a key of it, no extension);
-    `problems_of` holds intermediates to both. Under the private profile leaves may lack what only CA/B demands.
+    `problems_of` holds intermediates to both. Policies may be critical (RFC 5280 4.2.1.4), as no client asks for one.
+    Under the private profile leaves may lack what only CA/B demands.
 
     Returns:
-        Nothing if it accepts, or if it cannot read one of the certificates; else one problem.
+        Nothing if it accepts, or if it cannot read one of the certificates or their constraints; else one problem.
     """
     used = (*path.served, *path.authorities[-1:])
-    if not all(c.strict for c in used):
+    if not all(c.strict and constraints.plain(c) for c in used):
         return ()
     if any(c.key_type is KeyType.ED25519 for c in path.authorities) and policy.profile == PRIVATE:
         return ()  # not in its list of algorithms, which cannot be extended
@@ -229,8 +230,13 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
         ExtensionPolicy.webpki_defaults_ca()
         .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_ca)
         .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
+        .may_be_present(x509.CertificatePolicies, Criticality.AGNOSTIC, None)
     )
-    end_entity = ExtensionPolicy.webpki_defaults_ee()
+    end_entity = ExtensionPolicy.webpki_defaults_ee().may_be_present(
+        x509.CertificatePolicies, Criticality.AGNOSTIC, None
+    )
+    if leaf.self_issued:  # and trusted by itself: RFC 5280 4.2.1.1 lets it do without, and so do clients
+        end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None)
     if policy.profile == PRIVATE:
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
             x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
@@ -314,6 +320,9 @@ def _unmarked(path: Path) -> list[Problem]:
         words = f"({title}) {{}}: Python since 3.13 refuses it, most other clients do not ask"
         hint = "Ask the CA for another chain, if such clients matter."
         problems += [about(authority, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+        if constraints.unknown_to_go(authority):
+            words = f"({title}) has critical name constraints of a kind that Go does not know: its clients refuse it"
+            problems.append(about(authority, Code.CRITICAL_EXTENSION, words, hint, Severity.WARN))
     return problems
 
 

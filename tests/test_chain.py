@@ -163,10 +163,10 @@ def test_an_untrusted_root_is_told_from_a_missing_intermediate() -> None:
     assert "roots.pem" in verdict.problems[0].message
 
 
-def self_signed(name: str = NAME) -> Issued:
+def self_signed(name: str = NAME, *, tweak: Tweak | None = None) -> Issued:
     key = new_key()
     ca = CA(name, key, CA.root(name, key=key).cert)
-    return ca.issue(name, key=key)
+    return ca.issue(name, key=key, tweak=tweak)
 
 
 def test_a_self_signed_leaf_is_told_as_such() -> None:
@@ -174,8 +174,9 @@ def test_a_self_signed_leaf_is_told_as_such() -> None:
 
 
 def test_a_self_signed_leaf_that_is_itself_trusted_is_accepted() -> None:
-    issued = self_signed()
-    assert served(judge([issued.leaf], anchors(issued.leaf))) == der(issued.leaf)
+    for tweak in (None, without(x509.AuthorityKeyIdentifier)):
+        issued = self_signed(tweak=tweak)
+        assert served(judge([issued.leaf], anchors(issued.leaf))) == der(issued.leaf)
 
 
 def test_a_signature_that_is_not_the_issuers_is_told() -> None:
@@ -388,8 +389,14 @@ def constrained(**how: Sequence[x509.GeneralName]) -> Issued:
 
 
 DNS, IP, DN = x509.DNSName, x509.IPAddress, x509.DirectoryName
-HERE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
-ELSEWHERE = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "elsewhere")])
+
+
+def named(common: str, *, printable: bool = False) -> x509.Name:
+    kind = x509.name._ASN1Type.PrintableString if printable else None
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common, kind)])
+
+
+HERE, ELSEWHERE = named(NAME), named("elsewhere")
 
 
 @pytest.mark.parametrize(
@@ -411,13 +418,65 @@ def test_a_name_outside_of_the_constraints_is_refused(issued: Issued) -> None:
     "issued",
     [
         constrained(permitted=[DNS("example.cn")]),
+        constrained(permitted=[DNS("")]),
         constrained(excluded=[DNS("nal.example.cn")]),
         constrained(permitted=[IP(ipaddress.ip_network("192.0.2.0/24"))]),
+        constrained(permitted=[x509.UniformResourceIdentifier(".example.org")]),
     ],
-    ids=["permitted", "excluded is another label", "constraints of another kind"],
+    ids=["permitted", "all permitted", "excluded is another label", "addresses", "URIs"],
 )
 def test_a_name_inside_of_the_constraints_is_accepted(issued: Issued) -> None:
     assert served(judge(issued.chain)) == issued.chain_der
+
+
+@pytest.mark.parametrize("limit", [x509.Name([]), HERE, named(f"  {NAME.upper()} "), named(NAME, printable=True)])
+def test_a_subject_inside_of_the_constraints_is_accepted_with_a_warning_for_go(limit: x509.Name) -> None:
+    verdict = judge(constrained(permitted=[DN(limit)]).chain)
+    assert verdict.accepted
+    assert verdict.warnings == (Code.CRITICAL_EXTENSION,)
+    assert "Go does not know" in verdict.problems[0].message
+
+
+@pytest.mark.parametrize("limit", [x509.Name([]), named(NAME.upper()), named(NAME, printable=True)])
+def test_a_subject_is_excluded_however_it_is_written(limit: x509.Name) -> None:
+    assert why(judge(constrained(excluded=[DN(limit)]).chain)) == (Code.NAME_CONSTRAINTS,)
+
+
+MAIL, URI = x509.RFC822Name, x509.UniformResourceIdentifier
+OTHERS: dict[str, tuple[x509.GeneralName, x509.GeneralName, bool]] = {
+    "a mailbox": (MAIL("a@example.cn"), MAIL("a@Example.cn"), True),
+    "another mailbox": (MAIL("a@example.cn"), MAIL("A@example.cn"), False),
+    "a mailbox of a host": (MAIL("a@example.cn"), MAIL("example.cn"), True),
+    "a mailbox of a host below": (MAIL("a@mx.example.cn"), MAIL("example.cn"), False),
+    "a mailbox of a domain": (MAIL("a@mx.example.cn"), MAIL(".example.cn"), True),
+    "a URI of a host": (URI("https://Example.cn:8443/x?y"), URI("example.cn"), True),
+    "a URI of a host below": (URI("https://u@www.example.cn"), URI("example.cn"), False),
+    "a URI of a domain": (URI("https://www.example.cn#x"), URI(".example.cn"), True),
+    "a URI of a domain with its likes": (URI("https://badexample.cn"), URI(".example.cn"), False),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_an_alternative_name_of_another_kind_is_compared_with_its_constraints(what: str) -> None:
+    name, limit, inside = OTHERS[what]
+    for constraints, accepted in (
+        (x509.NameConstraints([limit], None), inside),
+        (x509.NameConstraints(None, [limit]), not inside),
+    ):
+        names = x509.SubjectAlternativeName([x509.DNSName(NAME), name])
+        issued = ROOT.intermediate("C", tweak=also(constraints, critical=True)).issue(
+            NAME, tweak=instead(names, critical=False)
+        )
+        assert judge(issued.chain).codes == (() if accepted else (Code.NAME_CONSTRAINTS,))
+
+
+@pytest.mark.parametrize("name", ["urn:x", "https://192.0.2.1/", "https://[2001:db8::1]/", "https:///x"])
+def test_a_uri_without_a_host_keeps_no_constraint(name: str) -> None:
+    names = x509.SubjectAlternativeName([x509.DNSName(NAME), URI(name)])
+    for constraints in (x509.NameConstraints([URI(".cn")], None), x509.NameConstraints(None, [URI(".cn")])):
+        ica = ROOT.intermediate("C", tweak=also(constraints, critical=True))
+        issued = ica.issue(NAME, tweak=instead(names, critical=False))
+        assert why(judge(issued.chain)) == (Code.NAME_CONSTRAINTS,)
 
 
 def test_a_wildcard_that_could_stand_for_an_excluded_name_is_refused() -> None:
@@ -593,3 +652,17 @@ def test_a_mesh_of_cross_signed_authorities_is_answered_in_time() -> None:
     mesh = [same_ca(a, b).cert for a in cas for b in cas if a is not b]
     verdict = judge([cas[0].issue(NAME).leaf, *mesh])
     assert Code.INCOMPLETE_CHAIN in why(verdict) or Code.UNTRUSTED_ROOT in why(verdict)
+
+
+def test_everything_that_a_bridge_of_authorities_offers_may_be_sent_along() -> None:
+    """Four roots that vouch for each other through a bridge, each with authorities of its own: 38 certificates."""
+    bridge = CA.root("Bridge")
+    mesh = [CA.root(f"Root {number}") for number in range(4)]
+    extra = [same_ca(one, bridge).cert for one in mesh] + [same_ca(bridge, one).cert for one in mesh]
+    below_them = [one.intermediate(f"{one.name} {number}", pathlen=None) for one in mesh for number in range(6)]
+    extra += [ca.cert for ca in below_them]
+    last = below_them[-1].intermediate("Last").issue(NAME)
+    extra += [CA.root("Apart").intermediate(f"Apart {number}").cert for number in range(4)]
+    verdict = judge([last.leaf, *extra, last.intermediates[0]], anchors(mesh[0].cert))
+    assert verdict.accepted
+    assert len(served(verdict)) == 5

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from rotator import der as encoding
 from rotator.decode import read_certificate
 from rotator.errors import RotatorError
 from rotator.leaf import lifetime_cap
@@ -348,6 +349,9 @@ def unreadable_names(extensions: list[bytes]) -> list[bytes]:
     return [*kept, wrap(0x30, b"\x06\x03\x55\x1d\x11" + wrap(0x04, NAME.encode()))]
 
 
+NO_POINT = wrap(0x30, bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107") + wrap(0x03, b"\0\4" + b"\1" * 64))
+"""A SubjectPublicKeyInfo of P-256 whose coordinates do not fulfil the equation of the curve."""
+
 ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "of version 1": (lambda tbs: tbs[1:-1], Code.BAD_VERSION),
     "of version 2": (parts(0, b"\xa0\x03\x02\x01\x01"), Code.BAD_VERSION),
@@ -355,6 +359,7 @@ ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "with the serial number 0": (parts(1, b"\x02\x01\x00"), Code.BAD_SERIAL),
     "with a negative serial number": (parts(1, b"\x02\x01\x80"), Code.BAD_SERIAL),
     "with a serial number of 21 octets": (parts(1, wrap(0x02, b"\1" * 21)), Code.BAD_SERIAL),
+    "with a public key that is no point of its curve": (parts(6, NO_POINT), Code.KEY_INVALID),
     "that ends before it begins": (parts(4, times("261201000000Z", "261101000000Z")), Code.BAD_VALIDITY),
     "with dates that are none": (parts(4, times("269901000000Z", "271101000000Z")), Code.PARSE_ERROR),
     "with two signature algorithms": (parts(2, bytes.fromhex("300a06082a8648ce3d040303")), Code.BAD_SIGNATURE),
@@ -367,6 +372,37 @@ ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
 def test_an_odd_leaf_is_refused(what: str) -> None:
     change, code = ODD[what]
     assert code in odd(rewritten(GOOD.leaf, ICA.key, change)).codes
+
+
+def test_a_serial_number_of_20_octets_may_begin_with_a_bit() -> None:
+    assert odd(rewritten(GOOD.leaf, ICA.key, parts(1, wrap(0x02, b"\0\xff" + b"\1" * 19)))).accepted
+
+
+@pytest.mark.parametrize(
+    ("features", "codes"),
+    [(b"\2\1\x63", ()), (b"\2\1\5\2\1\x63", (Code.MUST_STAPLE,)), (b"\2\1\x63\2\1\x11", (Code.MUST_STAPLE,))],
+    ids=["alone", "beside stapling", "before stapling of version 2"],
+)
+def test_a_tls_feature_that_nobody_knows_is_passed_over(features: bytes, codes: tuple[Code, ...]) -> None:
+    oid = bytes.fromhex("06082b06010505070118")
+    added = wrap(0x30, oid + wrap(0x04, wrap(0x30, features)))
+    assert odd(with_extensions(GOOD.leaf, ICA.key, lambda listed: [*listed, added])).codes == codes
+
+
+@pytest.mark.parametrize(("bits", "accepted"), [(0x40, True), (0xC0, True), (0x80, False), (0x04, False)])
+def test_a_type_of_the_nineties_counts_as_openssl_counts_it(bits: int, accepted: bool) -> None:
+    oid = bytes.fromhex("06096086480186f8420101")
+    added = wrap(0x30, oid + wrap(0x04, wrap(0x03, bytes((0, bits)))))
+    verdict = odd(with_extensions(GOOD.leaf, ICA.key, lambda listed: [*listed, added]))
+    assert verdict.codes == (() if accepted else (Code.BAD_EKU,))
+
+
+def test_policies_may_be_critical() -> None:
+    policies = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("2.23.140.1.2.1"), None)])
+    issued = ROOT.intermediate("C", tweak=also(policies, critical=True)).issue(
+        NAME, tweak=also(policies, critical=True)
+    )
+    assert judge(issued).accepted
 
 
 def test_a_leaf_that_holds_an_extension_twice_is_refused() -> None:
@@ -389,8 +425,23 @@ def sha1_leaf() -> Issued:
     return Issued(GOOD.key, x509.load_der_x509_certificate(wrap(0x30, body)), GOOD.intermediates)
 
 
-def test_a_leaf_signed_with_sha_1_is_refused() -> None:
-    assert Code.WEAK_SIGNATURE in judge(sha1_leaf()).codes
+def test_a_leaf_signed_with_sha_1_is_refused_for_that_alone() -> None:
+    assert judge(sha1_leaf()).codes == (Code.WEAK_SIGNATURE,)
+
+
+def pieces(data: bytes) -> list[bytes]:
+    return [encoding.whole(data, part) for part in encoding.children(data, encoding.element(data, 0, len(data)))]
+
+
+def test_an_intermediate_signed_with_rsassa_pss_without_its_parameters_is_known_as_weak() -> None:
+    (data,) = der(CA.root("RSA Root", key=rsa_key(0)).intermediate("x").cert)
+    sha256, pss = bytes.fromhex("300d06092a864886f70d01010b0500"), bytes.fromhex("300b06092a864886f70d01010a")
+    tbs, algorithm, signature = pieces(data)
+    assert algorithm == sha256
+    body = wrap(0x30, b"".join(pss if part == sha256 else part for part in pieces(tbs)))
+    cert, _ = read_certificate(wrap(0x30, body + pss + signature))
+    assert cert is not None
+    assert cert.weak_signature == "an algorithm that clients do not take"
 
 
 def test_an_intermediate_signed_with_md5_is_known_as_weak() -> None:
