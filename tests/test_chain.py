@@ -666,3 +666,14 @@ def test_everything_that_a_bridge_of_authorities_offers_may_be_sent_along() -> N
     verdict = judge([last.leaf, *extra, last.intermediates[0]], anchors(mesh[0].cert))
     assert verdict.accepted
     assert len(served(verdict)) == 5
+
+
+@pytest.mark.parametrize("one_name", [True, False])
+def test_a_short_way_out_of_a_mesh_of_authorities_is_found(one_name: bool) -> None:
+    mesh = [CA.root("Mesh" if one_name else f"Mesh {number}") for number in range(8)]
+    cross = [same_ca(one, by).cert for one in mesh for by in mesh if one is not by]
+    issued = mesh[0].issue(NAME)
+    assert why(judge([issued.leaf, *cross])) == (Code.INCOMPLETE_CHAIN,)
+    way_out = same_ca(mesh[0], ROOT).cert
+    for at in (0, 20, len(cross)):
+        assert served(judge([issued.leaf, *cross[:at], way_out, *cross[at:]])) == der(issued.leaf, way_out)
