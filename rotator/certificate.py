@@ -186,6 +186,15 @@ class Certificate:
         return {der.RSA: KeyType.RSA, der.ED25519: KeyType.ED25519}.get(self.key.algorithm)
 
     @property
+    def key_title(self) -> str:
+        """What to call the kind of its key: the curve by the name that OpenSSL gives it, or else a dotted OID."""
+        try:
+            curve = ec.get_curve_for_oid(x509.ObjectIdentifier(self.key.curve or self.key.algorithm))
+        except LookupError:
+            return self.key.curve or self.key.algorithm
+        return str(curve.name)
+
+    @property
     def netscape_types(self) -> int | None:
         """The first octet of its nsCertType, the extendedKeyUsage of the nineties; None without one."""
         found = next((e.value for e in self.shape.extensions if e.oid == "2.16.840.1.113730.1.1"), None)

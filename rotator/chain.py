@@ -180,8 +180,8 @@ class Explorer:
             words = f"has a key that no client checks signatures with ({unusable.key.algorithm})"
             problems.append(about(unusable, Code.KEY_TYPE, words, "Order from a CA with an ECDSA or RSA key."))
             return Found(path, tuple(problems))
-        if fitting and tip.weak_signature:
-            return Found(path, tuple(problems))  # told as that: nobody checks such a signature any more, nor can we
+        if fitting and (tip.weak_signature or not tip.shape.algorithms_agree):
+            return Found(path, tuple(problems))  # told as that: nobody checks such a signature, nor can we
         if fitting:
             words = f"says that {fitting[0].title} signed it, but the signature is not of that key"
             hint = "Fetch the certificate and its chain from the CA again."

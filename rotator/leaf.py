@@ -100,9 +100,7 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
             return problems
     public = policy.profile != PRIVATE
     bad = [
-        f"{shown(entry, 80)!r} ({fault})"
-        for entry in leaf.dns_names
-        if (fault := entry_fault(entry, underscore=not public))
+        f"{shown(entry, 80)!r} ({fault})" for entry in leaf.dns_names if (fault := entry_fault(entry, public=public))
     ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -135,7 +133,7 @@ def _is_host(name: str) -> bool:
 
 
 def _missing(leaf: Certificate, missing: list[str]) -> Problem:
-    has = [*leaf.dns_names, *map(str, leaf.ip_names)]
+    has = [*(n for n in leaf.dns_names if not entry_fault(n, public=False)), *map(str, leaf.ip_names)]
     more = f" and {len(has) - 5} more" if len(has) > 5 else ""
     unknown = [name for name in missing if address(name) is None and not _writable(name)]
     words = f"does not cover {', '.join(shown(n, 80) for n in missing[:20])}"
@@ -201,7 +199,7 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     key, kind = leaf.key, leaf.key_type
     if kind is None:
         curves = ", ".join(CURVES.values())
-        words = f"has a key that browsers do not take ({key.algorithm}); RSA and the curves {curves} are taken"
+        words = f"has a key that browsers do not take ({leaf.key_title}); RSA and the curves {curves} are taken"
         return [about(leaf, Code.KEY_TYPE, words, _NEW_KEY)]
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))

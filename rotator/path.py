@@ -185,10 +185,12 @@ def _signature(child: Certificate, authority: Certificate) -> list[Problem]:
     """Whether the key identifiers let this authority be the issuer (OpenSSL refuses it otherwise; RFC 5280 4.2.1.1)."""
     if child.names_key_of(authority):
         return []
-    words = (
-        f"is signed by {authority.title} but names another key as its issuer's: {colons(child.authority_key_id) or '?'}"
-        f", not {colons(authority.key_id) or '?'}"
-    )
+    named, own = child.authority_key_id, authority.key_id
+    words = f"is signed by {authority.title} but names another "
+    if named and own and named != own:
+        words += f"key as its issuer's: {colons(named)}, not {colons(own)}"
+    else:
+        words += f"certificate of it: not the one with the serial number {authority.shape.serial:x}"
     hint = "Fetch the CA's chain file for exactly this certificate; the issuer was renewed under the same name."
     return [about(child, Code.AKI_MISMATCH, words, hint)]
 

@@ -223,6 +223,20 @@ def test_a_common_name_that_is_no_host_name_is_no_matter() -> None:
     assert judge(ICA.issue(NAME, cn="Signal Server")).problems == ()
 
 
+def test_a_wildcard_for_a_whole_domain_of_the_top_covers_nothing() -> None:
+    issued = ICA.issue("*.cn", NAME, cn=None)
+    assert judge(issued).codes == (Code.BAD_SAN,)
+    assert judge(issued, policy=private_ca([NAME])).accepted
+    assert judge(issued, policy=private_ca(["example.cn"])).codes == (Code.NAME_MISMATCH,)
+
+
+def test_what_counts_for_no_name_is_not_told_as_covered() -> None:
+    names = alternative("192.0.2.1", "www.example.cn")
+    verdict = judge(ICA.issue(NAME, tweak=instead(names, critical=False)), names=["192.0.2.1"])
+    assert verdict.codes == (Code.BAD_SAN, Code.NAME_MISMATCH)
+    assert "does not cover 192.0.2.1; it covers www.example.cn." in verdict.problems[1].message
+
+
 def test_an_underscore_is_a_matter_of_the_profile() -> None:
     issued = ICA.issue(NAME, "a_b.example.cn")
     assert judge(issued).codes == (Code.BAD_SAN,)
@@ -403,6 +417,18 @@ def test_policies_may_be_critical() -> None:
         NAME, tweak=also(policies, critical=True)
     )
     assert judge(issued).accepted
+
+
+def test_two_signature_algorithms_are_not_told_as_a_forged_signature() -> None:
+    verdict = odd(rewritten(GOOD.leaf, ICA.key, ODD["with two signature algorithms"][0]))
+    assert [p.message for p in verdict.problems if p.severity is Severity.REJECT] == [
+        f"CN={NAME} names two different signature algorithms."
+    ]
+
+
+def test_a_curve_that_clients_do_not_know_is_told_by_its_name() -> None:
+    issued = ICA.issue(NAME, key=ec.generate_private_key(ec.SECP224R1()))
+    assert any("(secp224r1)" in p.message for p in judge(issued).problems)
 
 
 def test_a_leaf_that_holds_an_extension_twice_is_refused() -> None:
