@@ -12,7 +12,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from rotator import der
+from rotator import der, strict
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
 from rotator.pem import place
@@ -122,11 +122,23 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
 
 
 def _load(data: bytes, shape: der.Shape) -> tuple[x509.Certificate, bool]:
-    """The certificate, and whether it was read as it stands rather than as a copy in strict DER."""
+    """The certificate, and whether it was read as it stands rather than as a copy in strict DER.
+
+    Raises:
+        ValueError: neither can be read.
+    """
+    loaded = None
     try:
-        return x509.load_der_x509_certificate(data), True
+        loaded = x509.load_der_x509_certificate(data)
+        loaded.subject, loaded.issuer  # noqa: B018 - that they can be read
     except ValueError:
-        return x509.load_der_x509_certificate(der.with_extensions(data, shape.extensions)), False
+        try:
+            return x509.load_der_x509_certificate(strict.with_extensions(data, shape.extensions)), False
+        except (ValueError, IndexError):  # a DerError is a ValueError
+            if loaded is None:
+                raise
+            return loaded, False
+    return loaded, True
 
 
 def _name(loaded: x509.Certificate, which: str) -> str:
@@ -203,7 +215,7 @@ def _extensions(
         if extension.oid in readable:
             continue
         try:
-            twin = x509.load_der_x509_certificate(der.with_extensions(data, (extension,)))
+            twin = x509.load_der_x509_certificate(strict.with_extensions(data, (extension,)))
             readable[extension.oid] = next(iter(twin.extensions))
         except KeyError:
             features = _known_features(extension)

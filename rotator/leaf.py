@@ -204,9 +204,11 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))
         return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
+    unreadable = [
+        about(leaf, Code.KEY_INVALID, "has a public key that is none, such as no point of its curve", _NEW_KEY)
+    ]
     if key.algorithm != der.RSA:
-        words = "has a public key that is no point of its curve"
-        return [] if leaf.has_readable_key else [about(leaf, Code.KEY_INVALID, words, _NEW_KEY)]
+        return [] if leaf.has_readable_key else unreadable
     if key.bits < policy.min_rsa_bits:
         words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
@@ -218,6 +220,8 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
         return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
     if words := rsa_weakness(leaf):
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
+    if not leaf.has_readable_key:
+        return unreadable
     if key.exponent < 65537:
         words = f"has an RSA key with the small exponent {key.exponent}"
         problems.append(about(leaf, Code.SMALL_EXPONENT, words, _NEW_KEY, Severity.WARN))

@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors lifetime model",
     THOUGHT: (
         "anchors blocklist certificate chain clients compare constraints containers crl decode der diagnosis evidence "
-        "keys leaf names ocsp pair path pbe pem pool revocation sct stapling trust weakkeys"
+        "keys leaf names ocsp pair path pbe pem pool revocation sct stapling strict trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",

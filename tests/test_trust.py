@@ -366,6 +366,20 @@ def unreadable_names(extensions: list[bytes]) -> list[bytes]:
 NO_POINT = wrap(0x30, bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107") + wrap(0x03, b"\0\4" + b"\1" * 64))
 """A SubjectPublicKeyInfo of P-256 whose coordinates do not fulfil the equation of the curve."""
 
+NEGATIVE = wrap(
+    0x30,
+    bytes.fromhex("300d06092a864886f70d0101010500")
+    + wrap(
+        0x03,
+        b"\0"
+        + wrap(
+            0x30,
+            wrap(0x02, (-rsa_key(0).public_key().public_numbers().n).to_bytes(257, "big", signed=True)) + b"\2\3\1\0\1",
+        ),
+    ),
+)
+"""A SubjectPublicKeyInfo of RSA whose modulus is below zero."""
+
 ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "of version 1": (lambda tbs: tbs[1:-1], Code.BAD_VERSION),
     "of version 2": (parts(0, b"\xa0\x03\x02\x01\x01"), Code.BAD_VERSION),
@@ -374,6 +388,7 @@ ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "with a negative serial number": (parts(1, b"\x02\x01\x80"), Code.BAD_SERIAL),
     "with a serial number of 21 octets": (parts(1, wrap(0x02, b"\1" * 21)), Code.BAD_SERIAL),
     "with a public key that is no point of its curve": (parts(6, NO_POINT), Code.KEY_INVALID),
+    "with a negative modulus": (parts(6, NEGATIVE), Code.KEY_INVALID),
     "that ends before it begins": (parts(4, times("261201000000Z", "261101000000Z")), Code.BAD_VALIDITY),
     "with dates that are none": (parts(4, times("269901000000Z", "271101000000Z")), Code.PARSE_ERROR),
     "with two signature algorithms": (parts(2, bytes.fromhex("300a06082a8648ce3d040303")), Code.BAD_SIGNATURE),
@@ -417,6 +432,22 @@ def test_policies_may_be_critical() -> None:
         NAME, tweak=also(policies, critical=True)
     )
     assert judge(issued).accepted
+
+
+PRINTABLE, TELETEX = 0x13, 0x14
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "read"),
+    [(PRINTABLE, b"AT&T", "AT&T"), (PRINTABLE, b"*.example.cn", "*.example.cn"), (TELETEX, b"caf\xe9", "café")],
+)
+def test_a_name_that_only_a_strict_library_does_not_read_is_read_as_clients_do(
+    kind: int, name: bytes, read: str
+) -> None:
+    subject = wrap(0x30, wrap(0x31, wrap(0x30, bytes.fromhex("060355040a") + wrap(kind, name))))
+    verdict = odd(rewritten(GOOD.leaf, ICA.key, parts(5, subject)))
+    assert verdict.accepted
+    assert verdict.pairs[0].subject == f"O={read}"
 
 
 def test_two_signature_algorithms_are_not_told_as_a_forged_signature() -> None:
