@@ -111,6 +111,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         strict=whole and readable,
         faults=(
             *_structure(shape, begin, end),
+            *(() if whole else _lengths(data)),
             *(Fault(Code.PARSE_ERROR, f"has a name of its {which} that cannot be read") for which in unreadable),
             *faults,
             *_unread(extensions, shape),
@@ -174,6 +175,17 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
             words = f"has a critical extension that clients do not know: {_label(extension.oid)}"
             faults.append(Fault(Code.CRITICAL_EXTENSION, words))
     return tuple(faults[:MAX_FAULTS])
+
+
+def _lengths(data: bytes) -> tuple[Fault, ...]:
+    """What a copy in strict DER hides, and Go does not."""
+    try:
+        if der.minimal(data, 0, len(data)):
+            return ()
+    except der.DerError:
+        pass
+    words = "is not written in DER: Go does not read it, and OpenSSL would send other bytes than these"
+    return (Fault(Code.PARSE_ERROR, words),)
 
 
 def _label(oid: str) -> str:

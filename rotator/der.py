@@ -191,6 +191,26 @@ def dotted(data: bytes, part: Element) -> str:
     return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))
 
 
+def minimal(data: bytes, start: int, end: int) -> bool:
+    """Whether every length in there takes as few octets as it can, as DER demands (X.690 10.1).
+
+    Raises:
+        DerError: there is no sequence of elements.
+    """
+    waiting = [(start, end)]
+    while waiting:
+        at, stop = waiting.pop()
+        while at < stop:
+            part = element(data, at, stop)
+            size = part.end - part.body
+            if part.body - part.start != (2 if size < 0x80 else 2 + (size.bit_length() + 7) // 8):
+                return False
+            if part.tag & 0x20:
+                waiting.append((part.body, part.end))
+            at = part.end
+    return True
+
+
 def encode(tag: int, content: bytes) -> bytes:
     """Tag, shortest length, content."""
     length = len(content)

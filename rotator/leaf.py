@@ -204,6 +204,8 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))
         return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
+    if leaf.odd_key:
+        return [about(leaf, Code.KEY_INVALID, leaf.odd_key, _ASK_CA)]
     unreadable = [
         about(leaf, Code.KEY_INVALID, "has a public key that is none, such as no point of its curve", _NEW_KEY)
     ]

@@ -380,6 +380,24 @@ NEGATIVE = wrap(
 )
 """A SubjectPublicKeyInfo of RSA whose modulus is below zero."""
 
+COMPRESSED = wrap(
+    0x30,
+    bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107")
+    + wrap(
+        0x03,
+        b"\0"
+        + GOOD.key.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint),
+    ),
+)
+WITHOUT_NULL = wrap(
+    0x30,
+    bytes.fromhex("300b06092a864886f70d010101")
+    + wrap(
+        0x03,
+        b"\0" + rsa_key(0).public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1),
+    ),
+)
+
 ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "of version 1": (lambda tbs: tbs[1:-1], Code.BAD_VERSION),
     "of version 2": (parts(0, b"\xa0\x03\x02\x01\x01"), Code.BAD_VERSION),
@@ -389,6 +407,8 @@ ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "with a serial number of 21 octets": (parts(1, wrap(0x02, b"\1" * 21)), Code.BAD_SERIAL),
     "with a public key that is no point of its curve": (parts(6, NO_POINT), Code.KEY_INVALID),
     "with a negative modulus": (parts(6, NEGATIVE), Code.KEY_INVALID),
+    "with a compressed public key": (parts(6, COMPRESSED), Code.KEY_INVALID),
+    "with an RSA key whose algorithm lacks its NULL": (parts(6, WITHOUT_NULL), Code.KEY_INVALID),
     "that ends before it begins": (parts(4, times("261201000000Z", "261101000000Z")), Code.BAD_VALIDITY),
     "with dates that are none": (parts(4, times("269901000000Z", "271101000000Z")), Code.PARSE_ERROR),
     "with two signature algorithms": (parts(2, bytes.fromhex("300a06082a8648ce3d040303")), Code.BAD_SIGNATURE),
@@ -432,6 +452,14 @@ def test_policies_may_be_critical() -> None:
         NAME, tweak=also(policies, critical=True)
     )
     assert judge(issued).accepted
+
+
+def test_a_length_in_more_octets_than_it_needs_is_refused() -> None:
+    """OpenSSL takes it for what it means and sends it as DER, so what is served would not be what is stored."""
+    (data,) = GOOD.chain_der[:1]
+    outer = b"\x30\x83" + len(data[4:]).to_bytes(3, "big") + data[4:]
+    inner = with_extensions(GOOD.leaf, ICA.key, lambda listed: [*listed[:-1], b"\x30\x81" + listed[-1][1:]])
+    assert odd(outer).codes == odd(inner).codes == (Code.PARSE_ERROR,)
 
 
 PRINTABLE, TELETEX = 0x13, 0x14
