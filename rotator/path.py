@@ -239,12 +239,11 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
     end_entity = ExtensionPolicy.webpki_defaults_ee().may_be_present(
         x509.CertificatePolicies, Criticality.AGNOSTIC, None
     )
-    if leaf.self_issued:  # and trusted by itself: RFC 5280 4.2.1.1 lets it do without, and so do clients
+    if policy.profile == PRIVATE or leaf.self_issued:
+        # one that is signed by itself, and trusted so: RFC 5280 4.2.1.1 lets it do without, and so do clients
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None)
     if policy.profile == PRIVATE:
-        end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
-            x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
-        )
+        end_entity = end_entity.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
         # RFC 5280 4.2.1.12 lets it be critical; what stands in it is judged by our own rules
         end_entity = end_entity.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
         authority = authority.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)

@@ -176,7 +176,8 @@ def test_a_self_signed_leaf_is_told_as_such() -> None:
 def test_a_self_signed_leaf_that_is_itself_trusted_is_accepted() -> None:
     for tweak in (None, without(x509.AuthorityKeyIdentifier)):
         issued = self_signed(tweak=tweak)
-        assert served(judge([issued.leaf], anchors(issued.leaf))) == der(issued.leaf)
+        for policy in (public([NAME]), private_ca([NAME])):
+            assert served(judge([issued.leaf], anchors(issued.leaf), policy)) == der(issued.leaf)
 
 
 def test_a_signature_that_is_not_the_issuers_is_told() -> None:
