@@ -73,7 +73,9 @@ class Anchors:
                     found.setdefault(certificate.raw, certificate)
         if not found:
             hint = "Name a PEM file with the root certificates that clients trust."
-            raise RotatorError(Code.STORE_EMPTY, f"{title} holds no root certificate.", hint, exit=Exit.REJECTED)
+            certificates = sum(block.label in CERTIFICATE_LABELS for block in blocks)
+            words = f"{title} holds no root certificate" + (" that can be read." if certificates else ".")
+            raise RotatorError(Code.STORE_EMPTY, words, hint, exit=Exit.REJECTED)
         by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in found.values():
             by_subject.setdefault(certificate.shape.subject, []).append(certificate)

@@ -34,6 +34,8 @@ _SHORT = {
     "1.3.6.1.4.1.311.60.2.1.3": "jurisdictionC",
 }
 
+_RSA_WITH_NULL = bytes.fromhex("300d06092a864886f70d0101010500")
+
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
@@ -201,6 +203,15 @@ class Certificate:
         return {der.RSA: KeyType.RSA, der.ED25519: KeyType.ED25519}.get(self.key.algorithm)
 
     @property
+    def key_title(self) -> str:
+        """What to call the kind of its key: the curve by the name that OpenSSL gives it, or else a dotted OID."""
+        try:
+            curve = ec.get_curve_for_oid(x509.ObjectIdentifier(self.key.curve or self.key.algorithm))
+        except LookupError:
+            return self.key.curve or self.key.algorithm
+        return str(curve.name)
+
+    @property
     def netscape_types(self) -> int | None:
         """The first octet of its nsCertType, the extendedKeyUsage of the nineties; None without one."""
         found = next((e.value for e in self.shape.extensions if e.oid == "2.16.840.1.113730.1.1"), None)
@@ -221,6 +232,15 @@ class Certificate:
         except (UnsupportedAlgorithm, ValueError):
             return False
         return True
+
+    @property
+    def odd_key(self) -> str:
+        """How its key is written so that some clients do not read it, in words; empty if it is not."""
+        if self.key.algorithm == der.EC and self.key_bits[:1] in (b"\2", b"\3"):
+            return "has a public key in compressed form, which Go and Java do not read"
+        if self.key.algorithm == der.RSA and _RSA_WITH_NULL not in self.shape.spki[:24]:
+            return "has an RSA key without the NULL of its algorithm (CA/B BR 7.1.3.1.1), which Go does not read"
+        return ""
 
     @property
     def usable_key(self) -> bool:

@@ -6,6 +6,7 @@ is judged in `path`; nothing is fetched, and nothing from outside the given cert
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -64,19 +65,28 @@ class Explorer:
     policy: Policy
     now: datetime
     _signed: dict[tuple[bytes, bytes], bool] = field(default_factory=dict, repr=False)
-    _steps: int = 0
 
     def explore(self, leaf: Certificate) -> Found:
         """The path that should be served for a leaf, with all that is wrong with it."""
         complete: list[Path] = []
         dead: list[tuple[Certificate, ...]] = []
-        self._steps = 0
-        self._walk((leaf,), complete, dead)
+        # Short ones first: among authorities that all vouch for each other the long ones are too many to be tried.
+        waiting: deque[tuple[Certificate, ...]] = deque([(leaf,)])
+        for _ in range(MAX_STEPS):
+            if not waiting or len(complete) >= MAX_PATHS:
+                break
+            trail = waiting.popleft()
+            reached, longer = self._anchored(trail), self._longer(trail)
+            complete += reached
+            waiting += longer
+            if not reached and not longer:
+                dead.append(trail)
         if complete:
             judged = [(path, problems_of(path, self.policy, self.now)) for path in complete[:MAX_PATHS]]
             best, problems = min(judged, key=lambda pair: _preference(*pair))
             return Found(best, problems)
-        return self._dead_end(max(dead, key=lambda t: (len(t), t[-1].self_issued, [c.fingerprint for c in t])))
+        ends = dead or list(waiting)
+        return self._dead_end(max(ends, key=lambda t: (len(t), t[-1].self_issued, [c.fingerprint for c in t])))
 
     def signs(self, issuer: Certificate, child: Certificate) -> bool:
         """Whether the issuer has the name that the child gives and made its signature; False after too many."""
@@ -89,24 +99,28 @@ class Explorer:
             self._signed[key] = issuer.signed(child)
         return self._signed[key]
 
-    def _walk(self, trail: tuple[Certificate, ...], complete: list[Path], dead: list[tuple[Certificate, ...]]) -> None:
-        self._steps += 1
+    def _anchored(self, trail: tuple[Certificate, ...]) -> list[Path]:
+        """The complete paths that a trail makes by itself or with one anchor above it."""
         tip = trail[-1]
         if tip.raw in self.anchors.raws:
-            complete.append(Path(trail[:-1] or trail, tip))
-            return
-        before = len(complete)
-        complete += [Path(trail, a) for a in self.anchors.by_subject.get(tip.shape.issuer, ()) if self.signs(a, tip)]
+            return [Path(trail[:-1] or trail, tip)]
+        return [Path(trail, a) for a in self.anchors.by_subject.get(tip.shape.issuer, ()) if self.signs(a, tip)]
+
+    def _longer(self, trail: tuple[Certificate, ...]) -> list[tuple[Certificate, ...]]:
+        """The trail with each one above it that signed its tip, the likely ones first.
+
+        One whose key the tip does not name is tried only where no other signed it: it would be refused for that.
+        """
+        tip = trail[-1]
+        if tip.raw in self.anchors.raws:
+            return []
         on_trail = {c.logical for c in trail}
-        went_on = False
-        for parent in self._parents(tip):
-            if parent.logical in on_trail or self._steps >= MAX_STEPS or len(complete) >= MAX_PATHS:
-                continue
-            if self.signs(parent, tip):
-                went_on = True
-                self._walk((*trail, parent), complete, dead)
-        if not went_on and len(complete) == before:
-            dead.append(trail)
+        for fits in (True, False):
+            parents = [c for c in self._parents(tip) if tip.names_key_of(c) is fits]
+            found = [(*trail, c) for c in parents if c.logical not in on_trail and self.signs(c, tip)]
+            if found:
+                return found
+        return []
 
     def _parents(self, child: Certificate) -> list[Certificate]:
         """Candidates by name, the likely ones first: key identifier fits, valid now, valid longest."""
@@ -159,9 +173,8 @@ class Explorer:
             return Found(path, tuple(problems))
         namesakes = [c for c in self.pool if c.shape.subject == tip.shape.issuer and c.raw != tip.raw]
         namesakes += self.anchors.by_subject.get(tip.shape.issuer, ())
-        on_trail = {c.logical for c in trail}
-        if any(c.logical in on_trail and self.signs(c, tip) for c in namesakes):
-            namesakes = []  # authorities that vouch for each other: what is missing is the way out of the circle
+        if any(self.signs(c, tip) for c in namesakes) or len(self._signed) >= MAX_SIGNATURES:
+            namesakes = []  # the issuer is one of those below it, or the search was given up
         known = {c.raw: c for c in namesakes}
         fitting = [c for c in known.values() if tip.names_key_of(c)]
         unusable = next((c for c in fitting if not c.usable_key or c.key_type is None), None)
@@ -169,8 +182,8 @@ class Explorer:
             words = f"has a key that no client checks signatures with ({unusable.key.algorithm})"
             problems.append(about(unusable, Code.KEY_TYPE, words, "Order from a CA with an ECDSA or RSA key."))
             return Found(path, tuple(problems))
-        if fitting and tip.weak_signature:
-            return Found(path, tuple(problems))  # told as that: nobody checks such a signature any more, nor can we
+        if fitting and (tip.weak_signature or not tip.shape.algorithms_agree):
+            return Found(path, tuple(problems))  # told as that: nobody checks such a signature, nor can we
         if fitting:
             words = f"says that {fitting[0].title} signed it, but the signature is not of that key"
             hint = "Fetch the certificate and its chain from the CA again."

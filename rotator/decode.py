@@ -12,7 +12,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
-from rotator import der
+from rotator import der, strict
 from rotator.certificate import Certificate, Fault, name_text
 from rotator.model import Code, Problem, Severity
 from rotator.names import Address
@@ -119,6 +119,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         strict=whole and readable,
         faults=(
             *_structure(shape, begin, end),
+            *(() if whole else _lengths(data)),
             *(Fault(Code.PARSE_ERROR, f"has a name of its {which} that cannot be read") for which in unreadable),
             *faults,
             *_unread(extensions, shape),
@@ -130,11 +131,23 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
 
 
 def _load(data: bytes, shape: der.Shape) -> tuple[x509.Certificate, bool]:
-    """The certificate, and whether it was read as it stands rather than as a copy in strict DER."""
+    """The certificate, and whether it was read as it stands rather than as a copy in strict DER.
+
+    Raises:
+        ValueError: neither can be read.
+    """
+    loaded = None
     try:
-        return x509.load_der_x509_certificate(data), True
+        loaded = x509.load_der_x509_certificate(data)
+        loaded.subject, loaded.issuer  # noqa: B018 - that they can be read
     except ValueError:
-        return x509.load_der_x509_certificate(der.with_extensions(data, shape.extensions)), False
+        try:
+            return x509.load_der_x509_certificate(strict.with_extensions(data, shape.extensions)), False
+        except (ValueError, IndexError):  # a DerError is a ValueError
+            if loaded is None:
+                raise
+            return loaded, False
+    return loaded, True
 
 
 def _name(loaded: x509.Certificate, which: str) -> str:
@@ -170,6 +183,17 @@ def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault,
             words = f"has a critical extension that clients do not know: {_label(extension.oid)}"
             faults.append(Fault(Code.CRITICAL_EXTENSION, words))
     return tuple(faults[:MAX_FAULTS])
+
+
+def _lengths(data: bytes) -> tuple[Fault, ...]:
+    """What a copy in strict DER hides, and Go does not."""
+    try:
+        if der.minimal(data, 0, len(data)):
+            return ()
+    except der.DerError:
+        pass
+    words = "is not written in DER: Go does not read it, and OpenSSL would send other bytes than these"
+    return (Fault(Code.PARSE_ERROR, words),)
 
 
 def _label(oid: str) -> str:
@@ -214,7 +238,7 @@ def _extensions(
         if extension.oid in readable:
             continue
         try:
-            twin = x509.load_der_x509_certificate(der.with_extensions(data, (extension,)))
+            twin = x509.load_der_x509_certificate(strict.with_extensions(data, (extension,)))
             readable[extension.oid] = next(iter(twin.extensions))
         except KeyError:
             features = _known_features(extension)

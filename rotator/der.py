@@ -29,7 +29,6 @@ _PBES2 = "1.2.840.113549.1.5.13"
 _PBMAC1 = "1.2.840.113549.1.5.14"
 _PBKDF2 = "1.2.840.113549.1.5.12"
 _SCRYPT = "1.3.6.1.4.1.11591.4.11"
-_BASIC_CONSTRAINTS = "2.5.29.19"
 _MAX_CHILDREN = 20_000
 _MAX_OID = 64
 _MAX_SCRYPT_MEMORY = 32 << 20
@@ -192,6 +191,26 @@ def dotted(data: bytes, part: Element) -> str:
     return ".".join(map(str, [first, numbers[0] - 40 * first, *numbers[1:]]))
 
 
+def minimal(data: bytes, start: int, end: int) -> bool:
+    """Whether every length in there takes as few octets as it can, as DER demands (X.690 10.1).
+
+    Raises:
+        DerError: there is no sequence of elements.
+    """
+    waiting = [(start, end)]
+    while waiting:
+        at, stop = waiting.pop()
+        while at < stop:
+            part = element(data, at, stop)
+            size = part.end - part.body
+            if part.body - part.start != (2 if size < 0x80 else 2 + (size.bit_length() + 7) // 8):
+                return False
+            if part.tag & 0x20:
+                waiting.append((part.body, part.end))
+            at = part.end
+    return True
+
+
 def encode(tag: int, content: bytes) -> bytes:
     """Tag, shortest length, content."""
     length = len(content)
@@ -233,7 +252,7 @@ def raw_extension(data: bytes, part: Element) -> RawExtension:
     return RawExtension(oid, critical, data[value.body : value.end])
 
 
-def _tbs(data: bytes) -> tuple[Element, list[Element], list[Element], int]:
+def signed_parts(data: bytes) -> tuple[Element, list[Element], list[Element], int]:
     """The outer parts, the parts of the signed structure, and how many of those come before the serial number."""
     outer = expect(element(data, 0, len(data)), SEQUENCE)
     parts = children(data, outer)
@@ -248,7 +267,7 @@ def certificate(data: bytes) -> Shape:
     Raises:
         DerError: they begin with none.
     """
-    outer, parts, inner, skip = _tbs(data)
+    outer, parts, inner, skip = signed_parts(data)
     version = 1
     if skip:
         version += max(-99, min(integer(data, nth(children(data, inner[0]), 0, INTEGER)), 99))
@@ -274,29 +293,6 @@ def certificate(data: bytes) -> Shape:
         signature=data[signature.body + 1 : signature.end],
         extensions=extensions,
     )
-
-
-def with_extensions(data: bytes, extensions: tuple[RawExtension, ...]) -> bytes:
-    """The certificate with these extensions instead, each written as DER demands.
-
-    Its signature no longer fits: it serves for reading the extensions, never for judging the certificate.
-
-    Raises:
-        DerError: the bytes begin with no certificate.
-    """
-    _, parts, inner, _ = _tbs(data)
-    written = b"".join(_written(extension) for extension in extensions)
-    kept = inner[:-1] if inner[-1].tag == 0xA3 else inner
-    tbs = b"".join(whole(data, part) for part in kept) + (encode(0xA3, encode(SEQUENCE, written)) if written else b"")
-    return encode(SEQUENCE, encode(SEQUENCE, tbs) + b"".join(whole(data, part) for part in parts[1:]))
-
-
-def _written(extension: RawExtension) -> bytes:
-    value = extension.value
-    if extension.oid == _BASIC_CONSTRAINTS and value[:5] == b"\x30\x03\x01\x01\x00":
-        value = b"\x30\x00"  # an explicit cA FALSE, the other default that is found written out
-    flag = b"\x01\x01\xff" if extension.critical else b""
-    return encode(SEQUENCE, encoded_oid(extension.oid) + flag + encode(OCTET_STRING, value))
 
 
 def encoded_oid(oid: str) -> bytes:

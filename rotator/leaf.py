@@ -113,7 +113,7 @@ def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
     bad = [
         f"{shown(entry, 80)!r} ({fault})"
         for entry in leaf.dns_names
-        if (fault := entry_fault(entry, underscore=not policy.binds_public))
+        if (fault := entry_fault(entry, public=policy.binds_public))
     ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
@@ -148,7 +148,7 @@ def _is_host(name: str) -> bool:
 
 
 def _missing(leaf: Certificate, missing: list[str]) -> Problem:
-    has = [*leaf.dns_names, *map(str, leaf.ip_names)]
+    has = [*(n for n in leaf.dns_names if not entry_fault(n, public=False)), *map(str, leaf.ip_names)]
     more = f" and {len(has) - 5} more" if len(has) > 5 else ""
     unknown = [name for name in missing if address(name) is None and not _writable(name)]
     words = f"does not cover {', '.join(shown(n, 80) for n in missing[:20])}"
@@ -214,14 +214,18 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     key, kind = leaf.key, leaf.key_type
     if kind is None:
         curves = ", ".join(CURVES.values())
-        words = f"has a key that browsers do not take ({key.algorithm}); RSA and the curves {curves} are taken"
+        words = f"has a key that browsers do not take ({leaf.key_title}); RSA and the curves {curves} are taken"
         return [about(leaf, Code.KEY_TYPE, words, _NEW_KEY)]
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))
         return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
+    if leaf.odd_key:
+        return [about(leaf, Code.KEY_INVALID, leaf.odd_key, _ASK_CA)]
+    unreadable = [
+        about(leaf, Code.KEY_INVALID, "has a public key that is none, such as no point of its curve", _NEW_KEY)
+    ]
     if key.algorithm != der.RSA:
-        words = "has a public key that is no point of its curve"
-        return [] if leaf.has_readable_key else [about(leaf, Code.KEY_INVALID, words, _NEW_KEY)]
+        return [] if leaf.has_readable_key else unreadable
     if key.bits < policy.min_rsa_bits:
         words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
@@ -233,6 +237,8 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
         return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
     if words := rsa_weakness(leaf):
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
+    if not leaf.has_readable_key:
+        return unreadable
     if key.exponent < 65537:
         words = f"has an RSA key with the small exponent {key.exponent}"
         problems.append(about(leaf, Code.SMALL_EXPONENT, words, _NEW_KEY, Severity.WARN))

@@ -60,18 +60,21 @@ def dns_fault(name: str) -> str:
     return ""
 
 
-def entry_fault(name: str, *, underscore: bool) -> str:
+def entry_fault(name: str, *, public: bool) -> str:
     """What is wrong with a DNS entry of a certificate, in words; empty if nothing is.
 
     Args:
         name: the entry, a wildcard perhaps.
-        underscore: whether `_` is let pass (CA/B BR 7.1.2.7.12 forbids it, private CAs use it).
+        public: whether a public CA wrote it: to those `_` and a wildcard for a whole top-level domain are forbidden
+            (CA/B BR 7.1.2.7.12, 3.2.2.6), while private ones use the first and hurt nobody with the second.
     """
     bare = name[2:] if name[:2] == "*." else name
     if "*" in bare:
         return "a wildcard must be the whole left-most label, with a domain behind it"
-    if "_" in bare and not underscore:
+    if "_" in bare and public:
         return "an underscore is not allowed in a host name"
+    if bare != name and bare and "." not in bare and public:
+        return "a wildcard for a whole top-level domain, which clients pass over"
     return dns_fault(bare)
 
 

@@ -192,6 +192,8 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
         words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
     elif authority.key_type is KeyType.ED25519 and policy.binds_public:
         words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
+    elif authority.odd_key:
+        words, code = authority.odd_key, Code.KEY_INVALID
     return [about(authority, code, words, _ASK_CA)] if words else []
 
 
@@ -263,12 +265,11 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
     end_entity = ExtensionPolicy.webpki_defaults_ee().may_be_present(
         x509.CertificatePolicies, Criticality.AGNOSTIC, None
     )
-    if leaf.self_issued:  # and trusted by itself: RFC 5280 4.2.1.1 lets it do without, and so do clients
+    if not policy.binds_public or leaf.self_issued:
+        # one that is signed by itself, and trusted so: RFC 5280 4.2.1.1 lets it do without, and so do clients
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None)
     if not policy.binds_public:
-        end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None).require_present(
-            x509.SubjectAlternativeName, Criticality.AGNOSTIC, None
-        )
+        end_entity = end_entity.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
         # RFC 5280 4.2.1.12 lets it be critical; what stands in it is judged by our own rules
         end_entity = end_entity.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
         authority = authority.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)

@@ -21,7 +21,7 @@ FLOORS = {
     WORDS: "rotator errors lifetime model",
     THOUGHT: (
         "anchors blocklist certificate chain clients compare constraints containers crl decode der diagnosis evidence "
-        "keys leaf names ocsp pair panics path pbe pem pool revocation sct stapling trust weakkeys"
+        "keys leaf names ocsp pair panics path pbe pem pool revocation sct stapling strict trust weakkeys"
     ),
     SYSTEM: "disk",
     HANDS: "apply drop history incoming locks nginx nginx.candidate nginx.command nginx.workers probe store trustfiles",
@@ -67,14 +67,16 @@ PURE = frozenset(
         "__future__",
         "base64",
         "binascii",
+        "collections",
         "collections.abc",
         "contextlib",
         "dataclasses",
         "datetime",
         "enum",
         "functools",
+        "hashlib",
     }
-    | {"hashlib", "ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
+    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
 )
 """What the floors without effects may take from the standard library."""
 

@@ -194,7 +194,8 @@ def test_a_self_signed_leaf_is_told_as_such() -> None:
 def test_a_self_signed_leaf_that_is_itself_trusted_is_accepted() -> None:
     for tweak in (None, without(x509.AuthorityKeyIdentifier)):
         issued = self_signed(tweak=tweak)
-        assert served(judge([issued.leaf], anchors(issued.leaf))) == der(issued.leaf)
+        for policy in (public([NAME]), private_ca([NAME])):
+            assert served(judge([issued.leaf], anchors(issued.leaf), policy)) == der(issued.leaf)
 
 
 def test_a_signature_that_is_not_the_issuers_is_told() -> None:
@@ -865,3 +866,14 @@ def test_everything_that_a_bridge_of_authorities_offers_may_be_sent_along() -> N
     verdict = judge([last.leaf, *extra, last.intermediates[0]], anchors(mesh[0].cert))
     assert verdict.accepted
     assert len(served(verdict)) == 5
+
+
+@pytest.mark.parametrize("one_name", [True, False])
+def test_a_short_way_out_of_a_mesh_of_authorities_is_found(one_name: bool) -> None:
+    mesh = [CA.root("Mesh" if one_name else f"Mesh {number}") for number in range(8)]
+    cross = [same_ca(one, by).cert for one in mesh for by in mesh if one is not by]
+    issued = mesh[0].issue(NAME)
+    assert Code.INCOMPLETE_CHAIN in why(judge([issued.leaf, *cross]))
+    way_out = same_ca(mesh[0], ROOT).cert
+    for at in (0, 20, len(cross)):
+        assert served(judge([issued.leaf, *cross[:at], way_out, *cross[at:]])) == der(issued.leaf, way_out)

@@ -75,11 +75,11 @@ def test_what_is_no_name_is_refused(name: str) -> None:
     "entry", ["*", "f*.example.org", "a.*.example.org", ".example.org", "192.0.2.1", "a_b.example.org"]
 )
 def test_a_malformed_entry_is_told(entry: str) -> None:
-    assert entry_fault(entry, underscore=False)
+    assert entry_fault(entry, public=True)
 
 
 def test_an_underscore_is_let_pass_where_it_is_allowed() -> None:
-    assert not entry_fault("a_b.example.org", underscore=True)
+    assert not entry_fault("a_b.example.org", public=False)
 
 
 ROOT = CA.root()

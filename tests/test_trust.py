@@ -259,6 +259,20 @@ def test_a_common_name_of_another_host_is_told(cn: str) -> None:
     assert judge(ICA.issue(NAME, "192.0.2.7", cn=cn)).warnings == (Code.CN_NOT_IN_SAN,)
 
 
+def test_a_wildcard_for_a_whole_domain_of_the_top_covers_nothing() -> None:
+    issued = ICA.issue("*.cn", NAME, cn=None)
+    assert judge(issued).codes == (Code.BAD_SAN,)
+    assert judge(issued, policy=private_ca([NAME])).accepted
+    assert judge(issued, policy=private_ca(["example.cn"])).codes == (Code.NAME_MISMATCH,)
+
+
+def test_what_counts_for_no_name_is_not_told_as_covered() -> None:
+    names = alternative("192.0.2.1", "www.example.cn")
+    verdict = judge(ICA.issue(NAME, tweak=instead(names, critical=False)), names=["192.0.2.1"])
+    assert verdict.codes == (Code.BAD_SAN, Code.NAME_MISMATCH)
+    assert "does not cover 192.0.2.1; it covers www.example.cn." in verdict.problems[1].message
+
+
 def test_an_underscore_is_a_matter_of_the_profile() -> None:
     issued = ICA.issue(NAME, "a_b.example.cn")
     assert judge(issued).codes == (Code.BAD_SAN,)
@@ -386,6 +400,38 @@ def unreadable_names(extensions: list[bytes]) -> list[bytes]:
 NO_POINT = wrap(0x30, bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107") + wrap(0x03, b"\0\4" + b"\1" * 64))
 """A SubjectPublicKeyInfo of P-256 whose coordinates do not fulfil the equation of the curve."""
 
+NEGATIVE = wrap(
+    0x30,
+    bytes.fromhex("300d06092a864886f70d0101010500")
+    + wrap(
+        0x03,
+        b"\0"
+        + wrap(
+            0x30,
+            wrap(0x02, (-rsa_key(0).public_key().public_numbers().n).to_bytes(257, "big", signed=True)) + b"\2\3\1\0\1",
+        ),
+    ),
+)
+"""A SubjectPublicKeyInfo of RSA whose modulus is below zero."""
+
+COMPRESSED = wrap(
+    0x30,
+    bytes.fromhex("301306072a8648ce3d020106082a8648ce3d030107")
+    + wrap(
+        0x03,
+        b"\0"
+        + GOOD.key.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.CompressedPoint),
+    ),
+)
+WITHOUT_NULL = wrap(
+    0x30,
+    bytes.fromhex("300b06092a864886f70d010101")
+    + wrap(
+        0x03,
+        b"\0" + rsa_key(0).public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1),
+    ),
+)
+
 ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "of version 1": (lambda tbs: tbs[1:-1], Code.BAD_VERSION),
     "of version 2": (parts(0, b"\xa0\x03\x02\x01\x01"), Code.BAD_VERSION),
@@ -394,6 +440,9 @@ ODD: dict[str, tuple[Callable[[list[bytes]], list[bytes]], Code]] = {
     "with a negative serial number": (parts(1, b"\x02\x01\x80"), Code.BAD_SERIAL),
     "with a serial number of 21 octets": (parts(1, wrap(0x02, b"\1" * 21)), Code.BAD_SERIAL),
     "with a public key that is no point of its curve": (parts(6, NO_POINT), Code.KEY_INVALID),
+    "with a negative modulus": (parts(6, NEGATIVE), Code.KEY_INVALID),
+    "with a compressed public key": (parts(6, COMPRESSED), Code.KEY_INVALID),
+    "with an RSA key whose algorithm lacks its NULL": (parts(6, WITHOUT_NULL), Code.KEY_INVALID),
     "that ends before it begins": (parts(4, times("261201000000Z", "261101000000Z")), Code.BAD_VALIDITY),
     "with dates that are none": (parts(4, times("269901000000Z", "271101000000Z")), Code.PARSE_ERROR),
     "with two signature algorithms": (parts(2, bytes.fromhex("300a06082a8648ce3d040303")), Code.BAD_SIGNATURE),
@@ -437,6 +486,42 @@ def test_policies_may_be_critical() -> None:
         NAME, tweak=also(policies, critical=True)
     )
     assert judge(issued).accepted
+
+
+def test_a_length_in_more_octets_than_it_needs_is_refused() -> None:
+    """OpenSSL takes it for what it means and sends it as DER, so what is served would not be what is stored."""
+    (data,) = GOOD.chain_der[:1]
+    outer = b"\x30\x83" + len(data[4:]).to_bytes(3, "big") + data[4:]
+    inner = with_extensions(GOOD.leaf, ICA.key, lambda listed: [*listed[:-1], b"\x30\x81" + listed[-1][1:]])
+    assert odd(outer).codes == odd(inner).codes == (Code.PARSE_ERROR,)
+
+
+PRINTABLE, TELETEX = 0x13, 0x14
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "read"),
+    [(PRINTABLE, b"AT&T", "AT&T"), (PRINTABLE, b"*.example.cn", "*.example.cn"), (TELETEX, b"caf\xe9", "café")],
+)
+def test_a_name_that_only_a_strict_library_does_not_read_is_read_as_clients_do(
+    kind: int, name: bytes, read: str
+) -> None:
+    subject = wrap(0x30, wrap(0x31, wrap(0x30, bytes.fromhex("060355040a") + wrap(kind, name))))
+    verdict = odd(rewritten(GOOD.leaf, ICA.key, parts(5, subject)))
+    assert verdict.accepted
+    assert verdict.pairs[0].subject == f"O={read}"
+
+
+def test_two_signature_algorithms_are_not_told_as_a_forged_signature() -> None:
+    verdict = odd(rewritten(GOOD.leaf, ICA.key, ODD["with two signature algorithms"][0]))
+    assert [p.message for p in verdict.problems if p.severity is Severity.REJECT] == [
+        f"CN={NAME} names two different signature algorithms."
+    ]
+
+
+def test_a_curve_that_clients_do_not_know_is_told_by_its_name() -> None:
+    issued = ICA.issue(NAME, key=ec.generate_private_key(ec.SECP224R1()))
+    assert any("(secp224r1)" in p.message for p in judge(issued).problems)
 
 
 def test_a_leaf_that_holds_an_extension_twice_is_refused() -> None:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from rotator.config.assembly import system_roots
-from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
+from tests.authority import CA, NOW, der_pem, encrypted, key_pem, new_key, pem
 from tests.cli.calls import Called, call
 from tests.test_sct import Keeper
 
@@ -151,6 +151,9 @@ def test_roots_that_are_no_regular_file_are_not_waited_for() -> None:
 def test_empty_roots_are_told() -> None:
     Path("empty.pem").write_text("# none\n")
     assert answer("--cert", "chain.pem", roots="empty.pem")["codes"] == ["store-empty"]
+    Path("damaged.pem").write_bytes(der_pem(b"\x30\x00"))
+    (problem,) = answer("--cert", "chain.pem", roots="damaged.pem")["problems"]
+    assert problem["message"] == "damaged.pem holds no root certificate that can be read."
 
 
 def test_a_large_store_of_roots_is_read(inside: Path) -> None:
