@@ -372,18 +372,37 @@ def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: in
                     f"{copies_path(setup.include_dir, site, generation)} differs from the stored generation; "
                     "remove it if nginx does not name it",
                 )
+            for _, key in files:
+                _admit(key, there, gid)
     except FileNotFoundError:
         with contextlib.ExitStack() as undo:
             undo.callback(_remove_dir, _STRAY + generation, own)
             with _opened_dir(_STRAY + generation, own, make=True) as there:
                 for chain, key in files:
                     _write_new(chain, contents[chain], there, mode=0o644, mtime=mtime)
-                    _write_new(key, contents[key], there, mode=0o600 if gid < 0 else 0o640, gid=gid, mtime=mtime)
+                    _write_new(key, contents[key], there, mode=_key_mode(gid), gid=gid, mtime=mtime)
                 os.fsync(there)
             os.rename(_STRAY + generation, generation, src_dir_fd=own, dst_dir_fd=own)
             undo.pop_all()
     os.fsync(own)
     return files
+
+
+def _key_mode(gid: int) -> int:
+    return 0o600 if gid < 0 else 0o640
+
+
+def _admit(key: str, parent: int, gid: int) -> None:
+    """Lets those read a copied key who may now: `key_group` may have been another one when it was copied."""
+    fd = os.open(key, _READ, dir_fd=parent)
+    try:
+        found = os.fstat(fd)
+        if gid >= 0 and found.st_gid != gid:
+            os.fchown(fd, -1, gid)
+        if stat.S_IMODE(found.st_mode) != _key_mode(gid):
+            os.fchmod(fd, _key_mode(gid))
+    finally:
+        os.close(fd)
 
 
 def _read_generation(

@@ -56,16 +56,16 @@ def write_all(fd: int, data: bytes) -> None:
 
 def flush_file(path: Path) -> None:
     """Returns when the data of a file is on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    _flush(path, os.O_NOFOLLOW)
 
 
 def flush_dir(path: Path) -> None:
     """Returns when the names in a directory are on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    _flush(path, os.O_DIRECTORY)
+
+
+def _flush(path: Path, flags: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
     try:
         os.fsync(fd)
     finally:

@@ -208,37 +208,22 @@ class Watcher:
         return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
 
     def _arm(self, top: Path, wanted: Mapping[Path, object]) -> None:
-        from watchdog.events import (
-            DirCreatedEvent,
-            DirDeletedEvent,
-            DirMovedEvent,
-            FileClosedEvent,
-            FileCreatedEvent,
-            FileDeletedEvent,
-            FileModifiedEvent,
-            FileMovedEvent,
-            FileSystemEventHandler,
-        )
+        from watchdog import events
         from watchdog.observers import Observer
 
         touch = self._touch
 
-        class Handler(FileSystemEventHandler):
+        class Handler(events.FileSystemEventHandler):
             """Notes and wakes, nothing else: an exception here would end the dispatcher."""
 
             def dispatch(self, event: FileSystemEvent) -> None:
                 touch(event.src_path, event.dest_path)
 
         # Our own reads open and close without writing, and change no directory: they are not among these.
-        kinds = [
-            DirCreatedEvent,
-            DirDeletedEvent,
-            DirMovedEvent,
-            FileClosedEvent,
-            FileCreatedEvent,
-            FileDeletedEvent,
-            FileModifiedEvent,
-            FileMovedEvent,
+        changes = [
+            *(events.DirCreatedEvent, events.DirDeletedEvent, events.DirMovedEvent),
+            *(events.FileCreatedEvent, events.FileModifiedEvent, events.FileClosedEvent),
+            *(events.FileDeletedEvent, events.FileMovedEvent),
         ]
         self._disarm()
         trouble = ""
@@ -247,7 +232,7 @@ class Watcher:
             self._observer.daemon = True
             self._observer.start()
             for path in wanted:
-                self._observer.schedule(Handler(), str(path), recursive=path == top, event_filter=kinds)
+                self._observer.schedule(Handler(), str(path), recursive=path == top, event_filter=changes)
         except (OSError, RuntimeError) as error:  # no inotify instance or thread left, or it has gone this instant
             trouble = f"{error.strerror if isinstance(error, OSError) else error}"
         self._armed = dict(wanted)

@@ -180,6 +180,10 @@ class Server:
         self._thread.join(CLOSE_WITHIN)
         self._wake.close()
 
+    def is_alive(self) -> bool:
+        """Whether it answers; not after `close`, nor after a bug that has ended its thread."""
+        return self._thread.is_alive()
+
     # -- the thread ------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:

@@ -200,6 +200,17 @@ def test_a_key_group_may_read_the_copied_key(host: Host) -> None:
     assert (mode(key), key.stat().st_gid) == (0o640, group.gr_gid)
 
 
+def test_a_pair_that_was_copied_before_is_opened_to_the_key_group_of_now_and_closed_again(host: Host) -> None:
+    group = grp.getgrgid(os.getegid()).gr_name
+    name = host.store("one")
+    key = host.copy("one", name) / "privkey.pem"
+    modes = []
+    for setup in (host.setup, replace(host.setup, key_group=group), host.setup):
+        apply(setup, Request(ID, {"one": name}, hup=False))
+        modes.append(mode(key))
+    assert modes == [0o600, 0o640, 0o600]
+
+
 def test_a_key_group_that_does_not_exist_is_told(host: Host) -> None:
     host.setup = replace(host.setup, key_group="no-such-group")
     done = host.apply(one=host.store("one"))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator.daemon.journal import ERROR, NOTICE, Journal, message_id
+from rotator.daemon.journal import ERROR, LONGEST, NOTICE, Journal, message_id
 from rotator.model import Outcome, Result
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -46,6 +46,13 @@ def native(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[socket.s
 def _fields(way: socket.socket) -> dict[str, str]:
     lines = (line.partition("=") for line in way.recv(65536).decode().splitlines())
     return {key: value for key, _, value in lines}
+
+
+def test_a_line_that_is_too_long_is_cut_between_two_characters(pipe: tuple[int, int]) -> None:
+    for begin in ("", "x"):
+        Journal(pipe[1], {}).say("event", begin + "证" * LONGEST)
+        line = os.read(pipe[0], 65536).decode("utf-8")
+        assert (len(line.encode()) <= LONGEST + 1, line.endswith("证\n")) == (True, True)
 
 
 def test_the_journal_is_given_the_line_and_fields_to_search_by(native: socket.socket) -> None:

@@ -21,21 +21,7 @@ rotator deliver --wait example.cn fullchain.pem privkey.pem
 certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn fullchain.pem privkey.pem'"""
 
 
-@click.command(
-    epilog=epilog(
-        _EXAMPLE,
-        Exit.DONE,
-        Exit.FAILURE,
-        Exit.USAGE,
-        Exit.REJECTED,
-        Exit.ROLLED_BACK,
-        Exit.STRANDED,
-        Exit.DIFFERS,
-        Exit.BUSY,
-        Exit.DEFERRED,
-        Exit.CONFIG,
-    ),
-)
+@click.command(epilog=epilog(_EXAMPLE, *sorted(Exit)))
 @click.argument("site", shell_complete=completing.sites)
 @click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")

@@ -7,23 +7,13 @@ import click
 from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
-from rotator.errors import Exit
+from rotator.cli.rotation import LOCK_WITHIN, STATUSES, Order, carry_out
+
+_EXAMPLE = "rotator rollback example.cn\nrotator rollback example.cn --to 000012-3f9a1c0de4b7"
 
 
 @click.command(
-    epilog=epilog(
-        "rotator rollback example.cn\nrotator rollback example.cn --to 000012-3f9a1c0de4b7",
-        Exit.DONE,
-        Exit.USAGE,
-        Exit.REJECTED,
-        Exit.ROLLED_BACK,
-        Exit.STRANDED,
-        Exit.DIFFERS,
-        Exit.BUSY,
-        Exit.DEFERRED,
-        Exit.CONFIG,
-    )
+    epilog=epilog(_EXAMPLE, *STATUSES),
 )
 @click.argument("site", shell_complete=completing.sites)
 @click.option(

@@ -11,7 +11,7 @@ from pathlib import Path
 from rotator import privilege, wiring
 from rotator.apply import read_live
 from rotator.cli.context import Context
-from rotator.cli.output import Output
+from rotator.cli.output import Output, rfc3339
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.hands import ApplyHand, Hands
@@ -36,6 +36,8 @@ EXITS = {
     Result.ROLLED_BACK: Exit.ROLLED_BACK,
     Result.STRANDED: Exit.STRANDED,
 }
+STATUSES = tuple(sorted(Exit))
+"""How a command can end that rotates: in every way that there is."""
 _STYLES = {Exit.DONE: "good", Exit.DIFFERS: "warn", Exit.DEFERRED: "warn"}
 
 
@@ -180,8 +182,7 @@ def _note(context: Context, order: Order, candidate: Candidate | None, done: Out
     if order.by_hand:
         if done.result not in (Result.ROTATED, Result.UNCHANGED):
             return
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-        hold = Hold(context.user, now, _digest_of_drop(context, order))
+        hold = Hold(context.user, rfc3339(datetime.now(UTC)), _digest_of_drop(context, order))
     policy = wiring.policy_of(one.site, wiring.load_anchors(one), wiring.load_pool(one))
     digest = candidate.digest if candidate and not order.by_hand else ""
     try:

@@ -7,8 +7,7 @@ import click
 from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.cli.rotation import LOCK_WITHIN, Order, carry_out
-from rotator.errors import Exit
+from rotator.cli.rotation import LOCK_WITHIN, STATUSES, Order, carry_out
 
 _EXAMPLE = """\
 rotator swap example.cn --first --cert /etc/nginx/ssl/example.cn.crt --key /etc/nginx/ssl/example.cn.key
@@ -17,18 +16,7 @@ rotator swap example.cn"""
 
 
 @click.command(
-    epilog=epilog(
-        _EXAMPLE,
-        Exit.DONE,
-        Exit.USAGE,
-        Exit.REJECTED,
-        Exit.ROLLED_BACK,
-        Exit.STRANDED,
-        Exit.DIFFERS,
-        Exit.BUSY,
-        Exit.DEFERRED,
-        Exit.CONFIG,
-    )
+    epilog=epilog(_EXAMPLE, *STATUSES),
 )
 @click.argument("site", shell_complete=completing.sites)
 @click.option(

@@ -82,7 +82,8 @@ class Journal:
             line = f"<{priority}>{line}"
         elif self._dated:
             line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}"
-        self._write(line.encode("utf-8", "backslashreplace")[:LONGEST] + b"\n")
+        cut = line.encode("utf-8", "backslashreplace")[:LONGEST].decode("utf-8", "ignore")  # between two characters
+        self._write(cut.encode() + b"\n")
 
     def _write(self, data: bytes) -> None:
         try:

@@ -90,7 +90,7 @@ class Daemon:
         self.measuring = Measuring(journal)
         self.loop = Loop(self._ground(self.config), journal, self.measuring, self.wake.is_set)
         self._starting = True
-        self._ending = False
+        self._ending = self._over = False
         self._reload_asked = False
         self._beaten = 0.0
         self._loads = 1
@@ -112,6 +112,7 @@ class Daemon:
             except Ended:
                 self.journal.say("cut-short", "a rotation was in flight; the next start proves it", WARNING)
             finally:
+                self._over = True  # an alarm that goes off this instant must not keep the rest from being closed
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 self.notifier.stopping()
                 self.watcher.close()
@@ -181,7 +182,8 @@ class Daemon:
         if number == signal.SIGHUP:
             self._reload_asked = True
         elif number == signal.SIGALRM:
-            raise Ended
+            if not self._over:
+                raise Ended
         elif not self._ending:
             self._ending = True
             signal.setitimer(signal.ITIMER_REAL, END_WITHIN)

@@ -67,7 +67,8 @@ class Measuring:
     def listen(self, address: str) -> None:
         """Serves the page there; called in each pass, and cheap when it is served already."""
         now = time.monotonic()
-        if address == self._listen and (self._server or now < self._listen_at):
+        is_served = self._server is not None and self._server.is_alive()
+        if address == self._listen and (is_served or now < self._listen_at):
             return
         self.close()
         self._listen, self._listen_at = address, now + LISTEN_AGAIN

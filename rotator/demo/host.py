@@ -66,10 +66,19 @@ class Host:
         return self.tree / "daemon.log"
 
     def __enter__(self) -> Self:
+        """Makes the tree, and a place for its processes.
+
+        Raises:
+            RotatorError: `demo-failed`: this host has no room for them; nothing is left.
+        """
         try:
             with undisturbed():  # a signal meanwhile strikes when both are there, to be ended and removed
                 self.tree = Path(tempfile.mkdtemp(prefix="rotator-demo-")).resolve()
                 self._group = Group(self.tree)
+        except OSError as e:
+            self._end()
+            words = f"the demo's directory or its first process cannot be made: {e.strerror}"
+            raise RotatorError("demo-failed", words, "name another place for temporary files: TMPDIR=/path") from e
         except BaseException:
             self._end()
             raise
@@ -86,7 +95,8 @@ class Host:
                 self._group.close()
             while self._reserved:
                 self._reserved.pop().close()
-            shutil.rmtree(self.tree)
+            if hasattr(self, "tree"):
+                shutil.rmtree(self.tree)
 
     @property
     def group(self) -> Group:
