@@ -34,6 +34,8 @@ _SHORT = {
     "1.3.6.1.4.1.311.60.2.1.3": "jurisdictionC",
 }
 
+_POINT_FORMS = {b"\2": "compressed", b"\3": "compressed", b"\6": "hybrid", b"\7": "hybrid"}
+
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
@@ -198,6 +200,24 @@ class Certificate:
         if self.key.algorithm == der.RSA:
             return 512 <= self.key.bits <= MAX_RSA_BITS and self.key.exponent >= 3
         return self.key.algorithm in (der.EC, der.ED25519)
+
+    @property
+    def key_fault(self) -> Fault | None:
+        """Why strict clients cannot read its public key; None if they can. For a key of a known kind and size."""
+        spki = self.shape.spki
+        if self.key.algorithm == der.EC and (form := _POINT_FORMS.get(self.key_bits[:1])):
+            words = f"has a key whose point is written in {form} form, which Go and others do not read (RFC 5480 2.2)"
+            return Fault(Code.KEY_TYPE, words)
+        described = der.children(spki, der.children(spki, der.element(spki, 0, len(spki)))[0])
+        if self.key.algorithm == der.RSA and [part.tag for part in described[1:]] != [der.NULL]:
+            words = "has an RSA key without the NULL that belongs to its kind, which Go does not read (RFC 3279 2.3.1)"
+            return Fault(Code.KEY_TYPE, words)
+        try:
+            self.loaded.public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            words = "has a public key that cannot be used: it is damaged, or no point of its curve"
+            return Fault(Code.KEY_INVALID, words)
+        return None
 
     @property
     def weak_signature(self) -> str:

@@ -19,7 +19,7 @@ from rotator.errors import RotatorError
 from rotator.leaf import lifetime_cap
 from rotator.model import Candidate, Code, KeyType, Policy, Problem, Secret, Severity, SourceFile
 from rotator.pem import MAX_FILE
-from rotator.trust import Anchors, Verdict, examine, judge_chains, private_ca, public
+from rotator.trust import Anchors, Verdict, examine, judge_chains, judge_served, private_ca, public
 from tests.authority import (
     CA,
     NOW,
@@ -245,6 +245,51 @@ NO_LIMIT = x509.NameConstraints([x509.DNSName("example.cn")], None)
 def alternative(*names: str) -> x509.SubjectAlternativeName:
     """Entries as they stand, also those that the builder would not take."""
     return x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
+
+
+P256 = b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07"
+POINT = new_key().public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+RSA_BITS = rsa_key().public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
+FIRST = 2 + (POINT[-1] & 1)
+WRITINGS: dict[str, tuple[bytes, Code]] = {
+    "a compressed point": (wrap(0x30, P256 + wrap(0x03, bytes((0, FIRST)) + POINT[1:33])), Code.KEY_TYPE),
+    "a hybrid point": (wrap(0x30, P256 + wrap(0x03, bytes((0, FIRST + 4)) + POINT[1:])), Code.KEY_TYPE),
+    "a point beside its curve": (wrap(0x30, P256 + wrap(0x03, b"\0\4" + POINT[1:33] * 2)), Code.KEY_INVALID),
+    "half a point": (wrap(0x30, P256 + wrap(0x03, b"\0" + POINT[:33])), Code.KEY_INVALID),
+    "no point": (wrap(0x30, P256 + wrap(0x03, b"\0")), Code.KEY_INVALID),
+    "an RSA key without its NULL": (
+        wrap(0x30, wrap(0x30, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01") + wrap(0x03, b"\0" + RSA_BITS)),
+        Code.KEY_TYPE,
+    ),
+}
+"""Public keys that OpenSSL takes and Go does not, or that nobody can use."""
+
+
+@pytest.mark.parametrize("what", WRITINGS)
+def test_a_public_key_that_strict_clients_cannot_read_is_refused_without_its_private_half(what: str) -> None:
+    spki, code = WRITINGS[what]
+    leaf = rewritten(GOOD.leaf, ICA.key, lambda parts: [*parts[:6], spki, *parts[7:]])
+    policy = public([NAME])
+    for problems in (
+        judge_chains([(leaf, *der(ICA.cert))], policy, ANCHORS, NOW),
+        judge_served([leaf, *der(ICA.cert)], policy, ANCHORS, NOW).problems,
+    ):
+        assert [p.code for p in problems if p.severity is Severity.REJECT] == [code]
+
+
+@pytest.mark.parametrize("what", ["a compressed point", "a hybrid point"])
+def test_an_authority_whose_key_strict_clients_cannot_read_is_refused(what: str) -> None:
+    odd = ec.generate_private_key(ec.SECP256R1())
+    plain = odd.public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
+    first = 2 + (plain[-1] & 1)
+    point = bytes((0, first)) + plain[1:33] if "compressed" in what else bytes((0, first + 4)) + plain[1:]
+    authority = ROOT.intermediate("Odd", key=odd)
+    issued = authority.issue(NAME)
+    cert = rewritten(
+        authority.cert, ROOT.key, lambda parts: [*parts[:6], wrap(0x30, P256 + wrap(0x03, point)), *parts[7:]]
+    )
+    problems = judge_chains([(*der(issued.leaf), cert)], public([NAME]), ANCHORS, NOW)
+    assert [p.code for p in problems if p.severity is Severity.REJECT] == [Code.KEY_TYPE]
 
 
 REFUSED: dict[str, tuple[Issued, Code]] = {
