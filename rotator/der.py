@@ -374,15 +374,14 @@ def private_key_info(data: bytes) -> tuple[str, bytes]:
     return algorithm, data[inner.body : inner.end]
 
 
-def encryption_cost(data: bytes) -> int:
-    """What deriving the key of an EncryptedPrivateKeyInfo costs: see `derivation_cost`.
+def encrypted_key(data: bytes) -> tuple[Element, Element]:
+    """Algorithm and content of an EncryptedPrivateKeyInfo (RFC 5958).
 
     Raises:
-        DerError: it is none, or is encrypted in a way that is not known here.
+        DerError: it is none.
     """
     parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
-    nth(parts, 1, OCTET_STRING)
-    return derivation_cost(data, nth(parts, 0, SEQUENCE))
+    return nth(parts, 0, SEQUENCE), nth(parts, 1, OCTET_STRING)
 
 
 def derivation_cost(data: bytes, algorithm: Element) -> int:

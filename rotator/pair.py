@@ -88,7 +88,7 @@ def read_candidate(candidate: Candidate) -> Reading:
         key_seen = key_seen or bool(held)
         for block in held[: MAX_KEYS - tried]:
             key = read_key(block, password, MAX_COST - spent)
-            spent += min(cost_of(block), MAX_COST - spent)
+            spent += min(cost_of(block, password), MAX_COST - spent)
             if isinstance(key, Problem):
                 problems.append(key)
             else:

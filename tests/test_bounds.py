@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import pickle
 import random
@@ -16,6 +17,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.x509 import ocsp
 
 from rotator.blocklist import MAX_BLOCKLIST
@@ -54,11 +57,11 @@ def peak():
     with open("/proc/self/status") as status:
         return int(re.search(r"VmHWM:\\s*(\\d+)", status.read())[1])
 
-roots, files, good = pickle.load(sys.stdin.buffer)
+roots, files, good, secret = pickle.load(sys.stdin.buffer)
 anchors = Anchors.from_pem(roots, "roots.pem")
 
 def judge(files):
-    candidate = Candidate(tuple(SourceFile(f"{n}.pem", data) for n, data in enumerate(files)), Secret(b"guess"))
+    candidate = Candidate(tuple(SourceFile(f"{n}.pem", data) for n, data in enumerate(files)), Secret(secret))
     return examine(candidate, public(["signal.example.test"]), anchors, datetime.now(UTC))
 
 judge(good)  # what is loaded once
@@ -107,6 +110,37 @@ def pbkdf2(rounds: int) -> bytes:
 def scrypt(n: int, r: int) -> bytes:
     numbers = sequence(wrap(OCTETS, b"saltsalt"), integer(n), integer(r), integer(1))
     return encrypted(oid("1.3.6.1.4.1.11591.4.11"), numbers)
+
+
+def dsa_structure(bits: int) -> bytes:
+    """A PKCS#8 key whose public half the library computes, if it gets that far: g to the x, modulo p."""
+    chance = random.Random(bits)
+    p, x = (chance.getrandbits(bits) | 1 << (bits - 1) | 1 for _ in range(2))
+    algorithm = sequence(oid("1.2.840.10040.4.1"), sequence(integer(p), integer(x), integer(p // 3)))
+    return sequence(integer(0), algorithm, wrap(OCTETS, integer(x)))
+
+
+def dsa_key(bits: int) -> bytes:
+    """The same, encrypted with the password that the judge has."""
+    key = hashlib.pbkdf2_hmac("sha1", b"guess", b"saltsalt", 1, 32)
+    plain = dsa_structure(bits)
+    fill = 16 - len(plain) % 16
+    encryptor = Cipher(AES(key), modes.CBC(b"0" * 16)).encryptor()
+    content = encryptor.update(plain + bytes((fill,)) * fill) + encryptor.finalize()
+    kdf = sequence(oid("1.2.840.113549.1.5.12"), sequence(wrap(OCTETS, b"saltsalt"), integer(1)))
+    scheme = sequence(oid("2.16.840.1.101.3.4.1.42"), wrap(OCTETS, b"0" * 16))
+    algorithm = sequence(oid("1.2.840.113549.1.5.13"), sequence(kdf, scheme))
+    return block(sequence(algorithm, wrap(OCTETS, content)), "ENCRYPTED PRIVATE KEY")
+
+
+def old_pkcs12(rounds: int) -> bytes:
+    """A PKCS#12 file under triple DES, which opens with nothing."""
+    parameters = sequence(wrap(OCTETS, b"saltsalt"), integer(rounds))
+    algorithm = sequence(oid("1.2.840.113549.1.12.1.3"), parameters)
+    content = sequence(oid("1.2.840.113549.1.7.1"), algorithm, wrap(0x80, b"x" * 64))
+    info = sequence(oid("1.2.840.113549.1.7.6"), wrap(0xA0, sequence(integer(0), content)))
+    safe = sequence(oid("1.2.840.113549.1.7.1"), wrap(0xA0, wrap(OCTETS, sequence(info))))
+    return sequence(integer(3), safe)
 
 
 def below(party: Party) -> bytes:
@@ -165,8 +199,14 @@ NASTY: dict[str, Callable[[], list[bytes]]] = {
     "four keys of as many rounds as are spent": lambda: [pbkdf2(490_000 + n) for n in range(4)],
     "a key of much memory": lambda: [der_pem(AUTHORITY.der), scrypt(2**17, 7)],
     "keys of as much memory as is spent": lambda: [scrypt(2**14, 15 - n) for n in range(4)],
+    "an encrypted DSA key of 40,000 bits": lambda: [dsa_key(40_000)],
+    "a DSA key under the label of an EC key": lambda: [block(dsa_structure(40_000), "EC PRIVATE KEY")],
+    "an old PKCS#12 file under the empty password": lambda: [old_pkcs12(490_000)],
     "base64 in one line": lambda: [base64.b64encode(bytes(MAX_FILE // 2))] * FILES,
 }
+
+
+EMPTY_PASSWORD = {"an old PKCS#12 file under the empty password"}
 
 
 @pytest.mark.parametrize("what", NASTY)
@@ -177,7 +217,7 @@ def test_any_input_is_refused_within_a_second_and_64_megabytes(what: str) -> Non
     assert all(len(data) <= MAX_FILE for data in files)
     done = subprocess.run(
         [sys.executable, "-c", JUDGE],
-        input=pickle.dumps((ROOT.root_pem, files, good)),
+        input=pickle.dumps((ROOT.root_pem, files, good, b"" if what in EMPTY_PASSWORD else b"guess")),
         capture_output=True,
         check=True,
         timeout=60,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import re
+import subprocess
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rotator import der
-from rotator.keys import MAX_COST, Key, read_key
+from rotator.keys import MAX_COST, Key, cost_of, read_key
 from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity, SourceFile
 from rotator.pair import MAX_CHAIN, MAX_KEYS, Match, match, read_candidate
 from rotator.pem import Block, read_blocks
@@ -272,10 +274,39 @@ def test_a_wrong_password_is_told() -> None:
 
 def test_an_iteration_count_above_the_bound_is_refused_before_it_is_paid_for() -> None:
     (block,), _ = read_blocks(SourceFile("key.pem", encrypted()))
-    rounds = der.encryption_cost(block.data)
+    rounds = der.derivation_cost(block.data, der.encrypted_key(block.data)[0])
     dear = _with_rounds(block.data, rounds, MAX_COST + 1)
-    assert der.encryption_cost(dear) == MAX_COST + 1
+    assert cost_of(replace(block, data=dear), Secret(b"secret")) == MAX_COST + 1
     assert refused(der_pem(dear, label="ENCRYPTED PRIVATE KEY"), Secret(b"secret")).code == Code.KEY_FORMAT
+
+
+def test_a_key_under_a_cipher_that_the_library_alone_knows_is_read_up_to_the_size_of_usual_keys(tmp_path: Path) -> None:
+    for size, code in ((2048, None), (4096, Code.KEY_FORMAT)):
+        (tmp_path / "k.pem").write_bytes(key_pem(rsa_key(3, size)))
+        command = ["openssl", "pkcs8", "-topk8", "-in", "k.pem", "-v1", "PBE-MD5-DES", "-passout", "pass:secret"]
+        command += ["-provider", "legacy", "-provider", "default"]
+        text = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+        if code is None:
+            key = key_of(text, Secret(b"secret"))
+            assert isinstance(key, Key)
+            assert key.kind is KeyType.RSA
+        else:
+            assert refused(text, Secret(b"secret")).code == code
+
+
+@pytest.mark.parametrize("label", ["PRIVATE KEY", "ENCRYPTED PRIVATE KEY"])
+def test_the_header_of_the_old_style_belongs_to_keys_of_the_old_kinds_alone(label: str) -> None:
+    old = authority.encrypted(new_key(), b"secret", serialization.PrivateFormat.TraditionalOpenSSL)
+    assert isinstance(key_of(old, Secret(b"secret")), Key)
+    assert refused(old.replace(b"EC PRIVATE KEY", label.encode()), Secret(b"secret")).code == Code.KEY_FORMAT
+
+
+@pytest.mark.parametrize("kind", [new_key(), dsa.generate_private_key(1024)], ids=["ec", "dsa"])
+def test_what_stands_under_the_label_of_an_ec_key_is_one(kind: ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey) -> None:
+    data = kind.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    assert refused(der_pem(data, label="EC PRIVATE KEY")).code == Code.KEY_FORMAT
 
 
 def _with_rounds(data: bytes, rounds: int, instead: int) -> bytes:
@@ -297,7 +328,7 @@ def test_scrypt_is_bounded_too() -> None:
     kdf = wrap(0x30, bytes.fromhex("06092b06010401da47040b") + wrap(0x30, parameters))
     algorithm = wrap(0x30, bytes.fromhex("06092a864886f70d01050d") + wrap(0x30, kdf + wrap(0x30, b"")))
     data = wrap(0x30, algorithm + wrap(0x04, b"x" * 16))
-    assert der.encryption_cost(data) == der.TOO_DEAR
+    assert der.derivation_cost(data, der.encrypted_key(data)[0]) == der.TOO_DEAR
     assert refused(der_pem(data, label="ENCRYPTED PRIVATE KEY"), Secret(b"x")).code == Code.KEY_FORMAT
 
 
