@@ -285,7 +285,7 @@ def _revoked(entry: x509.RevokedCertificate) -> Revoked | None:
         if flag is x509.ReasonFlags.remove_from_crl:
             return None
         reason = flag.value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, LookupError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         pass
     return Revoked(entry.revocation_date_utc, reason)
 
@@ -348,7 +348,7 @@ def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
         try:
             with contained():
                 lists.append(_read(_decoded(data, *block) if block else data, title))
-        except (IndexError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
+        except (LookupError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
             words = "holds something that is no revocation list, or one that is damaged or cut off"
     return lists, words
 
@@ -380,7 +380,7 @@ def _read(data: bytes, title: str) -> Crl:
         issuer = shown(loaded.issuer.rfc4514_string())
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return Crl(title, loaded, shape, issuer, None, None, "has extensions that cannot be read")
     scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
     numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)

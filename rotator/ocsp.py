@@ -314,7 +314,7 @@ def _read_all(data: bytes, title: str) -> tuple[list[Response], str]:
                 else:
                     said = loaded.response_status.name.lower().replace("_", " ")
                     words = f"holds no answer: the responder said {said}"
-        except (IndexError, ValueError, TypeError, OverflowError):  # a panic, too, and damaged DER
+        except (LookupError, ValueError, TypeError, OverflowError):  # a panic, too, and damaged DER
             words = "holds something that is no OCSP response, or one that is damaged or cut off"
     return responses, words
 

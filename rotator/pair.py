@@ -22,6 +22,9 @@ MAX_CHAIN = 32
 MAX_CERTIFICATES = 128
 """Certificates that all files of a candidate together may hold."""
 
+MAX_READ = 512 * 1024
+"""Octets of certificates that are read of all files together: a chain has some 5 KiB, its extensions may cost much."""
+
 MAX_KEYS = 4
 """Private keys that are looked at: those of a dual pair, and two more to say what they are."""
 
@@ -67,6 +70,7 @@ def read_candidate(candidate: Candidate) -> Reading:
     problems: list[Problem] = []
     key_seen = sealed = False
     tried = spent = 0
+    left = MAX_READ
     for source in candidate.files:
         stood, found = read_blocks(source)
         problems += found
@@ -83,7 +87,8 @@ def read_candidate(candidate: Candidate) -> Reading:
             sealed = sealed or bool(unpacked.problems)
             key_seen = key_seen or bool(unpacked.problems)
         chain = [b for b in blocks if b.label in CERTIFICATE_LABELS]
-        problems += _read_chain(chain, certificates)
+        problems += _read_chain(chain, certificates, left)
+        left -= sum(len(block.data) for block in chain)
         held = [b for b in blocks if b.label not in CERTIFICATE_LABELS]
         key_seen = key_seen or bool(held)
         for block in held[: MAX_KEYS - tried]:
@@ -115,8 +120,8 @@ def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) 
     return problems
 
 
-def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list[Problem]:
-    """Read the certificates of one file into the ones of all files."""
+def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate], left: int) -> list[Problem]:
+    """Read the certificates of one file into the ones of all files; `left` is how many octets may still be read."""
     problems: list[Problem] = []
     if len(blocks) > MAX_CHAIN or len(into) + len(blocks) > MAX_CERTIFICATES:
         extra = blocks[MAX_CHAIN] if len(blocks) > MAX_CHAIN else blocks[0]
@@ -128,6 +133,13 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list
         blocks = blocks[: max(0, min(MAX_CHAIN, MAX_CERTIFICATES - len(into)))]
     here: dict[bytes, int] = {}
     for block in blocks:
+        left -= len(block.data)
+        if left < 0:
+            words = f"{place(block.file, block.line)}: the files hold more than {MAX_READ >> 10} KiB of certificates; "
+            words += "what stands from here on is not looked at."
+            hint = "Leave the leaf and the intermediates of its chain."
+            problems.append(Problem(Code.TOO_LARGE, Severity.REJECT, words, hint, block.file, block.line))
+            break
         certificate, found = read_certificate(block.data, block.file, block.line)
         problems += found
         if certificate is None:

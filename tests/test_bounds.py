@@ -37,6 +37,7 @@ from tests.agreement.crafting import (
     name,
     oid,
     raw_extension,
+    san,
     sequence,
     signing,
     utc,
@@ -165,6 +166,9 @@ def mesh() -> list[bytes]:
     return [der_pem(craft(crossed[0], NAME, names=(NAME,)).der), *files]
 
 
+MANY = sequence(*[wrap(0x31, sequence(oid("2.5.4.11"), wrap(0x0C, b"xxxx"))) for _ in range(12_000)])
+"""A distinguished name."""
+
 NASTY: dict[str, Callable[[], list[bytes]]] = {
     "blocks of junk": lambda: full(block(b"\x30\x03\x02\x01\x01")),
     "tiny blocks of no use": lambda: full(b"-----BEGIN X-----\n-----END X-----\n"),
@@ -187,6 +191,17 @@ NASTY: dict[str, Callable[[], list[bytes]]] = {
         craft(
             AUTHORITY, NAME, extensions={f"{n}": raw_extension(f"1.3.6.1.4.1.9.{n}", b"\5\0") for n in range(8000)}
         ).chain_pem
+    ],
+    "subjects of 12,000 parts": lambda: [craft(AUTHORITY, NAME, names=(NAME,), raw_subject=MANY).chain_pem] * 14,
+    "as many in each of 14 certificates": lambda: [
+        craft(AUTHORITY, NAME, names=(NAME,), raw_subject=MANY).chain_pem for _ in range(14)
+    ],
+    "as many as alternative name of 14 certificates": lambda: [
+        craft(AUTHORITY, NAME, extensions={"san": san((2, NAME.encode()), (4, MANY))}).chain_pem for _ in range(14)
+    ],
+    "55,000 short names in each of 14 certificates": lambda: [
+        craft(AUTHORITY, NAME, extensions={"san": san((2, NAME.encode()), *[(2, b"a")] * 55_000)}).chain_pem
+        for _ in range(14)
     ],
     "names times constraints": product,
     "every authority certified by every other": mesh,

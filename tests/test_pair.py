@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotator import der
+from rotator import der, pair
 from rotator.keys import MAX_COST, Key, cost_of, read_key
 from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity, SourceFile
 from rotator.pair import MAX_CHAIN, MAX_KEYS, Match, match, read_candidate
@@ -278,6 +278,15 @@ def test_an_iteration_count_above_the_bound_is_refused_before_it_is_paid_for() -
     dear = _with_rounds(block.data, rounds, MAX_COST + 1)
     assert cost_of(replace(block, data=dear), Secret(b"secret")) == MAX_COST + 1
     assert refused(der_pem(dear, label="ENCRYPTED PRIVATE KEY"), Secret(b"secret")).code == Code.KEY_FORMAT
+
+
+def test_more_certificates_than_a_chain_can_have_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "MAX_READ", 2000)
+    files = [SourceFile(f"{n}.pem", pem(*[CA.root(f"Root {n}{m}").cert for m in range(3)])) for n in range(3)]
+    reading = read_candidate(Candidate(tuple(files)))
+    told = [(p.code, p.file) for p in reading.problems]
+    assert told == [(Code.TOO_LARGE, "1.pem"), (Code.TOO_LARGE, "2.pem")]
+    assert 3 <= len(reading.certificates) < 6
 
 
 def test_a_key_under_a_cipher_that_the_library_alone_knows_is_read_up_to_the_size_of_usual_keys(tmp_path: Path) -> None:

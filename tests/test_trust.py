@@ -247,6 +247,28 @@ def alternative(*names: str) -> x509.SubjectAlternativeName:
     return x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
 
 
+FEATURE = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.24")
+
+
+@pytest.mark.parametrize(
+    ("value", "codes"),
+    [
+        (b"\x30\x03\x02\x01\x10", ()),
+        (b"\x30\x06\x02\x01\x10\x02\x01\x05", (Code.MUST_STAPLE,)),
+        (b"\x30\x03\x02\x01", (Code.PARSE_ERROR,)),
+    ],
+    ids=["alone", "beside must-staple", "damaged"],
+)
+def test_a_tls_feature_that_is_not_known_demands_nothing_and_hides_nothing(
+    value: bytes, codes: tuple[Code, ...]
+) -> None:
+    """The library looks such a number up in a table, and raises what nobody expects of it."""
+    issued = ICA.issue(NAME, tweak=also(x509.UnrecognizedExtension(FEATURE, value)))
+    assert judge(issued).codes == codes
+    above = ROOT.intermediate("Featured", tweak=also(x509.UnrecognizedExtension(FEATURE, value)))
+    assert judge(above.issue(NAME)).codes == tuple(code for code in codes if code is Code.PARSE_ERROR)
+
+
 P256 = b"\x30\x13\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x08\x2a\x86\x48\xce\x3d\x03\x01\x07"
 POINT = new_key().public_key().public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 RSA_BITS = rsa_key().public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.PKCS1)
