@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.x509 import ocsp
 
+from rotator.anchors import MAX_STORE
 from rotator.blocklist import MAX_BLOCKLIST
 from rotator.crl import MAX_CRL, MAX_INDIRECT
 from rotator.ocsp import MAX_RESPONSES
@@ -271,8 +272,13 @@ readers = {
 }
 
 def judge(path):
+    global anchors
     try:
-        evidence = Evidence(**{kind: readers[kind](path)})
+        if kind == "roots":
+            anchors = Anchors.from_pem(Path(path).read_bytes(), "roots.pem")
+            evidence = Evidence()
+        else:
+            evidence = Evidence(**{kind: readers[kind](path)})
     except RotatorError as error:
         return [error.code]
     candidate = Candidate((SourceFile("x.pem", good),))
@@ -289,7 +295,7 @@ json.dump([time.process_time() - clock, (peak() - memory) / 1024, codes], sys.st
 
 NOW = datetime.now(UTC)
 AT = utc(NOW - timedelta(days=2))
-LEAF = craft(AUTHORITY, NAME, names=(NAME,))
+LEAF = craft(AUTHORITY, NAME, names=(NAME,), days=30)
 UNNAMED = "revocation-unknown"
 """What is told of the authority, of which no list speaks."""
 
@@ -371,6 +377,19 @@ LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
         lambda: listed(issuers(40_000), indirect=True),
         ["crl-unusable", UNNAMED],
     ),
+    "as many roots as are read": (
+        "roots",
+        lambda: (ROOT.root_pem + craft(None, "Another", ca=True).root_pem * 10_000)[:MAX_STORE].rpartition(
+            b"-----BEGIN"
+        )[0],
+        [],
+    ),
+    "roots of 12,000-part names": (
+        "roots",
+        lambda: ROOT.root_pem + b"".join(craft(None, "", ca=True, raw_subject=MANY).root_pem for _ in range(2)),
+        [],
+    ),
+    "too many roots": ("roots", lambda: ROOT.root_pem * 10_000, ["too-large"]),
     "a blocklist of as many as are read": (
         "blocked",
         lambda: b"".join(b"%064x\n" % number for number in range(MAX_BLOCKLIST // 65)),
@@ -393,7 +412,8 @@ LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
 def test_what_stands_beside_the_roots_costs_less_than_a_second_and_64_megabytes(what: str, tmp_path: Path) -> None:
     kind, make, expected = LONG[what]
     few, many = tmp_path / "few", tmp_path / "many"
-    few.write_bytes({"revocations": listed([entry(b"\5")]), "responses": stapled(1)}.get(kind, b"{}"))
+    usual = {"revocations": listed([entry(b"\5")]), "responses": stapled(1), "roots": ROOT.root_pem}
+    few.write_bytes(usual.get(kind, b"{}"))
     many.write_bytes(make())
     done = subprocess.run(
         [sys.executable, "-c", BESIDE],
