@@ -309,6 +309,7 @@ def altered(**values: object) -> bytes:
         altered(state={"usable": 5}),
         altered(state=[["usable"]]),
         altered(state=[1 << 70]),
+        altered(state=[[]]),
         altered(state="usable"),
         altered(state={"usable": {"timestamp": "0001-01-01T00:00:00+14:00"}}),
         altered(temporal_interval={"start_inclusive": "2026-01-01T00:00:00Z"}),
