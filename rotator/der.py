@@ -385,7 +385,7 @@ def encrypted_key(data: bytes) -> tuple[Element, Element]:
 
 
 def derivation_cost(data: bytes, algorithm: Element) -> int:
-    """What deriving a key from a password costs, in rounds of a hash; for scrypt half of N·r·p.
+    """What deriving a key from a password costs, in rounds of a hash; one may stand there that cannot be.
 
     Args:
         data: what holds the algorithm.
@@ -403,9 +403,11 @@ def derivation_cost(data: bytes, algorithm: Element) -> int:
         parameters = children(data, nth(derivation, 1, SEQUENCE))
         if oid == _SCRYPT:
             rounds, size, lanes = (integer(data, nth(parameters, index, INTEGER)) for index in (1, 2, 3))
-            if 128 * rounds * size > _MAX_SCRYPT_MEMORY:
+            if min(rounds, size, lanes) < 1:
+                raise DerError("has numbers that cannot be")
+            if 128 * size * (rounds + lanes) > _MAX_SCRYPT_MEMORY:
                 return TOO_DEAR  # in memory, whatever it costs in time
-            return max(0, rounds * size * lanes) // 2
+            return rounds * size * lanes // 2 + 4 * size * lanes  # and PBKDF2 fills and reads its lanes (RFC 7914 6)
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")
     # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count

@@ -109,7 +109,7 @@ def cost_of(block: Block, password: Secret | None) -> int:
         return 0
     try:
         algorithm, _ = der.encrypted_key(block.data)
-        return pbe.cost(block.data, algorithm, password.reveal())
+        return max(0, pbe.cost(block.data, algorithm, password.reveal()))
     except (der.DerError, IndexError):
         return 0
 
@@ -258,6 +258,8 @@ def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None
         cost = pbe.cost(block.data, algorithm, password.reveal())
     except (der.DerError, IndexError):
         raise _format("the encrypted key cannot be read.") from None
+    if cost < 1:
+        raise _format("the encrypted key asks for a number of rounds that cannot be.")
     if cost > budget:
         words = f"decrypting the keys takes more than {MAX_COST:,} rounds of a hash, or too much memory."
         hint = "Encrypt it with fewer: openssl pkcs8 -topk8 -iter 100000 -in FILE -out privkey.pem"

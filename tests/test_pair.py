@@ -6,6 +6,7 @@ import base64
 import contextlib
 import re
 import subprocess
+import time
 import traceback
 from dataclasses import replace
 from pathlib import Path
@@ -278,6 +279,42 @@ def test_an_iteration_count_above_the_bound_is_refused_before_it_is_paid_for() -
     dear = _with_rounds(block.data, rounds, MAX_COST + 1)
     assert cost_of(replace(block, data=dear), Secret(b"secret")) == MAX_COST + 1
     assert refused(der_pem(dear, label="ENCRYPTED PRIVATE KEY"), Secret(b"secret")).code == Code.KEY_FORMAT
+
+
+def encrypted_with(kdf: bytes) -> bytes:
+    """An encrypted key whose password is derived so."""
+    cipher = wrap(0x30, der.encoded_oid("2.16.840.1.101.3.4.1.42") + wrap(0x04, b"0" * 16))
+    algorithm = wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.13") + wrap(0x30, kdf + cipher))
+    return der_pem(wrap(0x30, algorithm + wrap(0x04, b"x" * 32)), label="ENCRYPTED PRIVATE KEY")
+
+
+def whole(number: int) -> bytes:
+    return wrap(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(-2, 8, 1), (2, -1, -1), (0, 8, 1), (1, 1, 1), (3, 8, 1), (2, 1, 500_000), (2, 1, 250_000), (1 << 40, 1, 1)],
+)
+def test_numbers_of_scrypt_that_cannot_be_or_cost_too_much_are_refused_by_the_header(numbers: tuple[int, ...]) -> None:
+    parameters = wrap(0x30, wrap(0x04, b"salt") + b"".join(map(whole, numbers)))
+    key = encrypted_with(wrap(0x30, der.encoded_oid("1.3.6.1.4.1.11591.4.11") + parameters))
+    begin = time.process_time()
+    assert refused(key, Secret(b"x")).code == Code.KEY_FORMAT
+    assert time.process_time() - begin < 0.1
+
+
+@pytest.mark.parametrize("rounds", [0, -1, -(1 << 40)])
+def test_a_number_of_rounds_that_cannot_be_is_refused(rounds: int) -> None:
+    parameters = wrap(0x30, wrap(0x04, b"salt") + whole(rounds))
+    for salted in (encrypted_with(wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.12") + parameters)), old(parameters)):
+        assert refused(salted, Secret(b"x")).code == Code.KEY_FORMAT
+
+
+def old(parameters: bytes) -> bytes:
+    """An encrypted key of RFC 7292 appendix C, under triple DES."""
+    algorithm = wrap(0x30, der.encoded_oid("1.2.840.113549.1.12.1.3") + parameters)
+    return der_pem(wrap(0x30, algorithm + wrap(0x04, b"x" * 32)), label="ENCRYPTED PRIVATE KEY")
 
 
 def test_more_certificates_than_a_chain_can_have_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
