@@ -226,6 +226,8 @@ class Certificate:
             algorithm = self.loaded.signature_hash_algorithm
         except UnsupportedAlgorithm:
             return "an algorithm that clients no longer take"
+        except ValueError:  # RSASSA-PSS, which has no defaults that anybody uses (RFC 4055 3.1)
+            return "an algorithm whose parameters are missing or damaged"
         return algorithm.name.upper() if isinstance(algorithm, hashes.SHA1 | hashes.MD5 | hashes.SHA224) else ""
 
     def names_key_of(self, issuer: Certificate) -> bool:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from rotator import der as tlv
 from rotator.decode import read_certificate
 from rotator.errors import RotatorError
 from rotator.leaf import lifetime_cap
@@ -245,6 +246,17 @@ NO_LIMIT = x509.NameConstraints([x509.DNSName("example.cn")], None)
 def alternative(*names: str) -> x509.SubjectAlternativeName:
     """Entries as they stand, also those that the builder would not take."""
     return x509.SubjectAlternativeName([x509.DNSName(n) for n in names])
+
+
+def test_rsassa_pss_without_its_parameters_is_refused() -> None:
+    """The library does not say its digest, but raises what nobody expects of the question."""
+    bare = wrap(0x30, b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x0a")
+    data = rewritten(GOOD.leaf, ICA.key, lambda parts: [*parts[:2], bare, *parts[3:]])
+    body, _, signature = (tlv.whole(data, part) for part in tlv.children(data, tlv.element(data, 0, len(data))))
+    leaf = wrap(0x30, body + bare + signature)
+    problems = judge_chains([(leaf, *der(ICA.cert))], public([NAME]), ANCHORS, NOW)
+    (weak,) = (p for p in problems if p.code is Code.WEAK_SIGNATURE)
+    assert "parameters are missing" in weak.message
 
 
 FEATURE = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.24")
