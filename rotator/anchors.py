@@ -16,8 +16,8 @@ from rotator.model import Code, Severity
 from rotator.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.pem import CERTIFICATE_LABELS, parse_text, shown
 
-MAX_STORE = 16 * 1024 * 1024
-"""Bytes that a file of roots may hold; the system's has about 220 KiB."""
+MAX_STORE = 1024 * 1024
+"""Bytes that a file of roots may hold; the system's has about 220 KiB, and each MiB takes half a second."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

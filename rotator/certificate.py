@@ -34,7 +34,7 @@ _SHORT = {
     "1.3.6.1.4.1.311.60.2.1.3": "jurisdictionC",
 }
 
-_RSA_WITH_NULL = bytes.fromhex("300d06092a864886f70d0101010500")
+_POINT_FORMS = {b"\2": "compressed", b"\3": "compressed", b"\6": "hybrid", b"\7": "hybrid"}
 
 E = TypeVar("E", bound=x509.ExtensionType)
 
@@ -225,24 +225,6 @@ class Certificate:
         return spki[bits.body + 1 : bits.end]
 
     @property
-    def has_readable_key(self) -> bool:
-        """Whether there is a key in it: a point of its curve, say."""
-        try:
-            self.loaded.public_key()
-        except (UnsupportedAlgorithm, ValueError):
-            return False
-        return True
-
-    @property
-    def odd_key(self) -> str:
-        """How its key is written so that some clients do not read it, in words; empty if it is not."""
-        if self.key.algorithm == der.EC and self.key_bits[:1] in (b"\2", b"\3"):
-            return "has a public key in compressed form, which Go and Java do not read"
-        if self.key.algorithm == der.RSA and _RSA_WITH_NULL not in self.shape.spki[:24]:
-            return "has an RSA key without the NULL of its algorithm (CA/B BR 7.1.3.1.1), which Go does not read"
-        return ""
-
-    @property
     def usable_key(self) -> bool:
         """Whether a signature may be checked against its key: of a known kind, and bounded in what that costs."""
         if self.key.algorithm == der.RSA:
@@ -250,12 +232,32 @@ class Certificate:
         return self.key.algorithm in (der.EC, der.ED25519)
 
     @property
+    def key_fault(self) -> Fault | None:
+        """Why strict clients cannot read its public key; None if they can. For a key of a known kind and size."""
+        spki = self.shape.spki
+        if self.key.algorithm == der.EC and (form := _POINT_FORMS.get(self.key_bits[:1])):
+            words = f"has a key whose point is written in {form} form, which Go and others do not read (RFC 5480 2.2)"
+            return Fault(Code.KEY_TYPE, words)
+        described = der.children(spki, der.children(spki, der.element(spki, 0, len(spki)))[0])
+        if self.key.algorithm == der.RSA and [part.tag for part in described[1:]] != [der.NULL]:
+            words = "has an RSA key without the NULL that belongs to its kind, which Go does not read (RFC 3279 2.3.1)"
+            return Fault(Code.KEY_TYPE, words)
+        try:
+            self.loaded.public_key()
+        except (ValueError, UnsupportedAlgorithm):
+            words = "has a public key that cannot be used: it is damaged, or no point of its curve"
+            return Fault(Code.KEY_INVALID, words)
+        return None
+
+    @property
     def weak_signature(self) -> str:
         """The broken or unknown digest that it is signed with, in words; empty if the digest is sound."""
         try:
             algorithm = self.loaded.signature_hash_algorithm
-        except (UnsupportedAlgorithm, ValueError):  # RSASSA-PSS without its parameters is a ValueError
-            return "an algorithm that clients do not take"
+        except UnsupportedAlgorithm:
+            return "an algorithm that clients no longer take"
+        except ValueError:  # RSASSA-PSS, which has no defaults that anybody uses (RFC 4055 3.1)
+            return "an algorithm whose parameters are missing or damaged"
         return algorithm.name.upper() if isinstance(algorithm, hashes.SHA1 | hashes.MD5 | hashes.SHA224) else ""
 
     def names_key_of(self, issuer: Certificate) -> bool:

@@ -275,10 +275,10 @@ class _Safe:
         raise self._unopened()
 
     def _decrypted(self, data: bytes, algorithm: Element, encrypted: bytes) -> Iterator[bytes]:
-        cost = der.derivation_cost(data, algorithm)
+        secret = self.password.reveal() if self.password else b""
+        cost = pbe.cost(data, algorithm, secret)
         self._check_cost(cost)
         self.found.spent += cost
-        secret = self.password.reveal() if self.password else b""
         try:
             yield from pbe.decrypted(data, algorithm, secret, encrypted)
         except pbe.UnknownSchemeError:

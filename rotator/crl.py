@@ -287,7 +287,7 @@ def _issuer_in(extensions: bytes) -> bytes:
 def _revoked(entry: x509.RevokedCertificate) -> Revoked:
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, LookupError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         reason = ""
     return Revoked(entry.revocation_date_utc, reason)
 
@@ -350,7 +350,7 @@ def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
         try:
             with contained():
                 lists.append(_read(_decoded(data, *block) if block else data, title))
-        except (IndexError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
+        except (LookupError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
             words = "holds something that is no revocation list, or one that is damaged or cut off"
     return lists, words
 
@@ -382,7 +382,7 @@ def _read(data: bytes, title: str) -> Crl:
         issuer = shown(loaded.issuer.rfc4514_string())
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return Crl(title, loaded, shape, issuer, None, None, fault="has extensions that cannot be read")
     scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
     numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)

@@ -100,7 +100,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
             extensions, readable, faults = _extensions(data, loaded, shape)
     except PanicError:
         return refused(Code.PARSE_ERROR, f"the certificate cannot be read: {BROKE_OFF}.", HINT)
-    except (ValueError, TypeError, x509.InvalidVersion):
+    except (ValueError, TypeError, LookupError, x509.InvalidVersion):
         return refused(Code.PARSE_ERROR, "the certificate is damaged: its structure is not that of X.509.")
     try:
         begin, end = loaded.not_valid_before_utc, loaded.not_valid_after_utc
@@ -226,8 +226,8 @@ def _extensions(
     """The extensions, whether the library reads them as they stand, and the faults of those that nobody reads."""
     try:
         return loaded.extensions, True, ()
-    except (ValueError, TypeError, KeyError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        pass  # a KeyError is a TLS feature that the library has no name for
+    except (ValueError, TypeError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        pass  # a lookup: of a TLS feature whose number it does not know
     # Not DER, or one is damaged, or one stands there twice: each by itself tells which, and leaves the others readable.
     faults: list[Fault] = []
     if len(shape.extensions) > MAX_ALONE:  # what stands behind those could be a limit that clients keep to
@@ -240,22 +240,26 @@ def _extensions(
         try:
             twin = x509.load_der_x509_certificate(strict.with_extensions(data, (extension,)))
             readable[extension.oid] = next(iter(twin.extensions))
-        except KeyError:
-            features = _known_features(extension)
-            readable |= {extension.oid: features} if features is not None else {}
-        except (ValueError, TypeError, x509.UnsupportedGeneralNameType, StopIteration):
+        except (ValueError, TypeError, LookupError, x509.UnsupportedGeneralNameType, StopIteration):
+            numbers = _features(extension)
+            if numbers:
+                known = [feature for feature in x509.TLSFeatureType if feature.value in numbers]
+                if known:
+                    value = x509.TLSFeature(known)
+                    readable[extension.oid] = x509.Extension(ExtensionOID.TLS_FEATURE, extension.critical, value)
+                continue
             code = _UNREADABLE.get(extension.oid, Code.PARSE_ERROR)
             faults.append(Fault(code, f"has an extension that cannot be read: {_label(extension.oid)}"))
     return x509.Extensions(readable.values()), False, tuple(faults)
 
 
-def _known_features(extension: der.RawExtension) -> x509.Extension[x509.ExtensionType] | None:
-    """Those of its TLS features (RFC 7633) that the library has a name for; None without any.
-
-    Which extensions of TLS a certificate demands beside stapling is for clients that know them: others pass over it.
-    """
-    numbers = {feature.value: feature for feature in x509.TLSFeatureType}
-    demanded = der.children(extension.value, der.element(extension.value, 0, len(extension.value)))
-    known = [numbers[one] for part in demanded if (one := der.integer(extension.value, part)) in numbers]
-    oid = x509.ObjectIdentifier(extension.oid)
-    return x509.Extension(oid, extension.critical, x509.TLSFeature(known)) if known else None
+def _features(extension: der.RawExtension) -> set[int]:
+    """The numbers in a TLS feature extension (RFC 7633), known or not; none in another one, or one that is damaged."""
+    value = extension.value
+    if extension.oid != ExtensionOID.TLS_FEATURE.dotted_string:
+        return set()
+    try:
+        listed = der.children(value, der.expect(der.element(value, 0, len(value)), der.SEQUENCE))
+        return {der.integer(value, der.expect(one, der.INTEGER)) for one in listed}
+    except der.DerError:
+        return set()

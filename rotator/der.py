@@ -14,6 +14,7 @@ SEQUENCE = 0x30
 INTEGER = 0x02
 BIT_STRING = 0x03
 OCTET_STRING = 0x04
+NULL = 0x05
 OID = 0x06
 BOOLEAN = 0x01
 
@@ -367,19 +368,18 @@ def private_key_info(data: bytes) -> tuple[str, bytes]:
     return algorithm, data[inner.body : inner.end]
 
 
-def encryption_cost(data: bytes) -> int:
-    """What deriving the key of an EncryptedPrivateKeyInfo costs: see `derivation_cost`.
+def encrypted_key(data: bytes) -> tuple[Element, Element]:
+    """Algorithm and content of an EncryptedPrivateKeyInfo (RFC 5958).
 
     Raises:
-        DerError: it is none, or is encrypted in a way that is not known here.
+        DerError: it is none.
     """
     parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
-    nth(parts, 1, OCTET_STRING)
-    return derivation_cost(data, nth(parts, 0, SEQUENCE))
+    return nth(parts, 0, SEQUENCE), nth(parts, 1, OCTET_STRING)
 
 
 def derivation_cost(data: bytes, algorithm: Element) -> int:
-    """What deriving a key from a password costs, in rounds of a hash; for scrypt half of N·r·p.
+    """What deriving a key from a password costs, in rounds of a hash; one may stand there that cannot be.
 
     Args:
         data: what holds the algorithm.
@@ -397,9 +397,11 @@ def derivation_cost(data: bytes, algorithm: Element) -> int:
         parameters = children(data, nth(derivation, 1, SEQUENCE))
         if oid == _SCRYPT:
             rounds, size, lanes = (integer(data, nth(parameters, index, INTEGER)) for index in (1, 2, 3))
-            if 128 * rounds * size > _MAX_SCRYPT_MEMORY:
+            if min(rounds, size, lanes) < 1:
+                raise DerError("has numbers that cannot be")
+            if 128 * size * (rounds + lanes) > _MAX_SCRYPT_MEMORY:
                 return TOO_DEAR  # in memory, whatever it costs in time
-            return max(0, rounds * size * lanes) // 2
+            return rounds * size * lanes // 2 + 4 * size * lanes  # and PBKDF2 fills and reads its lanes (RFC 7914 6)
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")
     # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count

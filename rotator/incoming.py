@@ -34,6 +34,9 @@ MAX_TOTAL = 4 * 1024 * 1024
 MAX_POOL_FILES = 2_048
 """Files that a pool of intermediates may hold."""
 
+MAX_POOL_TOTAL = 8 * 1024 * 1024
+"""Bytes of all of them: the web's public CAs have some 2,000 intermediates in use, of 2 KiB each."""
+
 MAX_PASSWORD = 1_024
 """Bytes that a password may have."""
 
@@ -131,7 +134,18 @@ def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
     if len(names) > MAX_POOL_FILES:
         hint = "Join them: cat *.pem >intermediates.pem"
         _refuse(Code.TOO_LARGE, f"{shown(where)} holds more than {MAX_POOL_FILES} files", hint)
-    return tuple(read_named(full) for name in names if not os.path.isdir(full := os.path.join(where, name)))  # noqa: PTH112
+    files: list[SourceFile] = []
+    left = MAX_POOL_TOTAL
+    for name in names:
+        full = os.path.join(where, name)
+        if os.path.isdir(full):  # noqa: PTH112
+            continue
+        files.append(read_named(full))
+        left -= len(files[-1].data)
+        if left < 0:
+            hint = f"Leave intermediates there, and nothing else: ls -lS {shlex.quote(where)}"
+            _refuse(Code.TOO_LARGE, f"{shown(where)} holds more than {MAX_POOL_TOTAL >> 20} MiB in all", hint)
+    return tuple(files)
 
 
 def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Candidate:

@@ -13,7 +13,7 @@ from cryptography.exceptions import InternalError, InvalidSignature, Unsupported
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from rotator import der
+from rotator import der, pbe
 from rotator.certificate import CURVES, MAX_RSA_BITS, Certificate
 from rotator.model import Code, KeyType, Problem, Secret, Severity
 from rotator.panics import BROKE_OFF, HINT, PanicError, contained
@@ -22,6 +22,9 @@ from rotator.pem import Block, encode_block, place
 MAX_COST = 500_000
 """Rounds of a hash that decrypting all keys of a candidate may take: half a second (OpenSSL's default is 2,048)."""
 
+MAX_UNSEEN = 1300
+"""Octets of an encrypted key under a cipher that the library alone knows: an RSA key of 2048 bits has 1,220."""
+
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 # RFC 1421 as OpenSSL writes it. The library panics, past every handler, over a vector that is too short.
@@ -29,6 +32,8 @@ _OLD_STYLE = re.compile(
     r"Proc-Type: *4, *ENCRYPTED *\n"
     r"DEK-Info: *(?:AES-(?:128|192|256)-CBC, *[0-9A-Fa-f]{32}|DES(?:-EDE3)?-CBC, *[0-9A-Fa-f]{16}) *"
 )
+
+_OLD_LABELS = frozenset({"RSA PRIVATE KEY", "EC PRIVATE KEY"})
 
 _ORDER_NEW = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
 
@@ -98,12 +103,13 @@ class _RefusedError(Exception):
         self.hint = hint
 
 
-def cost_of(block: Block) -> int:
+def cost_of(block: Block, password: Secret | None) -> int:
     """What decrypting a key costs, in rounds of a hash; 0 for one that is not encrypted, or cannot be read."""
-    if block.label != "ENCRYPTED PRIVATE KEY":
+    if block.label != "ENCRYPTED PRIVATE KEY" or password is None:
         return 0
     try:
-        return der.encryption_cost(block.data)
+        algorithm, _ = der.encrypted_key(block.data)
+        return max(0, pbe.cost(block.data, algorithm, password.reveal()))
     except der.DerError:
         return 0
 
@@ -132,10 +138,11 @@ def read_key(block: Block, password: Secret | None = None, budget: int = MAX_COS
 
 
 def _read(block: Block, password: Secret | None, budget: int) -> Key:
-    encrypted = block.label == "ENCRYPTED PRIVATE KEY" or bool(block.headers)
-    if encrypted:
+    if block.label == "ENCRYPTED PRIVATE KEY" or block.headers:
         _check_encrypted(block, password, budget)
-    else:
+        block = _opened(block, password.reveal() if password else b"")
+    encrypted = block.label == "ENCRYPTED PRIVATE KEY" or bool(block.headers)
+    if not encrypted:
         _check_header(block)
     private = _load(block, password if encrypted else None, encrypted=encrypted)
     if isinstance(private, rsa.RSAPrivateKey):
@@ -211,7 +218,9 @@ def _check_header(block: Block) -> None:
         if block.label == "RSA PRIVATE KEY":
             _check_rsa(der.rsa_private_bits(block.data))
         elif block.label == "EC PRIVATE KEY":
-            der.children(block.data, der.expect(der.element(block.data, 0, len(block.data)), der.SEQUENCE))
+            outer = der.expect(der.element(block.data, 0, len(block.data)), der.SEQUENCE)
+            parts = der.children(block.data, outer)
+            der.nth(parts, 0, der.INTEGER), der.nth(parts, 1, der.OCTET_STRING)  # the library reads any kind there
         else:
             algorithm, inner = der.private_key_info(block.data)
             if algorithm == der.RSA:
@@ -241,15 +250,52 @@ def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None
     if block.headers:
         if not _OLD_STYLE.fullmatch("\n".join(block.headers)):
             raise _format("the encrypted key does not say how it is encrypted (DEK-Info), or in a way not known here.")
+        if block.label not in _OLD_LABELS:
+            raise _format(f"the header of an encrypted key in the old style stands in the block {block.label}.")
         return
     try:
-        cost = der.encryption_cost(block.data)
+        algorithm, _ = der.encrypted_key(block.data)
+        cost = pbe.cost(block.data, algorithm, password.reveal())
     except der.DerError:
         raise _format("the encrypted key cannot be read.") from None
+    if cost < 1:
+        raise _format("the encrypted key asks for a number of rounds that cannot be.")
     if cost > budget:
         words = f"decrypting the keys takes more than {MAX_COST:,} rounds of a hash, or too much memory."
         hint = "Encrypt it with fewer: openssl pkcs8 -topk8 -iter 100000 -in FILE -out privkey.pem"
         raise _RefusedError(Code.KEY_FORMAT, words, hint)
+
+
+def _opened(block: Block, secret: bytes) -> Block:
+    """The key, decrypted but not looked into; the same block where the library alone can decrypt it.
+
+    The library would read it at once, and computes the public half of a DSA key of any size: minutes for 200 KiB.
+
+    Raises:
+        _RefusedError: the password does not open it; or it is large and of a cipher that is not known here.
+    """
+    if block.headers:
+        return block  # what is in there is an RSA key or one of a named curve, by its label
+    try:
+        algorithm, content = der.encrypted_key(block.data)
+        held = block.data[content.body : content.end]
+        for plain in pbe.decrypted(block.data, algorithm, secret, held):
+            if der.what(plain) == "key":
+                return Block("PRIVATE KEY", plain, block.file, block.line)
+    except (der.DerError, IndexError):
+        raise _format("the encrypted key cannot be read.") from None
+    except pbe.UnknownSchemeError:
+        if len(held) <= MAX_UNSEEN:
+            return block
+        words = "the key is encrypted in an unusual way, and too large for its kind to be seen beforehand."
+        hint = "Encrypt it otherwise: openssl pkcs8 -topk8 -in FILE -out privkey.pem"
+        raise _RefusedError(Code.KEY_FORMAT, words, hint) from None
+    raise _wrong_password()
+
+
+def _wrong_password() -> _RefusedError:
+    words = "the password does not decrypt the key, or the key is damaged."
+    return _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.")
 
 
 def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
@@ -269,8 +315,7 @@ def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
         raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW) from None
     except (ValueError, TypeError, OverflowError, InternalError):
         if encrypted:
-            words = "the password does not decrypt the key, or the key is damaged."
-            raise _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.") from None
+            raise _wrong_password() from None
         raise _damaged() from None
     if isinstance(found, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
         return found

@@ -219,26 +219,19 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))
         return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
-    if leaf.odd_key:
-        return [about(leaf, Code.KEY_INVALID, leaf.odd_key, _ASK_CA)]
-    unreadable = [
-        about(leaf, Code.KEY_INVALID, "has a public key that is none, such as no point of its curve", _NEW_KEY)
-    ]
     if key.algorithm != der.RSA:
-        return [] if leaf.has_readable_key else unreadable
+        return _readable(leaf)
     if key.bits < policy.min_rsa_bits:
         words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
     if key.bits > policy.max_rsa_bits:
         words = f"has an RSA key of {key.bits} bits; {policy.max_rsa_bits} are the most"
         return [about(leaf, Code.KEY_LARGE, words, _NEW_KEY)]
-    problems: list[Problem] = []
     if key.exponent < 0:  # longer than 64 bits
         return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
     if words := rsa_weakness(leaf):
         return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
-    if not leaf.has_readable_key:
-        return unreadable
+    problems = _readable(leaf)
     if key.exponent < 65537:
         words = f"has an RSA key with the small exponent {key.exponent}"
         problems.append(about(leaf, Code.SMALL_EXPONENT, words, _NEW_KEY, Severity.WARN))
@@ -246,6 +239,11 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
         words = f"has an RSA key of {key.bits} bits, which slows every handshake down"
         problems.append(about(leaf, Code.KEY_LARGE, words, _NEW_KEY, Severity.WARN))
     return problems
+
+
+def _readable(leaf: Certificate) -> list[Problem]:
+    fault = leaf.key_fault
+    return [about(leaf, fault.code, fault.words, _NEW_KEY)] if fault else []
 
 
 def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:

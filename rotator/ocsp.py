@@ -33,6 +33,9 @@ MAX_RESPONSES = 256 * 1024
 MAX_SIGNERS = 8
 """Certificates beside a response that are tried; responders send one."""
 
+MAX_ANSWERS = 32
+"""Answers about one certificate that are looked at: each may cost the check of as many signatures as it has signers."""
+
 _BEGIN, _END = b"-----BEGIN OCSP RESPONSE-----", b"-----END OCSP RESPONSE-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
 AGAIN = "Fetch it again from the CA's responder, whole and as DER."
@@ -279,7 +282,11 @@ class Responses:
             found, words = _read_all(data, shown(file))
             for response in found:
                 for answer in response.answers:
-                    by_serial.setdefault(answer.serial, []).append((response, answer))
+                    known = by_serial.setdefault(answer.serial, [])
+                    if len(known) < MAX_ANSWERS:
+                        known.append((response, answer))
+                    else:
+                        words = words or f"holds an answer beyond the {MAX_ANSWERS} about one certificate that are read"
             if words:
                 message = f"{shown(file)} {words}."
                 faults.append(Problem(Code.REVOCATION_UNKNOWN, Severity.WARN, message, AGAIN, shown(file)))
@@ -314,7 +321,7 @@ def _read_all(data: bytes, title: str) -> tuple[list[Response], str]:
                 else:
                     said = loaded.response_status.name.lower().replace("_", " ")
                     words = f"holds no answer: the responder said {said}"
-        except (ValueError, TypeError, OverflowError):  # a panic, DerError and binascii.Error are ValueErrors
+        except (LookupError, ValueError, TypeError, OverflowError):  # a panic, DerError, binascii.Error are ValueErrors
             words = "holds something that is no OCSP response, or one that is damaged or cut off"
     return responses, words
 

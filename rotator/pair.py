@@ -22,6 +22,9 @@ MAX_CHAIN = 64
 MAX_CERTIFICATES = 128
 """Certificates that all files of a candidate together may hold."""
 
+MAX_READ = 512 * 1024
+"""Octets of certificates that are read of all files together: a chain has some 5 KiB, its extensions may cost much."""
+
 MAX_KEYS = 4
 """Private keys that are looked at: those of a dual pair, and two more to say what they are."""
 
@@ -61,7 +64,7 @@ def read_candidate(candidate: Candidate) -> Reading:
     Args:
         candidate: the files as they were read, with the password for encrypted keys.
     """
-    reader = _Reader(candidate.password)
+    reader = _Reader(candidate.password, MAX_READ)
     for source in candidate.files:
         reader.read(source)
     certificates, keys = tuple(reader.certificates.values()), tuple(reader.keys.values())
@@ -74,6 +77,7 @@ class _Reader:
 
     Args:
         password: for what is encrypted; None if none is known.
+        left: octets of certificates that may still be read.
         certificates: as in `Reading`, by their bytes.
         keys: as in `Reading`, by their public half.
         problems: as in `Reading`.
@@ -84,6 +88,7 @@ class _Reader:
     """
 
     password: Secret | None
+    left: int
     certificates: dict[bytes, Certificate] = field(default_factory=dict)
     keys: dict[bytes, Key] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
@@ -100,7 +105,8 @@ class _Reader:
         self.key_seen = self.key_seen or b"PRIVATE KEY" in source.data
         blocks = [inner for block in stood for inner in self._opened(block)]
         chain = [block for block in blocks if block.label in CERTIFICATE_LABELS]
-        self.problems += _read_chain(chain, self.certificates)
+        self.problems += _read_chain(chain, self.certificates, self.left)
+        self.left -= sum(len(block.data) for block in chain)
         held = [block for block in blocks if block.label not in CERTIFICATE_LABELS]
         self._read_keys(held, name)
         together = bool(chain) and not any(block.label == PKCS12 for block in stood)
@@ -123,7 +129,7 @@ class _Reader:
         left = MAX_KEYS - self.tried
         for block in held[:left]:
             key = read_key(block, self.password, MAX_COST - self.spent)
-            self.spent += min(cost_of(block), MAX_COST - self.spent)
+            self.spent += min(cost_of(block, self.password), MAX_COST - self.spent)
             if isinstance(key, Problem):
                 self.problems.append(key)
             else:
@@ -148,8 +154,8 @@ def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) 
     return problems
 
 
-def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list[Problem]:
-    """Read the certificates of one file into the ones of all files."""
+def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate], left: int) -> list[Problem]:
+    """Read the certificates of one file into the ones of all files; `left` is how many octets may still be read."""
     problems: list[Problem] = []
     room = min(MAX_CHAIN, MAX_CERTIFICATES - len(into))
     if len(blocks) > room:
@@ -162,6 +168,13 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate]) -> list
         blocks = blocks[:room]
     here: dict[bytes, int] = {}
     for block in blocks:
+        left -= len(block.data)
+        if left < 0:
+            words = f"{place(block.file, block.line)}: the files hold more than {MAX_READ >> 10} KiB of certificates; "
+            words += "what stands from here on is not looked at."
+            hint = "Leave the leaf and the intermediates of its chain."
+            problems.append(Problem(Code.TOO_LARGE, Severity.REJECT, words, hint, block.file, block.line))
+            break
         certificate, found = read_certificate(block.data, block.file, block.line)
         problems += found
         if certificate is None:

@@ -192,8 +192,8 @@ def _key(authority: Certificate, policy: Policy) -> list[Problem]:
         words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
     elif authority.key_type is KeyType.ED25519 and policy.binds_public:
         words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
-    elif authority.odd_key:
-        words, code = authority.odd_key, Code.KEY_INVALID
+    elif fault := authority.key_fault:
+        words, code = fault.words, fault.code
     return [about(authority, code, words, _ASK_CA)] if words else []
 
 

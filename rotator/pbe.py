@@ -1,8 +1,9 @@
-"""Decryption with a password, of the parts of a PKCS#12 file; which parts there are is `containers`' matter.
+"""Decryption with a password, of keys and of the parts of a PKCS#12 file; what is in there is not looked at.
 
-The library decrypts a PKCS#12 file as a whole only, and with it whatever keys lie nested in there, at whatever cost
-those ask for. Here a part is decrypted without anything in it being looked at, so that what is nested can be asked for
-its cost first. The ciphers and hashes are the library's; RFC 8018 and RFC 7292 appendix B say how they are combined.
+The library reads what it decrypts at once, with whatever is in there: a PKCS#12 file with the keys that lie nested in
+it, a key of a kind whose public half it computes at any size. Here something is decrypted without being looked at, so
+that what is in it can be asked for its cost first. The ciphers and hashes are the library's; RFC 8018 and RFC 7292
+appendix B say how they are combined.
 """
 
 from __future__ import annotations
@@ -47,6 +48,21 @@ def is_rc2(data: bytes, algorithm: Element) -> bool:
     return der.dotted(data, der.nth(der.children(data, algorithm), 0, der.OID)) in _SHA1_RC2
 
 
+def cost(data: bytes, algorithm: Element, secret: bytes) -> int:
+    """What `decrypted` will cost, in rounds of a hash (see `der.derivation_cost`).
+
+    Args:
+        data: what holds the algorithm.
+        algorithm: the AlgorithmIdentifier.
+        secret: the password; an empty one is tried in two ways, where those differ.
+
+    Raises:
+        DerError: the algorithm is damaged, or its cost is not known.
+    """
+    scheme = der.dotted(data, der.nth(der.children(data, algorithm), 0, der.OID))
+    return der.derivation_cost(data, algorithm) * (len(_as_bmp(secret)) if scheme == _SHA1_3DES else 1)
+
+
 def decrypted(data: bytes, algorithm: Element, secret: bytes, encrypted: bytes) -> Iterator[bytes]:
     """What the password makes of some encrypted bytes: nothing if it does not fit, or one for each way to read it.
 
@@ -54,7 +70,7 @@ def decrypted(data: bytes, algorithm: Element, secret: bytes, encrypted: bytes) 
 
     Args:
         data: what holds the algorithm.
-        algorithm: the AlgorithmIdentifier; its cost has been looked at (`der.derivation_cost`).
+        algorithm: the AlgorithmIdentifier; its cost has been looked at (`cost`).
         secret: the password, UTF-8.
         encrypted: the bytes.
 
@@ -93,10 +109,10 @@ def _octets(data: bytes, part: Element) -> bytes:
 def _pbes2(data: bytes, parameters: list[Element], secret: bytes) -> Combined:
     scheme = der.children(data, der.nth(parameters, 1, der.SEQUENCE))
     name = der.dotted(data, der.nth(scheme, 0, der.OID))
-    vector = _octets(data, der.nth(scheme, 1, der.OCTET_STRING))
     length = 24 if name == _3DES_CBC else _AES_CBC.get(name)
     if length is None:
         raise UnknownSchemeError
+    vector = _octets(data, der.nth(scheme, 1, der.OCTET_STRING))
     if len(vector) != (8 if name == _3DES_CBC else 16):
         raise DerError("has a vector that cannot be")
     key = _derived(data, der.nth(parameters, 0, der.SEQUENCE), secret, length)

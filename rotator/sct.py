@@ -121,7 +121,7 @@ class Logs:
                 found = {log.id: log for operator in json.loads(data)["operators"] for log in _logs(operator)}
         except (
             ValueError,
-            KeyError,
+            LookupError,
             TypeError,
             AttributeError,
             OverflowError,
@@ -153,6 +153,8 @@ def _log(one: Mapping[str, Any], operator: str, *, tiled: bool) -> Log:
         raise ValueError("log_id is not the hash of key")
     key = load_der_public_key(spki)
     states: Mapping[str, Mapping[str, Any]] = one.get("state", {})
+    if not isinstance(states, Mapping):
+        raise TypeError("a state that is none")
     state = next(iter(states), "")
     entered = states[state].get("timestamp") if state else None
     interval = one.get("temporal_interval")
@@ -161,7 +163,7 @@ def _log(one: Mapping[str, Any], operator: str, *, tiled: bool) -> Log:
         id=identifier,
         name=shown(str(one.get("description") or one.get("url") or identifier.hex()[:16])),
         operator=operator,
-        state=state,
+        state=shown(state),
         since=_time(entered) if entered else None,
         key=key if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) else None,
         interval=(_time(interval["start_inclusive"]), _time(interval["end_exclusive"])) if interval else None,

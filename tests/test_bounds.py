@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import pickle
 import random
@@ -16,8 +17,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.ciphers import Cipher, modes
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.x509 import ocsp
 
+from rotator.anchors import MAX_STORE
 from rotator.blocklist import MAX_BLOCKLIST
 from rotator.crl import MAX_CRL, MAX_INDIRECT
 from rotator.ocsp import MAX_RESPONSES
@@ -34,6 +38,7 @@ from tests.agreement.crafting import (
     name,
     oid,
     raw_extension,
+    san,
     sequence,
     signing,
     utc,
@@ -54,11 +59,11 @@ def peak():
     with open("/proc/self/status") as status:
         return int(re.search(r"VmHWM:\\s*(\\d+)", status.read())[1])
 
-roots, files, good = pickle.load(sys.stdin.buffer)
+roots, files, good, secret = pickle.load(sys.stdin.buffer)
 anchors = Anchors.from_pem(roots, "roots.pem")
 
 def judge(files):
-    candidate = Candidate(tuple(SourceFile(f"{n}.pem", data) for n, data in enumerate(files)), Secret(b"guess"))
+    candidate = Candidate(tuple(SourceFile(f"{n}.pem", data) for n, data in enumerate(files)), Secret(secret))
     return examine(candidate, public(["signal.example.test"]), anchors, datetime.now(UTC))
 
 judge(good)  # what is loaded once
@@ -109,6 +114,37 @@ def scrypt(n: int, r: int) -> bytes:
     return encrypted(oid("1.3.6.1.4.1.11591.4.11"), numbers)
 
 
+def dsa_structure(bits: int) -> bytes:
+    """A PKCS#8 key whose public half the library computes, if it gets that far: g to the x, modulo p."""
+    chance = random.Random(bits)
+    p, x = (chance.getrandbits(bits) | 1 << (bits - 1) | 1 for _ in range(2))
+    algorithm = sequence(oid("1.2.840.10040.4.1"), sequence(integer(p), integer(x), integer(p // 3)))
+    return sequence(integer(0), algorithm, wrap(OCTETS, integer(x)))
+
+
+def dsa_key(bits: int) -> bytes:
+    """The same, encrypted with the password that the judge has."""
+    key = hashlib.pbkdf2_hmac("sha1", b"guess", b"saltsalt", 1, 32)
+    plain = dsa_structure(bits)
+    fill = 16 - len(plain) % 16
+    encryptor = Cipher(AES(key), modes.CBC(b"0" * 16)).encryptor()
+    content = encryptor.update(plain + bytes((fill,)) * fill) + encryptor.finalize()
+    kdf = sequence(oid("1.2.840.113549.1.5.12"), sequence(wrap(OCTETS, b"saltsalt"), integer(1)))
+    scheme = sequence(oid("2.16.840.1.101.3.4.1.42"), wrap(OCTETS, b"0" * 16))
+    algorithm = sequence(oid("1.2.840.113549.1.5.13"), sequence(kdf, scheme))
+    return block(sequence(algorithm, wrap(OCTETS, content)), "ENCRYPTED PRIVATE KEY")
+
+
+def old_pkcs12(rounds: int) -> bytes:
+    """A PKCS#12 file under triple DES, which opens with nothing."""
+    parameters = sequence(wrap(OCTETS, b"saltsalt"), integer(rounds))
+    algorithm = sequence(oid("1.2.840.113549.1.12.1.3"), parameters)
+    content = sequence(oid("1.2.840.113549.1.7.1"), algorithm, wrap(0x80, b"x" * 64))
+    info = sequence(oid("1.2.840.113549.1.7.6"), wrap(0xA0, sequence(integer(0), content)))
+    safe = sequence(oid("1.2.840.113549.1.7.1"), wrap(0xA0, wrap(OCTETS, sequence(info))))
+    return sequence(integer(3), safe)
+
+
 def below(party: Party) -> bytes:
     return der_pem(craft(party, NAME, names=(NAME,)).der) + der_pem(party.der)
 
@@ -130,6 +166,9 @@ def mesh() -> list[bytes]:
     files = [b"".join(der_pem(one.der) for one in crossed[at : at + 30]) for at in range(0, 90, 30)]
     return [der_pem(craft(crossed[0], NAME, names=(NAME,)).der), *files]
 
+
+MANY = sequence(*[wrap(0x31, sequence(oid("2.5.4.11"), wrap(0x0C, b"xxxx"))) for _ in range(12_000)])
+"""A distinguished name."""
 
 NASTY: dict[str, Callable[[], list[bytes]]] = {
     "blocks of junk": lambda: full(block(b"\x30\x03\x02\x01\x01")),
@@ -154,6 +193,17 @@ NASTY: dict[str, Callable[[], list[bytes]]] = {
             AUTHORITY, NAME, extensions={f"{n}": raw_extension(f"1.3.6.1.4.1.9.{n}", b"\5\0") for n in range(8000)}
         ).chain_pem
     ],
+    "subjects of 12,000 parts": lambda: [craft(AUTHORITY, NAME, names=(NAME,), raw_subject=MANY).chain_pem] * 14,
+    "as many in each of 14 certificates": lambda: [
+        craft(AUTHORITY, NAME, names=(NAME,), raw_subject=MANY).chain_pem for _ in range(14)
+    ],
+    "as many as alternative name of 14 certificates": lambda: [
+        craft(AUTHORITY, NAME, extensions={"san": san((2, NAME.encode()), (4, MANY))}).chain_pem for _ in range(14)
+    ],
+    "55,000 short names in each of 14 certificates": lambda: [
+        craft(AUTHORITY, NAME, extensions={"san": san((2, NAME.encode()), *[(2, b"a")] * 55_000)}).chain_pem
+        for _ in range(14)
+    ],
     "names times constraints": product,
     "every authority certified by every other": mesh,
     "an RSA leaf of 16,384 bits": lambda: [craft(AUTHORITY, NAME, names=(NAME,), spki=spki(16384)).chain_pem],
@@ -165,8 +215,14 @@ NASTY: dict[str, Callable[[], list[bytes]]] = {
     "four keys of as many rounds as are spent": lambda: [pbkdf2(490_000 + n) for n in range(4)],
     "a key of much memory": lambda: [der_pem(AUTHORITY.der), scrypt(2**17, 7)],
     "keys of as much memory as is spent": lambda: [scrypt(2**14, 15 - n) for n in range(4)],
+    "an encrypted DSA key of 40,000 bits": lambda: [dsa_key(40_000)],
+    "a DSA key under the label of an EC key": lambda: [block(dsa_structure(40_000), "EC PRIVATE KEY")],
+    "an old PKCS#12 file under the empty password": lambda: [old_pkcs12(490_000)],
     "base64 in one line": lambda: [base64.b64encode(bytes(MAX_FILE // 2))] * FILES,
 }
+
+
+EMPTY_PASSWORD = {"an old PKCS#12 file under the empty password"}
 
 
 @pytest.mark.parametrize("what", NASTY)
@@ -177,7 +233,7 @@ def test_any_input_is_refused_within_a_second_and_64_megabytes(what: str) -> Non
     assert all(len(data) <= MAX_FILE for data in files)
     done = subprocess.run(
         [sys.executable, "-c", JUDGE],
-        input=pickle.dumps((ROOT.root_pem, files, good)),
+        input=pickle.dumps((ROOT.root_pem, files, good, b"" if what in EMPTY_PASSWORD else b"guess")),
         capture_output=True,
         check=True,
         timeout=60,
@@ -216,8 +272,13 @@ readers = {
 }
 
 def judge(path):
+    global anchors
     try:
-        evidence = Evidence(**{kind: readers[kind](path)})
+        if kind == "roots":
+            anchors = Anchors.from_pem(Path(path).read_bytes(), "roots.pem")
+            evidence = Evidence()
+        else:
+            evidence = Evidence(**{kind: readers[kind](path)})
     except RotatorError as error:
         return [error.code]
     candidate = Candidate((SourceFile("x.pem", good),))
@@ -234,7 +295,7 @@ json.dump([time.process_time() - clock, (peak() - memory) / 1024, codes], sys.st
 
 NOW = datetime.now(UTC)
 AT = utc(NOW - timedelta(days=2))
-LEAF = craft(AUTHORITY, NAME, names=(NAME,))
+LEAF = craft(AUTHORITY, NAME, names=(NAME,), days=30)
 UNNAMED = "revocation-unknown"
 """What is told of the authority, of which no list speaks."""
 
@@ -316,6 +377,19 @@ LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
         lambda: listed(issuers(40_000), indirect=True),
         ["crl-unusable", UNNAMED],
     ),
+    "as many roots as are read": (
+        "roots",
+        lambda: (ROOT.root_pem + craft(None, "Another", ca=True).root_pem * 10_000)[:MAX_STORE].rpartition(
+            b"-----BEGIN"
+        )[0],
+        [],
+    ),
+    "roots of 12,000-part names": (
+        "roots",
+        lambda: ROOT.root_pem + b"".join(craft(None, "", ca=True, raw_subject=MANY).root_pem for _ in range(2)),
+        [],
+    ),
+    "too many roots": ("roots", lambda: ROOT.root_pem * 10_000, ["too-large"]),
     "a blocklist of as many as are read": (
         "blocked",
         lambda: b"".join(b"%064x\n" % number for number in range(MAX_BLOCKLIST // 65)),
@@ -338,7 +412,8 @@ LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
 def test_what_stands_beside_the_roots_costs_less_than_a_second_and_64_megabytes(what: str, tmp_path: Path) -> None:
     kind, make, expected = LONG[what]
     few, many = tmp_path / "few", tmp_path / "many"
-    few.write_bytes({"revocations": listed([entry(b"\5")]), "responses": stapled(1)}.get(kind, b"{}"))
+    usual = {"revocations": listed([entry(b"\5")]), "responses": stapled(1), "roots": ROOT.root_pem}
+    few.write_bytes(usual.get(kind, b"{}"))
     many.write_bytes(make())
     done = subprocess.run(
         [sys.executable, "-c", BESIDE],

@@ -556,15 +556,15 @@ def test_a_list_of_a_hundred_thousand_is_looked_up_in_well_under_a_second() -> N
         return builder
 
     large = pem_of(ICA.crl(tweak=many))
-    begin = time.perf_counter()
+    begin = time.process_time()
     revocations = Revocations.from_files([("large.crl", large)])
     anchors = ANCHORS.beside(Evidence(revocations))
     assert judge(GOOD, anchors=anchors).accepted
-    first = time.perf_counter() - begin
-    begin = time.perf_counter()
+    first = time.process_time() - begin
+    begin = time.process_time()
     assert judge(GOOD, anchors=anchors).accepted
     assert first < 1
-    assert time.perf_counter() - begin < 0.2
+    assert time.process_time() - begin < 0.2
 
 
 def test_a_long_indirect_list_is_gone_through_once() -> None:
@@ -577,7 +577,7 @@ def test_a_long_indirect_list_is_gone_through_once() -> None:
         return builder
 
     revocations = read(ROOT.crl(tweak=many))
-    begin = time.perf_counter()
+    begin = time.process_time()
     anchors = ANCHORS.beside(Evidence(revocations))
     assert judge(issued, anchors=anchors).codes == (Code.REVOKED,)
-    assert time.perf_counter() - begin < 1
+    assert time.process_time() - begin < 1

@@ -11,14 +11,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 
-from rotator import wiring
+from rotator import trustfiles, wiring
 from rotator.config import Config, check
+from rotator.crl import Revocations
 from rotator.daemon.ground import make_ground, renewed
 from rotator.daemon.journal import Journal
 from rotator.daemon.life import Daemon
 from rotator.errors import Exit, RotatorError
 from rotator.model import Code
 from rotator.notify import Notifier
+from rotator.ocsp import Responses
 from rotator.trust import judge_chains, private_ca
 from rotator.trustfiles import MAX_FILES, read_responses, read_revocations
 from tests.authority import CA, NOW, pem
@@ -263,6 +265,29 @@ def test_too_many_files_are_refused_before_they_are_read(tmp_path: Path) -> None
         (tmp_path / f"{number}.crl").touch()
     with pytest.raises(RotatorError) as error:
         read_revocations(tmp_path)
+    assert error.value.code == "too-large"
+
+
+LIST, STAPLE = der_of(ICA.crl()), ICA.ocsp(GOOD.leaf)
+
+
+@pytest.mark.parametrize(
+    ("bound", "read", "data"), [("MAX_LISTS", read_revocations, LIST), ("MAX_STAPLES", read_responses, STAPLE)]
+)
+def test_more_than_shall_be_held_in_memory_together_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    bound: str,
+    read: Callable[[Path], Revocations | Responses],
+    data: bytes,
+) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.der").write_bytes(data)
+    monkeypatch.setattr(trustfiles, bound, 3 * len(data))
+    assert read(tmp_path).faults == ()
+    monkeypatch.setattr(trustfiles, bound, 3 * len(data) - 1)
+    with pytest.raises(RotatorError) as error:
+        read(tmp_path)
     assert error.value.code == "too-large"
 
 

@@ -356,6 +356,16 @@ def test_a_pool_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest
     assert refusal(lambda: read_pool(tmp_path)).code == "too-large"
 
 
+def test_a_pool_that_is_too_large_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(incoming, "MAX_POOL_TOTAL", 1 << 20)
+    for number in range(3):
+        (tmp_path / f"{number}.pem").write_bytes(b"x" * MAX_FILE if number else b"x")
+    assert len(read_pool(tmp_path)) == 3
+    for number in range(3, 6):
+        (tmp_path / f"{number}.pem").write_bytes(b"x" * MAX_FILE)
+    assert "more than 1 MiB in all" in refusal(lambda: read_pool(tmp_path)).message
+
+
 # --- a drop directory
 
 

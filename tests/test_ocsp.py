@@ -24,7 +24,7 @@ from rotator import der
 from rotator.crl import Revocations
 from rotator.evidence import Evidence
 from rotator.model import Code, Policy, Severity
-from rotator.ocsp import MAX_RESPONSES, MAX_SIGNERS, Responses
+from rotator.ocsp import MAX_ANSWERS, MAX_RESPONSES, MAX_SIGNERS, Responses
 from rotator.stapling import SKEW
 from rotator.trust import Anchors, Verdict, judge_chains, public
 from tests.authority import CA, NOW, Issued, general_time, new_key, pem, rewritten_response, rsa_key, wrap
@@ -99,6 +99,15 @@ def test_a_response_of_a_responder_whose_name_cannot_be_read_is_told_as_damaged(
     odd = rewritten_response(ICA.ocsp(GOOD.leaf), ICA.key, lambda tbs: [wrap(0xA1, name), *tbs[1:]])
     assert [(p.code, p.file) for p in read(odd).faults] == [(Code.REVOCATION_UNKNOWN, "staple0.der")]
     assert looked_up(odd).warnings == (Code.REVOCATION_UNKNOWN,)
+
+
+def test_more_answers_about_one_certificate_than_are_looked_at_are_told() -> None:
+    good = ICA.ocsp(GOOD.leaf)
+    assert read(*[good] * MAX_ANSWERS).faults == ()
+    many = read(*[good] * (MAX_ANSWERS + 2), ICA.ocsp(OTHER.leaf))
+    assert [p.file for p in many.faults] == [f"staple{MAX_ANSWERS}.der", f"staple{MAX_ANSWERS + 1}.der"]
+    assert "beyond the 32 about one certificate" in many.faults[0].message
+    assert [len(known) for known in many.by_serial.values()] == [MAX_ANSWERS, 1]
 
 
 # --- what it says

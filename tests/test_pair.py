@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import time
 import traceback
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -13,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, r
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotator import der, keys
-from rotator.keys import MAX_COST, Key, read_key
+from rotator import der, keys, pair
+from rotator.keys import MAX_COST, Key, cost_of, read_key
 from rotator.model import Candidate, Code, KeyType, Problem, Secret, Severity, SourceFile
 from rotator.pair import MAX_CERTIFICATES, MAX_CHAIN, MAX_KEYS, Match, match, read_candidate
 from rotator.pem import Block, read_blocks
@@ -282,10 +285,84 @@ def test_a_wrong_password_is_told() -> None:
 
 def test_an_iteration_count_above_the_bound_is_refused_before_it_is_paid_for() -> None:
     (block,), _ = read_blocks(SourceFile("key.pem", encrypted()))
-    rounds = der.encryption_cost(block.data)
+    rounds = der.derivation_cost(block.data, der.encrypted_key(block.data)[0])
     dear = _with_rounds(block.data, rounds, MAX_COST + 1)
-    assert der.encryption_cost(dear) == MAX_COST + 1
+    assert cost_of(replace(block, data=dear), Secret(b"secret")) == MAX_COST + 1
     assert refused(der_pem(dear, label="ENCRYPTED PRIVATE KEY"), Secret(b"secret")).code == Code.KEY_FORMAT
+
+
+def encrypted_with(kdf: bytes) -> bytes:
+    """An encrypted key whose password is derived so."""
+    cipher = wrap(0x30, der.encoded_oid("2.16.840.1.101.3.4.1.42") + wrap(0x04, b"0" * 16))
+    algorithm = wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.13") + wrap(0x30, kdf + cipher))
+    return der_pem(wrap(0x30, algorithm + wrap(0x04, b"x" * 32)), label="ENCRYPTED PRIVATE KEY")
+
+
+def whole(number: int) -> bytes:
+    return wrap(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big", signed=True))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(-2, 8, 1), (2, -1, -1), (0, 8, 1), (1, 1, 1), (3, 8, 1), (2, 1, 500_000), (2, 1, 250_000), (1 << 40, 1, 1)],
+)
+def test_numbers_of_scrypt_that_cannot_be_or_cost_too_much_are_refused_by_the_header(numbers: tuple[int, ...]) -> None:
+    parameters = wrap(0x30, wrap(0x04, b"salt") + b"".join(map(whole, numbers)))
+    key = encrypted_with(wrap(0x30, der.encoded_oid("1.3.6.1.4.1.11591.4.11") + parameters))
+    begin = time.process_time()
+    assert refused(key, Secret(b"x")).code == Code.KEY_FORMAT
+    assert time.process_time() - begin < 0.1
+
+
+@pytest.mark.parametrize("rounds", [0, -1, -(1 << 40)])
+def test_a_number_of_rounds_that_cannot_be_is_refused(rounds: int) -> None:
+    parameters = wrap(0x30, wrap(0x04, b"salt") + whole(rounds))
+    for salted in (encrypted_with(wrap(0x30, der.encoded_oid("1.2.840.113549.1.5.12") + parameters)), old(parameters)):
+        assert refused(salted, Secret(b"x")).code == Code.KEY_FORMAT
+
+
+def old(parameters: bytes) -> bytes:
+    """An encrypted key of RFC 7292 appendix C, under triple DES."""
+    algorithm = wrap(0x30, der.encoded_oid("1.2.840.113549.1.12.1.3") + parameters)
+    return der_pem(wrap(0x30, algorithm + wrap(0x04, b"x" * 32)), label="ENCRYPTED PRIVATE KEY")
+
+
+def test_more_certificates_than_a_chain_can_have_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pair, "MAX_READ", 2000)
+    files = [SourceFile(f"{n}.pem", pem(*[CA.root(f"Root {n}{m}").cert for m in range(3)])) for n in range(3)]
+    reading = read_candidate(Candidate(tuple(files)))
+    told = [(p.code, p.file) for p in reading.problems]
+    assert told == [(Code.TOO_LARGE, "1.pem"), (Code.TOO_LARGE, "2.pem")]
+    assert 3 <= len(reading.certificates) < 6
+
+
+def test_a_key_under_a_cipher_that_the_library_alone_knows_is_read_up_to_the_size_of_usual_keys(tmp_path: Path) -> None:
+    for size, code in ((2048, None), (4096, Code.KEY_FORMAT)):
+        (tmp_path / "k.pem").write_bytes(key_pem(rsa_key(3, size)))
+        command = ["openssl", "pkcs8", "-topk8", "-in", "k.pem", "-v1", "PBE-MD5-DES", "-passout", "pass:secret"]
+        command += ["-provider", "legacy", "-provider", "default"]
+        text = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True).stdout
+        if code is None:
+            key = key_of(text, Secret(b"secret"))
+            assert isinstance(key, Key)
+            assert key.kind is KeyType.RSA
+        else:
+            assert refused(text, Secret(b"secret")).code == code
+
+
+@pytest.mark.parametrize("label", ["PRIVATE KEY", "ENCRYPTED PRIVATE KEY"])
+def test_the_header_of_the_old_style_belongs_to_keys_of_the_old_kinds_alone(label: str) -> None:
+    old = authority.encrypted(new_key(), b"secret", serialization.PrivateFormat.TraditionalOpenSSL)
+    assert isinstance(key_of(old, Secret(b"secret")), Key)
+    assert refused(old.replace(b"EC PRIVATE KEY", label.encode()), Secret(b"secret")).code == Code.KEY_FORMAT
+
+
+@pytest.mark.parametrize("kind", [new_key(), dsa.generate_private_key(1024)], ids=["ec", "dsa"])
+def test_what_stands_under_the_label_of_an_ec_key_is_one(kind: ec.EllipticCurvePrivateKey | dsa.DSAPrivateKey) -> None:
+    data = kind.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    assert refused(der_pem(data, label="EC PRIVATE KEY")).code == Code.KEY_FORMAT
 
 
 def _with_rounds(data: bytes, rounds: int, instead: int) -> bytes:
@@ -307,7 +384,7 @@ def test_scrypt_is_bounded_too() -> None:
     kdf = wrap(0x30, bytes.fromhex("06092b06010401da47040b") + wrap(0x30, parameters))
     algorithm = wrap(0x30, bytes.fromhex("06092a864886f70d01050d") + wrap(0x30, kdf + wrap(0x30, b"")))
     data = wrap(0x30, algorithm + wrap(0x04, b"x" * 16))
-    assert der.encryption_cost(data) == der.TOO_DEAR
+    assert der.derivation_cost(data, der.encrypted_key(data)[0]) == der.TOO_DEAR
     assert refused(der_pem(data, label="ENCRYPTED PRIVATE KEY"), Secret(b"x")).code == Code.KEY_FORMAT
 
 

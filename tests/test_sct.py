@@ -312,6 +312,10 @@ def altered(**values: object) -> bytes:
         altered(log_id=base64.b64encode(bytes(32)).decode()),
         altered(state={"usable": {"timestamp": "soon"}}),
         altered(state={"usable": 5}),
+        altered(state=[["usable"]]),
+        altered(state=[1 << 70]),
+        altered(state=[[]]),
+        altered(state="usable"),
         altered(state={"usable": {"timestamp": "0001-01-01T00:00:00+14:00"}}),
         altered(temporal_interval={"start_inclusive": "2026-01-01T00:00:00Z"}),
     ],
@@ -327,6 +331,13 @@ def test_a_list_that_is_too_large_is_not_read() -> None:
     with pytest.raises(RotatorError) as error:
         Logs.from_json(b" " * (5 << 20), "log_list.json")
     assert error.value.code == Code.TOO_LARGE
+
+
+def test_a_state_that_nobody_knows_is_told_without_moving_the_cursor() -> None:
+    odd = Logs.from_json(altered(state={"\x1b[2J": {"timestamp": stamp(NOW)}}), "log_list.json")
+    verdict = checked(logged(ONE, TWO), odd)
+    assert Code.SCT_UNVERIFIED in verdict.warnings
+    assert all(p.message.isprintable() for p in verdict.problems)
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,30 @@ def _kinds(ground: Ground) -> Iterator[Case]:
     yield case("explicit curve parameters in the certificate", ground.leaf(key=explicit.key, spki=explicit.spki))
     yield case("explicit curve parameters in the key", ground.leaf(key=explicit.key), key=explicit.text)
 
+    yield from _writings(ground)
+
+
+def _writings(ground: Ground) -> Iterator[Case]:
+    """One key, written in ways that some clients do not read, or nobody does."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    numbers = key.public_key().public_numbers()
+    x, y, odd = numbers.x.to_bytes(32, "big"), numbers.y.to_bytes(32, "big"), numbers.y & 1
+    points = {"compressed": bytes((2 + odd,)) + x, "hybrid": bytes((6 + odd,)) + x + y}
+    for title, point in points.items():
+        spki = _spki(sequence(oid(_EC_OID), oid("1.2.840.10045.3.1.7")), point)
+        yield case(f"leaf with a {title} point", ground.leaf(key=key, spki=spki))
+        authority = craft(ground.root, f"CA with a {title} point", ca=True, key=key, spki=spki)
+        yield case(f"intermediate with a {title} point", ground.leaf(authority))
+    public = rsa_key(0).public_key().public_numbers()
+    bare = _spki(sequence(oid("1.2.840.113549.1.1.1")), sequence(integer(public.n), integer(public.e)))
+    yield case("leaf with RSA without its NULL", ground.leaf(key=rsa_key(0), spki=bare))
+    authority = craft(ground.root, "CA without its NULL", ca=True, key=rsa_key(0), spki=bare)
+    yield case("intermediate with RSA without its NULL", ground.leaf(authority))
+
+
+def _spki(algorithm: bytes, content: bytes) -> bytes:
+    return sequence(algorithm, wrap(BITS, b"\0" + content))
+
 
 class _Explicit:
     """A P-256 key whose curve is written out instead of named (RFC 3279 2.3.5)."""

@@ -21,8 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from rotator.diagnosis import explain
 from rotator.model import Candidate, Pair, Policy, Secret, SourceFile
@@ -119,7 +121,36 @@ class Judged:
             (plain,),
             (b"# a note\r\n" + good.chain_pem.replace(b"\n", b"\r\n"), good.key_pem),
             (pem(self.ca.issue(NAME, key=good.key, days=30).leaf) + good.chain_pem, good.key_pem, key_pem(new_key())),
+            self._extended(),
         ]
+
+    def _extended(self) -> Files:
+        """A chain whose certificates say everything that a library parses."""
+        name = [x509.DirectoryName(self.root.cert.subject), x509.UniformResourceIdentifier("http://example.cn/x")]
+        notice = x509.UserNotice(x509.NoticeReference("x", [1]), "y")
+        point = x509.DistributionPoint(name, None, frozenset({x509.ReasonFlags.key_compromise}), name[:1])
+        policy = x509.PolicyInformation(x509.ObjectIdentifier("2.23.140.1.2.1"), ["http://example.cn/", notice])
+        extensions = (
+            x509.TLSFeature([x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2]),
+            x509.CRLDistributionPoints([point]),
+            x509.FreshestCRL([point]),
+            x509.IssuerAlternativeName(name),
+            x509.CertificatePolicies([policy]),
+            x509.AuthorityInformationAccess([x509.AccessDescription(AuthorityInformationAccessOID.OCSP, name[1])]),
+            x509.PolicyConstraints(1, 1),
+            x509.InhibitAnyPolicy(1),
+            x509.PrivateKeyUsagePeriod(NOW, NOW),
+            x509.OCSPNoCheck(),
+            x509.MSCertificateTemplate(x509.ObjectIdentifier("1.2.3"), 1, 2),
+        )
+
+        def said(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
+            for one in extensions:
+                builder = builder.add_extension(one, critical=False)
+            return builder
+
+        issued = self.root.intermediate("Talkative", tweak=said).issue(NAME, tweak=said)
+        return (issued.chain_pem, issued.key_pem)
 
     def completed(self, files: Files, chance: random.Random) -> Files:
         """The files as they are."""
