@@ -27,8 +27,9 @@ from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from rotator.disk import flush_dir, flush_file, in_words, json_bytes, make_dir, stamp, write_new
+from rotator.disk import flush_dir, flush_file, from_json, in_words, json_bytes, make_dir, read_file, stamp, write_new
 from rotator.errors import Exit, RotatorError
 from rotator.model import Generation, KeyType, Pair, Secret, pairs_digest
 from rotator.pem import encode_chain
@@ -104,9 +105,9 @@ class Store:
         chains: dict[KeyType, tuple[bytes, ...]] = {}
         try:
             with self._in_words(path):
-                meta = json.loads((path / "meta.json").read_bytes())
+                meta: Any = from_json(read_file(path / "meta.json"))
                 for kind in map(KeyType, meta["pairs"]):
-                    chains[kind] = _certificates((path / pair_files(kind, len(meta["pairs"]))[0]).read_bytes())
+                    chains[kind] = _certificates(read_file(path / pair_files(kind, len(meta["pairs"]))[0]))
         except (ValueError, KeyError, TypeError) as e:
             raise self._damaged(path) from e
         if _digest(chains)[:12] != name.partition("-")[2]:
@@ -126,7 +127,7 @@ class Store:
             for kind, chain in generation.chains.items():
                 told = generation.meta["pairs"][kind]  # type: ignore[index]
                 with self._in_words(path):
-                    key = (path / pair_files(kind, len(generation.chains))[1]).read_bytes()
+                    key = read_file(path / pair_files(kind, len(generation.chains))[1])
                 dates = (datetime.fromisoformat(told[d]) for d in ("not_before", "not_after", "effective_not_after"))
                 names = tuple(told["names"])
                 pairs.append(
@@ -216,11 +217,14 @@ class Store:
     def intent(self, site: str) -> Intent:
         """What was decided last; an empty one if nothing was, or if the file is not readable as such."""
         try:
-            raw = dict(json.loads((self._site(site) / "intent.json").read_bytes()))
+            raw: Any = from_json(read_file(self._site(site) / "intent.json"))
             hold = raw.pop("hold", None)
-            return Intent(**raw, hold=Hold(**hold) if hold else None)
-        except (OSError, ValueError, TypeError):
-            return Intent()  # it costs one needless look at the drop, never correctness
+            words = [*raw.values(), *(hold.values() if hold else ())]
+            if all(isinstance(word, str) for word in words):
+                return Intent(**raw, hold=Hold(**hold) if hold else None)
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass
+        return Intent()  # it costs one needless look at the drop, never correctness
 
     def write_intent(self, site: str, intent: Intent) -> None:
         """Replaces what was decided; returns when that is on the disk.
@@ -407,7 +411,7 @@ def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
     """Whether a stored generation holds these very pairs; who brought them and when may differ."""
     pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
     try:
-        return {p.name: p.read_bytes() for p in path.iterdir() if p.suffix == ".pem"} == pems
+        return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
     except OSError:
         return False
 
