@@ -702,10 +702,29 @@ def test_what_a_command_has_put_live_is_asked_for_at_the_next_look(daemon: Loopi
 
 def test_how_a_command_ended_is_shown_as_the_last_swap(daemon: Looping) -> None:
     bad = daemon.issue()
-    daemon.world.nginx.ignores_reload = True
-    assert daemon.by_hand(bad).result in (Result.ROLLED_BACK, Result.STRANDED)
+    daemon.world.nginx.wire_wrongly(LISTENERS[1])
+    assert daemon.by_hand(bad).result is Result.ROLLED_BACK
     daemon.tick()
     assert daemon.loop.measuring.counters.swaps["example"].successful is False
+
+
+def test_a_command_that_failed_while_we_waited_for_it_is_not_shown_as_the_last_swap_after_ours(
+    daemon: Looping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, stranger = daemon.issue(), daemon.host.issuer.issue("other.example.test", not_before=daemon.clock.now())
+    real = Locks.rotation
+
+    def waited_for(self: Locks, who: str, *args: object) -> object:
+        if who == "rotatord":
+            monkeypatch.setattr(Locks, "rotation", real)
+            assert daemon.by_hand(stranger).result is Result.REJECTED
+        return real(self, who, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Locks, "rotation", waited_for)
+    daemon.drop(new)
+    daemon.run_for(30)
+    assert daemon.shows(new)
+    assert daemon.loop.measuring.counters.swaps["example"].successful is True
 
 
 def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping) -> None:

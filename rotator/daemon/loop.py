@@ -213,10 +213,10 @@ class Loop:
     def _heed_commands(self) -> None:
         """What commands have done beside us: the page is to show it soon, and not when its turn comes."""
         self._heard, entries = self.ground.hands.history.news(self._heard)
-        theirs = [one for one in entries if one.get("who") != WHO and one.get("site") in self.ground.wards]
-        if theirs:
-            self.tending.look_at({one["site"] for one in theirs})
-            self.measuring.counters = self.measuring.counters.remembering(theirs)
+        known = [one for one in entries if one.get("site") in self.ground.wards]
+        if theirs := {one["site"] for one in known if one.get("who") != WHO}:
+            self.tending.look_at(theirs)
+            self.measuring.counters = self.measuring.counters.remembering(known)  # ours may be later than theirs
 
     # -- deciding
 
