@@ -1036,6 +1036,21 @@ def test_a_history_that_became_long_is_closed_after_the_outcome_that_made_it_so(
     assert [e["trigger"] for e in chronicler.history.entries()[len(before) :]] == ["drop"]
 
 
+def test_a_store_that_cannot_be_listed_is_told_when_it_is_tidied_up_and_ends_nothing(daemon: Looping) -> None:
+    home = daemon.store.root / "sites/example/generations"
+    home.rename(home.with_name("away"))
+    home.write_text("no directory")
+    daemon.loop.tending.tidy()
+    daemon.run_for(1)
+    assert daemon.said("io-error example", "generations: Not a directory") == 1
+    home.unlink()
+    home.with_name("away").rename(home)
+    new = daemon.issue()
+    daemon.drop(new)
+    daemon.run_for(30)
+    assert daemon.shows(new)
+
+
 def test_a_history_that_commands_made_long_is_closed_when_the_daemon_tidies_up(chronicler: Looping) -> None:
     chronicler.run_for(60)
     assert closed(chronicler) == []
