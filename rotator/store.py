@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -172,7 +173,7 @@ class Store:
             if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
                 flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
                 for name in strays:
-                    shutil.rmtree(home / name)
+                    _remove(home / name)
 
     def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
         """Deletes the oldest generations beyond `keep`, never one of `protect`, nor the verified one, nor the newest.
@@ -190,7 +191,7 @@ class Store:
             if gone:
                 flush_dir(home)
             for name in gone:
-                shutil.rmtree(home / f"{_STRAY}{name}")
+                _remove(home / f"{_STRAY}{name}")
         return gone
 
     # -- verified --------------------------------------------------------------------------------------------------
@@ -405,6 +406,14 @@ def _digest(chains: Mapping[KeyType, tuple[bytes, ...]]) -> str:
     return pairs_digest(
         tuple(Pair(kind, chain, None, "", "", "", (), never, never, never) for kind, chain in chains.items())
     )
+
+
+def _remove(path: Path) -> None:
+    """Removes a directory with all that is in it, or what stands in its place: `shutil.rmtree` would open a FIFO."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
 
 
 def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:

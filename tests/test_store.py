@@ -346,6 +346,21 @@ def test_pruning_leaves_nothing_of_what_it_deletes(store: Store, pairs: list[Pai
     assert len(os.listdir(generations(store))) == 1
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda path: os.symlink("/", path), Path.touch], ids=["fifo", "link", "file"]
+)
+def test_what_stands_in_the_place_of_a_generation_is_pruned_and_swept_without_being_opened(
+    store: Store, pairs: list[Pair], put: Callable[[Path], object]
+) -> None:
+    kept, home = keep(store, pairs[0]), generations(store)
+    put(home / "000000-000000000000")
+    put(home / ".new-000009-000000000000")
+    store.prune("site", 1, frozenset())
+    store.sweep("site")
+    assert [path.name for path in home.iterdir()] == [kept]
+
+
 def test_the_name_of_a_pruned_generation_is_not_used_again(store: Store, pairs: list[Pair]) -> None:
     first = keep(store, pairs[0])
     keep(store, pairs[1])
