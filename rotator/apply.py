@@ -545,7 +545,7 @@ def _watch(pid: int, before: frozenset[int], log: _Log, within: float, waiting: 
 
 
 def _is_idle(pid: int) -> bool | None:
-    """Whether the master waits for signals with no HUP pending; None where that cannot be read."""
+    """Whether the master waits for signals with no HUP pending; None where it is stopped or that cannot be read."""
     number = _SIGSUSPEND.get(os.uname().machine)
     if number is None:
         return None
@@ -554,10 +554,12 @@ def _is_idle(pid: int) -> bool | None:
             return False
         status = dict(line.split(b":\t") for line in _proc(pid, "status").splitlines() if line.count(b":\t") == 1)
         pending = int(status[b"SigPnd"], 16) | int(status[b"ShdPnd"], 16)
-        asleep = status[b"State"].startswith(b"S")  # one that is stopped may have the signal in hand
+        state = status[b"State"][:1]
     except (OSError, KeyError, ValueError):
         return None
-    return asleep and not pending & (1 << (signal.SIGHUP - 1))
+    if state in b"Tt":  # it may have the signal in hand, and nobody knows for how long
+        return None
+    return state == b"S" and not pending & (1 << (signal.SIGHUP - 1))
 
 
 class _Log:

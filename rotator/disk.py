@@ -15,6 +15,8 @@ from pathlib import Path
 from rotator.errors import RotatorError
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_READ = 1024 * 1024
+"""Bytes of a file of the state directory that is read whole: four times what a chain may have."""
 _LOOK_AGAIN = 0.02
 """Seconds between two tries for a lock."""
 
@@ -122,6 +124,32 @@ def lock_file(fd: int, within: float) -> bool:
             time.sleep(_LOOK_AGAIN)
         else:
             return True
+
+
+def read_file(path: Path) -> bytes:
+    """A file of the state directory, whatever has been put in its place: a FIFO holds nobody up, no link is followed.
+
+    Raises:
+        OSError: as the system says; or it is larger than anything that is kept there.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        data = b""
+        while part := os.read(fd, MAX_READ + 1 - len(data)):
+            data += part
+        if len(data) > MAX_READ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return data
+    finally:
+        os.close(fd)
+
+
+def from_json(data: bytes) -> object:
+    """What JSON says; ValueError for anything else, such as what is nested a thousand times."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:

@@ -13,6 +13,7 @@ import os
 import secrets
 import shlex
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from rotator.model import SourceFile
 
 DIRECTORY_MODE = 0o2770
 FILE_MODE = 0o640
+LOCKED_FOR = 2.0
+"""Seconds to wait for whoever else is at work in a drop: a delivery takes a few flushes, a reader less."""
 _PREFIX = ".rotator-deliver-"
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -178,14 +181,43 @@ def _opened(directory: Path) -> Iterator[int]:
         if made:
             os.fchmod(held, DIRECTORY_MODE)  # not left to the umask
             flush_dir(directory.parent)
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+        if not _locked(held, fcntl.LOCK_EX):
             hint = "Nothing was written; it takes a moment only: try again."
-            raise RotatorError("busy", f"another delivery writes into {directory}", hint, Exit.BUSY) from error
+            raise RotatorError("busy", f"another delivery writes into {directory}", hint, Exit.BUSY)
         yield held
     finally:
         os.close(held)
+
+
+@contextmanager
+def undisturbed(directory: Path) -> Iterator[None]:
+    """Within this block no delivery puts files into the drop, so that who reads it sees none of them or all.
+
+    What is no drop, or is locked for long, is left as it is: what is read there tells what is wrong.
+    """
+    try:
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        yield
+        return
+    try:
+        _locked(held, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(held)
+
+
+def _locked(held: int, how: int) -> bool:
+    end = time.monotonic() + LOCKED_FOR
+    while True:
+        try:
+            fcntl.flock(held, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.005)
+        else:
+            return True
 
 
 def _remove_own_strays(held: int) -> None:

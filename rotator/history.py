@@ -10,7 +10,6 @@ whose new name a power cut may take back; and after each line, because whoever m
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -20,7 +19,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rotator.disk import flush_dir, in_words, json_bytes, lock_file, stamp, write_all
+from rotator.disk import flush_dir, from_json, in_words, json_bytes, lock_file, stamp, write_all
 from rotator.errors import RotatorError
 from rotator.model import Outcome, Result, has_reloaded
 
@@ -216,9 +215,8 @@ class History:
         entries = []
         for line in whole.split(b"\n"):
             with contextlib.suppress(ValueError):
-                entries.append(json.loads(line))
-        now = (*_identity(found), begin + len(whole) + bool(whole))
-        return now, tuple(entry for entry in entries if isinstance(entry, dict))
+                entries.append(_entry(line))
+        return (*_identity(found), begin + len(whole) + bool(whole)), tuple(entries)
 
     def _mark(self) -> Mark:
         found = os.stat(self._path, follow_symlinks=False)
@@ -275,10 +273,10 @@ class History:
                 if not every and whose and whose[1].decode("utf-8", "replace") not in sites:
                     continue
                 try:
-                    entry = json.loads(line)
+                    entry = _entry(line)
                 except ValueError:
                     continue
-                if isinstance(entry, dict) and (every or entry.get("site") in sites):
+                if every or entry.get("site") in sites:
                     yield entry
 
     def _lines(self) -> Iterator[bytes]:
@@ -330,6 +328,14 @@ def outcome_as_dict(outcome: Outcome) -> dict[str, Any]:
         "nginx_words": list(outcome.nginx_words),
         "retry_after": outcome.retry_after.total_seconds() if isinstance(outcome.retry_after, timedelta) else None,
     }
+
+
+def _entry(line: bytes) -> dict[str, Any]:
+    """What a line tells; ValueError for one that tells of no outcome."""
+    match from_json(line):
+        case dict(entry) if isinstance(entry.get("site", ""), str):
+            return entry
+    raise ValueError("no outcome")
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

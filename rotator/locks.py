@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rotator.disk import in_words, json_bytes, lock_file, stamp
+from rotator.disk import from_json, in_words, json_bytes, lock_file, stamp
 from rotator.errors import Exit, RotatorError
 
 NAMELESS_FOR = 0.1
@@ -199,7 +198,7 @@ def _holder(fd: int) -> str:
 
 def _note(fd: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(fd, 1024 * 1024, 0).partition(b"\n")[0])
+        found = from_json(os.pread(fd, 1024 * 1024, 0).partition(b"\n")[0])
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

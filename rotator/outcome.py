@@ -21,6 +21,13 @@ AGAIN = "then repeat the swap; a running daemon tries again by itself"
 """The end of each hint about what is deferred."""
 NGINX_DOWN_HINT = f"start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
 REFUSAL_HINT = f"the new pair is not the cause: mend what nginx complains of (`nginx -t` often has the line), {AGAIN}"
+SILENT = (
+    "nginx's master was told to reload and nothing came of it: it is stopped or hangs, or its refusal cannot be read"
+)
+SILENT_HINT = (
+    "see its state (T: stopped, D: waits for a disk): ps -o pid,stat,args -C nginx; `kill -CONT` wakes one that is "
+    f"stopped, `nginx -t` tells what it would refuse; {AGAIN}"
+)
 ROLLED_BACK_HINT = (
     "see whether each server block of these listeners includes the site's file (another path there keeps the old "
     "pair), and nginx's error log; then repeat the swap"

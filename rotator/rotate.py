@@ -31,6 +31,8 @@ from rotator.outcome import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
     ROLLED_BACK_HINT,
+    SILENT,
+    SILENT_HINT,
     WIRED_HINT,
     Ready,
     Wanted,
@@ -124,6 +126,9 @@ def _exchange(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
         return {r.site.name: _rotated(r, hands) for r in ready}
 
     # 9. Not converged.
+    silent = applied.decision == "unknown" and _has_not_begun(before, hands)
+    if silent and all(_can_return(r, hands) for r in ready):
+        return _refused(ready, applied, before, hands)
     return _not_converged(ready, applied, proof, hands)
 
 
@@ -145,7 +150,12 @@ def _not_applied(ready: list[Ready], applied: Applied, hands: Hands) -> dict[str
 
 
 def _refused(ready: list[Ready], applied: Applied, before: Workers | None, hands: Hands) -> dict[str, Outcome]:
-    """nginx goes on with its old configuration: the includes go back without a second HUP, and just that is proved."""
+    """nginx goes on with its old configuration: the includes go back without a second HUP, and just that is proved.
+
+    A master that was silent reads the old ones whenever it comes to the first HUP.
+    """
+    silent = applied.decision == "unknown"
+    reason = "nginx-silent" if silent else "nginx-refused"
     wired = [r for r in ready if r.previous]
     expected = _merged(r.expected_before() for r in wired)
     with _Timers(ready, "rollback", hands):
@@ -160,26 +170,23 @@ def _refused(ready: list[Ready], applied: Applied, before: Workers | None, hands
         r.proof = proofs[r.site.name]
         if back.error or not r.proof.ok:
             why = back.message or "; ".join(r.proof.reasons)
-            outcomes[r.site.name] = stranded(r, hands, "nginx-refused", why, applied.words)
+            outcomes[r.site.name] = stranded(r, hands, reason, why, applied.words)
         elif r.site.name in guilty:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             outcomes[r.site.name] = rejected(r, (*r.problems, problem), hands, applied.words)
         elif guilty:
             outcomes |= _exchange([r], hands)  # another site of the batch was at fault
         else:
-            words = f"{refusal(applied)}. The old pair is live as before"
-            outcomes[r.site.name] = deferred(r, hands, "nginx-refused", words, REFUSAL_HINT, applied.words)
+            words = f"{SILENT if silent else refusal(applied)}. The old pair is live as before"
+            hint = SILENT_HINT if silent else REFUSAL_HINT
+            outcomes[r.site.name] = deferred(r, hands, reason, words, hint, applied.words)
     return outcomes
 
 
 def _not_converged(ready: list[Ready], applied: Applied, proof: Proof, hands: Hands) -> dict[str, Outcome]:
     """The previous generation is applied like any other, and proved; unless it would be refused by now."""
     why = "; ".join(proof.reasons) or "it was not proved in time"
-    outcomes = {
-        r.site.name: _stays(r, proof, why, hands)
-        for r in ready
-        if r.previous is None or not fit_to_return(r.previous, r.wanted, hands)
-    }
+    outcomes = {r.site.name: _stays(r, proof, why, hands) for r in ready if not _can_return(r, hands)}
     back = [r for r in ready if r.site.name not in outcomes]
     if not back:
         return outcomes
@@ -231,6 +238,16 @@ def _apply_previous(ready: list[Ready], hands: Hands) -> dict[str, Proof]:
         told = refusal(applied)
         proofs = {s: p if p.ok else replace(p, reasons=(told, *p.reasons)) for s, p in proofs.items()}
     return proofs
+
+
+def _has_not_begun(before: Workers | None, hands: Hands) -> bool:
+    """Whether a reload has changed nothing: then the new pair was not tried, and nothing speaks against it."""
+    look = hands.nginx.workers()
+    return look is not None and before is not None and (look.master, look.active) == (before.master, before.active)
+
+
+def _can_return(ready: Ready, hands: Hands) -> bool:
+    return ready.previous is not None and fit_to_return(ready.previous, ready.wanted, hands)
 
 
 def fit_to_return(generation: Generation, wanted: Wanted, hands: Hands) -> bool:

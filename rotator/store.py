@@ -21,14 +21,16 @@ import json
 import os
 import re
 import shutil
+import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-from rotator.disk import flush_dir, flush_file, in_words, json_bytes, make_dir, stamp, write_new
+from rotator.disk import flush_dir, flush_file, from_json, in_words, json_bytes, make_dir, read_file, stamp, write_new
 from rotator.errors import Exit, RotatorError
 from rotator.model import Generation, KeyType, Pair, Secret, pairs_digest
 from rotator.pem import encode_chain
@@ -104,9 +106,9 @@ class Store:
         chains: dict[KeyType, tuple[bytes, ...]] = {}
         try:
             with self._in_words(path):
-                meta = json.loads((path / "meta.json").read_bytes())
+                meta: Any = from_json(read_file(path / "meta.json"))
                 for kind in map(KeyType, meta["pairs"]):
-                    chains[kind] = _certificates((path / pair_files(kind, len(meta["pairs"]))[0]).read_bytes())
+                    chains[kind] = _certificates(read_file(path / pair_files(kind, len(meta["pairs"]))[0]))
         except (ValueError, KeyError, TypeError) as e:
             raise self._damaged(path) from e
         if _digest(chains)[:12] != name.partition("-")[2]:
@@ -126,7 +128,7 @@ class Store:
             for kind, chain in generation.chains.items():
                 told = generation.meta["pairs"][kind]  # type: ignore[index]
                 with self._in_words(path):
-                    key = (path / pair_files(kind, len(generation.chains))[1]).read_bytes()
+                    key = read_file(path / pair_files(kind, len(generation.chains))[1])
                 dates = (datetime.fromisoformat(told[d]) for d in ("not_before", "not_after", "effective_not_after"))
                 names = tuple(told["names"])
                 pairs.append(
@@ -171,7 +173,7 @@ class Store:
             if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
                 flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
                 for name in strays:
-                    shutil.rmtree(home / name)
+                    _remove(home / name)
 
     def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
         """Deletes the oldest generations beyond `keep`, never one of `protect`, nor the verified one, nor the newest.
@@ -189,7 +191,7 @@ class Store:
             if gone:
                 flush_dir(home)
             for name in gone:
-                shutil.rmtree(home / f"{_STRAY}{name}")
+                _remove(home / f"{_STRAY}{name}")
         return gone
 
     # -- verified --------------------------------------------------------------------------------------------------
@@ -216,11 +218,14 @@ class Store:
     def intent(self, site: str) -> Intent:
         """What was decided last; an empty one if nothing was, or if the file is not readable as such."""
         try:
-            raw = dict(json.loads((self._site(site) / "intent.json").read_bytes()))
+            raw: Any = from_json(read_file(self._site(site) / "intent.json"))
             hold = raw.pop("hold", None)
-            return Intent(**raw, hold=Hold(**hold) if hold else None)
-        except (OSError, ValueError, TypeError):
-            return Intent()  # it costs one needless look at the drop, never correctness
+            words = [*raw.values(), *(hold.values() if hold else ())]
+            if all(isinstance(word, str) for word in words):
+                return Intent(**raw, hold=Hold(**hold) if hold else None)
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass
+        return Intent()  # it costs one needless look at the drop, never correctness
 
     def write_intent(self, site: str, intent: Intent) -> None:
         """Replaces what was decided; returns when that is on the disk.
@@ -403,11 +408,19 @@ def _digest(chains: Mapping[KeyType, tuple[bytes, ...]]) -> str:
     )
 
 
+def _remove(path: Path) -> None:
+    """Removes a directory with all that is in it, or what stands in its place: `shutil.rmtree` would open a FIFO."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
 def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
     """Whether a stored generation holds these very pairs; who brought them and when may differ."""
     pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
     try:
-        return {p.name: p.read_bytes() for p in path.iterdir() if p.suffix == ".pem"} == pems
+        return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
     except OSError:
         return False
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
+import sys
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 from typing import TypeVar
 
 NOBODY = 65534
@@ -36,25 +40,52 @@ def in_child(work: Callable[[], T]) -> T:
     Args:
         work: returns something that can be pickled.
     """
-    inlet, outlet = os.pipe()
+    return in_children([work])[0]
 
-    def answer() -> None:
-        try:
-            os.close(inlet)
-            told: tuple[bool, object] = (True, work())
-        except BaseException:
-            told = (False, traceback.format_exc())
-        with os.fdopen(outlet, "wb") as stream:
-            pickle.dump(told, stream)
 
-    child = forked(answer)
-    os.close(outlet)
-    with os.fdopen(inlet, "rb") as stream:
-        worked, result = pickle.load(stream)
-    os.waitpid(child, 0)
-    if not worked:
-        raise AssertionError(f"in the child:\n{result}")
-    return result  # type: ignore[no-any-return]
+def in_children(works: Sequence[Callable[[], T]]) -> list[T]:
+    """What each of these returns, all of them at the same time, each in a forked child.
+
+    The first one that fails ends the others, and fails the test here, with its traceback. None outlives this call.
+    """
+    left: dict[int, int] = {}
+    found: list[T] = []
+    try:
+        for work in works:
+            inlet, outlet = os.pipe()
+            left[forked(lambda work=work, inlet=inlet, outlet=outlet: _answer(work, inlet, outlet))] = inlet  # type: ignore[misc]
+            os.close(outlet)
+        for child, inlet in tuple(left.items()):
+            with os.fdopen(inlet, "rb") as stream:
+                worked, result = pickle.load(stream)
+            os.waitpid(child, 0)
+            del left[child]
+            if not worked:
+                raise AssertionError(f"in the child:\n{result}")
+            found.append(result)
+    finally:
+        for child in left:
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGTERM)
+        for child, inlet in left.items():
+            with suppress(OSError):
+                os.close(inlet)
+            os.waitpid(child, 0)
+    return found
+
+
+def _answer(work: Callable[[], object], inlet: int, outlet: int) -> None:
+    def end(_number: int, _frame: FrameType | None) -> None:
+        sys.exit("it was told to end")  # so that what it has started is ended as well
+
+    os.close(inlet)
+    signal.signal(signal.SIGTERM, end)
+    try:
+        told: tuple[bool, object] = (True, work())
+    except BaseException:
+        told = (False, traceback.format_exc())
+    with suppress(BrokenPipeError), os.fdopen(outlet, "wb") as stream:
+        pickle.dump(told, stream)
 
 
 def as_nobody(work: Callable[[], T], *, cwd: Path, uid: int = NOBODY, gid: int = NOBODY) -> T:

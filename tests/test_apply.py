@@ -1063,7 +1063,7 @@ STATES = {
     ),
     "about to see a HUP of its group": (IDLE.replace("ShdPnd:\t0000000000000000", "ShdPnd:\t4001"), "130", False),
     "about to see a child's end": (IDLE.replace("ShdPnd:\t0000000000000000", "ShdPnd:\t10000"), "130", True),
-    "stopped with the HUP in hand": (IDLE.replace("S (sleeping)", "T (stopped)"), "130", False),
+    "stopped with the HUP in hand": (IDLE.replace("S (sleeping)", "T (stopped)"), "130", None),
     "not to be seen": ("", "130", None),
 }
 

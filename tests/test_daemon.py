@@ -729,13 +729,32 @@ def test_what_a_command_has_put_live_is_asked_for_at_the_next_look(daemon: Loopi
 
 def test_how_a_command_ended_is_shown_as_the_last_swap(daemon: Looping) -> None:
     bad = daemon.issue()
-    daemon.world.nginx.ignores_reload = True
-    assert daemon.by_hand(bad).result in (Result.ROLLED_BACK, Result.STRANDED)
+    daemon.world.nginx.wire_wrongly(LISTENERS[1])
+    assert daemon.by_hand(bad).result is Result.ROLLED_BACK
     daemon.tick()
     counters = daemon.loop.measuring.counters
     assert counters.swaps["example"].successful is False
     assert counters.attempts == {("example", "swap"): 1}
     assert counters.rollbacks == {"example": 1}
+
+
+def test_a_command_that_failed_while_we_waited_for_it_is_not_shown_as_the_last_swap_after_ours(
+    daemon: Looping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new, stranger = daemon.issue(), daemon.host.issuer.issue("other.example.test", not_before=daemon.clock.now())
+    real = Locks.rotation
+
+    def waited_for(self: Locks, who: str, *args: object) -> object:
+        if who == "rotatord":
+            monkeypatch.setattr(Locks, "rotation", real)
+            assert daemon.by_hand(stranger).result is Result.REJECTED
+        return real(self, who, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Locks, "rotation", waited_for)
+    daemon.drop(new)
+    daemon.run_for(30)
+    assert daemon.shows(new)
+    assert daemon.loop.measuring.counters.swaps["example"].successful is True
 
 
 def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping) -> None:
@@ -1061,6 +1080,21 @@ def test_a_history_that_became_long_is_closed_after_the_outcome_that_made_it_so(
     assert chronicler.shows(new)
     assert closed(chronicler) == ["history-000001.jsonl"]
     assert [e["trigger"] for e in chronicler.history.entries()[len(before) :]] == ["drop"]
+
+
+def test_a_store_that_cannot_be_listed_is_told_when_it_is_tidied_up_and_ends_nothing(daemon: Looping) -> None:
+    home = daemon.store.root / "sites/example/generations"
+    home.rename(home.with_name("away"))
+    home.write_text("no directory")
+    daemon.loop.tending.tidy()
+    daemon.run_for(1)
+    assert daemon.said("io-error example", "generations: Not a directory") == 1
+    home.unlink()
+    home.with_name("away").rename(home)
+    new = daemon.issue()
+    daemon.drop(new)
+    daemon.run_for(30)
+    assert daemon.shows(new)
 
 
 def test_a_history_that_commands_made_long_is_closed_when_the_daemon_tidies_up(chronicler: Looping) -> None:

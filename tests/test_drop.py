@@ -6,13 +6,15 @@ import errno
 import fcntl
 import os
 import stat
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from rotator.drop import owner_of, write_drop
+from rotator import drop
+from rotator.drop import owner_of, undisturbed, write_drop
 from rotator.errors import Exit, RotatorError
 from rotator.incoming import is_temporary, read_drop
 from rotator.model import SourceFile
@@ -179,7 +181,8 @@ def test_the_temporary_names_of_others_stay(tmp_path: Path) -> None:
     assert (tmp_path / ".key.pem.Xy12ab").exists()
 
 
-def test_two_deliveries_at_once_do_not_mix(tmp_path: Path) -> None:
+def test_two_deliveries_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop, "LOCKED_FOR", 0.05)
     held = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -187,6 +190,46 @@ def test_two_deliveries_at_once_do_not_mix(tmp_path: Path) -> None:
     finally:
         os.close(held)
     assert error.exit is Exit.BUSY
+
+
+def test_a_delivery_waits_for_another_one_and_for_a_reader(tmp_path: Path) -> None:
+    for how in (fcntl.LOCK_EX, fcntl.LOCK_SH):
+        held = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(held, how)
+        later = threading.Timer(0.05, os.close, [held])
+        later.start()
+        write_drop(FILES, tmp_path)
+        later.join()
+
+
+def test_who_reads_undisturbed_waits_for_the_end_of_a_delivery(tmp_path: Path) -> None:
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def deliver() -> None:
+        (tmp_path / "full.pem").write_bytes(b"chain")
+        (tmp_path / "key.pem").write_bytes(b"key")
+        os.close(held)
+
+    later = threading.Timer(0.05, deliver)
+    later.start()
+    with undisturbed(tmp_path):
+        assert set(content(tmp_path)) == {"full.pem", "key.pem"}
+    later.join()
+
+
+def test_who_reads_undisturbed_waits_only_so_long_and_for_nothing_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop, "LOCKED_FOR", 0.05)
+    held = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        for place in (tmp_path, tmp_path / "nothing"):
+            with undisturbed(place):
+                pass
+    finally:
+        os.close(held)
 
 
 def test_a_drop_that_others_own_is_a_matter_of_permission(tmp_path: Path) -> None:

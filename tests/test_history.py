@@ -252,6 +252,17 @@ def test_a_torn_line_at_the_end_of_a_closed_file_costs_only_itself(history: Hist
     assert told(history) == "ab"
 
 
+@pytest.mark.parametrize("line", [b'{"site": ["site"]}', b'{"site": {}}', b'{"site": null}', b"[]", 100_000 * b"["])
+def test_a_line_that_tells_of_no_outcome_is_neither_an_entry_nor_news(history: History, line: bytes) -> None:
+    note(history, "a")
+    mark, _ = history.news(NEVER)
+    with (history.root / "history.jsonl").open("ab") as f:
+        f.write(line + b"\n")
+    note(history, "b")
+    assert (told(history), told(history, "site"), history.latest(["site"])["site"]["reason"]) == ("ab", "ab", "b")
+    assert [entry["reason"] for entry in history.news(mark)[1]] == ["b"]
+
+
 def test_files_that_only_look_like_closed_ones_are_left_alone(history: History) -> None:
     for name in ("history-1.jsonl", "history-000009.jsonl.gz", "history-000009.json", "history-.jsonl"):
         (history.root / name).write_text("{}\n")
@@ -281,13 +292,11 @@ def test_lines_of_other_sites_are_not_parsed(history: History, monkeypatch: pyte
     note(history, *"b" * 100, site="other")
     parsed: list[bytes] = []
 
-    class Counting:
-        @staticmethod
-        def loads(line: bytes) -> object:
-            parsed.append(line)
-            return json.loads(line)
+    def counting(line: bytes) -> object:
+        parsed.append(line)
+        return json.loads(line)
 
-    monkeypatch.setattr(module, "json", Counting)
+    monkeypatch.setattr(module, "from_json", counting)
     assert told(history, "site", 1) == "a"
     assert len(list(filter(None, parsed))) == 1
 

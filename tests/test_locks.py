@@ -189,7 +189,9 @@ def test_a_note_that_was_overwritten_by_a_shorter_one_and_not_cut_is_read(locks:
     assert take(locks).interrupted == ("a",)
 
 
-@pytest.mark.parametrize("data", [b"", b"\xff", b"[]", b'{"in_flight": 7}', b"torn {"])
+@pytest.mark.parametrize(
+    "data", [b"", b"\xff", b"[]", b'{"in_flight": 7}', b"torn {", 100_000 * b"["], ids=lambda data: data[:20]
+)
 def test_a_note_that_cannot_be_read_tells_nothing(locks: Locks, data: bytes) -> None:
     (locks.root / "lock").write_bytes(data)
     assert take(locks).interrupted == ()

@@ -399,8 +399,8 @@ def test_a_restart_remembers_how_the_last_swap_ended() -> None:
         [
             entry(Result.ROTATED, NOW),
             entry(Result.ROLLED_BACK, LATER),
-            entry(Result.UNCHANGED, LATER),
             entry(Result.DEFERRED, LATER, "not-yet-valid"),
+            {**entry(Result.DEFERRED, LATER), "reason": ["not-yet-valid"], "at": 7},
             {"site": "other"},
             {"site": "other", "result": "a word of tomorrow", "at": NOW.isoformat()},
             {"site": "other", "result": "rotated", "at": "yesterday"},
@@ -418,6 +418,16 @@ def test_what_a_command_did_is_counted_as_its_history_tells_it() -> None:
     assert dict(counters.failures) == {("example", "prove"): 1}
     assert dict(counters.rollbacks) == {"example": 1}
     assert counters.durations["prove"].total == 5.0
+
+
+def test_a_restart_remembers_that_what_is_live_was_proved_after_a_failure() -> None:
+    def entry(result: Result) -> dict[str, object]:
+        return {"site": "example", "result": str(result), "at": LATER.isoformat(), "reason": ""}
+
+    failed = Counters(swaps={"example": Last(True, NOW)}).remembering([entry(Result.ROLLED_BACK)])
+    assert dict(failed.swaps) == {"example": Last(False, NOW)}
+    assert dict(failed.remembering([entry(Result.UNCHANGED)]).swaps) == {"example": Last(True, NOW)}
+    assert dict(Counters().remembering([entry(Result.UNCHANGED)]).swaps) == {}, "nobody knows when that was swapped in"
 
 
 def test_sites_that_are_gone_are_forgotten() -> None:

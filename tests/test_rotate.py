@@ -375,8 +375,20 @@ def test_after_a_rollback_the_old_generation_is_live_and_verified(host: Host) ->
 def test_an_ignored_reload_is_never_called_proved(host: Host) -> None:
     host.world.nginx.ignores_reload = True
     done = host.swap(host.sites[0], host.issue())
-    assert done.result is Result.STRANDED  # the old workers serve the old pair, but nothing proves that they will go on
-    assert host.world.live("example") == done.previous
+    assert (done.result, done.reason) == (Result.DEFERRED, "nginx-silent")
+    assert host.world.live("example") == host.world.store.verified("example") == done.previous
+    assert host.world.nginx.hups == 1, "a master that does not answer is told once"
+
+
+def test_an_ignored_reload_speaks_against_no_pair_of_a_batch(tmp_path: Path) -> None:
+    sites = (make_site("a"), make_site("b"))
+    host = Host(tmp_path, sites)
+    host.world.nginx.ignores_reload = True
+    done = host.run(*(host.wanted(s, host.issue(s)) for s in sites))
+    assert [(o.result, o.reason) for o in done] == [(Result.DEFERRED, "nginx-silent")] * 2
+    host.world.nginx.ignores_reload = False
+    done = host.run(*(host.wanted(s, host.issue(s)) for s in sites))
+    assert [o.result for o in done] == [Result.ROTATED] * 2
 
 
 def test_a_slow_nginx_is_waited_for(host: Host) -> None:

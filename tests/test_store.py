@@ -249,10 +249,14 @@ def test_what_is_no_name_of_a_generation_is_never_opened(store: Store, pairs: li
     assert refusal(lambda: store.load("site", name)).code == "no-generation"
 
 
+DEEP = 100_000 * "["
+"""JSON that no parser follows to its end."""
+
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "a description cut short": lambda p: (p / "meta.json").write_text('{"pairs": {'),
     "a description of something else": lambda p: (p / "meta.json").write_text("[]"),
     "an empty description": lambda p: (p / "meta.json").write_text(""),
+    "a description that is nested without end": lambda p: (p / "meta.json").write_text(DEEP),
     "a description that is no text": lambda p: (p / "meta.json").write_bytes(b"\xff\xfe\xff"),
     "an empty chain": lambda p: (p / "fullchain.pem").write_text(""),
     "a chain cut short": lambda p: os.truncate(p / "fullchain.pem", 1000),
@@ -342,6 +346,21 @@ def test_pruning_leaves_nothing_of_what_it_deletes(store: Store, pairs: list[Pai
     assert len(os.listdir(generations(store))) == 1
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "put", [os.mkfifo, lambda path: os.symlink("/", path), Path.touch], ids=["fifo", "link", "file"]
+)
+def test_what_stands_in_the_place_of_a_generation_is_pruned_and_swept_without_being_opened(
+    store: Store, pairs: list[Pair], put: Callable[[Path], object]
+) -> None:
+    kept, home = keep(store, pairs[0]), generations(store)
+    put(home / "000000-000000000000")
+    put(home / ".new-000009-000000000000")
+    store.prune("site", 1, frozenset())
+    store.sweep("site")
+    assert [path.name for path in home.iterdir()] == [kept]
+
+
 def test_the_name_of_a_pruned_generation_is_not_used_again(store: Store, pairs: list[Pair]) -> None:
     first = keep(store, pairs[0])
     keep(store, pairs[1])
@@ -397,13 +416,39 @@ def test_what_was_decided_comes_back(store: Store) -> None:
     assert store.intent("site") == intent
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "7", '"x"', "null", '{"hold": 1}', '{"unknown": 1}', "\udcff", '[["a"]]']
-)
+UNREADABLE = ["", "{", "[]", "7", '"x"', "null", '{"hold": 1}', '{"unknown": 1}', "\udcff", '[["a"]]']
+UNREADABLE += ['{"policy": 5}', '{"digest": null}', '{"result": ["rotated"]}', '{"hold": {"by": "ann", "since": 7}}']
+UNREADABLE += [DEEP, '{"digest": "' + 2_000_000 * "d" + '"}']
+
+
+@pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: text[:40])
 def test_a_decision_that_cannot_be_read_is_none(store: Store, text: str) -> None:
     store.write_intent("site", Intent("d"))
     (store.root / "sites/site/intent.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert store.intent("site") == Intent()
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("put", [os.mkfifo, os.mkdir, lambda path: os.symlink("meta.json", path)], ids=str)
+def test_what_stands_in_the_place_of_a_decision_is_none_and_holds_nobody_up(
+    store: Store, put: Callable[[Path], object]
+) -> None:
+    store.write_intent("site", Intent("d"))
+    path = store.root / "sites/site/intent.json"
+    path.unlink()
+    put(path)
+    assert store.intent("site") == Intent()
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("file", ["meta.json", "fullchain.pem"])
+def test_a_fifo_in_the_place_of_a_generations_file_is_damage_and_holds_nobody_up(
+    store: Store, pairs: list[Pair], file: str
+) -> None:
+    path = generations(store) / keep(store, pairs[0])
+    (path / file).unlink()
+    os.mkfifo(path / file)
+    assert refusal(lambda: store.load("site", path.name)).code == "store-damaged"
 
 
 # -- fingerprints

@@ -9,6 +9,7 @@ from typing import Any
 from rotator.cli.context import Context
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
+from rotator.drop import undisturbed
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.history import History
@@ -19,6 +20,8 @@ from rotator.wiring import demand_state_dir
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what was decided."""
+LOOK_AGAIN_EVERY = 1.0
+"""Seconds between two looks at whether the drop is still the same."""
 TELL_EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -35,16 +38,28 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
         The exit status of the outcome; `deferred` for what is held, or not decided in time.
 
     Raises:
-        RotatorError: `no-daemon`: there is none that could decide; or the drop or the store cannot be read.
+        RotatorError: `no-daemon`: there is none that could decide; `superseded`: something else lies there by now; or
+            the drop or the store cannot be read.
     """
     name, output, root = one.site.name, context.output, context.config.state_dir
     store, locks, history = Store(root), Locks(root), History(root)
     demand_state_dir(root)
     place = Place(name, context.config.drop(one), one.source is not None)
-    candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
-    digest = candidate.digest if candidate else ""
+
+    def digest_now() -> str:
+        with undisturbed(place.directory):
+            candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+        return candidate.digest if candidate else ""
+
+    def is_superseded() -> bool:
+        try:
+            return digest_now() != digest
+        except RotatorError:
+            return False  # somebody writes there just now; the next look tells
+
+    digest = digest_now()
     store.names(name)  # says so at once if the store may not be read
-    begun = told = time.monotonic()
+    begun = told = looked = time.monotonic()
     while True:
         intent = store.intent(name)
         if intent.digest == digest:
@@ -59,6 +74,12 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
         if now - begun >= within:
             words = f"the files lie in {place.directory}; the daemon has not decided about them within {within:g} s"
             raise RotatorError("not-decided", words, f"rotator status {name} shows what it waits for", Exit.DEFERRED)
+        if now - looked >= LOOK_AGAIN_EVERY:
+            looked = now
+            if is_superseded():
+                words = f"what was delivered does not lie in {place.directory} any more, or not alone"
+                hint = f"somebody else has delivered too: rotator status {name}; rotator history {name}"
+                raise RotatorError("superseded", words, hint, Exit.DEFERRED)
         if now - told >= TELL_EVERY:
             told = now
             output.say(f"waiting for the daemon ({now - begun:.0f} s): {name} is not decided yet")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rotator import privilege, wiring
+from rotator import drop, privilege, wiring
 from rotator.apply import read_live
 from rotator.cli.context import Context
 from rotator.cli.output import Output, rfc3339
@@ -102,6 +102,7 @@ def carry_out(context: Context, order: Order) -> int:
             if order.dry:
                 return _tell(plan(_wanted(context, order, candidate, hands), hands), output)
             _recover_interrupted(context, hands, lock)
+            candidate = _read_again(context, order, candidate)
             (done,) = rotate([_wanted(context, order, candidate, hands)], hands, lock)
             if done.result is not Result.REJECTED:
                 _note(context, order, candidate, done, hands)
@@ -120,7 +121,21 @@ def _read(context: Context, order: Order) -> Candidate | None:
         password, notes = read_password(password_file) if password_file else (None, ())
         return Candidate(tuple({source.name: source for source in files}.values()), password, notes)
     place = Place(order.site, context.config.drop(one), one.source is not None, password_file)
-    return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+    with nullcontext() if place.source else drop.undisturbed(place.directory):
+        return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+
+
+def _read_again(context: Context, order: Order, candidate: Candidate | None) -> Candidate | None:
+    """What lies in the drop now: the lock was waited for, and meanwhile the daemon may have put live what came since.
+
+    Root may have read what the store's owner cannot, the password of old: then that stands.
+    """
+    with suppress(RotatorError):
+        found = None if order.by_hand else _read(context, order)
+        if found and candidate:
+            return replace(found, password=candidate.password, notes=candidate.notes)
+        return found or candidate
+    return candidate
 
 
 def _wanted(context: Context, order: Order, candidate: Candidate | None, hands: Hands) -> Wanted:
@@ -175,16 +190,21 @@ def _recover_interrupted(context: Context, hands: Hands, lock: Lock) -> None:
 def _note(context: Context, order: Order, candidate: Candidate | None, done: Outcome, hands: Hands) -> None:
     """What was decided. By hand: what lies in the drop waits until it changes, so that nothing fights the operator.
 
-    An order by hand that came to nothing decides nothing about the drop: what was held stays held.
+    An order by hand that came to nothing decides nothing about the drop: what was held stays held. One of the very
+    files that lie in the drop is a decision about them.
     """
     one = context.config.site(order.site)
     hold = None
     if order.by_hand:
         if done.result not in (Result.ROTATED, Result.UNCHANGED):
             return
-        hold = Hold(context.user, rfc3339(datetime.now(UTC)), _digest_of_drop(context, order))
+        lying = _in_drop(context, order)
+        if lying and candidate and {f.data for f in lying.files} == {f.data for f in candidate.files}:
+            candidate = lying
+        else:
+            hold = Hold(context.user, rfc3339(datetime.now(UTC)), lying.digest if lying else "")
     policy = wiring.policy_of(one.site, wiring.load_anchors(one), wiring.load_pool(one))
-    digest = candidate.digest if candidate and not order.by_hand else ""
+    digest = candidate.digest if candidate and not hold else ""
     try:
         hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
     except RotatorError as e:
@@ -200,12 +220,11 @@ def _tidy(hands: Hands) -> None:
         hands.say(f"the history could not be tidied up: {e.message}; {e.hint}")
 
 
-def _digest_of_drop(context: Context, order: Order) -> str:
+def _in_drop(context: Context, order: Order) -> Candidate | None:
     try:
-        candidate = _read(context, Order(order.site))
+        return _read(context, Order(order.site))
     except RotatorError:
-        return ""  # not readable as it is: any change of it counts
-    return candidate.digest if candidate else ""
+        return None  # not readable as it is: any change of it counts
 
 
 def _saying(output: Output) -> Callable[[str], None]:

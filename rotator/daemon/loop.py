@@ -211,10 +211,11 @@ class Loop:
     def _heed_commands(self) -> None:
         """What commands have done beside us: the page is to show it soon, and not when its turn comes."""
         self._heard, entries = self.ground.hands.history.news(self._heard)
-        theirs = [one for one in entries if one.get("who") != WHO and one.get("site") in self.ground.wards]
-        if theirs:
+        known = [one for one in entries if one.get("site") in self.ground.wards]
+        if theirs := [one for one in known if one.get("who") != WHO]:
             self.tending.look_at({one["site"] for one in theirs})
-            self.measuring.counters = self.measuring.counters.heard(theirs)
+            counted = self.measuring.counters.heard(theirs)
+            self.measuring.counters = counted.remembering(known)  # the last swap may be ours all the same
 
     # -- deciding
 

@@ -259,9 +259,11 @@ class Tending:
     def _prune(self, name: str) -> None:
         hands = self.ground.hands
         ward = self.ground.wards.get(name)
-        if ward is None or len(hands.store.names(name)) <= ward.site.keep:
+        if ward is None:
             return
         try:
+            if len(hands.store.names(name)) <= ward.site.keep:
+                return
             with hands.locks.rotation(WHO, 0.0) as lock:
                 if not lock.interrupted:
                     protect = frozenset({hands.live(name).generation, hands.store.verified(name)})

@@ -228,9 +228,11 @@ class Counters:
                 at = datetime.fromisoformat(str(entry["at"]))
             except (KeyError, ValueError):
                 continue
-            early = result is Result.DEFERRED and entry.get("reason") in WAITING
-            if result is not Result.UNCHANGED and not early:
-                swaps[site] = swaps.get(site, Last()).then(result is Result.ROTATED, at)
+            known, early = swaps.get(site, Last()), result is Result.DEFERRED and str(entry.get("reason")) in WAITING
+            if result is Result.UNCHANGED and known.successful is False:
+                swaps[site] = Last(True, known.success_at)  # as in `after`
+            elif result is not Result.UNCHANGED and not early:
+                swaps[site] = known.then(result is Result.ROTATED, at)
         return replace(self, swaps=MappingProxyType(swaps))
 
     def only(self, sites: Iterable[str]) -> Counters:

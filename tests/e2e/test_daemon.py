@@ -24,7 +24,7 @@ from tests.e2e.client import served_leaf
 from tests.e2e.edge import Edge
 from tests.e2e.misbehave import unknown_directive
 from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import running
+from tests.e2e.running import ROOT, running
 from tests.waiting import wait_until
 
 
@@ -213,7 +213,7 @@ def test_a_bad_drop_changes_nothing_is_told_once_and_is_not_tried_again_after_a_
     for _ in range(2):
         with running(edge) as daemon:
             _is_decided(edge, "rejected", "incomplete-chain")
-            wait_until(lambda: daemon.process.poll() is None and _page(edge).count("state="), 10)
+            wait_until(lambda: 'rotator_inputs{state="rejected"} 1.0' in _page(edge), 10, "it has looked at the drop")
             assert daemon.end() == 0
     assert _results(edge)[-1:] == ["rejected"]
     assert _results(edge).count("rejected") == 1
@@ -267,6 +267,25 @@ def test_nginx_is_stopped_and_proved_when_it_is_started(edge: Edge) -> None:
         daemon.wait_for("rotated example")
 
 
+def test_a_master_that_is_stopped_speaks_against_no_renewal_and_that_is_served_once_it_goes_on(edge: Edge) -> None:
+    edge.prove_within = "1s"
+    edge.write_config()
+    new = edge.issue()
+    with running(edge) as daemon:
+        master = edge.nginx.master_pid
+        os.kill(master, signal.SIGSTOP)
+        try:
+            edge.write_pair(new, edge.incoming / "example")
+            _is_decided(edge, "deferred", "nginx-silent")
+            assert edge.shown() == {edge.first["example"].chain_der}
+            assert edge.live() == edge.store.verified("example")
+        finally:
+            os.kill(master, signal.SIGCONT)
+        _is_served(edge, new)
+        daemon.wait_for("rotated example")
+    assert _rotations(edge) == 1
+
+
 def test_a_configuration_that_is_broken_elsewhere_defers_until_it_is_mended(edge: Edge) -> None:
     new = edge.issue()
     with running(edge) as daemon:
@@ -287,24 +306,6 @@ def test_a_second_daemon_is_refused_with_the_pid_of_the_first(edge: Edge) -> Non
         assert daemon.end() == 0
     with running(edge):
         pass
-
-
-def test_killed_at_random_moments_the_next_start_ends_proved(edge: Edge) -> None:
-    noise = random.Random(11)
-    drop = edge.incoming / "example"
-    for _ in range(8):
-        new = edge.issue()
-        with running(edge) as daemon:
-            edge.write_pair(new, drop)
-            time.sleep(noise.random() * 0.25)  # the moment is to be any
-            daemon.end(signal.SIGKILL)
-        assert edge.nginx.test_cli().returncode == 0
-        with running(edge) as daemon:
-            _is_served(edge, new)
-            _is_decided(edge, "rotated|unchanged")
-            assert daemon.end() == 0
-        assert edge.store.verified("example") == edge.live()
-        assert not list(edge.state.rglob(".new-*"))
 
 
 def test_asked_to_end_in_the_middle_of_a_proof_it_ends_soon_and_the_next_start_recovers(edge: Edge) -> None:
@@ -343,6 +344,54 @@ def test_a_good_configuration_is_taken_with_sighup_and_a_bad_one_leaves_the_old_
         newer = edge.issue()
         edge.write_pair(newer, edge.incoming / "example")
         _is_served(edge, newer)
+
+
+def test_sighup_in_the_middle_of_a_proof_waits_for_its_end_and_then_takes_the_new_configuration(edge: Edge) -> None:
+    edge.prove_within = "20s"
+    edge.write_config()
+    new = edge.issue()
+    with running(edge) as daemon:
+        master = edge.nginx.master_pid
+        os.kill(master, signal.SIGSTOP)  # so that the reload hangs
+        try:
+            edge.write_pair(new, edge.incoming / "example")
+            daemon.wait_for("progress: reloading nginx")
+            edge.config_path.write_text(edge.config_path.read_text().replace('settle = "700ms"', 'settle = "800ms"'))
+            daemon.tell(signal.SIGHUP)
+        finally:
+            os.kill(master, signal.SIGCONT)
+        daemon.wait_for("reloaded:")
+        words = [line.split(" ")[1] for line in daemon.lines]
+        assert words.index("rotated") < words.index("reloaded:"), daemon.lines
+        assert edge.shown() == {new.chain_der}
+        assert daemon.end() == 0
+    assert _rotations(edge) == 1
+
+
+def test_a_site_that_is_taken_out_and_put_back_while_it_waits_is_served_when_its_time_comes(
+    nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA
+) -> None:
+    edge = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca, ("a", "b"), listeners=1, daemon_extra=QUICK)
+    edge.start()
+    new = edge.issue("b")
+    with running(edge) as daemon:
+        with unknown_directive(edge.nginx):
+            (edge.incoming / "b").mkdir()
+            edge.write_pair(new, edge.incoming / "b")
+            _is_decided(edge, "deferred", "nginx-refused", "b")
+            whole = edge.config_path.read_text()
+            edge.config_path.write_text(whole.partition('\n[[site]]\nname = "b"')[0])
+            daemon.tell(signal.SIGHUP)
+            daemon.wait_for("reloaded: 1 site,")
+            wait_until(lambda: 'site="b"' not in _page(edge), 10, "the page shows one site")
+            edge.config_path.write_text(whole)
+            daemon.tell(signal.SIGHUP)
+            daemon.wait_for("reloaded: 2 sites,")
+            assert edge.shown("b") == {edge.first["b"].chain_der}
+        _is_served(edge, new, "b")
+        daemon.wait_for("rotated b")
+        assert daemon.end() == 0
+    assert _rotations(edge, "b") == 1
 
 
 def test_a_reload_by_command_ends_when_the_new_configuration_is_in_force(edge: Edge) -> None:
@@ -440,6 +489,21 @@ def test_a_rollback_by_hand_is_not_fought(edge: Edge) -> None:
         _is_served(edge, newer)
 
 
+def test_a_swap_of_the_very_files_that_lie_in_the_drop_decides_about_them_and_holds_nothing(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    with running(edge) as daemon:
+        daemon.tell(signal.SIGSTOP)
+        try:
+            assert edge.cli("deliver", "example", chain, key).returncode == 0
+            assert edge.cli("swap", "example", "--cert", chain, "--key", key).returncode == 0
+        finally:
+            daemon.tell(signal.SIGCONT)
+        again = edge.cli("deliver", "--wait", "example", chain, key)
+        assert (again.returncode, "ROTATED example" in again.stdout) == (0, True), again.stderr
+        assert not daemon.said("held example")
+    assert _rotations(edge) == 1
+
+
 def test_the_page_shows_what_happened(edge: Edge) -> None:
     new = edge.issue()
     with running(edge):
@@ -496,6 +560,27 @@ def test_deliver_waits_only_so_long(edge: Edge) -> None:
         finally:
             daemon.tell(signal.SIGCONT)
     assert (done.returncode, "has not decided" in done.stderr) == (8, True)
+
+
+def test_deliver_that_waits_is_told_when_somebody_else_has_delivered_meanwhile(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    with running(edge) as daemon:
+        daemon.tell(signal.SIGSTOP)
+        try:
+            first = subprocess.Popen(
+                edge.command("--json", "deliver", "--wait", "example", chain, key),
+                stdout=subprocess.PIPE,
+                cwd="/",
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+            drop = edge.incoming / "example" / "privkey.pem"
+            wait_until(lambda: drop.exists() and drop.read_bytes() == key.read_bytes(), 20, "it is delivered")
+            chain, key = edge.write_pair(edge.issue(), edge.root / "newer")
+            assert edge.cli("deliver", "example", chain, key).returncode == 0
+            told = json.loads(first.communicate(timeout=20)[0])
+        finally:
+            daemon.tell(signal.SIGCONT)
+    assert (first.returncode, told["error"]["code"]) == (8, "superseded")
 
 
 # -- what tests look at

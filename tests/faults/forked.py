@@ -1,4 +1,5 @@
-"""A `rotator run` forked from the test process, so that a life costs no interpreter, and what may be done to it.
+"""`rotator run` and other commands, forked from the test process, so that none costs an interpreter, and what may be
+done to them.
 
 The child runs the real command. What a test wants to do to it (let it die at a step, break a protocol) is done to the
 child's own `os` and `signal` before that: nothing in rotator knows of it. No tests here.
@@ -6,6 +7,8 @@ child's own `os` and `signal` before that: nothing in rotator knows of it. No te
 
 from __future__ import annotations
 
+import gc
+import json
 import os
 import signal
 import stat
@@ -22,14 +25,16 @@ from rotator import drop
 from rotator.cli import cli
 from rotator.incoming import read_drop
 from rotator.model import SourceFile
-from tests.authority import Issued
+from tests.authority import CA, Issued
 from tests.e2e.edge import Edge
+from tests.e2e.nginx_server import NginxServer
 from tests.other_user import forked
 from tests.waiting import wait_until
 
 for _name in (
     *("apscheduler.executors.pool", "apscheduler.schedulers.background", "watchdog.observers"),
     *("rotator.cli.run", "rotator.daemon.life", "rotator.metrics.collector", "rotator.probe"),
+    *("rotator.cli.awaiting", "rotator.cli.deliver", "rotator.cli.rollback", "rotator.cli.swap"),
 ):
     import_module(_name)  # once here, and not in every child
 
@@ -95,7 +100,7 @@ def life(edge: Edge, before: Callable[[], object] = lambda: None) -> Iterator[Li
     """
     log = edge.root / "life.log"
     log.unlink(missing_ok=True)
-    one = Life(forked(lambda: _run(edge, log, before)), log)
+    one = Life(forked(lambda: _run(edge, ["run"], log, log, before)), log)
     try:
         yield one
     finally:
@@ -103,21 +108,77 @@ def life(edge: Edge, before: Callable[[], object] = lambda: None) -> Iterator[Li
         print(one.words)
 
 
-def _run(edge: Edge, log: Path, before: Callable[[], object]) -> None:
+@dataclass
+class Call:
+    """One command that ends by itself.
+
+    Args:
+        pid: its.
+        out: its answer.
+        err: what else it says.
+    """
+
+    pid: int
+    out: Path
+    err: Path
+    status: int | None = field(default=None, init=False)
+
+    def is_over(self) -> bool:
+        if self.status is None:
+            gone, status = os.waitpid(self.pid, os.WNOHANG)
+            if gone:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is not None
+
+    def wait(self, timeout: float = 60) -> int:
+        """Its exit status."""
+        wait_until(self.is_over, timeout, f"pid {self.pid} ends")
+        assert self.status is not None
+        return self.status
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The one object that it answered with."""
+        found: dict[str, Any] = json.loads(self.out.read_bytes())
+        return found
+
+    @property
+    def words(self) -> str:
+        return self.out.read_text() + self.err.read_text()
+
+
+def call(edge: Edge, name: str, *words: str | Path, before: Callable[[], object] = lambda: None) -> Call:
+    """Starts a command that answers with JSON; the caller waits for it.
+
+    Args:
+        edge: the host.
+        name: of its files; each call that runs at the same time needs another one.
+        words: the command line.
+        before: called in the child first.
+    """
+    out, err = edge.root / f"{name}.out", edge.root / f"{name}.err"
+    for path in (out, err):
+        path.write_bytes(b"")
+    return Call(forked(lambda: _run(edge, ["--json", *map(str, words)], out, err, before)), out, err)
+
+
+def _run(edge: Edge, words: list[str], out: Path, err: Path, before: Callable[[], object]) -> None:
     code = 70
     try:
-        out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
-        sys.stdout = sys.stderr = os.fdopen(2, "w", closefd=False)
+        for number, path in ((1, out), (2, err)):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.dup2(fd, number)
+        sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.chdir("/")
         before()
-        cli.main(["--config", str(edge.config_path), "run"], prog_name="rotator")
+        cli.main(["--config", str(edge.config_path), *words], prog_name="rotator")
     except SystemExit as e:
         code = int(e.code or 0)
     except BaseException:
         traceback.print_exc()
     finally:
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
@@ -182,6 +243,40 @@ def renaming_in_place() -> None:
         os.unlink(src, dir_fd=src_dir_fd)
 
     os.rename = rename
+
+
+# -- hosts
+
+
+@contextmanager
+def host(
+    binary: Path,
+    root: Path,
+    issuing_ca: CA,
+    root_ca: CA,
+    *,
+    listeners: int = 1,
+    extra: str = "",
+    log_level: str = "error",
+) -> Iterator[Edge]:
+    """A host with a first pair live and an empty drop, for tests that have several at the same time.
+
+    Args:
+        binary: its nginx.
+        root: its tree.
+        issuing_ca: who issues its leaves.
+        root_ca: what its clients trust.
+        listeners: see `Edge`.
+        extra: the same.
+        log_level: of nginx's error log; `notice` tells each signal.
+    """
+    gc.freeze()  # so that no child of the hundreds copies what it shares with this process
+    with NginxServer(binary, root / "nginx", log_level=log_level) as nginx:
+        edge = Edge(nginx, root / "edge", issuing_ca, root_ca, listeners=listeners, daemon_extra=extra)
+        edge.start()
+        (edge.incoming / "example").mkdir()
+        yield edge
+        print(nginx.words())
 
 
 # -- drops

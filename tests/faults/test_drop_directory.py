@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import subprocess
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -125,14 +126,23 @@ def test_a_directory_that_nobody_may_look_into_is_told_and_heals_when_it_is_open
         assert daemon.end() == 0
 
 
-def test_a_drop_that_is_replaced_by_a_link_is_not_followed_and_heals_when_it_is_a_directory_again(edge: Edge) -> None:
+PUT: dict[str, Callable[[Path, Path], object]] = {
+    "a link": lambda drop, elsewhere: drop.symlink_to(elsewhere),
+    "no directory": lambda drop, elsewhere: drop.write_bytes((elsewhere / "fullchain.pem").read_bytes()),
+}
+
+
+@pytest.mark.parametrize("what", PUT)
+def test_what_is_put_in_the_place_of_a_drop_is_not_taken_and_it_heals_when_it_is_a_directory_again(
+    edge: Edge, what: str
+) -> None:
     planted, new = edge.issue(), edge.issue()
     drop, elsewhere = edge.incoming / "example", edge.root / "elsewhere"
     edge.write_pair(planted, elsewhere)
     with running(edge) as daemon:
         drop.rmdir()
-        drop.symlink_to(elsewhere)
-        daemon.wait_for("drop-lost example", "link", timeout=SOON)
+        PUT[what](drop, elsewhere)
+        daemon.wait_for("drop-lost example", what, timeout=SOON)
         wait_until(lambda: _is_counted(edge), SOON)
         drop.unlink()
         drop.mkdir()

