@@ -76,6 +76,7 @@ def _is_served(edge: Edge, new: Issued) -> None:
 def test_a_file_system_that_is_mounted_over_the_drops_is_told_and_its_end_heals_it(edge: Edge) -> None:
     above, below = edge.issue(), edge.issue()
     with running(edge, before=_with_mounts_of_its_own) as daemon:
+        daemon.wait_for("metrics:")  # it has looked once: what it never saw, it does not miss
         _mount(daemon, "mount", "-t", "tmpfs", "none", edge.incoming)
         daemon.wait_for("drop-lost example", timeout=SOON)
         wait_until(lambda: _is_counted(edge), SOON)
