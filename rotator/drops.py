@@ -182,7 +182,7 @@ class Drops:
                 found.reason = "missing"
                 found.problem = f"{where} does not exist" if place.source else f"{where} has gone"
                 found.hint = (
-                    f"it is noticed when it is back; see what there is: ls -la {shlex.quote(str(where.parent))}"
+                    f"It is noticed when it is back; see what there is: ls -la {shlex.quote(str(where.parent))}"
                 )
             return found
         except OSError as error:
@@ -206,7 +206,7 @@ class Drops:
         try:
             at = self.incoming.stat()
         except OSError as error:
-            hint = f"make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(self.incoming))}"
+            hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(self.incoming))}"
             return sites, Look(problem=f"{self.incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self.homes[self.incoming] = (at.st_dev, at.st_ino)
         self._entries(self.incoming, at, whole, now, lambda name: bool(flat_site(name, self._flat_sites)), follow=False)
@@ -249,7 +249,7 @@ class Drops:
         except OSError as error:
             listing.mark = ()
             found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
-            found.hint = f"open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
+            found.hint = f"Open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
 
 
 def _mark(one: os.stat_result) -> tuple[object, ...]:
@@ -280,12 +280,22 @@ def read_place(place: Place, incoming: Path, sites: Sequence[str]) -> Candidate 
     files: list[SourceFile] = []
     if os.path.lexists(place.directory):
         files += read_drop(place.directory, follow_links=place.source).files
-    if not place.source and incoming.is_dir():
+    if not place.source and _is_there(incoming):
         files += read_flat(incoming, place.site, others=sites).files
     if not files:
         return None
     password, notes = read_password(place.password_file) if place.password_file else (None, ())
     return Candidate(tuple(files), password, notes)
+
+
+def _is_there(directory: Path) -> bool:
+    """Whether there is something to be read; what this user may not look at is, and its reader says so."""
+    try:
+        return stat.S_ISDIR(directory.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
 
 
 def flat_site(name: str, sites: frozenset[str]) -> str:

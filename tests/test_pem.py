@@ -155,6 +155,15 @@ def test_utf_16_is_an_encoding_problem(codec: str) -> None:
     assert refusal(ONE.decode().encode(codec)).code == Code.ENCODING
 
 
+def test_a_zip_archive_is_told_for_what_it_is() -> None:
+    problem = refusal(b"PK\x03\x04\x14\0" + ONE)
+    assert (problem.code, "is a zip archive" in problem.message, "unzip" in problem.hint) == (
+        Code.PARSE_ERROR,
+        True,
+        True,
+    )
+
+
 def test_a_byte_order_mark_that_hides_the_first_block_from_nginx_is_refused() -> None:
     assert refusal(b"\xef\xbb\xbf" + ONE).code == Code.ENCODING
 

@@ -44,7 +44,12 @@ rotator swap example.cn"""
     "--force", is_flag=True, help="Install it although it is older than the live one, or the clock is suspect."
 )
 @click.option(
-    "--wait", type=click.FloatRange(0), default=LOCK_WITHIN, show_default=True, help="Seconds for another rotation."
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=LOCK_WITHIN,
+    show_default=True,
+    help="How long to wait for another rotation.",
 )
 @pass_context
 def swap(

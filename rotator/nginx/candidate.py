@@ -102,7 +102,7 @@ class CandidateTest:
             raise RotatorError(
                 "nginx-missing",
                 f"{self._binary} cannot be run: {e.strerror}",
-                'set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]',
+                'Set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]',
             ) from e
         finally:
             os.close(fd)
