@@ -227,6 +227,13 @@ def test_after_a_rollback_status_says_who_holds_the_drop(edge: Edge) -> None:
     assert re.search(r"held by \S+ since 20\d\d-", edge.cli("status", "example").stdout)
 
 
+def test_after_a_rollback_status_says_how_the_hold_ends(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    edge.cli("swap", "example", "--cert", chain, "--key", key)
+    edge.cli("rollback", "example")
+    assert "until the drop changes, or: rotator swap example" in edge.cli("status").stderr
+
+
 def test_status_says_that_the_drop_has_changed_since_it_was_held(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
     assert edge.cli("deliver", "example", chain, key).returncode == 0
