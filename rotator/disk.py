@@ -176,16 +176,16 @@ def in_words(root: Path, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        owner = f"run it as root or as the owner of {root}"
+        owner = f"Run it as root or as the owner of {root}"
         words = {
-            errno.ENOSPC: ("disk-full", "free some space; the swap can then be repeated as it was"),
-            errno.EDQUOT: ("disk-full", "raise the quota; the swap can then be repeated as it was"),
+            errno.ENOSPC: ("disk-full", "Free some space; the swap can then be repeated as it was"),
+            errno.EDQUOT: ("disk-full", "Raise the quota; the swap can then be repeated as it was"),
             errno.EACCES: ("permission", owner),
             errno.EPERM: ("permission", owner),
-            errno.EROFS: ("io-error", "the file system is mounted read-only; see `dmesg`"),
-            errno.ENOENT: ("io-error", f"make it first: install -d -o rotator -g rotator -m 0750 {root}"),
-            errno.EMFILE: ("io-error", "too many files are open; see LimitNOFILE= of the unit"),
-            errno.ENOMEM: ("io-error", "the host is out of memory; see `dmesg`"),
+            errno.EROFS: ("io-error", "The file system is mounted read-only; see `dmesg`"),
+            errno.ENOENT: ("io-error", f"Make it first: install -d -o rotator -g rotator -m 0750 {root}"),
+            errno.EMFILE: ("io-error", "Too many files are open; see LimitNOFILE= of the unit"),
+            errno.ENOMEM: ("io-error", "The host is out of memory; see `dmesg`"),
         }
-        code, hint = words.get(e.errno or 0, ("io-error", "see `dmesg`; nothing that nginx reads was changed"))
+        code, hint = words.get(e.errno or 0, ("io-error", "See `dmesg`; nothing that nginx reads was changed"))
         raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e

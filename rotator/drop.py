@@ -1,14 +1,20 @@
-"""The only writer of drops: files appear in them whole and together, or not; nothing is read, judged or removed here.
+"""The only writer of drops: files appear in them whole and together, or not; nothing is judged here.
 
 Whoever delivers may be killed at any moment and may deliver beside others, so each file is written under a temporary
 name that the drop's reader passes over, all of them are on the disk before the first takes its name, and a lock on
 the directory keeps two deliveries from mixing.
+
+One delivery is one renewal: what an earlier one has put there makes room for the next, or a CA that calls its
+files otherwise each time would fill the drop with old pairs. Only what is byte for byte the copy that a delivery wrote
+is removed, which the file's own attribute tells; what people and their tools put there stays. On a file system without
+such attributes everything stays, and the command line tells what else lies there.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shlex
@@ -29,6 +35,11 @@ FILE_MODE = 0o640
 LOCKED_FOR = 2.0
 """Seconds to wait for whoever else is at work in a drop: a delivery takes a few flushes, a reader less."""
 _PREFIX = ".rotator-deliver-"
+_MARK = "user.rotator.delivered"
+"""The attribute of a delivered file: SHA-256 of what was written, so that a later change by hand shows."""
+_MARKED_MAX = 1024 * 1024
+"""Bytes up to which a file is looked at for whether it is a delivered one."""
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -93,7 +104,8 @@ def _looked_at(directory: Path) -> os.stat_result:
 def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]:
     """Writes the files into the drop, each under the last part of its name; the drop is made if it is missing.
 
-    A file of that name from an earlier delivery is replaced in one step, everything else there stays.
+    A file of that name is replaced in one step. What an earlier delivery wrote under another name is removed, unless
+    it was changed since; everything else there stays.
 
     Args:
         files: their names must differ in their last part.
@@ -115,7 +127,8 @@ def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]
                 for source in files:
                     pending.append(_PREFIX + secrets.token_hex(8))
                     _write(held, pending[-1], source.data)
-                placed = _place(held, directory, pending, names)
+                with _making_room(held, names):
+                    placed = _place(held, directory, pending, names)
             finally:
                 for temporary in pending:
                     with suppress(OSError):
@@ -155,8 +168,47 @@ def _write(held: int, name: str, data: bytes) -> None:
     fd = os.open(name, _CREATE, 0o600, dir_fd=held)  # nobody else reads it before it is whole
     try:
         write_all(fd, data)
+        with suppress(OSError):  # not every file system has them
+            os.setxattr(fd, _MARK, hashlib.sha256(data).digest())
         os.fchmod(fd, FILE_MODE)  # its group is the directory's
         os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _making_room(held: int, keep: Sequence[str]) -> Iterator[None]:
+    """What an earlier delivery wrote is out of the reader's sight while the block lasts, then gone; back if it fails.
+
+    Out of sight before the new files come, so that no mixture of two renewals is ever seen. What cannot be moved stays.
+    """
+    with os.scandir(held) as entries:
+        others = [e.name for e in entries if e.is_file(follow_symlinks=False) and e.name not in keep]
+    aside: list[tuple[str, str]] = []
+    for name in others:
+        with suppress(OSError):
+            if not name.startswith(_PREFIX) and _is_delivered(held, name):
+                temporary = _PREFIX + secrets.token_hex(8)
+                os.rename(name, temporary, src_dir_fd=held, dst_dir_fd=held)
+                aside.append((temporary, name))
+    try:
+        yield
+    except RotatorError:
+        for temporary, name in aside:
+            with suppress(OSError):
+                os.rename(temporary, name, src_dir_fd=held, dst_dir_fd=held)
+        raise
+    for temporary, _ in aside:
+        with suppress(OSError):
+            os.unlink(temporary, dir_fd=held)
+
+
+def _is_delivered(held: int, name: str) -> bool:
+    """Whether the file is byte for byte what a delivery wrote."""
+    fd = os.open(name, _READ, dir_fd=held)
+    try:
+        mark = os.getxattr(fd, _MARK)
+        return os.fstat(fd).st_size <= _MARKED_MAX and hashlib.sha256(os.read(fd, _MARKED_MAX)).digest() == mark
     finally:
         os.close(fd)
 

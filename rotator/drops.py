@@ -208,7 +208,7 @@ class Drops:
                 found.reason = "missing"
                 found.problem = f"{where} does not exist" if place.source else f"{where} has gone"
                 found.hint = (
-                    f"it is noticed when it is back; see what there is: ls -la {shlex.quote(str(where.parent))}"
+                    f"It is noticed when it is back; see what there is: ls -la {shlex.quote(str(where.parent))}"
                 )
             return found
         except OSError as error:
@@ -232,7 +232,7 @@ class Drops:
         try:
             at = self.incoming.stat()
         except OSError as error:
-            hint = f"make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(self.incoming))}"
+            hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(self.incoming))}"
             return sites, Look(problem=f"{self.incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self.homes[self.incoming] = (at.st_dev, at.st_ino)
         self._entries(self.incoming, at, whole, now, lambda name: bool(flat_site(name, self._flat_sites)), follow=False)
@@ -275,7 +275,7 @@ class Drops:
         except OSError as error:
             listing.mark = ()
             found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
-            found.hint = f"open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
+            found.hint = f"Open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
 
 
 def _mark(one: os.stat_result) -> tuple[object, ...]:

@@ -310,7 +310,8 @@ def _demand_regular(found: os.stat_result, full: str, *, alone: bool) -> None:
         hints = {
             "a directory": f"Name the files in it: ls -l {shlex.quote(full)}",
             "a symbolic link": f"Put the file itself there: cp --remove-destination "
-            f'"$(readlink -f {shlex.quote(full)})" {shlex.quote(full)}',
+            f'"$(readlink -f {shlex.quote(full)})" {shlex.quote(full)}; '
+            "or, for a directory of links, set the site's `source` to it",
         }
         _refuse(
             Code.IO_ERROR,
@@ -344,11 +345,13 @@ def _refuse_large(full: str, size: int) -> NoReturn:
     )
 
 
-def _user() -> str:
+def user_name(uid: int | None = None) -> str:
+    """What the host calls this user; without a number, the one that this process is."""
+    number = os.geteuid() if uid is None else uid
     try:
-        return pwd.getpwuid(os.geteuid()).pw_name
+        return pwd.getpwuid(number).pw_name
     except KeyError:
-        return str(os.geteuid())
+        return f"uid {number}"
 
 
 def _refuse(code: Code, message: str, hint: str, cause: BaseException | None = None) -> NoReturn:
@@ -371,7 +374,7 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
             code = Code.PERMISSION
             obstacle = _obstacle(full)
             words = "may not be read by this user" + (f": {shown(obstacle)} is closed to it" if obstacle else "")
-            user, handed = _user(), "as root, hand the files over: rotator deliver SITE FILES"
+            user, handed = user_name(), "as root, hand the files over: rotator deliver SITE FILES"
             if obstacle:
                 hint = f"Open it to {user}: setfacl -m u:{user}:x {shlex.quote(obstacle)}; or, {handed}"
             else:

@@ -137,7 +137,7 @@ class Locks:
                         "daemon-running",
                         f"a daemon is running for {self.root} already: pid {note.get('pid', '?')}, "
                         f"since {note.get('since', '?')}",
-                        "stop that one first: systemctl stop rotator; or see what it does: rotator status",
+                        "Stop that one first: systemctl stop rotator; or see what it does: rotator status",
                         Exit.BUSY,
                     )
             lock = DaemonLock(fd, path, {"pid": os.getpid(), "since": stamp(datetime.now(UTC))})
@@ -186,7 +186,7 @@ def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> N
         raise RotatorError(
             "lock-busy",
             f"another rotation is running on this host: {_holder(fd)}",
-            "wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
+            "Wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
             Exit.BUSY,
         )
 

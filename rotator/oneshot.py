@@ -76,7 +76,7 @@ class Oneshots:
         left, answer = Path(self._setup.state_dir, request), Path(self._setup.result_dir, result)
         if not os.path.isdir(answer.parent):  # noqa: PTH112 - False, and no error, where this user may not look
             words = f"{answer.parent} is missing, where root's oneshots leave their answers"
-            hint = "install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
+            hint = "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
             raise RotatorError("no-result-dir", words, hint)
         try:
             _leave(left, dumps(asdict(asked)).encode())
@@ -92,12 +92,12 @@ class Oneshots:
             with suppress(OSError):  # the answer counts, also where the disk takes no change any more
                 left.unlink(missing_ok=True)
         words = f"{unit} ended well, but left no answer in {answer}"
-        hint = f"see what it says: journalctl -u {unit} -n 20; and: ls -la {answer.parent}"
+        hint = f"See what it says: journalctl -u {unit} -n 20; and: ls -la {answer.parent}"
         raise RotatorError("apply-unit", words, hint)
 
     def _start(self, unit: str) -> None:
         """Starts a unit and waits for its end."""
-        hint = f"see what it says: journalctl -u {unit} -n 20"
+        hint = f"See what it says: journalctl -u {unit} -n 20"
         try:
             process = subprocess.Popen(  # noqa: S603 - words of this module only
                 ["systemctl", "--no-ask-password", "start", unit],  # noqa: S607 - by PATH, as everybody calls it
@@ -106,7 +106,7 @@ class Oneshots:
                 stderr=subprocess.PIPE,
             )
         except OSError as e:
-            hint = 'without systemd, where nginx runs as this user: apply = "direct" under [nginx]'
+            hint = 'Without systemd, where nginx runs as this user: apply = "direct" under [nginx]'
             raise RotatorError("apply-unit", f"systemctl cannot be run: {e.strerror}", hint) from e
         with process:
             try:
@@ -118,10 +118,10 @@ class Oneshots:
             return
         words = "; ".join(line.rstrip(".") for line in told.decode("utf-8", "replace").splitlines() if line)[:500]
         if "denied" in words.lower() or "authentication" in words.lower():
-            hint = "allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d (polkit 0.106 or later)"
+            hint = "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d (polkit 0.106 or later)"
             raise RotatorError("apply-denied", f"{unit} may not be started by uid {os.geteuid()}: {words}", hint)
         if "not found" in words.lower():
-            hint = f"install systemd/{unit} into /etc/systemd/system, then: systemctl daemon-reload"
+            hint = f"Install systemd/{unit} into /etc/systemd/system, then: systemctl daemon-reload"
         raise RotatorError("apply-unit", f"{unit} failed: {words or f'systemctl exited {process.returncode}'}", hint)
 
     def _wait(self, process: subprocess.Popen[bytes], unit: str) -> bytes:

@@ -19,33 +19,33 @@ FIRST_RETRY = timedelta(seconds=5)
 
 AGAIN = "then repeat the swap; a running daemon tries again by itself"
 """The end of each hint about what is deferred."""
-NGINX_DOWN_HINT = f"start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
-REFUSAL_HINT = f"the new pair is not the cause: mend what nginx complains of (`nginx -t` often has the line), {AGAIN}"
+NGINX_DOWN_HINT = f"Start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
+REFUSAL_HINT = f"The new pair is not the cause: mend what nginx complains of (`nginx -t` often has the line), {AGAIN}"
 SILENT = (
     "nginx's master was told to reload and nothing came of it: it is stopped or hangs, or its refusal cannot be read"
 )
 SILENT_HINT = (
-    "see its state (T: stopped, D: waits for a disk): ps -o pid,stat,args -C nginx; `kill -CONT` wakes one that is "
+    "See its state (T: stopped, D: waits for a disk): ps -o pid,stat,args -C nginx; `kill -CONT` wakes one that is "
     f"stopped, `nginx -t` tells what it would refuse; {AGAIN}"
 )
 ROLLED_BACK_HINT = (
-    "see whether each server block of these listeners includes the site's file (another path there keeps the old "
+    "See whether each server block of these listeners includes the site's file (another path there keeps the old "
     "pair), and nginx's error log; then repeat the swap"
 )
 WIRED_HINT = (
-    "no handshake can tell nginx's include from files of its own that hold this very pair; "
+    "No handshake can tell nginx's include from files of its own that hold this very pair; "
     "see that it reads the include: nginx -T | grep {include}"
 )
-STRANDED_HINT = "look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
+STRANDED_HINT = "Look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
 APPLY_HINTS: Mapping[str, str] = {
-    "permission": "run it as root, or as the owner of the include directory",
-    "include-dir-unsafe": "chown it to the user who runs nginx's master, then: chmod go-w",
-    "include-foreign": "move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
-    "signal-permission": "run it as root, or as the user of nginx's master",
-    "disk-full": f"free some space, {AGAIN}",
-    "no-result-dir": "install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create",
-    "apply-denied": "allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
-    "apply-unit": "see what it says: journalctl -u rotator-apply.service -n 20; systemctl status rotator-apply.service",
+    "permission": "Run it as root, or as the owner of the include directory",
+    "include-dir-unsafe": "Let only the user of nginx's master write there: chown root: DIR && chmod go-w DIR",
+    "include-foreign": "Move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
+    "signal-permission": "Run it as root, or as the user of nginx's master",
+    "disk-full": f"Free some space, {AGAIN}",
+    "no-result-dir": "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create",
+    "apply-denied": "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
+    "apply-unit": "See whether it is installed, and what it says: systemctl status rotator-apply.service",
 }
 
 
@@ -57,11 +57,13 @@ class Judged:
         verdict: `examine`'s, by the site's own policy and anchors, without `force`.
         live: what it was compared with.
         at: when, UTC.
+        seconds: how long it took.
     """
 
     verdict: Verdict
     live: tuple[tuple[bytes, ...], ...]
     at: datetime
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,5 +128,5 @@ def _turn(ask: Ask, last: LastReload, workers: Workers | None, limits: Limits, n
         f"it is fit, but {count} worker{'s' * (count != 1)} of earlier reloads still drain{'s' * (count == 1)}, and "
         f"drain_budget is {limits.drain_budget}: it goes live when fewer do, or when what is served is close to its end"
     )
-    hint = f"worker_shutdown_timeout in nginx.conf bounds how long old workers live; {by_hand}"
+    hint = f"`worker_shutdown_timeout` in nginx.conf bounds how long old workers live; {by_hand}"
     return Wait(critical, DRAIN_BUDGET, words, hint)

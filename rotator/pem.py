@@ -184,6 +184,9 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         hint += " It can be converted: iconv -f utf-16 -t ascii OLD > NEW"
         raise _RefusedError(_problem(Code.ENCODING, name, 1, f"{name} is UTF-16, which nginx cannot read.", hint))
+    if data[:4] == b"PK\x03\x04":
+        hint = f"Unpack it, and take the files that are in it: unzip {name}"
+        raise _RefusedError(_problem(Code.PARSE_ERROR, name, 0, f"{name} is a zip archive.", hint))
     zero = data.find(b"\0")
     if zero >= 0:
         line = data.count(b"\n", 0, zero) + 1

@@ -34,7 +34,7 @@ CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
 
 
-TEST_HINT = f"see that `command` under [nginx] runs by hand with -t, and what this host is short of; {AGAIN}"
+TEST_HINT = f"See that `command` under [nginx] runs by hand with -t, and what this host is short of; {AGAIN}"
 
 
 class Stop(Exception):  # noqa: N818 - no error: a rotation that ends before it began
@@ -81,7 +81,7 @@ def prepare(wanted: Wanted, hands: Hands, *, dry: bool = False) -> Ready:
         hands.store.sweep(name)  # what a crash left half made
     live = hands.live(name)
     if live.problem:
-        hint = f"move that file away, then: rotator swap {name} --cert FILE --key FILE --first"
+        hint = f"Move that file away, then: rotator swap {name} --cert FILE --key FILE --first"
         raise RotatorError("include-foreign", live.problem, hint)
     ready.previous = _load_live(wanted, live.generation, hands) if live.generation else None
     ready.verified = hands.store.verified(name)
@@ -97,7 +97,7 @@ def prepare(wanted: Wanted, hands: Hands, *, dry: bool = False) -> Ready:
         return ready
     if not ready.previous and not ready.first:
         words = f"{name} has no pair yet that nginx's configuration names; nothing was changed"
-        hint = f"the first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
+        hint = f"The first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
         raise Stop(deferred(ready, hands, "not-wired", words, hint))
 
     # 3. Ask, before anything changes.
@@ -153,7 +153,7 @@ def _load_live(wanted: Wanted, generation: str, hands: Hands) -> Generation | No
             return None
         words = f"nginx's include names {generation}, which the store has lost, so there is no way back: {e.message}"
         name = wanted.site.name
-        hint = f"to begin anew: rotator swap {name} --cert FILE --key FILE --first, then: rotator swap {name}"
+        hint = f"To begin anew: rotator swap {name} --cert FILE --key FILE --first, then: rotator swap {name}"
         raise RotatorError(e.code, words, hint) from e
 
 
@@ -176,7 +176,10 @@ def _judged(ready: Ready, now: datetime, hands: Hands) -> tuple[tuple[Pair, ...]
         return pairs, judge_chains([p.chain for p in pairs], site.policy, wanted.anchors, now)
     if wanted.candidate is not None:
         chains = tuple(ready.previous.chains.values()) if ready.previous else ()
-        verdict = _just_judged(wanted, chains, now) or judged(wanted.candidate, wanted, hands.store, now, chains)
+        if verdict := _just_judged(wanted, chains, now):
+            ready.stages["validate"] = wanted.judged.seconds if wanted.judged else 0.0  # the timer adds its own
+        else:
+            verdict = judged(wanted.candidate, wanted, hands.store, now, chains)
         ready.explanation = () if verdict.accepted else tuple(explain(verdict))
         return verdict.pairs, verdict.problems
     if ready.previous is None:
@@ -205,7 +208,7 @@ def _check_clock(ready: Ready, now: datetime, hands: Hands) -> None:
             raise RotatorError(
                 "clock-suspect",
                 f"the clock says {now:%Y-%m-%d %H:%M} UTC, but {what} {when:%Y-%m-%d %H:%M} UTC",
-                "set the clock (timedatectl); no verdict about validity is acted on until then. If it is right now "
+                "Set the clock (timedatectl); no verdict about validity is acted on until then. If it is right now "
                 f"and was ahead before: rotator swap {ready.site.name} --force",
             )
 
@@ -219,7 +222,7 @@ def _ask_nginx(ready: Ready, hands: Hands) -> None:
         raise RotatorError(
             "nginx-upgrade",
             "a binary upgrade of nginx is in flight: a reload would reach its new master only",
-            f"finish it (QUIT to the old master) or take it back; {AGAIN}",
+            f"Finish it (QUIT to the old master) or take it back; {AGAIN}",
         )
     if workers.master is None:
         words = "nginx is not running (its pid file names no master), so nothing could be proved"

@@ -148,6 +148,6 @@ def _through(sock: socket.socket) -> ApplyHand:
             sock.send(json.dumps(asdict(asked)).encode())
             return privileged.parse_applied(sock.recv(privileged.MAX_ANSWER))
         except (OSError, ValueError) as e:
-            raise RotatorError("apply-gone", "the process that keeps root is gone", "repeat the command") from e
+            raise RotatorError("apply-gone", "the process that keeps root is gone", "Repeat the command") from e
 
     return apply

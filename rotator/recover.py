@@ -175,7 +175,7 @@ def _nginx_down(ready: Ready, hands: Hands, test: _OneTest) -> Outcome:
             words = f"nginx is not running and its own test refuses {bad}; {ready.verified} is named again"
             return deferred(ready, hands, "nginx-down", words, "start nginx", verdict.words)
     words = f"{ready.new.name} is live, but nginx is not running; it is proved when nginx is"
-    hint = "start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
+    hint = "Start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
     return deferred(ready, hands, "nginx-down", words, hint, verdict.words)
 
 

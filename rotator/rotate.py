@@ -358,7 +358,7 @@ def _refused_unverified(one: Ready, applied: Applied, hands: Hands) -> Outcome:
         if guilty:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             return rejected(one, (*one.problems, problem), hands, applied.words)
-    hint = f"install another pair: rotator swap {one.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
+    hint = f"Install another pair: rotator swap {one.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
     return deferred(one, hands, "nginx-refused", refusal(applied), hint, applied.words)
 
 

@@ -304,7 +304,7 @@ class Store:
         return RotatorError(
             "store-damaged",
             f"{path} is not as rotator wrote it",
-            "do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
+            "Do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
         )
 
     def _in_words(self, path: Path) -> contextlib.AbstractContextManager[None]:

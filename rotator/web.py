@@ -107,11 +107,11 @@ def serve(listen: str, page: Page, health: Health) -> Server:
 def _not_listening(listen: str, e: OSError) -> RotatorError:
     told = f"metrics cannot be served at {listen}: {e.strerror or e}"
     if e.errno == errno.EADDRINUSE:
-        hint = f"see who listens there (ss -ltnp 'sport = :{listen.rpartition(':')[2]}'), or set listen under [metrics]"
+        hint = f"See who listens there (ss -ltnp 'sport = :{listen.rpartition(':')[2]}'), or set listen under [metrics]"
         return RotatorError("address-in-use", told, hint)
     if e.errno in (errno.EACCES, errno.EPERM):
-        return RotatorError("permission", told, "take a port above 1023: listen under [metrics]")
-    return RotatorError("io-error", told, "set listen under [metrics] to an address of this host")
+        return RotatorError("permission", told, "Take a port above 1023: listen under [metrics]")
+    return RotatorError("io-error", told, "Set listen under [metrics] to an address of this host")
 
 
 class _Phase(Enum):

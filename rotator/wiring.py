@@ -20,7 +20,7 @@ from rotator.errors import Exit, RotatorError
 from rotator.evidence import Evidence
 from rotator.hands import ApplyHand, Hands
 from rotator.history import History
-from rotator.incoming import read_pool
+from rotator.incoming import read_pool, user_name
 from rotator.locks import Locks
 from rotator.model import Code, Site
 from rotator.nginx.candidate import Verdict
@@ -78,7 +78,7 @@ def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
     try:
         return os.stat(path)  # noqa: PTH116 - a path of the configuration, as it stands
     except OSError as e:
-        hint = f"make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {path}"
+        hint = f"Make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {path}"
         raise RotatorError("no-store", f"state_dir {path}: {e.strerror}", hint) from e
 
 
@@ -176,7 +176,9 @@ def _roots(path: Path) -> Anchors:
     except RotatorError as e:
         if e.code not in (Code.IO_ERROR, Code.PERMISSION):
             raise
-        hint = "install ca-certificates, or set `roots` to a PEM file that this user may read"
+        hint = "Install ca-certificates, or set `roots` to a PEM file with the CA's root"
+        if e.code == Code.PERMISSION:
+            hint = f"Put a copy where user {user_name()} may read it, such as /etc/rotator/roots.pem; set `roots` to it"
         raise RotatorError("configuration", f"roots: {e.message}", hint, Exit.CONFIG) from e
 
 

@@ -608,6 +608,11 @@ def test_the_same_table_twice_is_a_mistake_with_its_line() -> None:
     assert only("[nginx]\n[metrics]\n[nginx]\n" + SITE).line == 3
 
 
+def test_a_table_that_stands_there_twice_is_called_as_it_is_written() -> None:
+    with pytest.raises(NotTomlError, match=r"^cannot declare \[nginx\] twice$"):
+        parse("[nginx]\n[nginx]\n")
+
+
 def test_lines_are_true_behind_strings_and_arrays_of_several_lines() -> None:
     text = 'state_dir = """\n/x"""\n[nginx]\ncommand = [\n "n", # ] [x]\n]\nzzzzzz = 1\n'
     assert [one.line for one in mistakes(text + SITE) if one.key == "nginx.zzzzzz"] == [7]

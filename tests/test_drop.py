@@ -71,6 +71,51 @@ def test_other_files_stay(tmp_path: Path) -> None:
     assert (tmp_path / "other.pem").read_bytes() == b"mine"
 
 
+def test_an_earlier_delivery_of_other_names_makes_room_for_this_one(tmp_path: Path) -> None:
+    for serial in range(6):  # a CA that calls its files otherwise each time
+        write_drop([SourceFile(f"{serial}.crt", b"chain"), SourceFile(f"{serial}.key", b"key")], tmp_path)
+    assert content(tmp_path) == {"5.crt": b"chain", "5.key": b"key"}
+
+
+def test_the_files_of_two_deliveries_are_never_seen_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_drop([SourceFile("old.crt", b"chain"), SourceFile("old.key", b"key")], tmp_path)
+    seen: list[set[str]] = []
+    before(monkeypatch, "rename", lambda: seen.append({n for n in os.listdir(tmp_path) if not is_temporary(n)}))
+    write_drop([SourceFile("new.crt", b"chain"), SourceFile("new.key", b"key")], tmp_path)
+    assert {"new.crt"} in seen
+    assert [names for names in seen if {name[:3] for name in names} == {"old", "new"}] == []
+
+
+def test_a_delivered_file_that_was_changed_since_stays(tmp_path: Path) -> None:
+    write_drop(FILES, tmp_path)
+    (tmp_path / "key.pem").write_bytes(b"mine")
+    write_drop([SourceFile("new.pem", b"new")], tmp_path)
+    assert content(tmp_path) == {"key.pem": b"mine", "new.pem": b"new"}
+
+
+def test_a_copy_of_a_delivered_file_stays(tmp_path: Path) -> None:
+    write_drop(FILES, tmp_path)
+    (tmp_path / "copy.pem").write_bytes(b"key")
+    write_drop([SourceFile("new.pem", b"new")], tmp_path)
+    assert content(tmp_path) == {"copy.pem": b"key", "new.pem": b"new"}
+
+
+def test_where_files_have_no_attributes_everything_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing_at(monkeypatch, "setxattr", 1, errno.ENOTSUP)
+    write_drop([SourceFile("old.pem", b"old")], tmp_path)
+    write_drop([SourceFile("new.pem", b"new")], tmp_path)
+    assert content(tmp_path) == {"old.pem": b"old", "new.pem": b"new"}
+
+
+def test_a_delivery_that_fails_removes_nothing_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_drop([SourceFile("old.pem", b"old")], tmp_path)
+    failing_at(monkeypatch, "rename", 2, errno.EIO)  # the first takes the old one out of sight
+    refusal(lambda: write_drop([SourceFile("new.pem", b"new")], tmp_path))
+    assert content(tmp_path) == {"old.pem": b"old"}
+
+
 def test_a_link_of_the_files_name_is_replaced_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "drop").mkdir()
     (tmp_path / "victim").write_bytes(b"mine")

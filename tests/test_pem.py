@@ -156,6 +156,15 @@ def test_utf_16_is_an_encoding_problem(codec: str) -> None:
     assert refusal(ONE.decode().encode(codec)).code == Code.ENCODING
 
 
+def test_a_zip_archive_is_told_for_what_it_is() -> None:
+    problem = refusal(b"PK\x03\x04\x14\0" + ONE)
+    assert (problem.code, "is a zip archive" in problem.message, "unzip" in problem.hint) == (
+        Code.PARSE_ERROR,
+        True,
+        True,
+    )
+
+
 @pytest.mark.parametrize(
     ("before", "line", "hides"), [(b"", 1, True), (b"# chain\n", 2, False), (b"\n", 2, False)], ids=repr
 )

@@ -165,6 +165,12 @@ def test_a_verdict_on_any_other_question_is_asked_for_again(host: Host, what: st
     assert host.run(wanted)[0].result is Result.ROTATED
 
 
+def test_what_judging_took_is_told_also_where_it_was_done_a_moment_before(host: Host) -> None:
+    said = replace(_judged(host), seconds=0.25)
+    (done,) = host.run(replace(_good(host), judged=said))
+    assert 0.25 <= done.stages["validate"] < 0.5
+
+
 def _good(host: Host) -> Wanted:
     return host.wanted(host.sites[0], host.issue())
 
@@ -670,7 +676,7 @@ def _fails(code: str = "disk-full", times: int = 1_000) -> Callable[..., None]:
     def fail(*_: object, **__: object) -> None:
         left[0] -= 1
         if left[0] >= 0:
-            raise RotatorError(code, "/state: No space left on device", "free some space")
+            raise RotatorError(code, "/state: No space left on device", "Free some space")
 
     return fail
 

@@ -469,7 +469,7 @@ def test_what_is_not_stored_has_no_fingerprint(store: Store, name: str) -> None:
 
 
 WORDS = {
-    errno.ENOSPC: ("disk-full", "free some space"),
+    errno.ENOSPC: ("disk-full", "Free some space"),
     errno.EDQUOT: ("disk-full", "quota"),
     errno.EACCES: ("permission", "owner of"),
     errno.EPERM: ("permission", "owner of"),

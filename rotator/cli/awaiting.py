@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,7 +16,8 @@ from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.history import History
 from rotator.locks import Locks
-from rotator.model import Result
+from rotator.model import Candidate, Result, Severity, SourceFile
+from rotator.pair import read_candidate
 from rotator.store import Intent, Store
 from rotator.wiring import demand_state_dir
 
@@ -26,44 +29,51 @@ TELL_EVERY = 5.0
 """Seconds between two lines of progress."""
 
 
-def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
+def await_outcome(context: Context, one: SiteConfig, within: float, delivered: Sequence[SourceFile]) -> int:
     """Waits until the daemon has decided about what lies in the drop now, and tells how it ended.
 
     Args:
         context: this call.
         one: whose drop.
         within: seconds to wait.
+        delivered: the files that were put there; others may lie beside them.
 
     Returns:
         The exit status of the outcome; `deferred` for what is held, or not decided in time.
 
     Raises:
-        RotatorError: `no-daemon`: there is none that could decide; `superseded`: something else lies there by now; or
-            the drop or the store cannot be read.
+        RotatorError: `no-daemon`: there is none that could decide; `superseded`: something else lies there by now;
+            `not-taken`: it took another pair that lies there; or the drop or the store cannot be read.
     """
     name, output, root = one.site.name, context.output, context.config.state_dir
     store, locks, history = Store(root), Locks(root), History(root)
     demand_state_dir(root)
     place = Place(name, context.config.drop(one), one.source is not None)
 
-    def digest_now() -> str:
+    def lying() -> Candidate:
+        sites = [other.site.name for other in context.config.sites]
         with undisturbed(place.directory):
-            candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
-        return candidate.digest if candidate else ""
+            return read_place(place, context.config.incoming, sites) or Candidate(())
 
     def is_superseded() -> bool:
         try:
-            return digest_now() != digest
+            return lying() != candidate
         except RotatorError:
             return False  # somebody writes there just now; the next look tells
 
-    digest = digest_now()
+    candidate = lying()
+    digest = candidate.digest
     store.names(name)  # says so at once if the store may not be read
     begun = told = looked = time.monotonic()
     while True:
         intent = store.intent(name)
         if intent.digest == digest:
-            return _tell(context, name, intent, history)
+            last = _last(name, intent, history)
+            if candidate.files and not _is_taken(last, Candidate(tuple(delivered), candidate.password)):
+                words = f"{name} has another pair than the delivered one: {place.directory} held a better one beside it"
+                hint = f"Remove there what is not wanted, and deliver again: ls -la {place.directory}"
+                raise RotatorError("not-taken", f"{words} ({last.get('message')})", hint, Exit.REJECTED)
+            return _tell(context, name, intent, last)
         if intent.hold and intent.hold.digest == digest:
             words = f"what lies in the drop is held by {intent.hold.by} since {intent.hold.since}"
             raise RotatorError("held", words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
@@ -78,7 +88,7 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
             looked = now
             if is_superseded():
                 words = f"what was delivered does not lie in {place.directory} any more, or not alone"
-                hint = f"somebody else has delivered too: rotator status {name}; rotator history {name}"
+                hint = f"Somebody else has delivered too: rotator status {name}; rotator history {name}"
                 raise RotatorError("superseded", words, hint, Exit.DEFERRED)
         if now - told >= TELL_EVERY:
             told = now
@@ -86,9 +96,18 @@ def await_outcome(context: Context, one: SiteConfig, within: float) -> int:
         time.sleep(LOOK_EVERY)
 
 
-def _tell(context: Context, name: str, intent: Intent, history: History) -> int:
+def _is_taken(last: dict[str, Any], delivered: Candidate) -> bool:
+    """Whether what is live now is of the delivered files, as far as they hold certificates."""
+    live = set((last.get("fingerprints") or {}).values())
+    if last.get("result") not in (Result.ROTATED, Result.UNCHANGED) or not live:
+        return True
+    own = {hashlib.sha256(one.raw).hexdigest() for one in read_candidate(delivered).certificates}
+    return not own or not own.isdisjoint(live)
+
+
+def _tell(context: Context, name: str, intent: Intent, last: dict[str, Any]) -> int:
     """What was decided, with what the history tells of it."""
-    output, last = context.output, _last(name, intent, history)
+    output = context.output
     code = Exit.DIFFERS if last.get("unproved") else EXITS[Result(intent.result)]
     if output.json:
         decided = {"site": name, "result": intent.result, "reason": intent.reason}
@@ -100,7 +119,20 @@ def _tell(context: Context, name: str, intent: Intent, history: History) -> int:
         output.line(f"  not proved: {target}", "warn")
     if last.get("hint"):
         output.line(f"  next: {last['hint']}")
+    for problem in last.get("problems", ()):
+        _tell_problem(context, problem, last)
     return code
+
+
+def _tell_problem(context: Context, problem: dict[str, Any], last: dict[str, Any]) -> None:
+    """One that the outcome's own sentence does not tell already."""
+    refuses = problem.get("severity") == Severity.REJECT
+    message = str(problem.get("message", ""))
+    if refuses and str(last.get("message", "")).startswith(message.rstrip(".")):
+        return
+    context.output.line(f"  {'also' if refuses else 'warning'} {problem.get('code')}: {message}", "warn")
+    if refuses and problem.get("hint"):
+        context.output.line(f"    next: {problem['hint']}")
 
 
 def _last(name: str, intent: Intent, history: History) -> dict[str, Any]:

@@ -23,6 +23,7 @@ config.add_command(config_reload)
 
 @config.command(
     "check",
+    short_help="Tell every mistake in the configuration, each with its line.",
     epilog=epilog("rotator config check\nrotator --config ./rotator.toml config check --json", Exit.DONE, Exit.CONFIG),
 )
 @pass_context

@@ -21,10 +21,16 @@ LOOK_EVERY = 0.02
 
 @click.command(
     "reload",
+    short_help="Have the running daemon read it anew, and wait until it has.",
     epilog=epilog("rotator config reload", Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG),
 )
 @click.option(
-    "--within", type=click.FloatRange(0), default=150.0, show_default=True, help="Seconds to wait for its answer."
+    "--within",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=150.0,
+    show_default=True,
+    help="How long to wait for its answer.",
 )
 @pass_context
 def config_reload(context: Context, within: float) -> int:
@@ -37,6 +43,9 @@ def config_reload(context: Context, within: float) -> int:
     before = locks.daemon_note()
     pid = before.get("pid")
     if not isinstance(pid, int):
+        if not os.access(context.config.state_dir, os.X_OK, effective_ids=True):
+            words = f"{context.config.state_dir}, where the daemon's note lies, is closed to this user"
+            raise RotatorError("permission", words, "As root: systemctl reload rotator")
         words = f"no daemon is running for {context.config.state_dir}"
         raise RotatorError("no-daemon", words, "systemctl start rotator")
     if before.get("config", str(path)) != str(path):
@@ -77,7 +86,7 @@ def _hang_up(pid: int) -> None:
     except ProcessLookupError as e:
         raise RotatorError("no-daemon", f"the daemon, pid {pid}, has just ended", "systemctl status rotator") from e
     except PermissionError as e:
-        hint = "as root: systemctl reload rotator"
+        hint = "As root: systemctl reload rotator"
         raise RotatorError("permission", f"the daemon, pid {pid}, belongs to another user", hint) from e
 
 
@@ -93,5 +102,5 @@ def _answer(locks: Locks, before: dict[str, Any], within: float) -> dict[str, An
             return note
         if time.monotonic() >= end:
             words = f"the daemon, pid {before['pid']}, has not read its configuration within {within:g} s"
-            raise RotatorError("not-decided", words, "a rotation in flight comes first; see: systemctl status rotator")
+            raise RotatorError("not-decided", words, "A rotation in flight comes first; see: systemctl status rotator")
         time.sleep(LOOK_EVERY)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -18,7 +19,8 @@ from rotator.model import SourceFile
 _EXAMPLE = """\
 rotator deliver example.cn fullchain.pem privkey.pem
 rotator deliver --wait example.cn fullchain.pem privkey.pem
-certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn fullchain.pem privkey.pem'"""
+certbot renew --cert-name example.cn --deploy-hook \\
+      'rotator deliver --wait example.cn "$RENEWED_LINEAGE/fullchain.pem" "$RENEWED_LINEAGE/privkey.pem"'"""
 
 
 @click.command(epilog=epilog(_EXAMPLE, *sorted(Exit)))
@@ -27,17 +29,23 @@ certbot renew --deploy-hook 'cd "$RENEWED_LINEAGE" && rotator deliver example.cn
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
 @click.option("--wait", is_flag=True, help="Wait until the daemon has decided, and exit as it ended.")
 @click.option(
-    "--within", type=click.FloatRange(0), default=120.0, show_default=True, help="Seconds that --wait waits at most."
+    "--within",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=120.0,
+    show_default=True,
+    help="How long --wait waits at most.",
 )
 @pass_context
 def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool, wait: bool, within: float) -> int:
     """Put renewed FILES (certificate, chain and key, in any split) into the drop of SITE.
 
-    All of them appear there together, under their own names. Whether they are fit to be served is judged when they
-    are taken from there: see "rotator check" to ask beforehand. Root reads them as root and writes as the owner of
-    the drop; anybody else needs the right to read the files and to write into the drop.
+    All of them appear there together, under their own names, in place of those of an earlier delivery. Whether they
+    are fit to be served is judged when they are taken from there: see "rotator check" to ask beforehand. Root reads
+    them as root and writes as the owner of the drop; anybody else needs the right to read the files and to write into
+    the drop.
     """
-    one = context.config.site(site)
+    one, output = context.config.site(site), context.output
     if one.source is not None:
         raise RotatorError(
             "no-drop",
@@ -60,9 +68,21 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
             # For good: nothing that follows needs root, and root would follow what the owner has planted.
             become(owner.uid, owner.gid)
         drop.write_drop(sources, directory)
+        if beside := _beside(directory, sources):
+            count = f"{len(beside)} other file{'s' * (len(beside) != 1)}"
+            output.say(f"note: {count} in {directory} will be judged together with these: {', '.join(beside[:5])}")
     if not (waits and context.json):
         _report(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run, waits=waits)
-    return awaiting.await_outcome(context, one, within) if waits else Exit.DONE
+    return awaiting.await_outcome(context, one, within, sources) if waits else Exit.DONE
+
+
+def _beside(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
+    """What else lies in the drop, put there by others."""
+    mine = {drop.base_name(source.name) for source in sources}
+    with suppress(OSError):
+        names = sorted(path.name for path in directory.iterdir())
+        return [incoming.shown(name) for name in names if name not in mine and not incoming.is_temporary(name)]
+    return []
 
 
 def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:

@@ -46,9 +46,13 @@ def demo(context: Context, nginx: str | None, keep: bool, renew: str | None) -> 
         return _renew(Path(renew), output)
     from rotator.demo.play import play
 
-    with _ending_orderly():
-        told = Telling(output)
-        played = play(nginx, told, (lambda host, played: _keep(host, played, output)) if keep else None)
+    try:
+        with _ending_orderly():
+            told = Telling(output)
+            played = play(nginx, told, (lambda host, played: _keep(host, played, output)) if keep else None)
+    except (KeyboardInterrupt, SystemExit):
+        output.say("\nEnded; nothing of it is left.")  # the terminal has put ^C where the line stood
+        raise
     if output.json:
         output.data(_as_dict(played))
     elif not keep:

@@ -15,7 +15,14 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 
 @click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
 @click.argument("site", shell_complete=completing.sites)
-@click.option("--limit", type=click.IntRange(0), default=20, show_default=True, help="The newest so many; 0 for all.")
+@click.option(
+    "--limit",
+    metavar="NUMBER",
+    type=click.IntRange(0),
+    default=20,
+    show_default=True,
+    help="The newest so many; 0 for all.",
+)
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE: when, who, what and why, oldest first."""

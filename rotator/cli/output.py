@@ -127,6 +127,7 @@ class Output:
     def _drawn(self, columns: Sequence[str], rows: Sequence[Sequence[str]], styles: Sequence[str]) -> None:
         from rich.box import SIMPLE_HEAD
         from rich.console import Console
+        from rich.measure import Measurement
         from rich.table import Table
         from rich.text import Text
 
@@ -137,7 +138,18 @@ class Output:
         for number, row in enumerate(rows):
             style = rich_styles.get(styles[number] if number < len(styles) else "", "")
             table.add_row(*(Text(cell, style=style) for cell in row))
-        Console(file=sys.stdout, highlight=False).print(table)
+        console = Console(file=sys.stdout, highlight=False)
+        natural = Measurement.get(console, console.options.update(max_width=sys.maxsize), table).maximum
+        if natural <= console.width:
+            console.print(table)
+            return
+        # Cells in two pieces cannot be read, or copied: one row below the other then.
+        room = max(len(column) for column in columns)
+        for number, row in enumerate(rows):
+            _write(sys.stdout, self.painted(row[0], "strong"))
+            for column, cell in zip(columns[1:], row[1:], strict=True):
+                told = self.painted(cell, styles[number] if number < len(styles) else "")
+                _write(sys.stdout, f"  {column.ljust(room)}  {told}".rstrip())
 
 
 def clean(text: str) -> str:

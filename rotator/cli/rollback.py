@@ -26,7 +26,12 @@ _EXAMPLE = "rotator rollback example.cn\nrotator rollback example.cn --to 000012
 )
 @click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
 @click.option(
-    "--wait", type=click.FloatRange(0), default=LOCK_WITHIN, show_default=True, help="Seconds for another rotation."
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=LOCK_WITHIN,
+    show_default=True,
+    help="How long to wait for another rotation.",
 )
 @pass_context
 def rollback(context: Context, site: str, generation: str, dry: bool, wait: float) -> int:  # noqa: FBT001

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import click
@@ -11,11 +12,12 @@ from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
+from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
 from rotator.drops import Place, read_place
 from rotator.errors import Exit, RotatorError
 from rotator.lifetime import is_critical, share_of_life_left
-from rotator.model import Result
+from rotator.model import Candidate, Result
 from rotator.observe import Facts, observe_all
 from rotator.outcome import meta_pairs, meta_time
 from rotator.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
@@ -23,12 +25,27 @@ from rotator.store import Intent
 
 
 @click.command(
-    epilog=epilog("rotator status\nrotator status example.cn", Exit.DONE, Exit.USAGE, Exit.DIFFERS, Exit.CONFIG)
+    epilog=epilog(
+        "rotator status\nrotator status example.cn",
+        Exit.DONE,
+        Exit.FAILURE,
+        Exit.USAGE,
+        Exit.REJECTED,
+        Exit.ROLLED_BACK,
+        Exit.STRANDED,
+        Exit.DIFFERS,
+        Exit.DEFERRED,
+        Exit.CONFIG,
+    )
 )
 @click.argument("site", required=False, default="", shell_complete=completing.sites)
 @pass_context
 def status(context: Context, site: str) -> int:
-    """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last."""
+    """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last.
+
+    The exit status is that of the worst site: 6 if what is served differs from what is on disk; else as the last
+    renewal ended, while it lies in the drop and is not live.
+    """
     config, output = context.config, context.output
     wiring.demand_state_dir(config.state_dir)
     hands = wiring.make_hands(config, wiring.applying(config))
@@ -39,7 +56,8 @@ def status(context: Context, site: str) -> int:
     told = hands.history.latest(f.site.name for f in facts)
     last = {f.site.name: told.get(f.site.name, {}) for f in facts}
     new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}
-    code = Exit.DONE if all(f.well for f in facts) else Exit.DIFFERS
+    codes = {_code(context, one, f) for one, f in zip(asked, facts, strict=True)}
+    code = next((one for one in _WORST_FIRST if one in codes), Exit.DONE)
     if output.json:
         sites = [_as_dict(f, last[f.site.name], now, changed=new[f.site.name]) for f in facts]
         output.data({"at": now, "sites": sites, "exit": int(code)})
@@ -49,16 +67,54 @@ def status(context: Context, site: str) -> int:
         rows = [_row(f, last[f.site.name], now, changed=new[f.site.name]) for f in facts]
         styles = ["" if f.well else "bad" for f in facts]
         output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
+        for line in _advice(facts, new, code):
+            output.say(line)
     return code
+
+
+_WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Exit.DEFERRED)
+
+
+def _code(context: Context, one: SiteConfig, facts: Facts) -> Exit:
+    """The exit status for one site: a renewal that is not live, though it lies there, is no good state either."""
+    ended = EXITS[Result(facts.intent.result)] if facts.intent.result else Exit.DONE
+    if not facts.well:
+        return Exit.STRANDED if ended is Exit.STRANDED else Exit.DIFFERS
+    if ended is Exit.DONE or facts.intent.hold:
+        return Exit.DONE
+    return Exit.DONE if _is_gone(context, one, facts.intent) else ended
+
+
+def _advice(facts: Sequence[Facts], new: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
+    """What the table has no room for: how a hold ends, and where the reasons are."""
+    for one in facts:
+        if one.intent.hold and not new[one.site.name]:
+            name = one.site.name
+            yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
+    if code is not Exit.DONE:
+        yield "why, and what to do: rotator status SITE"
+
+
+def _is_gone(context: Context, one: SiteConfig, intent: Intent) -> bool:
+    """Whether what was decided about lies in the drop no more."""
+    try:
+        candidate = _read_drop(context, one)
+    except RotatorError:
+        return False  # that it cannot be read may be what was decided
+    return candidate is None or (bool(intent.digest) and candidate.digest != intent.digest)
+
+
+def _read_drop(context: Context, one: SiteConfig) -> Candidate | None:
+    place = Place(one.site.name, context.config.drop(one), one.source is not None)
+    return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
 
 
 def _is_changed(context: Context, one: SiteConfig, intent: Intent) -> bool | None:
     """Whether something else lies in the drop than what is held there; None without a hold, or if nobody can tell."""
     if intent.hold is None:
         return None
-    place = Place(one.site.name, context.config.drop(one), one.source is not None)
     try:
-        candidate = read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+        candidate = _read_drop(context, one)
     except RotatorError:
         return None  # not for this user to read, or not to be read by anyone, as it may have been when it was held
     return candidate is not None and candidate.digest != intent.hold.digest
@@ -68,11 +124,12 @@ def _waits(intent: Intent) -> str:
     """What a deferred drop waits for, in words; empty if nobody can tell."""
     if intent.result != Result.DEFERRED or not intent.next_try:
         return ""
+    when = intent.next_try.replace("+00:00", "Z")
     if intent.reason == DRAIN_BUDGET:
-        return f"it goes live when fewer workers are draining, at the latest at {intent.next_try}"
+        return f"it goes live when fewer workers are draining, at the latest at {when}"
     if intent.reason == MIN_RELOAD_INTERVAL:
-        return f"it goes live at {intent.next_try}, or with a reload that cannot wait until then"
-    return f"it is tried again at {intent.next_try}, or when the cause is gone"
+        return f"it goes live at {when}, or with a reload that cannot wait until then"
+    return f"it is tried again at {when}, or when the cause is gone"
 
 
 def _is_open(facts: Facts, result: str) -> bool:
@@ -117,7 +174,7 @@ def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool 
     held = ""
     if facts.intent.hold:
         held = " drop changed" if changed else " HELD"
-    outcome = f"{last.get('result', 'nothing yet')} {str(last.get('at', ''))[:16]}{held}"
+    outcome = f"{last.get('result', 'nothing yet')} {_minute(last)}{held}"
     return (
         facts.site.name,
         on_disk,
@@ -126,6 +183,10 @@ def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool 
         _served(facts),
         outcome,
     )
+
+
+def _minute(last: dict[str, object]) -> str:
+    return f"{str(last['at'])[:16]}Z" if last.get("at") else ""
 
 
 def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context, *, changed: bool | None) -> None:
@@ -142,6 +203,7 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
         output.line(f"           a running daemon looks at it by itself, and so does: rotator swap {facts.site.name}")
     elif hold:
         output.line(f"           what lies in the drop is held by {hold.by} since {hold.since}", "warn")
+        output.line(f"           until the drop changes; to take what lies there now: rotator swap {facts.site.name}")
     output.line(f"  on disk  {facts.problem or (live.name if live else 'nothing')}", "bad" if facts.problem else "")
     for pair in meta_pairs(live):
         output.line(f"           leaf {pair['fingerprint_sha256']} by {pair['issuer']}")
@@ -158,6 +220,10 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
         upgrading = ", a binary upgrade in flight" if facts.workers.upgrading else ""
         workers = f"{active} worker{'s' * (active != 1)} accepting connections, {draining} draining"
         output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
+    if live and facts.workers and facts.workers.master and not facts.served_everywhere:
+        include = context.config.nginx.include_dir / f"{facts.site.name}.conf"
+        output.line(f"  next     See that the server block of each such listener includes {include}: nginx -T")
+        output.line(f"           then: systemctl reload nginx && rotator swap {facts.site.name}")
     if last:
         output.line(f"  last     {last.get('result')} {last.get('at')} by {last.get('who')}: {last.get('message')}")
         if last.get("hint") and _is_open(facts, str(last.get("result"))):

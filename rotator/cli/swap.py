@@ -34,7 +34,12 @@ rotator swap example.cn"""
     help="Install it although it is older than the live one or lacks a name, or the clock is suspect.",
 )
 @click.option(
-    "--wait", type=click.FloatRange(0), default=LOCK_WITHIN, show_default=True, help="Seconds for another rotation."
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=LOCK_WITHIN,
+    show_default=True,
+    help="How long to wait for another rotation.",
 )
 @pass_context
 def swap(

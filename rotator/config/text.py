@@ -23,6 +23,8 @@ _TOKEN = re.compile(
     re.DOTALL,
 )
 _BARE = re.compile(r"\s*[A-Za-z0-9_-]+\s*")
+_TABLE, _PART = re.compile(r"\(('[^()]*')\s*,?\)"), re.compile(r"'([^']*)'")
+"""How the parser's messages name a table: as a tuple of its keys."""
 _PLACE = re.compile(r" \(at (?:line (\d+), column \d+|(end of document))\)\Z")
 
 
@@ -68,6 +70,7 @@ def parse(text: str) -> Document:
         if place := _PLACE.search(message):
             line = int(place[1]) if place[1] else text.rstrip("\n").count("\n") + 1
             message = message[: place.start()]
+        message = _TABLE.sub(lambda found: f"[{'.'.join(_PART.findall(found[1]))}]", message)
         raise NotTomlError(line, message[:1].lower() + message[1:]) from None
     return Document(values, dict(_located(text)))
 

@@ -136,10 +136,11 @@ def stands(intent: Intent, drop: Drop, ward: Ward, live: Chains) -> bool:
 
 def judged(ground: Ground, candidate: Candidate | None, ward: Ward, now: Moment, live: Chains) -> Judged:
     """What the judge says of a candidate."""
-    chains, verdict = tuple(live.values()), Verdict()
+    chains, verdict, clock = tuple(live.values()), Verdict(), ground.hands.clock
+    begun = clock.monotonic()
     if candidate is not None:
         verdict = judging.judged(candidate, ward.wanted("drop"), ground.hands.store, now.wall, chains)
-    return Judged(verdict, chains, now.wall)
+    return Judged(verdict, chains, now.wall, clock.monotonic() - begun)
 
 
 def completed(

@@ -19,6 +19,7 @@ from rotator.daemon.measuring import Measuring
 from rotator.daemon.status import status_line
 from rotator.errors import Exit, RotatorError
 from rotator.hands import Clock, Hands
+from rotator.incoming import user_name
 from rotator.locks import DaemonLock
 from rotator.notify import Notifier
 from rotator.triggers import Duties, Restraint, Wake, Watcher
@@ -298,8 +299,8 @@ def _check_owner(state_dir: Path) -> None:
     if owner != os.geteuid():
         raise RotatorError(
             "wrong-user",
-            f"{state_dir} belongs to uid {owner}, but this is uid {os.geteuid()}",
-            "start it as that user: systemctl start rotator; or by hand: runuser -u rotator -- rotator run",
+            f"{state_dir} belongs to user {user_name(owner)}, but this is {user_name()}",
+            "Start it as that user: systemctl start rotator; or by hand: runuser -u rotator -- rotator run",
         )
 
 

@@ -222,6 +222,25 @@ def _is_refused_by_nginx(scene: Scene) -> None:
     scene.current = renewal
 
 
+def _is_swapped_by_hand(scene: Scene) -> None:
+    host, renewal = scene.host, scene.host.fresh()
+    directory = host.tree / "from-the-ca"
+    directory.mkdir(mode=0o700)
+    parts = {"example.cn.crt": renewal.leaf, "bundle.crt": renewal.bundle, "example.cn.key": renewal.key}
+    for name, data in parts.items():
+        (directory / name).touch(0o600)
+        (directory / name).write_bytes(data)
+    leaf, bundle, key = (directory / name for name in parts)
+    scene.audience.command(f"rotator swap {SITE} --cert {leaf.name} --cert {bundle.name} --key {key.name}")
+    with scene.audience.waiting("rotator is at work"):
+        answer = host.rotator("swap", SITE, "--cert", leaf, "--cert", bundle, "--key", key)
+    scene.act.stages = stages_of(answer)
+    scene.ends(answer, 0, "rotated")
+    scene.audience.timed(scene.act.stages)
+    scene.served(renewal, "the renewed one")
+    scene.current = renewal
+
+
 def _is_seen_by_prometheus(scene: Scene) -> None:
     host = scene.host
     scene.audience.command(f"curl http://{host.metrics}/metrics")
@@ -257,25 +276,6 @@ def _is_seen_by_prometheus(scene: Scene) -> None:
             scene.audience.tell(f"{series} {value:g}")
 
 
-def _is_swapped_by_hand(scene: Scene) -> None:
-    host, renewal = scene.host, scene.host.fresh()
-    directory = host.tree / "from-the-ca"
-    directory.mkdir(mode=0o700)
-    parts = {"example.cn.crt": renewal.leaf, "bundle.crt": renewal.bundle, "example.cn.key": renewal.key}
-    for name, data in parts.items():
-        (directory / name).touch(0o600)
-        (directory / name).write_bytes(data)
-    leaf, bundle, key = (directory / name for name in parts)
-    scene.audience.command(f"rotator swap {SITE} --cert {leaf.name} --cert {bundle.name} --key {key.name}")
-    with scene.audience.waiting("rotator is at work"):
-        answer = host.rotator("swap", SITE, "--cert", leaf, "--cert", bundle, "--key", key)
-    scene.act.stages = stages_of(answer)
-    scene.ends(answer, 0, "rotated")
-    scene.audience.timed(scene.act.stages)
-    scene.served(renewal, "the renewed one")
-    scene.current = renewal
-
-
 def _loses_no_client(scene: Scene) -> None:
     scene.crowd.stop()
     failed, answered = scene.crowd.failures, scene.crowd.answered
@@ -288,8 +288,8 @@ ACTS: tuple[tuple[str, Callable[[Scene], None]], ...] = (
     ("A key that belongs to another certificate is refused", _has_another_key),
     ("A listener that goes on with its old files: rolled back, and proved", _is_not_read_by_all),
     ("nginx refuses the reload for a reason of its own: deferred, and applied later", _is_refused_by_nginx),
-    ("What Prometheus sees", _is_seen_by_prometheus),
     ("By hand, with the files as a CA sends them", _is_swapped_by_hand),
+    ("What Prometheus sees", _is_seen_by_prometheus),
     ("All the while, clients came and went", _loses_no_client),
 )
 """Each act's title, and what is played. Each begins where the one before has ended."""

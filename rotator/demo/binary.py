@@ -10,9 +10,9 @@ from rotator.errors import Exit, RotatorError
 
 _PLACES = (os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin")
 HINT = (
-    "install one that needs no root: pip install 'rotator[demo]' (in a clone: pip install -e '.[demo]')\n"
-    "or the system's: apt-get install --no-install-recommends nginx\n"
-    "or name one: rotator demo --nginx /path/to/nginx"
+    "Install one that needs no root: pip install 'rotator[demo]' (in a clone: pip install -e '.[demo]')\n"
+    "Or the system's: apt-get install --no-install-recommends nginx\n"
+    "Or name one: rotator demo --nginx /path/to/nginx"
 )
 """Where an nginx for the demo can come from."""
 
@@ -26,13 +26,14 @@ def find(named: str | None) -> str:
     Raises:
         RotatorError: `no-nginx`, with what to install; exit status 2 if it was named.
     """
+    everywhere = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
     if named is not None:
-        path = shutil.which(named) or ""
+        path = shutil.which(named, path=everywhere) or ""
         if not path:
             why = "cannot be executed" if Path(named).exists() else "does not exist"
             raise RotatorError("no-nginx", f"--nginx {named}: {why}", HINT, Exit.USAGE)
         return str(Path(path).absolute())
-    found = _from_wheel() or shutil.which("nginx", path=os.pathsep.join((os.environ.get("PATH", ""), *_PLACES)))
+    found = _from_wheel() or shutil.which("nginx", path=everywhere)
     if not found:
         raise RotatorError("no-nginx", "the demo needs an nginx of its own, and there is none on this host", HINT)
     return found

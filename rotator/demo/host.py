@@ -78,7 +78,7 @@ class Host:
         except OSError as e:
             self._end()
             words = f"the demo's directory or its first process cannot be made: {e.strerror}"
-            raise RotatorError("demo-failed", words, "name another place for temporary files: TMPDIR=/path") from e
+            raise RotatorError("demo-failed", words, "Name another place for temporary files: TMPDIR=/path") from e
         except BaseException:
             self._end()
             raise

@@ -58,12 +58,12 @@ class Verdict:
 
 
 def cannot_run(program: str, e: OSError) -> RotatorError:
-    """Why nginx's test could not be run: `nginx-missing`, or `io-error` where this host is short of something."""
+    """Why nginx's test could not be run: `nginx-missing`, or `io-error` where This host is short of something."""
     words = f"{program} cannot be run: {e.strerror}"
     if e.errno in _NO_PROGRAM:
-        hint = 'set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]'
+        hint = 'Set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]'
         return RotatorError("nginx-missing", words, hint)
-    hint = "this host is short of files, processes or memory: see LimitNOFILE= and TasksMax= of the unit, and `dmesg`"
+    hint = "This host is short of files, processes or memory: see LimitNOFILE= and TasksMax= of the unit, and `dmesg`"
     return RotatorError("io-error", words, hint)
 
 

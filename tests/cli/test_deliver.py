@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -82,6 +83,21 @@ def test_a_second_delivery_replaces_the_first(config: Path, pair: tuple[Path, Pa
     pair[1].write_bytes(b"new")
     deliver(config, "shop", *pair)
     assert delivered(config)["key.pem"] == b"new"
+
+
+def test_what_else_lies_there_is_told(config: Path, pair: tuple[Path, Path]) -> None:
+    deliver(config, "shop", pair[0])
+    (config.parent / "incoming" / "shop" / "old.key").write_bytes(b"somebody's")
+    (config.parent / "incoming" / "shop" / ".copying").write_bytes(b"not finished")
+    told = deliver(config, "shop", *pair).stderr
+    assert f"1 other file in {config.parent}/incoming/shop will be judged together with these: old.key" in told
+
+
+def test_the_example_for_certbot_begins_with_a_command_that_certbot_can_find() -> None:
+    """certbot looks for the first word of a hook in PATH and refuses one that the shell alone knows, such as cd."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    hooks = [re.findall(r"--deploy-hook[\s\\]+'(\S+)", text) for text in (call("deliver", "--help").stdout, readme)]
+    assert hooks == [["rotator"], ["rotator"]]
 
 
 def test_the_answer_as_json_names_each_file(config: Path, pair: tuple[Path, Path]) -> None:

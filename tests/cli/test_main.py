@@ -346,6 +346,14 @@ def test_a_terminal_gets_a_drawn_table(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "─" in stream.getvalue()
 
 
+def test_where_a_table_finds_no_room_each_cell_stands_whole_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "40")
+    Output().table(["site", "on disk", "why"], [["shop", "000012-3f9a1c0de4b7", "it is served by every listener"]])
+    told = ["\x1b[1mshop\x1b[0m", "  on disk  000012-3f9a1c0de4b7", "  why      it is served by every listener"]
+    assert stream.getvalue().splitlines() == told
+
+
 def test_a_drawn_table_takes_no_markup_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = terminal(monkeypatch)
     Output().table(["site"], [["[red]x[/red]"]])

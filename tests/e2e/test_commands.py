@@ -227,6 +227,13 @@ def test_after_a_rollback_status_says_who_holds_the_drop(edge: Edge) -> None:
     assert re.search(r"held by \S+ since 20\d\d-", edge.cli("status", "example").stdout)
 
 
+def test_after_a_rollback_status_says_how_the_hold_ends(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    edge.cli("swap", "example", "--cert", chain, "--key", key)
+    edge.cli("rollback", "example")
+    assert "until the drop changes, or: rotator swap example" in edge.cli("status").stderr
+
+
 def test_status_says_that_the_drop_has_changed_since_it_was_held(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
     assert edge.cli("deliver", "example", chain, key).returncode == 0
@@ -305,11 +312,11 @@ def test_status_gives_no_advice_about_what_has_come_meanwhile(edge: Edge) -> Non
     edge.nginx.stop()
     with edge.locks.rotation("tester", 5.0) as lock:
         (done,) = recover([edge.wanted("example")], edge.hands, lock)
-    assert "start nginx" in done.hint
-    assert "start nginx" in edge.cli("status", "example").stdout
+    assert "Start nginx" in done.hint
+    assert "Start nginx" in edge.cli("status", "example").stdout
     edge.nginx.start()
     told = edge.cli("status", "example").stdout
-    assert ("deferred" in told, "start nginx" in told) == (True, False)
+    assert ("deferred" in told, "Start nginx" in told) == (True, False)
 
 
 def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: Edge) -> None:
@@ -465,4 +472,4 @@ def test_an_ordinary_user_beside_somebody_elses_store_is_told_what_to_do(foreign
     words = ("--config", foreign.config_path, "swap", "example", "--cert", chain, "--key", key)
     call("--config", foreign.config_path, "swap", "--help")  # so that what this user may not read is imported by now
     done = as_nobody(lambda: call(*words), cwd=foreign.root, uid=12345, gid=12345)
-    assert (done.status, "run it as root or as the owner" in done.stderr) == (1, True)
+    assert (done.status, "Run it as root or as the owner" in done.stderr) == (1, True)

@@ -537,6 +537,47 @@ def test_deliver_that_waits_for_a_bad_pair_exits_3_with_the_reason(edge: Edge) -
     assert (done.returncode, "REJECTED example" in done.stdout) == (3, True), done.stderr
 
 
+def test_deliver_that_waits_is_told_if_another_pair_in_the_drop_is_taken(edge: Edge) -> None:
+    better, lesser = edge.issue(days=120), edge.write_pair(edge.issue(days=95))
+    with running(edge):
+        there = edge.incoming / "example"
+        there.mkdir(exist_ok=True)
+        (there / "better.pem").write_bytes(better.chain_pem)
+        (there / "better.key").write_bytes(better.key_pem)
+        _is_served(edge, better)
+        done = edge.cli("deliver", "--wait", "example", *lesser)
+        assert (done.returncode, edge.shown()) == (3, {better.chain_der}), done.stderr
+    assert "another pair than the delivered one" in done.stderr
+    assert "2 other files" in done.stderr
+
+
+def test_deliver_that_waits_tells_every_problem_of_a_refusal(edge: Edge) -> None:
+    begin = datetime.now(UTC) - timedelta(days=200)
+    wrong = edge.write_pair(edge.issuer.issue("other.example.test", not_before=begin, days=100))
+    with running(edge):
+        done = edge.cli("deliver", "--wait", "example", *wrong)
+    assert done.returncode == 3, done.stderr
+    codes = [code for code in ("expired", "name-mismatch") if f"also {code}: " in done.stdout]
+    assert len(codes) == 1, done.stdout  # and the other is the outcome's own sentence
+    assert ("does not cover" in done.stdout, "expired" in done.stdout) == (True, True), done.stdout
+
+
+def test_status_exits_as_the_last_renewal_ended_while_that_lies_in_the_drop(edge: Edge) -> None:
+    chain, _ = edge.write_pair(edge.issue(), edge.root / "one")
+    _, key = edge.write_pair(edge.issue(), edge.root / "other")
+    with running(edge):
+        assert edge.cli("deliver", "--wait", "example", chain, key).returncode == 3
+        told = edge.cli("status")
+        assert (told.returncode, "rotator status SITE" in told.stderr) == (3, True)
+        for path in (edge.incoming / "example").iterdir():
+            path.unlink()
+        assert edge.cli("status").returncode == 0
+        with unknown_directive(edge.nginx):
+            assert edge.cli("deliver", "--wait", "example", *edge.write_pair(edge.issue())).returncode == 8
+            assert edge.cli("status", "--json").returncode == 8
+        wait_until(lambda: edge.cli("status").returncode == 0, 30, "what waited is live")
+
+
 def test_deliver_that_waits_while_nginx_is_stopped_exits_8(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
     with running(edge):

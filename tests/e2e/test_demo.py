@@ -200,6 +200,7 @@ def test_ended_early_it_leaves_no_process_no_port_and_no_directory(
         playing.process.send_signal(number)
         playing.process.send_signal(number)  # an impatient hand
     assert playing.process.returncode == status
+    assert "Ended; nothing of it is left." in playing.said.splitlines()
     assert playing.left() == ([], [])
     assert sockets & processes.listening().keys() == set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import pwd
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -20,15 +22,16 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+from rotator import wiring
 from rotator.__main__ import OLDEST
-from rotator.errors import Exit
+from rotator.errors import Exit, RotatorError
 from tests.authority import CA, Issued, pem
 from tests.cli.calls import call
 from tests.e2e.conftest import require_nginx
 from tests.e2e.edge import Edge
 from tests.e2e.nginx_server import NginxServer
 from tests.e2e.running import running
-from tests.other_user import as_nobody
+from tests.other_user import NOBODY, as_nobody
 
 ROOT = Path(__file__).parents[2]
 
@@ -137,7 +140,7 @@ def a_configuration_that_windows_saved(desk: Desk) -> list[str | Path]:
 
 
 @mistake(
-    Exit.CONFIG, "roots: /nowhere/roots.pem cannot be read: No such file", "install ca-certificates, or set `roots`"
+    Exit.CONFIG, "roots: /nowhere/roots.pem cannot be read: No such file", "Install ca-certificates, or set `roots`"
 )
 def roots_that_are_not_there(desk: Desk) -> list[str | Path]:
     desk.edit(desk.edge.roots, "/nowhere/roots.pem")
@@ -192,6 +195,22 @@ def a_certificate_in_utf_16(desk: Desk) -> list[str | Path]:
     return desk.swap(desk.file("utf16.pem", desk.renewal.chain_pem.decode().encode("utf-16")))
 
 
+@mistake(Exit.REJECTED, "renewed.zip is a zip archive", "take the files that are in it: unzip {}/renewed.zip")
+def the_archive_as_the_ca_sent_it(desk: Desk) -> list[str | Path]:
+    archive = desk.top / "renewed.zip"
+    with zipfile.ZipFile(archive, "w") as parts:
+        parts.write(desk.chain)
+        parts.write(desk.key)
+    return desk.swap(archive)
+
+
+@mistake(Exit.REJECTED, "its issuer is missing (CN=Test Intermediate", "is a root", "Add the CA's bundle")
+def the_root_for_the_intermediate(desk: Desk) -> list[str | Path]:
+    new = desk.edge.issue_by_another()
+    both = pem(new.leaf) + pem(desk.edge.root_ca.cert)
+    return desk.swap(desk.file("both.pem", both), desk.file("both.key", new.key_pem))
+
+
 @mistake(Exit.REJECTED, "does not cover example.example.test; it covers other.example.test", "Order the certificate")
 def the_certificate_of_another_site(desk: Desk) -> list[str | Path]:
     return desk.swap_of(desk.edge.issuer.issue("other.example.test"))
@@ -239,13 +258,13 @@ def no_nginx(desk: Desk) -> list[str | Path]:
     return desk.swap()
 
 
-@mistake(Exit.DEFERRED, "nginx is not running", "start nginx, or correct `pid_file` under [nginx]")
+@mistake(Exit.DEFERRED, "nginx is not running", "Start nginx, or correct `pid_file` under [nginx]")
 def nginx_s_pid_file_elsewhere(desk: Desk) -> list[str | Path]:
     desk.edit(desk.edge.nginx.pid_path, desk.top / "nginx.pid")
     return desk.swap()
 
 
-@mistake(Exit.DEFERRED, "nginx is not running", "start nginx")
+@mistake(Exit.DEFERRED, "nginx is not running", "Start nginx")
 def nginx_stopped(desk: Desk) -> list[str | Path]:
     desk.edge.nginx.stop()
     return desk.swap()
@@ -316,10 +335,10 @@ def test_it_is_answered_with_what_is_wrong_and_what_to_do_and_hurts_no_client(na
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["swap", "example"], Exit.FAILURE, ("state/lock: Permission denied", "run it as root or as the owner")),
-        (["status"], Exit.FAILURE, ("Permission denied", "run it as root or as the owner of")),
-        (["history", "example"], Exit.FAILURE, ("Permission denied", "run it as root or as the owner of")),
-        (["run"], Exit.FAILURE, ("belongs to uid 0, but this is uid", "systemctl start rotator", "runuser -u rotator")),
+        (["swap", "example"], Exit.FAILURE, ("state/lock: Permission denied", "Run it as root or as the owner")),
+        (["status"], Exit.FAILURE, ("Permission denied", "Run it as root or as the owner of")),
+        (["history", "example"], Exit.FAILURE, ("Permission denied", "Run it as root or as the owner of")),
+        (["run"], Exit.FAILURE, ("belongs to user root, but this is", "systemctl start rotator", "runuser -u rotator")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -336,6 +355,51 @@ def test_called_by_a_user_without_rights_it_says_who_may(
 
     answered, said = as_nobody(as_they_see_it, cwd=Path("/"))
     assert (answered, [word for word in told if word not in said]) == (status, []), said
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["swap", "example"], Exit.REJECTED, ("incoming may not be read by this user", "setfacl -m u:")),
+        (["config", "reload"], Exit.FAILURE, ("is closed to this user", "As root: systemctl reload rotator")),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_called_where_every_directory_is_closed_it_says_which(
+    words: list[str], status: Exit, told: tuple[str, ...], desk: Desk
+) -> None:
+    for module in ("swap", "rotation", "config_reload"):
+        import_module(f"rotator.cli.{module}")
+    closed = desk.top / "closed"
+    closed.mkdir()
+    shutil.move(desk.edge.incoming, closed / "incoming")
+    desk.edit(desk.edge.incoming, closed / "incoming")
+    closed.chmod(0o700)
+    desk.edge.state.chmod(0o700)
+
+    def as_they_see_it() -> tuple[int, str]:
+        called = call("--config", desk.edge.config_path, *words)
+        return called.status, called.stderr
+
+    answered, said = as_nobody(as_they_see_it, cwd=Path("/"))
+    assert (answered, [word for word in told if word not in said]) == (status, []), said
+
+
+@pytest.mark.root
+def test_roots_that_rotator_s_user_may_not_read_are_told_with_that_user_s_name(desk: Desk) -> None:
+    desk.edge.roots.chmod(0o600)
+    one = desk.edge.config.sites[0]
+
+    def as_they_see_it() -> tuple[str, str]:
+        with pytest.raises(RotatorError) as told:
+            wiring.load_anchors(one)
+        return told.value.message, told.value.hint
+
+    wiring.forget_anchors()
+    message, hint = as_nobody(as_they_see_it, cwd=Path("/"))
+    assert message == f"roots {desk.edge.roots}: Permission denied"
+    assert f"where user {pwd.getpwuid(NOBODY).pw_name} may read it, such as /etc/rotator/roots.pem" in hint
 
 
 @pytest.mark.root
