@@ -361,7 +361,7 @@ def test_called_by_a_user_without_rights_it_says_who_may(
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["swap", "example"], Exit.REJECTED, ("incoming may not be read by this user", "setfacl -m u:")),
+        (["swap", "example"], Exit.REJECTED, ("incoming/example may not be read by this user", "setfacl -m u:")),
         (["config", "reload"], Exit.FAILURE, ("is closed to this user", "As root: systemctl reload rotator")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -398,7 +398,7 @@ def test_roots_that_rotator_s_user_may_not_read_are_told_with_that_user_s_name(d
 
     wiring.forget_anchors()
     message, hint = as_nobody(as_they_see_it, cwd=Path("/"))
-    assert message == f"roots {desk.edge.roots}: Permission denied"
+    assert message == f"roots: {desk.edge.roots} may not be read by this user."
     assert f"where user {pwd.getpwuid(NOBODY).pw_name} may read it, such as /etc/rotator/roots.pem" in hint
 
 
