@@ -43,6 +43,8 @@ MAX_FILE = 256 * 1024
 MAX_LOG = 64 * 1024
 LOOK_EVERY = 0.002
 """Seconds between two looks at the master; a refusal is told by three looks (7 ms at one server block)."""
+WATCH_FOR = 10.0
+"""Seconds to wait for nginx's decision after the HUP; eight times that while its master is seen to be busy."""
 TEST_WITHIN = 45.0
 """Seconds for `nginx -t`: 10,000 server blocks take 14."""
 
@@ -81,7 +83,7 @@ class Setup:
     error_log: str
     sites: frozenset[str]
     key_group: str = ""
-    watch_for: float = 10.0
+    watch_for: float = WATCH_FOR
     result_dir: str = ""
     command: tuple[str, ...] = ("nginx",)
 

@@ -58,7 +58,7 @@ def make_setup(config: Config) -> Setup:
         error_log=str(config.nginx.error_log or ""),
         sites=frozenset(one.site.name for one in config.sites),
         key_group=config.nginx.key_group,
-        watch_for=config.nginx.prove_within or 10.0,
+        watch_for=min(config.nginx.prove_within or privileged.WATCH_FOR, privileged.WATCH_FOR),
         result_dir=str(config.nginx.result_dir),
         command=config.nginx.command,
     )

@@ -398,7 +398,7 @@ def test_reading_an_include_never_raises_whatever_stands_in_it(
 
 
 @pytest.mark.parametrize(
-    "make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/etc/passwd", path)], ids=["dir", "fifo", "link"]
+    "make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/proc/version", path)], ids=["dir", "fifo", "link"]
 )
 def test_an_include_that_is_no_file_is_a_problem(host: Host, make: Callable[[Path], None]) -> None:
     host.etc.mkdir()
@@ -407,7 +407,7 @@ def test_an_include_that_is_no_file_is_a_problem(host: Host, make: Callable[[Pat
 
 
 @pytest.mark.parametrize(
-    "make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/etc/passwd", path)], ids=["dir", "fifo", "link"]
+    "make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/proc/version", path)], ids=["dir", "fifo", "link"]
 )
 def test_an_include_that_is_no_file_is_not_replaced(host: Host, make: Callable[[Path], None]) -> None:
     host.etc.mkdir()
@@ -621,7 +621,7 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
     "a FIFO": os.mkfifo,
     "a directory": os.mkdir,
     "a socket": socket_at,
-    "a link": lambda path: path.symlink_to("/etc/passwd"),
+    "a link": lambda path: path.symlink_to("/proc/version"),
     "a link to itself": lambda path: path.symlink_to(path.name),
 }
 
@@ -803,7 +803,7 @@ def test_a_file_that_is_swapped_for_a_link_just_before_it_is_opened_is_refused(h
 
     def swap() -> None:
         key.unlink()
-        key.symlink_to("/etc/passwd")
+        key.symlink_to("/proc/version")
 
     with standing_in(Swaps(host.state, "fullchain.pem", swap)):
         assert host.apply(one=name).error == "not-a-file"
