@@ -57,7 +57,7 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
 
     def is_superseded() -> bool:
         try:
-            return lying() != candidate
+            return lying().digest != digest
         except RotatorError:
             return False  # somebody writes there just now; the next look tells
 
