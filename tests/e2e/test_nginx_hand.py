@@ -94,7 +94,7 @@ def test_an_nginx_that_hangs_is_ended_in_time(tmp_path: Path, issued: Issued) ->
 
 def test_a_program_that_does_not_exist_is_told_with_the_line_that_names_another(tmp_path: Path) -> None:
     error = refusal(lambda: CandidateTest(str(tmp_path / "nginx"), tmp_path, [("c.pem", "k.pem")]))
-    assert (error.code, "set `command` under [nginx]" in error.hint) == ("nginx-missing", True)
+    assert (error.code, "Set `command` under [nginx]" in error.hint) == ("nginx-missing", True)
 
 
 @pytest.mark.parametrize("call", ["memfd_create", "pidfd_open"])

@@ -273,12 +273,12 @@ class Racer:
         self.kinds["waited"] += "waiting for pid" in one.err.read_text()
 
     def check_page(self, before: Page, entries: list[Entry]) -> None:
-        """The daemon's counters tell what it has done, and its gauges how the last swap ended, whoever made it."""
+        """It counts everybody's swaps and the daemon's own reloads, and shows how the last swap of all ended."""
         own = [e for e in entries if e["who"] == "rotatord"]
-        for trigger in ("drop", "recover"):
+        for trigger in ("drop", "recover", "swap", "rollback"):
             labels = {"site": "example", "trigger": trigger}
             grown = self.page.one("swap_attempts_total", **labels) - before.one("swap_attempts_total", **labels)
-            assert grown == sum(e["trigger"] == trigger and e["result"] == "rotated" for e in own), labels
+            assert grown == sum(e["trigger"] == trigger and e["result"] == "rotated" for e in entries), labels
         reloads = self.page.one("nginx_reloads_total") - before.one("nginx_reloads_total")
         assert reloads == sum(_has_reloaded(e) for e in own)
         assert self.page.one("last_swap_successful") == 1
