@@ -173,7 +173,7 @@ def _nginx_down(ready: Ready, hands: Hands, test: _OneTest) -> Outcome:
         applied = hands.apply({ready.site.name: ready.verified}, hup=False)
         if not applied.error:
             words = f"nginx is not running and its own test refuses {bad}; {ready.verified} is named again"
-            return deferred(ready, hands, "nginx-down", words, "start nginx", verdict.words)
+            return deferred(ready, hands, "nginx-down", words, "Start nginx", verdict.words)
     words = f"{ready.new.name} is live, but nginx is not running; it is proved when nginx is"
     hint = "Start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
     return deferred(ready, hands, "nginx-down", words, hint, verdict.words)
@@ -214,7 +214,7 @@ def _apply(ready: Ready, hands: Hands, reload: _OneReload) -> Outcome | None:
     if applied.error:
         return deferred(ready, hands, applied.error, applied.message, APPLY_HINTS.get(applied.error, ""))
     if applied.decision == "gone":
-        return deferred(ready, hands, "nginx-down", "nginx ended before it could be told", "start nginx")
+        return deferred(ready, hands, "nginx-down", "nginx ended before it could be told", "Start nginx")
     if applied.decision == "refused":
         return deferred(ready, hands, "nginx-refused", refusal(applied), REFUSAL_HINT, applied.words)
     reload.taken = reload.taken or applied.decision == "accepted"

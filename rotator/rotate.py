@@ -338,7 +338,7 @@ def _reload_unverified(ready: list[Ready], hands: Hands) -> dict[str, Outcome]:
         done = deferred(one, hands, applied.error, applied.message, APPLY_HINTS.get(applied.error, ""))
     elif applied.decision == "gone":
         words = f"nginx ended before it could be told; it reads {one.new.name} when it starts"
-        done = deferred(one, hands, "nginx-down", words, "start nginx")
+        done = deferred(one, hands, "nginx-down", words, "Start nginx")
     elif applied.decision == "refused":
         done = _refused_unverified(one, applied, hands)
     else:
