@@ -184,7 +184,7 @@ class Drops:
             if (at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns) != known.mark:
                 return None
             for path, mark in known.marks:
-                if _mark(os.stat(path, follow_symlinks=place.source)) != mark:  # noqa: PTH116
+                if _mark(os.stat(path, follow_symlinks=place.source)) != mark:  # noqa: PTH116 - as above
                     return None
         except OSError:
             return None
@@ -259,7 +259,7 @@ class Drops:
         top = str(where)
         try:
             if listing.mark != mark:
-                listing.names = tuple(sorted(name for name in os.listdir(top) if ours(name)))  # noqa: PTH208
+                listing.names = tuple(sorted(name for name in os.listdir(top) if ours(name)))  # noqa: PTH208 - as above
                 trusted = min(abs(now - at.st_mtime_ns), abs(now - at.st_ctime_ns)) >= YOUNG_NS
                 listing.mark = mark if trusted else ()
             for name in listing.names:

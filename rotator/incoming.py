@@ -138,7 +138,7 @@ def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
     left = MAX_POOL_TOTAL
     for name in names:
         full = os.path.join(where, name)
-        if os.path.isdir(full):  # noqa: PTH112
+        if os.path.isdir(full):  # noqa: PTH112 - as above
             continue
         files.append(read_named(full))
         left -= len(files[-1].data)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import click
+
 from rotator import drop, privilege, wiring
 from rotator.apply import read_live
 from rotator.cli.context import Context
@@ -38,6 +40,17 @@ EXITS = {
 }
 STATUSES = tuple(sorted(Exit))
 """How a command can end that rotates: in every way that there is."""
+
+dry_run = click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
+wait_for_lock = click.option(
+    "--wait",
+    metavar="SECONDS",
+    type=click.FloatRange(0),
+    default=LOCK_WITHIN,
+    show_default=True,
+    help="How long to wait for another rotation.",
+)
+
 _STYLES = {Exit.DONE: "good", Exit.DIFFERS: "warn", Exit.DEFERRED: "warn"}
 
 

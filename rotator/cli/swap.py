@@ -7,7 +7,7 @@ import click
 from rotator.cli import completing
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.cli.rotation import LOCK_WITHIN, STATUSES, Order, carry_out
+from rotator.cli.rotation import STATUSES, Order, carry_out, dry_run, wait_for_lock
 
 _EXAMPLE = """\
 rotator swap example.cn --first --cert /etc/nginx/ssl/example.cn.crt --key /etc/nginx/ssl/example.cn.key
@@ -27,20 +27,13 @@ rotator swap example.cn"""
 )
 @click.option("--password-file", default="", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
 @click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
-@click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
+@dry_run
 @click.option(
     "--force",
     is_flag=True,
     help="Install it although it is older than the live one or lacks a name, or the clock is suspect.",
 )
-@click.option(
-    "--wait",
-    metavar="SECONDS",
-    type=click.FloatRange(0),
-    default=LOCK_WITHIN,
-    show_default=True,
-    help="How long to wait for another rotation.",
-)
+@wait_for_lock
 @pass_context
 def swap(
     context: Context,
@@ -49,8 +42,8 @@ def swap(
     keys: tuple[str, ...],
     password_file: str,
     first: bool,  # noqa: FBT001 - click passes by name
-    dry: bool,  # noqa: FBT001
-    force: bool,  # noqa: FBT001
+    dry: bool,  # noqa: FBT001 - as above
+    force: bool,  # noqa: FBT001 - as above
     wait: float,
 ) -> int:
     """Install a renewed pair of SITE now and prove it on the wire, or put the old one back.

@@ -58,7 +58,7 @@ class Verdict:
 
 
 def cannot_run(program: str, e: OSError) -> RotatorError:
-    """Why nginx's test could not be run: `nginx-missing`, or `io-error` where This host is short of something."""
+    """Why nginx's test could not be run: `nginx-missing`, or `io-error` where this host is short of something."""
     words = f"{program} cannot be run: {e.strerror}"
     if e.errno in _NO_PROGRAM:
         hint = 'Set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]'

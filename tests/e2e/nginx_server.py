@@ -8,7 +8,8 @@ import pwd
 import signal
 import socket
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -306,6 +307,16 @@ class NginxServer:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the master that the pid file names."""
         os.kill(self.master_pid, number)
+
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """While the block lasts the master does nothing (SIGSTOP): a reload hangs, the workers go on."""
+        master = self.master_pid
+        os.kill(master, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(master, signal.SIGCONT)
 
     def hup(self) -> None:
         """Ask the master to reload; it answers to nobody."""

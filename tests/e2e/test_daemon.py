@@ -272,15 +272,11 @@ def test_a_master_that_is_stopped_speaks_against_no_renewal_and_that_is_served_o
     edge.write_config()
     new = edge.issue()
     with running(edge) as daemon:
-        master = edge.nginx.master_pid
-        os.kill(master, signal.SIGSTOP)
-        try:
+        with edge.nginx.halted():
             edge.write_pair(new, edge.incoming / "example")
             _is_decided(edge, "deferred", "nginx-silent")
             assert edge.shown() == {edge.first["example"].chain_der}
             assert edge.live() == edge.store.verified("example")
-        finally:
-            os.kill(master, signal.SIGCONT)
         _is_served(edge, new)
         daemon.wait_for("rotated example")
     assert _rotations(edge) == 1
@@ -312,18 +308,13 @@ def test_asked_to_end_in_the_middle_of_a_proof_it_ends_soon_and_the_next_start_r
     edge.prove_within = "60s"
     edge.write_config()
     new = edge.issue()
-    with running(edge) as daemon:
-        master = edge.nginx.master_pid
-        os.kill(master, signal.SIGSTOP)  # so that the reload hangs
-        try:
-            edge.write_pair(new, edge.incoming / "example")
-            daemon.wait_for("progress: reloading nginx")
-            begun = time.monotonic()
-            assert daemon.end() == 0
-            assert time.monotonic() - begun < 6
-            assert daemon.said("cut-short")
-        finally:
-            os.kill(master, signal.SIGCONT)
+    with running(edge) as daemon, edge.nginx.halted():
+        edge.write_pair(new, edge.incoming / "example")
+        daemon.wait_for("progress: reloading nginx")
+        begun = time.monotonic()
+        assert daemon.end() == 0
+        assert time.monotonic() - begun < 6
+        assert daemon.said("cut-short")
     with running(edge):
         _is_served(edge, new)
         wait_until(lambda: edge.store.verified("example") == edge.live(), 10)
@@ -351,15 +342,11 @@ def test_sighup_in_the_middle_of_a_proof_waits_for_its_end_and_then_takes_the_ne
     edge.write_config()
     new = edge.issue()
     with running(edge) as daemon:
-        master = edge.nginx.master_pid
-        os.kill(master, signal.SIGSTOP)  # so that the reload hangs
-        try:
+        with edge.nginx.halted():
             edge.write_pair(new, edge.incoming / "example")
             daemon.wait_for("progress: reloading nginx")
             edge.config_path.write_text(edge.config_path.read_text().replace('settle = "700ms"', 'settle = "800ms"'))
             daemon.tell(signal.SIGHUP)
-        finally:
-            os.kill(master, signal.SIGCONT)
         daemon.wait_for("reloaded:")
         words = [line.split(" ")[1] for line in daemon.lines]
         assert words.index("rotated") < words.index("reloaded:"), daemon.lines

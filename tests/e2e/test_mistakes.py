@@ -331,6 +331,17 @@ def test_it_is_answered_with_what_is_wrong_and_what_to_do_and_hurts_no_client(na
 # -- other users
 
 
+def _is_told_to_nobody(desk: Desk, words: list[str], status: Exit, told: tuple[str, ...]) -> None:
+    """Whether a user without any right is answered with this status and these words."""
+
+    def as_they_see_it() -> tuple[int, str]:
+        called = call("--config", desk.edge.config_path, *words)
+        return called.status, called.stderr
+
+    answered, said = as_nobody(as_they_see_it, cwd=Path("/"))
+    assert (answered, [word for word in told if word not in said]) == (status, []), said
+
+
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("words", "status", "told"),
@@ -348,13 +359,7 @@ def test_called_by_a_user_without_rights_it_says_who_may(
     for module in ("swap", "status", "history", "run", "rotation"):
         import_module(f"rotator.cli.{module}")  # before the user changes: Python's own files may be out of reach
     import_module("rotator.daemon.life")
-
-    def as_they_see_it() -> tuple[int, str]:
-        called = call("--config", desk.edge.config_path, *words)
-        return called.status, called.stderr
-
-    answered, said = as_nobody(as_they_see_it, cwd=Path("/"))
-    assert (answered, [word for word in told if word not in said]) == (status, []), said
+    _is_told_to_nobody(desk, words, status, told)
 
 
 @pytest.mark.root
@@ -377,13 +382,7 @@ def test_called_where_every_directory_is_closed_it_says_which(
     desk.edit(desk.edge.incoming, closed / "incoming")
     closed.chmod(0o700)
     desk.edge.state.chmod(0o700)
-
-    def as_they_see_it() -> tuple[int, str]:
-        called = call("--config", desk.edge.config_path, *words)
-        return called.status, called.stderr
-
-    answered, said = as_nobody(as_they_see_it, cwd=Path("/"))
-    assert (answered, [word for word in told if word not in said]) == (status, []), said
+    _is_told_to_nobody(desk, words, status, told)
 
 
 @pytest.mark.root

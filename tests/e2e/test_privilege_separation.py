@@ -260,15 +260,10 @@ def test_an_include_that_was_changed_without_an_answer_is_no_failure_that_change
 def test_while_the_oneshot_works_long_the_daemon_is_alive_and_ends_soon_when_it_is_told(
     edge: Edge, manager: ServiceManager
 ) -> None:
-    master = edge.nginx.master_pid
-    with daemon_of_rotator(edge, manager) as daemon:
-        os.kill(master, signal.SIGSTOP)  # so that nginx's decision is waited for
-        try:
-            drop(edge, edge.issue())
-            daemon.wait_for("progress: reloading nginx")
-            assert daemon.end(timeout=8) == 0
-        finally:
-            os.kill(master, signal.SIGCONT)
+    with daemon_of_rotator(edge, manager) as daemon, edge.nginx.halted():
+        drop(edge, edge.issue())
+        daemon.wait_for("progress: reloading nginx")
+        assert daemon.end(timeout=8) == 0
 
 
 # -- what rotator's user cannot do

@@ -46,16 +46,14 @@ STEPS = (
 
 
 @dataclass
-class Life:
-    """One daemon.
+class _Child:
+    """A process that was forked.
 
     Args:
         pid: its.
-        log: what it says.
     """
 
     pid: int
-    log: Path
     status: int | None = field(default=None, init=False)
     """As `os.waitstatus_to_exitcode` has it; None while it lives."""
 
@@ -65,6 +63,17 @@ class Life:
             if gone:
                 self.status = os.waitstatus_to_exitcode(status)
         return self.status is not None
+
+
+@dataclass
+class Life(_Child):
+    """One daemon.
+
+    Args:
+        log: what it says.
+    """
+
+    log: Path
 
     def said(self, *words: str) -> bool:
         """Whether one line of its log holds all of these."""
@@ -109,26 +118,16 @@ def life(edge: Edge, before: Callable[[], object] = lambda: None) -> Iterator[Li
 
 
 @dataclass
-class Call:
+class Call(_Child):
     """One command that ends by itself.
 
     Args:
-        pid: its.
         out: its answer.
         err: what else it says.
     """
 
-    pid: int
     out: Path
     err: Path
-    status: int | None = field(default=None, init=False)
-
-    def is_over(self) -> bool:
-        if self.status is None:
-            gone, status = os.waitpid(self.pid, os.WNOHANG)
-            if gone:
-                self.status = os.waitstatus_to_exitcode(status)
-        return self.status is not None
 
     def wait(self, timeout: float = 60) -> int:
         """Its exit status."""
