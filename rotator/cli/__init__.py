@@ -1,4 +1,7 @@
-"""The command line: which commands there are and where they live; each is imported only when it is run."""
+"""The command line: commands, arguments, output. Never: a rule of a renewal.
+
+Each command is imported only when it is run.
+"""
 
 from __future__ import annotations
 

@@ -11,15 +11,16 @@ from typing import Any
 from rotator.cli.context import Context
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
-from rotator.drop import undisturbed
-from rotator.drops import Place, read_place
-from rotator.errors import Exit, RotatorError
-from rotator.history import History
-from rotator.locks import Locks
-from rotator.model import Candidate, Result, Severity, SourceFile
-from rotator.pair import read_candidate
-from rotator.store import Intent, Store
-from rotator.wiring import demand_state_dir
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Candidate, Result, SourceFile
+from rotator.core.problems import Severity
+from rotator.sources.delivery import undisturbed
+from rotator.sources.scanner import Place, read_place
+from rotator.storage.generations import Store, demand_state_dir
+from rotator.storage.history import History
+from rotator.storage.locks import Locks
+from rotator.storage.records import Intent
+from rotator.validation.candidate import read_candidate
 
 LOOK_EVERY = 0.05
 """Seconds between two looks at what was decided."""

@@ -15,21 +15,22 @@ from typing import TypeVar
 
 import click
 
-from rotator import trustfiles
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
-from rotator.clients import predict
 from rotator.config.assembly import system_roots
-from rotator.diagnosis import explain
-from rotator.errors import Exit, RotatorError
-from rotator.evidence import Evidence
-from rotator.incoming import read_named, read_password, read_pool
-from rotator.model import Candidate, Code, Problem, Severity, SourceFile
-from rotator.pair import leaf_like, read_candidate
-from rotator.pem import shown
-from rotator.pool import Pool
-from rotator.trust import Anchors, Verdict, examine, private_ca, public
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Candidate, SourceFile
+from rotator.core.problems import Code, Problem, Severity
+from rotator.core.text import shown
+from rotator.sources import trust_files
+from rotator.sources.reader import read_named, read_password, read_pool
+from rotator.validation.candidate import leaf_like, read_candidate
+from rotator.validation.client_support import predict
+from rotator.validation.evidence import Evidence
+from rotator.validation.intermediates import Pool
+from rotator.validation.report import explain
+from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public
 
 Read = TypeVar("Read")
 
@@ -200,7 +201,7 @@ def read_anchors(path: str | Path, problems: list[Problem]) -> Anchors | None:
         problems: what is found goes there.
     """
     try:
-        return trustfiles.read_roots(path)
+        return trust_files.read_roots(path)
     except RotatorError as error:
         told = _as_problem(error, str(path))
     if told.code is Code.IO_ERROR:
@@ -227,16 +228,16 @@ def _evidence(
             problems.append(_as_problem(error, ", ".join(paths)))
             return None
 
-    revocations = read(trustfiles.read_revocations, *crls)
+    revocations = read(trust_files.read_revocations, *crls)
     if revocations is not None:
         severity = Severity.REJECT if require_crls else Severity.WARN
         problems += [replace(fault, severity=severity) for fault in revocations.faults]
-    responses = read(trustfiles.read_responses, *ocsp)
+    responses = read(trust_files.read_responses, *ocsp)
     problems += responses.faults if responses is not None else ()
     return Evidence(
         revocations=revocations,
-        logs=read(trustfiles.read_logs, *([ct_logs] if ct_logs else [])),
-        blocked=read(trustfiles.read_blocklist, *([blocklist] if blocklist else [])),
+        logs=read(trust_files.read_logs, *([ct_logs] if ct_logs else [])),
+        blocked=read(trust_files.read_blocklist, *([blocklist] if blocklist else [])),
         responses=responses,
     )
 

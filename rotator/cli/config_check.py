@@ -10,7 +10,7 @@ from rotator.cli.config_reload import config_reload
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.config import Config, check, read_text
-from rotator.errors import Exit
+from rotator.core.errors import Exit
 
 
 @click.group()

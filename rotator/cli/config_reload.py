@@ -12,8 +12,8 @@ import click
 
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.errors import Exit, RotatorError
-from rotator.locks import Locks
+from rotator.core.errors import Exit, RotatorError
+from rotator.storage.locks import Locks
 
 LOOK_EVERY = 0.02
 """Seconds between two looks at what the daemon says."""
@@ -69,7 +69,7 @@ def _become_owner(state_dir: Path) -> None:
     """Gives up root: the owner of the store writes the pid there, and could name any process of this host."""
     if os.geteuid() != 0:
         return
-    from rotator.privilege import become
+    from rotator.privsep.fork import become
 
     owner = state_dir.stat()
     if owner.st_uid != 0:

@@ -70,7 +70,7 @@ class Context:
 
         from rotator.config.addresses import name as spelling
         from rotator.config.values import BadValueError
-        from rotator.errors import RotatorError
+        from rotator.core.errors import RotatorError
 
         if not names or not Path(self.config_path).exists():
             return None

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from rotator import drop, incoming
-from rotator.cli import completing
+from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.errors import Exit, RotatorError
-from rotator.model import SourceFile
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import SourceFile
+from rotator.sources import delivery, reader
 
 _EXAMPLE = """\
 rotator deliver example.cn fullchain.pem privkey.pem
@@ -24,7 +24,7 @@ certbot renew --cert-name example.cn --deploy-hook \\
 
 
 @click.command(epilog=epilog(_EXAMPLE, *sorted(Exit)))
-@click.argument("site", shell_complete=completing.sites)
+@click.argument("site", shell_complete=completion.sites)
 @click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
 @click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
 @click.option("--wait", is_flag=True, help="Wait until the daemon has decided, and exit as it ended.")
@@ -59,15 +59,15 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
 
     sources = read_files(files)
     directory = context.config.incoming / site
-    owner = drop.owner_of(directory)
+    owner = delivery.owner_of(directory)
     writer = owner.uid if os.geteuid() == 0 else os.geteuid()
     if not dry_run:
         if os.geteuid() == 0 and owner.uid != 0:
-            from rotator.privilege import become
+            from rotator.privsep.fork import become
 
             # For good: nothing that follows needs root, and root would follow what the owner has planted.
             become(owner.uid, owner.gid)
-        drop.write_drop(sources, directory)
+        delivery.write_drop(sources, directory)
         if beside := _beside(directory, sources):
             count = f"{len(beside)} other file{'s' * (len(beside) != 1)}"
             output.say(f"note: {count} in {directory} will be judged together with these: {', '.join(beside[:5])}")
@@ -78,10 +78,10 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
 
 def _beside(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
     """What else lies in the drop, put there by others."""
-    mine = {drop.base_name(source.name) for source in sources}
+    mine = {delivery.base_name(source.name) for source in sources}
     with suppress(OSError):
         names = sorted(path.name for path in directory.iterdir())
-        return [incoming.shown(name) for name in names if name not in mine and not incoming.is_temporary(name)]
+        return [reader.shown(name) for name in names if name not in mine and not reader.is_temporary(name)]
     return []
 
 
@@ -91,23 +91,23 @@ def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
     Raises:
         RotatorError: the first file that is refused, and why; exit status 3. Nothing has been written then.
     """
-    if len(names) > incoming.MAX_FILES:
-        raise _refused(f"{len(names)} files are more than the {incoming.MAX_FILES} of a drop", "Deliver one renewal.")
+    if len(names) > reader.MAX_FILES:
+        raise _refused(f"{len(names)} files are more than the {reader.MAX_FILES} of a drop", "Deliver one renewal.")
     bases: dict[str, str] = {}
     sources: list[SourceFile] = []
     for name in names:
         base = Path(name).name
-        if base and incoming.is_temporary(base):
+        if base and reader.is_temporary(base):
             hint = "Files of such names are passed over in a drop, because they are not finished. Rename it."
-            raise _refused(f"{incoming.shown(name)} has the name of a temporary file", hint)
-        source = incoming.read_named(name)
+            raise _refused(f"{reader.shown(name)} has the name of a temporary file", hint)
+        source = reader.read_named(name)
         if base in bases:
             raise _refused(f"{bases[base]} and {name} would have one name in the drop", "Rename one of them.")
         bases[base] = name
         sources.append(source)
     total = sum(len(source.data) for source in sources)
-    if total > incoming.MAX_TOTAL:
-        raise _refused(f"{total} bytes are more than the {incoming.MAX_TOTAL} of a drop", "Deliver one renewal.")
+    if total > reader.MAX_TOTAL:
+        raise _refused(f"{total} bytes are more than the {reader.MAX_TOTAL} of a drop", "Deliver one renewal.")
     return tuple(sources)
 
 
@@ -136,7 +136,7 @@ def _report(
                 "uid": writer,
                 "made_drop": makes,
                 "files": [
-                    {"from": one.name, "to": directory / drop.base_name(one.name), "bytes": len(one.data)}
+                    {"from": one.name, "to": directory / delivery.base_name(one.name), "bytes": len(one.data)}
                     for one in sources
                 ],
             }
@@ -145,9 +145,9 @@ def _report(
     does = "would be delivered" if dry_run else "delivered"
     if makes:
         output.line(
-            f"{directory}/ {'would be made' if dry_run else 'made'} (mode {drop.DIRECTORY_MODE:o}, uid {writer})"
+            f"{directory}/ {'would be made' if dry_run else 'made'} (mode {delivery.DIRECTORY_MODE:o}, uid {writer})"
         )
     for one in sources:
-        output.line(f"{one.name} {does} to {directory / drop.base_name(one.name)} ({len(one.data)} bytes)")
+        output.line(f"{one.name} {does} to {directory / delivery.base_name(one.name)} ({len(one.data)} bytes)")
     if not dry_run and not waits:
         output.say("What becomes of it: rotator status")

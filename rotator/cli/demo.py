@@ -16,7 +16,7 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import Output
-from rotator.errors import Exit
+from rotator.core.errors import Exit
 
 if TYPE_CHECKING:
     from rotator.demo.acts import Act, Check

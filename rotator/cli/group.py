@@ -14,7 +14,7 @@ import click
 
 from rotator.cli.context import Context, common_options
 from rotator.cli.output import Output
-from rotator.errors import Exit, RotatorError
+from rotator.core.errors import Exit, RotatorError
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import click
 
-from rotator.cli import completing
+from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.errors import Exit
+from rotator.core.errors import Exit
 
 _EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
 _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 
 
 @click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG))
-@click.argument("site", shell_complete=completing.sites)
+@click.argument("site", shell_complete=completion.sites)
 @click.option(
     "--limit",
     metavar="NUMBER",
@@ -26,8 +26,8 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE: when, who, what and why, oldest first."""
-    from rotator.history import History
-    from rotator.wiring import demand_state_dir
+    from rotator.storage.generations import demand_state_dir
+    from rotator.storage.history import History
 
     context.config.site(site)
     demand_state_dir(context.config.state_dir)

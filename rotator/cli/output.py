@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
-from rotator.errors import RotatorError
+from rotator.core.errors import RotatorError
 
 if TYPE_CHECKING:
     from datetime import datetime

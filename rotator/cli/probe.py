@@ -1,4 +1,4 @@
-"""`rotator probe`: judge what any server sends right now; the handshakes are `rotator.probe`'s, the verdict `trust`'s.
+"""`rotator probe`: judge what any server sends right now; with handshakes and the validator.
 
 The verdict is data and goes to stdout, as text or JSON; which roots were taken goes to stderr.
 Exit status: 0 accepted, 3 a strict client would refuse it, 1 no connection or no TLS, 2 usage.
@@ -23,11 +23,12 @@ from rotator.cli.output import rfc3339
 from rotator.config.addresses import bind_address, concrete_name, listener
 from rotator.config.assembly import system_roots
 from rotator.config.values import BadValueError
-from rotator.diagnosis import explain
-from rotator.errors import Exit, RotatorError
-from rotator.model import KeyType, Problem, Served, Target
-from rotator.probe import DECLINED, Version, look, reach
-from rotator.trust import Anchors, Verdict, judge_served, private_ca, public
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import KeyType, Served, Target
+from rotator.core.problems import Problem
+from rotator.tls.handshake import DECLINED, Version, look, reach
+from rotator.validation.report import explain
+from rotator.validation.validate import Anchors, Verdict, judge_served, private_ca, public
 
 KINDS = (None, KeyType.ECDSA, KeyType.RSA)
 """What a client asks for: whatever it gets, and each kind of key that a server may have beside another one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rotator.cli import completing
+from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.rotation import STATUSES, Order, carry_out, dry_run, wait_for_lock
@@ -15,13 +15,13 @@ _EXAMPLE = "rotator rollback example.cn\nrotator rollback example.cn --to 000012
 @click.command(
     epilog=epilog(_EXAMPLE, *STATUSES),
 )
-@click.argument("site", shell_complete=completing.sites)
+@click.argument("site", shell_complete=completion.sites)
 @click.option(
     "--to",
     "generation",
     default="",
     metavar="GENERATION",
-    shell_complete=completing.generations,
+    shell_complete=completion.generations,
     help="Which one.  [default: the one before]",
 )
 @dry_run

@@ -10,22 +10,27 @@ from pathlib import Path
 
 import click
 
-from rotator import drop, privilege, wiring
-from rotator.apply import read_live
+from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.output import Output, rfc3339
-from rotator.drops import Place, read_place
-from rotator.errors import Exit, RotatorError
-from rotator.hands import ApplyHand, Hands
-from rotator.history import outcome_as_dict
-from rotator.incoming import read_named, read_password
-from rotator.locks import Lock
-from rotator.model import Candidate, Outcome, Result, Severity
-from rotator.outcome import Wanted
-from rotator.prepare import plan
-from rotator.recover import recover
-from rotator.rotate import rotate
-from rotator.store import Hold, Intent
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Candidate, Outcome, Result
+from rotator.core.problems import Severity
+from rotator.privsep.apply import read_live
+from rotator.privsep.fork import run_as_owner
+from rotator.privsep.oneshot import ApplyPort
+from rotator.rotation.outcomes import Wanted
+from rotator.rotation.ports import Ports
+from rotator.rotation.prepare import plan
+from rotator.rotation.recover import recover
+from rotator.rotation.rotate import rotate
+from rotator.sources import delivery
+from rotator.sources.reader import read_named, read_password
+from rotator.sources.scanner import Place, read_place
+from rotator.storage.generations import demand_state_dir
+from rotator.storage.history import outcome_as_dict
+from rotator.storage.locks import Lock
+from rotator.storage.records import Hold, Intent
 
 LOCK_WITHIN = 30.0
 """Seconds that a command waits for another rotation, unless told otherwise."""
@@ -96,7 +101,7 @@ def carry_out(context: Context, order: Order) -> int:
     """
     config, output, who = context.config, context.output, context.user  # who calls, before root becomes another user
     config.site(order.site)
-    setup = wiring.make_setup(config)
+    setup, owner = bootstrap.make_setup(config), demand_state_dir(config.state_dir)
 
     def read() -> Candidate | None:
         try:
@@ -108,21 +113,21 @@ def carry_out(context: Context, order: Order) -> int:
                 e.code, f"{e.message.rstrip('.')}. Nothing was changed: {meanwhile}", e.hint, e.exit
             ) from e
 
-    def work(candidate: Candidate | None, apply: ApplyHand) -> int:
+    def work(candidate: Candidate | None, apply: ApplyPort) -> int:
         say = _saying(output)
-        hands = wiring.make_hands(config, apply, say)
-        with hands.locks.rotation(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
+        ports = bootstrap.make_ports(config, apply, say)
+        with ports.locks.rotation(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
             if order.dry:
-                return _tell(plan(_wanted(context, order, candidate, hands), hands), output)
-            _recover_interrupted(context, hands, lock)
+                return _tell(plan(_wanted(context, order, candidate, ports), ports), output)
+            _recover_interrupted(context, ports, lock)
             candidate = _read_again(context, order, candidate)
-            (done,) = rotate([_wanted(context, order, candidate, hands)], hands, lock)
+            (done,) = rotate([_wanted(context, order, candidate, ports)], ports, lock)
             if done.result is not Result.REJECTED:
-                _note(context, order, candidate, done, hands)
-            _tidy(hands)
+                _note(context, order, candidate, done, ports)
+            _tidy(ports)
         return _tell(done, output)
 
-    return privilege.run(setup, wiring.applying(config), read, work, _reporting(output))
+    return run_as_owner(setup, owner, bootstrap.applying(config), read, work, _reporting(output))
 
 
 def _read(context: Context, order: Order) -> Candidate | None:
@@ -134,7 +139,7 @@ def _read(context: Context, order: Order) -> Candidate | None:
         password, notes = read_password(password_file) if password_file else (None, ())
         return Candidate(tuple({source.name: source for source in files}.values()), password, notes)
     place = Place(order.site, context.config.drop(one), one.source is not None, password_file)
-    with nullcontext() if place.source else drop.undisturbed(place.directory):
+    with nullcontext() if place.source else delivery.undisturbed(place.directory):
         return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
 
 
@@ -151,28 +156,28 @@ def _read_again(context: Context, order: Order, candidate: Candidate | None) -> 
     return candidate
 
 
-def _wanted(context: Context, order: Order, candidate: Candidate | None, hands: Hands) -> Wanted:
+def _wanted(context: Context, order: Order, candidate: Candidate | None, ports: Ports) -> Wanted:
     one = context.config.site(order.site)
     if order.generation:
-        hands.store.load(order.site, order.generation)  # says which there are, before anything else is asked
+        ports.store.load(order.site, order.generation)  # says which there are, before anything else is asked
     return Wanted(
         site=one.site,
-        anchors=wiring.load_anchors(one),
+        anchors=bootstrap.load_anchors(one),
         candidate=candidate,
-        generation=(order.generation or _generation_before(order.site, hands)) if order.back else "",
+        generation=(order.generation or _generation_before(order.site, ports)) if order.back else "",
         first=order.first,
         force=order.force,
         who=context.user,
         trigger="rollback" if order.back else "swap",
         origin=tuple(source.name for source in candidate.files) if candidate else (),
-        pool=wiring.load_pool(one),
+        pool=bootstrap.load_pool(one),
     )
 
 
-def _generation_before(site: str, hands: Hands) -> str:
+def _generation_before(site: str, ports: Ports) -> str:
     """The newest generation that was proved once and is not live now; else the one stored before the live one."""
-    live, stored = hands.live(site).generation, hands.store.names(site)
-    for entry in hands.history.newest_first(site):
+    live, stored = ports.live(site).generation, ports.store.names(site)
+    for entry in ports.history.newest_first(site):
         name = entry.get("live", "")
         if entry.get("result") == str(Result.ROTATED) and name in stored and name != live:
             return str(name)
@@ -187,20 +192,20 @@ def _generation_before(site: str, hands: Hands) -> str:
     return before[-1]
 
 
-def _recover_interrupted(context: Context, hands: Hands, lock: Lock) -> None:
+def _recover_interrupted(context: Context, ports: Ports, lock: Lock) -> None:
     """What the last holder of the lock left in flight when it died comes first, whichever site it was."""
     known = {one.site.name: one for one in context.config.sites}
     late = [known[name] for name in lock.interrupted if name in known]
     lock.settled([name for name in lock.interrupted if name not in known])
     if late:
-        hands.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
+        ports.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
     for done in recover(
-        [Wanted(o.site, wiring.load_anchors(o), who=context.user, trigger="recover") for o in late], hands, lock
+        [Wanted(o.site, bootstrap.load_anchors(o), who=context.user, trigger="recover") for o in late], ports, lock
     ):
-        hands.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
+        ports.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
 
 
-def _note(context: Context, order: Order, candidate: Candidate | None, done: Outcome, hands: Hands) -> None:
+def _note(context: Context, order: Order, candidate: Candidate | None, done: Outcome, ports: Ports) -> None:
     """What was decided. By hand: what lies in the drop waits until it changes, so that nothing fights the operator.
 
     An order by hand that came to nothing decides nothing about the drop: what was held stays held. One of the very
@@ -216,21 +221,21 @@ def _note(context: Context, order: Order, candidate: Candidate | None, done: Out
             candidate = lying
         else:
             hold = Hold(context.user, rfc3339(datetime.now(UTC)), lying.digest if lying else "")
-    policy = wiring.policy_of(one.site, wiring.load_anchors(one), wiring.load_pool(one))
+    policy = bootstrap.policy_of(one.site, bootstrap.load_anchors(one), bootstrap.load_pool(one))
     digest = candidate.digest if candidate and not hold else ""
     try:
-        hands.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
+        ports.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
     except RotatorError as e:
-        hands.say(f"the decision could not be written down: {e.message}")
+        ports.say(f"the decision could not be written down: {e.message}")
 
 
-def _tidy(hands: Hands) -> None:
+def _tidy(ports: Ports) -> None:
     """The history's upkeep, which nothing else sees to on a host without a daemon."""
     try:
-        if hands.history.is_untidy():
-            hands.history.tidy()
+        if ports.history.is_untidy():
+            ports.history.tidy()
     except RotatorError as e:
-        hands.say(f"the history could not be tidied up: {e.message}; {e.hint}")
+        ports.say(f"the history could not be tidied up: {e.message}; {e.hint}")
 
 
 def _in_drop(context: Context, order: Order) -> Candidate | None:

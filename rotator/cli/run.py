@@ -8,7 +8,7 @@ import click
 
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.errors import Exit
+from rotator.core.errors import Exit
 
 
 @click.command(
@@ -31,7 +31,7 @@ def run(context: Context) -> int:
     too.
     """
     from rotator.daemon.journal import Journal
-    from rotator.daemon.life import Daemon
-    from rotator.notify import Notifier
+    from rotator.daemon.sd_notify import Notifier
+    from rotator.daemon.service import Daemon
 
     return Daemon(Path(context.config_path), Journal(), Notifier()).run()

@@ -7,21 +7,22 @@ from datetime import UTC, datetime, timedelta
 
 import click
 
-from rotator import wiring
-from rotator.cli import completing
+from rotator import bootstrap
+from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
-from rotator.drops import Place, read_place
-from rotator.errors import Exit, RotatorError
-from rotator.lifetime import is_critical, share_of_life_left
-from rotator.model import Candidate, Result
-from rotator.observe import Facts, observe_all
-from rotator.outcome import meta_pairs, meta_time
-from rotator.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
-from rotator.store import Intent
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.lifetime import is_critical, share_of_life_left
+from rotator.core.model import Candidate, Result
+from rotator.rotation.observe import Facts, observe_all
+from rotator.rotation.outcomes import meta_pairs, meta_time
+from rotator.rotation.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
+from rotator.sources.scanner import Place, read_place
+from rotator.storage.generations import demand_state_dir
+from rotator.storage.records import Intent
 
 
 @click.command(
@@ -38,7 +39,7 @@ from rotator.store import Intent
         Exit.CONFIG,
     )
 )
-@click.argument("site", required=False, default="", shell_complete=completing.sites)
+@click.argument("site", required=False, default="", shell_complete=completion.sites)
 @pass_context
 def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last.
@@ -47,13 +48,13 @@ def status(context: Context, site: str) -> int:
     renewal ended, while it lies in the drop and is not live.
     """
     config, output = context.config, context.output
-    wiring.demand_state_dir(config.state_dir)
-    hands = wiring.make_hands(config, wiring.applying(config))
+    demand_state_dir(config.state_dir)
+    ports = bootstrap.make_ports(config, bootstrap.applying(config))
     asked = [config.site(site)] if site else list(config.sites)
-    hands.store.names(asked[0].site.name)  # says so at once if the store may not be read
+    ports.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
-    facts = observe_all([one.site for one in asked], hands)
-    told = hands.history.latest(f.site.name for f in facts)
+    facts = observe_all([one.site for one in asked], ports)
+    told = ports.history.latest(f.site.name for f in facts)
     last = {f.site.name: told.get(f.site.name, {}) for f in facts}
     new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}
     codes = {_code(context, one, f) for one, f in zip(asked, facts, strict=True)}

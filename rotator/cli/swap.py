@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rotator.cli import completing
+from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.rotation import STATUSES, Order, carry_out, dry_run, wait_for_lock
@@ -18,7 +18,7 @@ rotator swap example.cn"""
 @click.command(
     epilog=epilog(_EXAMPLE, *STATUSES),
 )
-@click.argument("site", shell_complete=completing.sites)
+@click.argument("site", shell_complete=completion.sites)
 @click.option(
     "--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle, full chain or PKCS#12; may be repeated."
 )

@@ -1,4 +1,4 @@
-"""The configuration file: read once, checked whole, handed on frozen; what its values do is known elsewhere."""
+"""The configuration file: read once, checked whole, handed on frozen. Never: what its values do."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from rotator.config.assembly import assemble
 from rotator.config.shape import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.text import NotTomlError, parse
-from rotator.errors import Exit, RotatorError
+from rotator.core.errors import Exit, RotatorError
 
 __all__ = [
     "Config",

@@ -12,7 +12,7 @@ from rotator.config.schema import Key
 from rotator.config.shape import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.text import Document, Where
 from rotator.config.values import BadElementsError, BadValueError, quoted
-from rotator.model import PRESETS, Policy, Site
+from rotator.core.model import PRESETS, Policy, Site
 
 SYSTEM_ROOTS = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo, Alpine

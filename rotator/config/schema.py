@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rotator.config import addresses, values
-from rotator.model import PRESETS
+from rotator.core.model import PRESETS
 
 DAY = 86400.0
 

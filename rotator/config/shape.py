@@ -6,8 +6,8 @@ import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rotator.errors import Exit, RotatorError
-from rotator.model import Site
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Site
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from rotator.model import KeyType
+from rotator.core.model import KeyType
 
 T = TypeVar("T")
 

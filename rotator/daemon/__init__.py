@@ -1,1 +1,1 @@
-"""The daemon around the rotation: one loop, what wakes it, and its life as a service; what it does is said below."""
+"""The loop and its life as a service. Never: a rule of rotation or validation."""

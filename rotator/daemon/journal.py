@@ -19,8 +19,8 @@ import uuid
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from rotator.incoming import shown
-from rotator.model import Outcome, Result
+from rotator.core.model import Outcome, Result
+from rotator.sources.reader import shown
 
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 """Priorities, as syslog counts them."""

@@ -19,22 +19,18 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
 
-from rotator import pacing
-from rotator.daemon import intake
-from rotator.daemon.cause import Cause
-from rotator.daemon.ground import WHO, Ground, Ward
-from rotator.daemon.intake import Memory, Order
+from rotator.core.errors import RotatorError
+from rotator.core.model import Outcome, Result, has_reloaded
+from rotator.daemon import drop_state
+from rotator.daemon.drop_state import DropState, RotationRequest
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
-from rotator.daemon.lookout import Lookout
-from rotator.daemon.measuring import Measuring
-from rotator.daemon.tending import Tending
-from rotator.errors import RotatorError
-from rotator.history import NEVER as NEVER_READ
-from rotator.model import Outcome, Result, has_reloaded
-from rotator.outcome import Wanted
-from rotator.pacing import Ask, LastReload, Limits
-from rotator.prepare import CLOCK_TOLERANCE
-from rotator.reconcile import (
+from rotator.daemon.maintenance import Maintenance
+from rotator.daemon.nginx_watch import NginxWatch
+from rotator.daemon.runtime import WHO, ManagedSite, Runtime
+from rotator.daemon.scan import DropScan
+from rotator.daemon.telemetry import Telemetry
+from rotator.rotation import pacing
+from rotator.rotation.decide import (
     LONGEST_WAIT,
     Decided,
     Deferral,
@@ -50,18 +46,21 @@ from rotator.reconcile import (
     decide,
     resumed,
 )
-from rotator.rotate import rotate, write_down
-from rotator.store import Intent
+from rotator.rotation.pacing import LastReload, Limits, ReadyDrop
+from rotator.rotation.prepare import CLOCK_TOLERANCE
+from rotator.rotation.rotate import rotate
+from rotator.storage.history import NEVER as NEVER_READ
+from rotator.storage.records import Intent
 
 LOCK_WITHIN = 0.3
 """Seconds to wait for another rotation before the pass goes on without."""
 LOCK_AGAIN = 0.5
 """Seconds until the next try then."""
-CAUSE_EVERY = 1.0
+NGINX_LOOK_EVERY = 1.0
 """Seconds between two looks at nginx while something waits for it."""
 YOUNG_FOR = 2.0
 """Seconds after which a drop that had just been changed is read once more: see `drops`."""
-TEND_FOR = 1.0
+MAINTAIN_FOR = 1.0
 """Seconds that a pass spends at most on what is not urgent, and less if an event comes."""
 NEVER = math.inf
 
@@ -70,33 +69,33 @@ class Loop:
     """The state between two passes.
 
     Args:
-        ground: the configuration.
+        runtime: the configuration.
         journal: where outcomes are told.
-        measuring: what counts the outcomes; None for one of its own.
+        telemetry: what counts the outcomes; None for one of its own.
         urgent: whether an event has come meanwhile.
     """
 
     def __init__(
         self,
-        ground: Ground,
+        runtime: Runtime,
         journal: Journal,
-        measuring: Measuring | None = None,
+        telemetry: Telemetry | None = None,
         urgent: Callable[[], bool] = lambda: False,
     ) -> None:
         self.urgent = urgent
-        self.measuring = measuring or Measuring(journal)
-        self.ground = ground
+        self.telemetry = telemetry or Telemetry(journal)
+        self.runtime = runtime
         self.journal = journal
-        self.tending = Tending(ground, journal, self.measuring.outcome)
-        self.memories: dict[str, Memory] = {name: Memory() for name in ground.wards}
+        self.maintenance = Maintenance(runtime, journal, self.telemetry.outcome)
+        self.states: dict[str, DropState] = {name: DropState() for name in runtime.sites}
         self.idle = True
         """Whether the last pass found nothing to put live."""
         self.last_reload = LastReload()
-        self._cause = Cause()
+        self._nginx_watch = NginxWatch()
         self._noted = self._now()
         self._trouble = ""
-        self._heard = NEVER_READ
-        self.lookout = Lookout(ground.drops, ground.scan_interval, self._noted)
+        self._history_position = NEVER_READ
+        self.scan = DropScan(runtime.drops, runtime.scan_interval, self._noted)
 
     # -- life
 
@@ -109,32 +108,32 @@ class Loop:
         Raises:
             RotatorError: the store cannot be used, or `lock-busy`.
         """
-        with self.ground.hands.locks.rotation(WHO, lock_within, self._waiting) as lock:
-            self.tending.recover_all(lock)
+        with self.runtime.ports.locks.rotation(WHO, lock_within, self._waiting) as lock:
+            self.maintenance.recover_all(lock)
         now = self._now()
-        for name, memory in self.memories.items():
-            memory.deferral = resumed(self.ground.hands.store.intent(name), now)
-            memory.look_again(pacing.REASONS, now.monotonic)
-        self._cause.note(self.ground.hands)
+        for name, state in self.states.items():
+            state.deferral = resumed(self.runtime.ports.store.intent(name), now)
+            state.look_again(pacing.REASONS, now.monotonic)
+        self._nginx_watch.note(self.runtime.ports)
 
-    def stand_on(self, ground: Ground) -> None:
+    def reconfigure(self, runtime: Runtime) -> None:
         """Another configuration from now on; every drop is looked at anew, and every listener asked."""
-        self.ground, self.lookout = ground, Lookout(ground.drops, ground.scan_interval, self._now())
-        self.memories = {name: self.memories.get(name, Memory()) for name in ground.wards}
-        for memory in self.memories.values():
-            memory.signature, memory.due = None, 0.0
-            memory.look_again(pacing.REASONS, 0.0)
-        self.tending.stand_on(ground)
+        self.runtime, self.scan = runtime, DropScan(runtime.drops, runtime.scan_interval, self._now())
+        self.states = {name: self.states.get(name, DropState()) for name in runtime.sites}
+        for state in self.states.values():
+            state.signature, state.due = None, 0.0
+            state.look_again(pacing.REASONS, 0.0)
+        self.maintenance.reconfigure(runtime)
 
-    def renew(self, ground: Ground) -> None:
+    def renew(self, runtime: Runtime) -> None:
         """Other roots or lists under the same configuration: decided drops are asked again, if anything is different.
 
         Nothing has changed in the drops, so no grace time begins.
         """
-        before, self.ground, self.tending.ground = self.ground, ground, ground
-        for name, ward in ground.wards.items():
-            if ward.policy != before.wards[name].policy:
-                self.memories[name].due = 0.0
+        before, self.runtime, self.maintenance.runtime = self.runtime, runtime, runtime
+        for name, managed in runtime.sites.items():
+            if managed.policy != before.sites[name].policy:
+                self.states[name].due = 0.0
 
     # -- one pass
 
@@ -150,33 +149,33 @@ class Loop:
         self._look(touched)
         self._look_at_clock()
         self._look_at_nginx()
-        self._heed_commands()
+        self._note_commands()
         now = self._now().monotonic
-        due = [name for name, memory in self.memories.items() if memory.due <= now]
-        orders = [order for name in due if (order := self._ordered(name))]
-        self.idle = not orders
-        if orders:
-            self._put_live(orders)
-        return self._next(more=self._tend())
+        due = [name for name, state in self.states.items() if state.due <= now]
+        requests = [request for name in due if (request := self._request(name))]
+        self.idle = not requests
+        if requests:
+            self._put_live(requests)
+        return self._next(more=self._maintain())
 
-    def _tend(self) -> bool:
+    def _maintain(self) -> bool:
         """As much of what is not urgent as fits before something else comes. Returns whether more is left."""
-        end = self._now().monotonic + TEND_FOR
+        end = self._now().monotonic + MAINTAIN_FOR
         while True:
-            more = self.tending.step()
-            if self.tending.reloaded:
-                self._cause.note(self.ground.hands)
+            more = self.maintenance.step()
+            if self.maintenance.reloaded:
+                self._nginx_watch.note(self.runtime.ports)
             if not more or self.urgent() or self._now().monotonic >= end:
                 return more
 
     def _look(self, touched: Collection[str] | None) -> None:
         now = self._now()
-        due = {name for name, memory in self.memories.items() if memory.due <= now.monotonic}
-        for name, look in self.lookout.look(touched, due, now).items():
-            if self.memories[name].note(look, now.monotonic):
+        due = {name for name, state in self.states.items() if state.due <= now.monotonic}
+        for name, look in self.scan.look(touched, due, now).items():
+            if self.states[name].note(look, now.monotonic):
                 words = f"{look.problem}; {look.hint}" if look.problem else "the drop can be looked at again"
                 if look.problem:
-                    self.measuring.scan_error(look.reason)
+                    self.telemetry.scan_error(look.reason)
                 self.journal.say("drop-lost" if look.problem else "drop-back", words, WARNING, site=name)
 
     def _look_at_clock(self) -> None:
@@ -188,38 +187,38 @@ class Loop:
             return
         words = f"it was set by {timedelta(seconds=round(step))}; what was refused or waits is judged by the new time"
         self.journal.say("clock-set", words, WARNING)
-        for memory in self.memories.values():
-            memory.judge_again(now.monotonic)
+        for state in self.states.values():
+            state.judge_again(now.monotonic)
 
     def _look_at_nginx(self) -> None:
         """What waits for nginx is due as soon as nginx has visibly become another."""
         now = self._now().monotonic
-        waiting = [m for m in self.memories.values() if m.deferral and m.deferral.reason not in _NOT_NGINX]
-        idle = not (waiting or self.tending.cares) or now < self._cause.at + CAUSE_EVERY
+        waiting = [m for m in self.states.values() if m.deferral and m.deferral.reason not in _NOT_NGINX]
+        idle = not (waiting or self.maintenance.degraded_sites) or now < self._nginx_watch.at + NGINX_LOOK_EVERY
         if idle:
             return
-        changed = self._cause.note(self.ground.hands)
-        room = pacing.has_room(self._cause.workers, self.ground.limits)
-        for memory in waiting:
+        changed = self._nginx_watch.note(self.runtime.ports)
+        room = pacing.has_room(self._nginx_watch.workers, self.runtime.limits)
+        for state in waiting:
             if changed:
-                memory.look_again(None, now)
+                state.look_again(None, now)
             elif room:
-                memory.look_again({pacing.DRAIN_BUDGET}, now)
+                state.look_again({pacing.DRAIN_BUDGET}, now)
         if changed:
-            self.tending.cause_changed()
+            self.maintenance.nginx_changed()
 
-    def _heed_commands(self) -> None:
+    def _note_commands(self) -> None:
         """What commands have done beside us: the page is to show it soon, and not when its turn comes."""
-        self._heard, entries = self.ground.hands.history.news(self._heard)
-        known = [one for one in entries if one.get("site") in self.ground.wards]
+        self._history_position, entries = self.runtime.ports.history.news(self._history_position)
+        known = [one for one in entries if one.get("site") in self.runtime.sites]
         if theirs := [one for one in known if one.get("who") != WHO]:
-            self.tending.look_at({one["site"] for one in theirs})
-            counted = self.measuring.counters.heard(theirs)
-            self.measuring.counters = counted.remembering(known)  # the last swap may be ours all the same
+            self.maintenance.look_at({one["site"] for one in theirs})
+            counted = self.telemetry.counters.heard(theirs)
+            self.telemetry.counters = counted.remembering(known)  # the last swap may be ours all the same
 
     # -- deciding
 
-    def _ordered(self, name: str) -> Order | None:
+    def _request(self, name: str) -> RotationRequest | None:
         """What a drop asks for; a store that cannot be read for one site must not hold up the others."""
         try:
             return self._consider(name)
@@ -227,45 +226,52 @@ class Loop:
             self._in_trouble(e, [name])
             return None
 
-    def _consider(self, name: str) -> Order | None:
-        ward, memory, look, now = self.ground.wards[name], self.memories[name], self.lookout.last[name], self._now()
-        if memory.unwritten:
-            self._write(name, memory, memory.unwritten)
-        intent = memory.unwritten or self.ground.hands.store.intent(name)
-        candidate, error = intake.read(self.ground, name, look)
-        digest = intake.digest_of(candidate, look, error)
-        live = intake.live_chains(self.ground, name) if candidate else {}
-        judged = cache(partial(intake.judged, self.ground, candidate, ward, now, live))
-        drop = Drop(digest, memory.changed, lambda: judged().verdict, error)
-        if intake.stands(intent, drop, ward, live):
-            self._write(name, memory, replace(intent, policy=ward.policy))
-            intent = memory.unwritten or replace(intent, policy=ward.policy)
-        known = replace(intent, digest="") if memory.anew else intent
-        decision = decide(
-            drop, known, ward.policy, now, self.ground.settle, live=frozenset(live), deferral=memory.deferral
+    def _consider(self, name: str) -> RotationRequest | None:
+        managed, state, look, now = (
+            self.runtime.sites[name],
+            self.states[name],
+            self.scan.last[name],
+            self._now(),
         )
-        first = type(decision) is not type(memory.decision)
-        memory.decision, memory.due, memory.decided = decision, NEVER, intent
+        if state.unwritten:
+            self._write(name, state, state.unwritten)
+        intent = state.unwritten or self.runtime.ports.store.intent(name)
+        candidate, error = drop_state.read(self.runtime, name, look)
+        digest = drop_state.digest_of(candidate, look, error)
+        live = drop_state.live_chains(self.runtime, name) if candidate else {}
+        judged = cache(partial(drop_state.judged, self.runtime, candidate, managed, now, live))
+        drop = Drop(digest, state.changed, lambda: judged().verdict, error)
+        if drop_state.stands(intent, drop, managed, live):
+            self._write(name, state, replace(intent, policy=managed.policy))
+            intent = state.unwritten or replace(intent, policy=managed.policy)
+        known = replace(intent, digest="") if state.anew else intent
+        decision = decide(
+            drop, known, managed.policy, now, self.runtime.settle, live=frozenset(live), deferral=state.deferral
+        )
+        first = type(decision) is not type(state.decision)
+        state.decision, state.due, state.decided = decision, NEVER, intent
         match decision:
             case Settling(until=until, why=why):
-                memory.due = until
+                state.due = until
                 if first:
                     self.journal.say("settling", f"not complete yet ({why}); it may still be being written", site=name)
             case Wait():
-                self._wait(ward, digest, decision, memory)
+                self._wait(managed, digest, decision, state)
             case Refuse(error=RotatorError() as fault):
-                self._conclude_unread(ward, digest, Result.REJECTED, fault.code, fault.message, fault.hint)
+                self._conclude_unread(managed, digest, Result.REJECTED, fault.code, fault.message, fault.hint)
             case Refuse() if candidate:
-                return intake.order(self.ground, ward, digest, candidate, intent, reloads=False, judged=judged())
+                return drop_state.request(
+                    self.runtime, managed, digest, candidate, intent, reloads=False, judged=judged()
+                )
             case Rotate(lacking=lacking) if candidate:
-                whole = intake.completed(self.ground, candidate, lacking, ward, now, live)
-                same = not lacking and intake.is_live(self.ground, name, judged().verdict, live)
+                whole = drop_state.completed(self.runtime, candidate, lacking, managed, now, live)
+                same = not lacking and drop_state.is_live(self.runtime, name, judged().verdict, live)
                 again = judged() if whole is candidate else None
-                return intake.order(self.ground, ward, digest, whole, intent, reloads=not same, judged=again)
+                return drop_state.request(self.runtime, managed, digest, whole, intent, reloads=not same, judged=again)
             case Nothing() | Decided() | Held():
-                memory.deferral = None
+                state.deferral = None
                 if look.young:
-                    memory.due = now.monotonic + YOUNG_FOR
+                    state.due = now.monotonic + YOUNG_FOR
                 if isinstance(decision, Held) and first:
                     words = f"what lies in the drop is held by {decision.hold.by} since {decision.hold.since}"
                     self.journal.say("held", words, NOTICE, site=name)
@@ -273,146 +279,140 @@ class Loop:
 
     # -- pacing
 
-    def _in_turn(self, orders: Sequence[Order]) -> list[Order]:
+    def _in_turn(self, requests: Sequence[RotationRequest]) -> list[RotationRequest]:
         """Those that may go now. If nginx is reloaded for one of them, whatever waited for its turn goes with it."""
-        go = self._paced(orders)
-        if any(order.reloads for order in go):
-            asked, now = {order.ward.site.name for order in orders}, self._now().monotonic
-            for name, memory in self.memories.items():
-                if name in asked or not memory.look_again(pacing.REASONS, now):
+        go = self._paced(requests)
+        if any(request.reloads for request in go):
+            asked, now = {request.managed.site.name for request in requests}, self._now().monotonic
+            for name, state in self.states.items():
+                if name in asked or not state.look_again(pacing.REASONS, now):
                     continue
-                if order := self._ordered(name):
-                    memory.due = now + LOCK_AGAIN
-                    go.append(order)
+                if request := self._request(name):
+                    state.due = now + LOCK_AGAIN
+                    go.append(request)
         return go
 
-    def _paced(self, orders: Sequence[Order]) -> list[Order]:
-        now, limits = self._now(), self.ground.limits
+    def _paced(self, requests: Sequence[RotationRequest]) -> list[RotationRequest]:
+        now, limits = self._now(), self.runtime.limits
         if limits == Limits():
-            return list(orders)
-        self.last_reload = self.last_reload.looked_up(self.ground.hands.history.last_reload_at(), now)
-        names = [order.ward.site.name for order in orders]
-        urgency = [intake.critical_in(self.ground, name, now) for name in names]
-        asks = [Ask(name, o.reloads, left) for name, o, left in zip(names, orders, urgency, strict=True)]
-        waits = pacing.turns(asks, self.last_reload, self._cause.workers, limits, now)
+            return list(requests)
+        self.last_reload = self.last_reload.looked_up(self.runtime.ports.history.last_reload_at(), now)
+        names = [request.managed.site.name for request in requests]
+        urgency = [drop_state.critical_in(self.runtime, name, now) for name in names]
+        asks = [ReadyDrop(name, o.reloads, left) for name, o, left in zip(names, requests, urgency, strict=True)]
+        waits = pacing.turns(asks, self.last_reload, self._nginx_watch.workers, limits, now)
         go = []
-        for order, wait in zip(orders, waits, strict=True):
+        for request, wait in zip(requests, waits, strict=True):
             if wait is None:
-                go.append(order)
+                go.append(request)
             else:
-                self._hold_up(order, wait)
+                self._hold_up(request, wait)
         return go
 
-    def _hold_up(self, order: Order, wait: Wait) -> None:
+    def _hold_up(self, request: RotationRequest, wait: Wait) -> None:
         """It waits for its turn: told when it begins to, and written down with the time at which it goes at the latest.
 
         It is looked at every ten minutes all the same: clocks are set.
         """
-        name, now = order.ward.site.name, self._now()
-        memory = self.memories[name]
+        name, now = request.managed.site.name, self._now()
+        state = self.states[name]
         if not wait.message:
-            memory.due, memory.decision = wait.until, wait
+            state.due, state.decision = wait.until, wait
             return
-        again = memory.deferral and (memory.deferral.digest, memory.deferral.reason) == (order.digest, wait.reason)
+        again = state.deferral and (state.deferral.digest, state.deferral.reason) == (request.digest, wait.reason)
         if not again:
-            done = self._unread(order.ward, Result.DEFERRED, wait.reason, wait.message, wait.hint)
+            done = drop_state.record_outcome(
+                self.runtime, request.managed, Result.DEFERRED, wait.reason, wait.message, wait.hint
+            )
             self.journal.outcome(done)
-            self.measuring.outcome(done, "drop")
-        memory.due = min(wait.until, now.monotonic + LONGEST_WAIT)
-        memory.decision = Wait(memory.due, wait.reason)
-        memory.deferral = Deferral(order.digest, memory.due, 0, wait.reason)
+            self.telemetry.outcome(done, "drop")
+        state.due = min(wait.until, now.monotonic + LONGEST_WAIT)
+        state.decision = Wait(state.due, wait.reason)
+        state.deferral = Deferral(request.digest, state.due, 0, wait.reason)
         latest = (now.wall + timedelta(seconds=wait.until - now.monotonic)).isoformat(timespec="seconds")
-        intent = Intent(order.digest, str(Result.DEFERRED), wait.reason, order.ward.policy, latest)
-        if intent != memory.decided:
-            memory.decided = intent
-            self._write(name, memory, intent)
+        intent = Intent(request.digest, str(Result.DEFERRED), wait.reason, request.managed.policy, latest)
+        if intent != state.decided:
+            state.decided = intent
+            self._write(name, state, intent)
 
     # -- acting
 
-    def _put_live(self, orders: Sequence[Order]) -> None:
-        hands = self.ground.hands
-        for order in orders:  # until it is decided, it is due
-            self.memories[order.ward.site.name].due = self._now().monotonic + LOCK_AGAIN
+    def _put_live(self, requests: Sequence[RotationRequest]) -> None:
+        ports = self.runtime.ports
+        for request in requests:  # until it is decided, it is due
+            self.states[request.managed.site.name].due = self._now().monotonic + LOCK_AGAIN
         try:
-            with hands.locks.rotation(WHO, LOCK_WITHIN, self._waiting) as lock:
-                self.tending.recover_interrupted(lock)
-                self._cause.note(self.ground.hands)
-                mine = self._in_turn([o for o in orders if self._still_mine(o)])
-                done = rotate([o.wanted for o in mine], hands, lock) if mine else ()
-                for order, outcome in zip(mine, done, strict=True):
-                    self._conclude(order.ward, order.digest, outcome)
+            with ports.locks.rotation(WHO, LOCK_WITHIN, self._waiting) as lock:
+                self.maintenance.recover_interrupted(lock)
+                self._nginx_watch.note(self.runtime.ports)
+                mine = self._in_turn([o for o in requests if self._still_mine(o)])
+                done = rotate([o.wanted for o in mine], ports, lock) if mine else ()
+                for request, outcome in zip(mine, done, strict=True):
+                    self._conclude(request.managed, request.digest, outcome)
                 if any(has_reloaded(outcome.result, outcome.reason, outcome.stages) for outcome in done):
-                    self.last_reload = LastReload(hands.history.last_reload_at(), self._now().monotonic)
+                    self.last_reload = LastReload(ports.history.last_reload_at(), self._now().monotonic)
                 if any(outcome.stages.get("apply") for outcome in done):
-                    self._cause.note(self.ground.hands)
+                    self._nginx_watch.note(self.runtime.ports)
         except RotatorError as e:
-            self._in_trouble(e, [o.ward.site.name for o in orders])
+            self._in_trouble(e, [o.managed.site.name for o in requests])
         else:
             self._trouble = ""
 
-    def _still_mine(self, order: Order) -> bool:
+    def _still_mine(self, request: RotationRequest) -> bool:
         """Whether nobody has decided about it since: a command may have had the lock before us."""
-        name = order.ward.site.name
-        if (self.memories[name].unwritten or self.ground.hands.store.intent(name)) == order.intent:
+        name = request.managed.site.name
+        if (self.states[name].unwritten or self.runtime.ports.store.intent(name)) == request.intent:
             return True
-        self.memories[name].due = self._now().monotonic
+        self.states[name].due = self._now().monotonic
         return False
 
-    def _conclude(self, ward: Ward, digest: str, done: Outcome) -> None:
+    def _conclude(self, managed: ManagedSite, digest: str, done: Outcome) -> None:
         """Remembers, writes down and tells what was decided about a drop."""
-        memory, now = self.memories[ward.site.name], self._now()
-        again = memory.deferral if memory.deferral and memory.deferral.digest == digest else None
-        next_try, memory.deferral, memory.due, memory.anew = "", None, now.monotonic + YOUNG_FOR, False
+        state, now = self.states[managed.site.name], self._now()
+        again = state.deferral if state.deferral and state.deferral.digest == digest else None
+        next_try, state.deferral, state.due, state.anew = "", None, now.monotonic + YOUNG_FOR, False
         if done.result is Result.DEFERRED:
             tries = again.tries + 1 if again else 1
-            memory.due = now.monotonic + backoff(tries)
-            memory.deferral = Deferral(digest, memory.due, tries, done.reason)
-            memory.decision = Wait(memory.due, done.reason)
+            state.due = now.monotonic + backoff(tries)
+            state.deferral = Deferral(digest, state.due, tries, done.reason)
+            state.decision = Wait(state.due, done.reason)
             next_try = (now.wall + timedelta(seconds=backoff(tries))).isoformat(timespec="seconds")
         else:
-            memory.decision = Decided()
-        intent = Intent(digest, str(done.result), done.reason, ward.policy, next_try)
-        memory.decided = intent
-        self._write(ward.site.name, memory, intent)
+            state.decision = Decided()
+        intent = Intent(digest, str(done.result), done.reason, managed.policy, next_try)
+        state.decided = intent
+        self._write(managed.site.name, state, intent)
         if not (again and again.reason == done.reason and done.result is Result.DEFERRED):
             self.journal.outcome(done)
-        self.measuring.outcome(done, "drop")
-        self.tending.note(ward, done)
+        self.telemetry.outcome(done, "drop")
+        self.maintenance.note(managed, done)
 
-    def _write(self, name: str, memory: Memory, intent: Intent) -> None:
+    def _write(self, name: str, state: DropState, intent: Intent) -> None:
         try:
-            self.ground.hands.store.write_intent(name, intent)
-            memory.unwritten = None
+            self.runtime.ports.store.write_intent(name, intent)
+            state.unwritten = None
         except RotatorError as e:
-            if memory.unwritten is None:
-                self.journal.say(
-                    "not-written", f"the decision could not be written down: {e.message}", ERROR, site=name
-                )
-            memory.unwritten = intent  # it stands as long as this process lives, and is written when the disk takes it
-            memory.due = min(memory.due, self._now().monotonic + backoff(1))
+            if state.unwritten is None:
+                words = f"the decision could not be written down: {e.message}"
+                self.journal.say("not-written", words, ERROR, site=name)
+            state.unwritten = intent  # it stands as long as this process lives, and is written when the disk takes it
+            state.due = min(state.due, self._now().monotonic + backoff(1))
 
-    def _wait(self, ward: Ward, digest: str, wait: Wait, memory: Memory) -> None:
-        again = memory.deferral if memory.deferral and memory.deferral.digest == digest else None
-        memory.due = wait.until
+    def _wait(self, managed: ManagedSite, digest: str, wait: Wait, state: DropState) -> None:
+        again = state.deferral if state.deferral and state.deferral.digest == digest else None
+        state.due = wait.until
         if wait.message and not (again and again.reason == wait.reason):
-            self._conclude_unread(ward, digest, Result.DEFERRED, wait.reason, wait.message, wait.hint)
-            memory.due = wait.until
-        if memory.deferral:
-            tries = again.tries + 1 if again and wait.message else memory.deferral.tries
-            memory.deferral = Deferral(digest, wait.until, tries, wait.reason)
+            self._conclude_unread(managed, digest, Result.DEFERRED, wait.reason, wait.message, wait.hint)
+            state.due = wait.until
+        if state.deferral:
+            tries = again.tries + 1 if again and wait.message else state.deferral.tries
+            state.deferral = Deferral(digest, wait.until, tries, wait.reason)
 
-    def _conclude_unread(self, ward: Ward, digest: str, result: Result, reason: str, message: str, hint: str) -> None:
+    def _conclude_unread(
+        self, managed: ManagedSite, digest: str, result: Result, reason: str, message: str, hint: str
+    ) -> None:
         """A decision that needs no rotation."""
-        self._conclude(ward, digest, self._unread(ward, result, reason, message, hint))
-
-    def _unread(self, ward: Ward, result: Result, reason: str, message: str, hint: str) -> Outcome:
-        """The outcome of what needs no rotation, as it stands in the history."""
-        hands, name = self.ground.hands, ward.site.name
-        live = hands.live(name).generation
-        words = f"{message.rstrip('.')}. Nothing was changed: {intake.serves(self.ground, name)}"
-        done = Outcome(name, result, hands.clock.now(), reason, words, hint, previous=live, live=live)
-        write_down(Wanted(ward.site, ward.anchors, who=WHO, trigger="drop"), done, hands)
-        return done
+        self._conclude(managed, digest, drop_state.record_outcome(self.runtime, managed, result, reason, message, hint))
 
     # -- what is wrong around it
 
@@ -423,25 +423,25 @@ class Loop:
         """The lock or the store was not to be had: everything that was to go is due again a little later."""
         again = LOCK_AGAIN if e.code == "lock-busy" else backoff(1)
         for name in names:
-            self.memories[name].due = self._now().monotonic + again
+            self.states[name].due = self._now().monotonic + again
         if e.code not in (self._trouble, "lock-busy"):
             self.journal.say(e.code, f"{e.message}; {e.hint}" if e.hint else e.message, ERROR)
         self._trouble = e.code
 
     def _now(self) -> Moment:
-        clock = self.ground.hands.clock
+        clock = self.runtime.ports.clock
         return Moment(clock.now(), clock.monotonic())
 
     def _next(self, *, more: bool) -> float:
         now = self._now().monotonic
         if more:
             return now
-        due = min((m.due for m in self.memories.values()), default=NEVER)
-        waits = self.tending.cares or any(
-            m.deferral and m.deferral.reason not in _NOT_NGINX for m in self.memories.values()
+        due = min((m.due for m in self.states.values()), default=NEVER)
+        waits = self.maintenance.degraded_sites or any(
+            m.deferral and m.deferral.reason not in _NOT_NGINX for m in self.states.values()
         )
-        look = CAUSE_EVERY if waits else NEVER
-        return min(due, self.lookout.due, now + look, self.tending.due())
+        look = NGINX_LOOK_EVERY if waits else NEVER
+        return min(due, self.scan.due, now + look, self.maintenance.due())
 
 
 _NOT_NGINX = frozenset({"io-error", "permission", "not-yet-valid", pacing.MIN_RELOAD_INTERVAL})

@@ -1,1 +1,1 @@
-"""The demo: rotator's daemon and an nginx on a temporary tree; what can go wrong with a renewal, played and checked."""
+"""The demo: a CA, an nginx and a daemon in a temporary directory. Never: a rule of a renewal."""

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from rotator.errors import Exit, RotatorError
+from rotator.core.errors import Exit, RotatorError
 
 _PLACES = (os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin")
 HINT = (

@@ -17,10 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from rotator.core.errors import RotatorError
 from rotator.demo import authority, binary
 from rotator.demo.authority import Fresh
 from rotator.demo.processes import Group, undisturbed
-from rotator.errors import RotatorError
 
 SITE = "example.cn"
 NAME = "signal.example.cn"

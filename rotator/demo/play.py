@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rotator.core.errors import Exit, RotatorError
 from rotator.demo import authority, binary
 from rotator.demo.acts import ACTS, Act, Audience, Scene
 from rotator.demo.clients import Client, Crowd
 from rotator.demo.host import NAME, SITE, Host, write_pair
-from rotator.errors import Exit, RotatorError
 
 
 @dataclass(slots=True)

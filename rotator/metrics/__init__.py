@@ -1,4 +1,4 @@
-"""The metrics: the loop publishes a snapshot, whoever scrapes gets its page; nothing is counted or measured here."""
+"""The metrics: counters, a snapshot that the loop publishes, its page and web server. Never: who updates them."""
 
 from __future__ import annotations
 

@@ -245,7 +245,7 @@ def _inputs(snapshot: Snapshot, counters: Counters) -> Families:
 
 
 def _daemon(snapshot: Snapshot) -> Families:
-    managed = _Gauge("managed_sites", "Sites of the configuration in force.")
+    managed = _Gauge("sites", "Sites of the configuration in force.")
     ok = _Gauge("config_last_reload_successful", "Whether the configuration was last read without a mistake.")
     when = _Gauge(
         "config_last_reload_success_timestamp_seconds", "When the configuration was last read without a mistake."

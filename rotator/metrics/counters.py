@@ -14,8 +14,9 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from rotator.model import Code, Outcome, Result
-from rotator.pacing import REASONS
+from rotator.core.model import Outcome, Result
+from rotator.core.problems import Code
+from rotator.rotation.pacing import REASONS
 
 OTHER = "other"
 STAGES = ("detect", "validate", "test", "store", "apply", "prove")

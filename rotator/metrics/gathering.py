@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime
 
-from rotator.decode import read_certificate
+from rotator.core.model import Generation, KeyType
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts, SiteFacts
-from rotator.model import Generation, KeyType
-from rotator.observe import Facts, Seen
-from rotator.outcome import meta_time
+from rotator.rotation.observe import Facts, Seen
+from rotator.rotation.outcomes import meta_time
+from rotator.x509.parse import read_certificate
 
 Span = tuple[datetime, datetime]
 """notBefore and notAfter of a leaf."""

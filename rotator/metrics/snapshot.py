@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from rotator.core.model import KeyType, Workers
 from rotator.metrics.counters import Counters, Last
-from rotator.model import KeyType, Workers
 
 
 class InputState(StrEnum):

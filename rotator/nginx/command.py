@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rotator.model import Workers
+from rotator.core.model import Workers
 from rotator.nginx import workers
-from rotator.nginx.candidate import CandidateTest, Verdict, cannot_run
+from rotator.nginx.pair_test import CandidateTest, Verdict, cannot_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from rotator.model import Workers
+from rotator.core.model import Workers
 
 _WORKER = b"nginx: worker process"
 _DRAINING = b"nginx: worker process is shutting down"

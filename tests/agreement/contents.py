@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 
-from tests.agreement.crafting import (
+from tests.agreement.family import NAME, Case, Runtime, case, key_text
+from tests.support.authority import der_pem, new_key, rsa_key, wrap
+from tests.support.crafting import (
     ANY_PURPOSE,
     CLIENT_AUTH,
     OCTETS,
@@ -37,26 +39,24 @@ from tests.agreement.crafting import (
     usage,
     utc,
 )
-from tests.agreement.family import NAME, Case, Ground, case, key_text
-from tests.authority import der_pem, new_key, rsa_key, wrap
 
 V4, V6 = bytes((192, 0, 2, 1)), bytes.fromhex("20010db8" + "0" * 23 + "1")
 UNKNOWN = "1.3.6.1.4.1.99999.1"
 
 
-def cases(ground: Ground) -> Iterator[Case]:
-    yield from _chains(ground)
-    yield from _leaf_extensions(ground)
-    yield from _authority_extensions(ground)
-    yield from _names(ground)
-    yield from _constraints(ground)
-    yield from _signatures(ground)
-    yield from _times_and_numbers(ground)
-    yield from _depths(ground)
+def cases(runtime: Runtime) -> Iterator[Case]:
+    yield from _chains(runtime)
+    yield from _leaf_extensions(runtime)
+    yield from _authority_extensions(runtime)
+    yield from _names(runtime)
+    yield from _constraints(runtime)
+    yield from _signatures(runtime)
+    yield from _times_and_numbers(runtime)
+    yield from _depths(runtime)
 
 
-def _chains(ground: Ground) -> Iterator[Case]:
-    leaf, root, ca = ground.leaf(), ground.root, ground.ca
+def _chains(runtime: Runtime) -> Iterator[Case]:
+    leaf, root, ca = runtime.leaf(), runtime.root, runtime.ca
     yield case("leaf and intermediate", leaf)
     yield Case("leaf alone", der_pem(leaf.der), key_text(leaf.key), leaf.root_pem)
     yield Case("intermediate first", der_pem(ca.der, leaf.der), key_text(leaf.key), leaf.root_pem)
@@ -64,12 +64,12 @@ def _chains(ground: Ground) -> Iterator[Case]:
     yield Case("root first", der_pem(root.der, leaf.der, ca.der), key_text(leaf.key), leaf.root_pem)
     yield case("leaf twice", leaf, leaf.der, ca.der)
     yield case("intermediate twice", leaf, ca.der, ca.der)
-    yield case("another leaf behind", leaf, ca.der, ground.leaf().der)
-    yield case("wrong intermediate", leaf, ground.authority("Other CA").der)
-    yield case("re-keyed intermediate", leaf, ground.authority("Agreement CA").der)
-    yield case("re-keyed beside the right one", leaf, ground.authority("Agreement CA").der, ca.der)
-    yield case("right one beside the re-keyed", leaf, ca.der, ground.authority("Agreement CA").der)
-    yield case("issued by the root itself", ground.leaf(root))
+    yield case("another leaf behind", leaf, ca.der, runtime.leaf().der)
+    yield case("wrong intermediate", leaf, runtime.authority("Other CA").der)
+    yield case("re-keyed intermediate", leaf, runtime.authority("Agreement CA").der)
+    yield case("re-keyed beside the right one", leaf, runtime.authority("Agreement CA").der, ca.der)
+    yield case("right one beside the re-keyed", leaf, ca.der, runtime.authority("Agreement CA").der)
+    yield case("issued by the root itself", runtime.leaf(root))
     lone = craft(None, NAME, names=(NAME,))
     yield Case("self-signed", lone.root_pem, key_text(lone.key), leaf.root_pem)
     yield Case("self-signed and trusted", lone.root_pem, key_text(lone.key), lone.root_pem)
@@ -95,25 +95,28 @@ def _chains(ground: Ground) -> Iterator[Case]:
     turn = craft(first, NAME, names=(NAME,))
     yield case("cycle with a way out", turn, first.der, second.der, out.der)
     yield case("cycle without one", turn, first.der, second.der)
-    impostor = ground.leaf()
+    impostor = runtime.leaf()
     yield case("issued by a leaf", craft(impostor, NAME, names=(NAME,)))
     forged = Party(ca.der, new_key(), ca.subject, ca.spki, ca.above, ca.root)
     yield case("signature of another key", craft(forged, NAME, names=(NAME,)))
-    expired = ground.authority("Past CA", end=utc(datetime.now(UTC) - timedelta(days=1)))
-    future = ground.authority("Coming CA", begin=utc(datetime.now(UTC) + timedelta(days=1)))
-    yield case("expired intermediate", ground.leaf(expired))
-    yield case("intermediate of tomorrow", ground.leaf(future))
+    expired = runtime.authority("Past CA", end=utc(datetime.now(UTC) - timedelta(days=1)))
+    future = runtime.authority("Coming CA", begin=utc(datetime.now(UTC) + timedelta(days=1)))
+    yield case("expired intermediate", runtime.leaf(expired))
+    yield case("intermediate of tomorrow", runtime.leaf(future))
     key = new_key()
     renewed = craft(root, "Past CA", ca=True, key=key)
     former = craft(root, "Past CA", ca=True, key=key, end=utc(datetime.now(UTC) - timedelta(days=1)))
     yield case(
-        "expired intermediate before the renewed one", craft(renewed, NAME, names=(NAME,)), former.der, renewed.der
+        "expired intermediate before the renewed one",
+        craft(renewed, NAME, names=(NAME,)),
+        former.der,
+        renewed.der,
     )
 
 
-def _leaf_extensions(ground: Ground) -> Iterator[Case]:
+def _leaf_extensions(runtime: Runtime) -> Iterator[Case]:
     mail = "1.3.6.1.5.5.7.3.4"
-    kid, serial = key_id(ground.ca.spki), x509.load_der_x509_certificate(ground.ca.der).serial_number
+    kid, serial = key_id(runtime.ca.spki), x509.load_der_x509_certificate(runtime.ca.der).serial_number
     variants: dict[str, dict[str, bytes | None]] = {
         "no key usage": {"usage": None},
         "key usage not critical": {"usage": usage(0x80, critical=False)},
@@ -144,10 +147,10 @@ def _leaf_extensions(ground: Ground) -> Iterator[Case]:
         "no authority key identifier": {"aki": None},
         "empty authority key identifier": {"aki": aki(None)},
         "authority key identifier of another": {"aki": aki(b"y" * 20)},
-        "authority key identifier with serial and name": {"aki": aki(kid, serial=5, issuer=ground.root.subject)},
-        "authority key identifier in full": {"aki": aki(kid, serial=serial, issuer=ground.root.subject)},
+        "authority key identifier with serial and name": {"aki": aki(kid, serial=5, issuer=runtime.root.subject)},
+        "authority key identifier in full": {"aki": aki(kid, serial=serial, issuer=runtime.root.subject)},
         "authority key identifier in full with a wrong name": {"aki": aki(kid, serial=serial, issuer=name("Nobody"))},
-        "authority key identifier with the name only": {"aki": aki(None, issuer=ground.root.subject)},
+        "authority key identifier with the name only": {"aki": aki(None, issuer=runtime.root.subject)},
         "authority key identifier with a wrong name": {"aki": aki(kid, issuer=name("Nobody"))},
         "unknown extension": {"more": raw_extension(UNKNOWN, b"\5\0")},
         "unknown critical extension": {"more": raw_extension(UNKNOWN, b"\5\0", critical=True)},
@@ -171,11 +174,11 @@ def _leaf_extensions(ground: Ground) -> Iterator[Case]:
         "no extension at all": dict.fromkeys(("basic", "usage", "ski", "aki", "eku", "san")),
     }
     for title, change in variants.items():
-        yield case(f"leaf with {title}", ground.leaf(extensions=change))
-    yield case("RSA leaf with keyEncipherment only", ground.leaf(key=rsa_key(0), extensions={"usage": usage(0x20)}))
+        yield case(f"leaf with {title}", runtime.leaf(extensions=change))
+    yield case("RSA leaf with keyEncipherment only", runtime.leaf(key=rsa_key(0), extensions={"usage": usage(0x20)}))
 
 
-def _authority_extensions(ground: Ground) -> Iterator[Case]:
+def _authority_extensions(runtime: Runtime) -> Iterator[Case]:
     variants: dict[str, dict[str, bytes | None]] = {
         "no basic constraints": {"basic": None},
         "cA FALSE": {"basic": basic(ca=False)},
@@ -198,7 +201,7 @@ def _authority_extensions(ground: Ground) -> Iterator[Case]:
         "no authority key identifier": {"aki": None},
         "authority key identifier of another": {"aki": aki(b"y" * 20)},
         "critical authority key identifier": {
-            "aki": raw_extension("2.5.29.35", sequence(wrap(0x80, key_id(ground.root.spki))), critical=True)
+            "aki": raw_extension("2.5.29.35", sequence(wrap(0x80, key_id(runtime.root.spki))), critical=True)
         },
         "unknown critical extension": {"more": raw_extension(UNKNOWN, b"\5\0", critical=True)},
         "unknown extension": {"more": raw_extension(UNKNOWN, b"\5\0")},
@@ -214,14 +217,14 @@ def _authority_extensions(ground: Ground) -> Iterator[Case]:
         "two basic constraints": {"more": basic(ca=True)},
     }
     for title, change in variants.items():
-        yield case(f"intermediate with {title}", ground.leaf(ground.authority(f"CA with {title}", extensions=change)))
+        yield case(f"intermediate with {title}", runtime.leaf(runtime.authority(f"CA with {title}", extensions=change)))
         root = craft(None, f"Root with {title}", ca=True, extensions=change)
-        yield case(f"root with {title}", ground.leaf(craft(root, "Its CA", ca=True)))
-    yield case("empty subject of an intermediate", ground.leaf(ground.authority("x", raw_subject=name())))
-    yield case("issuer without a name", ground.leaf(raw_issuer=name()))
+        yield case(f"root with {title}", runtime.leaf(craft(root, "Its CA", ca=True)))
+    yield case("empty subject of an intermediate", runtime.leaf(runtime.authority("x", raw_subject=name())))
+    yield case("issuer without a name", runtime.leaf(raw_issuer=name()))
 
 
-def _names(ground: Ground) -> Iterator[Case]:
+def _names(runtime: Runtime) -> Iterator[Case]:
     ascii_idn = "xn--bcher-kva.example.test"
     hosts: dict[str, tuple[list[tuple[int, bytes]], str]] = {
         "the name": ([(2, NAME.encode())], NAME),
@@ -268,32 +271,32 @@ def _names(ground: Ground) -> Iterator[Case]:
         "no entry": ([], NAME),
     }
     for title, (entries, host) in hosts.items():
-        leaf = craft(ground.ca, NAME, extensions={"san": san(*entries)})
+        leaf = craft(runtime.ca, NAME, extensions={"san": san(*entries)})
         yield case(f"alternative name with {title}", leaf, host=host)
     for critical in (True, False):
         entry = dns_san(NAME, critical=critical)
         for common in ("", NAME):
-            leaf = craft(ground.ca, common, extensions={"san": entry})
+            leaf = craft(runtime.ca, common, extensions={"san": entry})
             mark = "critical" if critical else "not critical"
             yield case(f"alternative name {mark}, {'a' if common else 'no'} subject", leaf)
-    yield case("common name only", craft(ground.ca, NAME))
-    yield case("common name of another host", craft(ground.ca, "other.test", names=(NAME,)))
+    yield case("common name only", craft(runtime.ca, NAME))
+    yield case("common name of another host", craft(runtime.ca, "other.test", names=(NAME,)))
     odd = name(NAME, ("2.5.4.6", 0x13, "Germany"))
-    yield case("country of many letters", ground.leaf(raw_subject=odd))
-    yield case("common name of 100 letters", ground.leaf(raw_subject=name("x" * 100)))
-    yield case("common name in T61", ground.leaf(raw_subject=name("", ("2.5.4.3", 0x14, "x"))))
+    yield case("country of many letters", runtime.leaf(raw_subject=odd))
+    yield case("common name of 100 letters", runtime.leaf(raw_subject=name("x" * 100)))
+    yield case("common name in T61", runtime.leaf(raw_subject=name("", ("2.5.4.3", 0x14, "x"))))
     yield case(
         "common name in UTF-8 that is none",
-        ground.leaf(raw_subject=sequence(wrap(0x31, sequence(oid("2.5.4.3"), wrap(UTF8, b"\xff\xfe"))))),
+        runtime.leaf(raw_subject=sequence(wrap(0x31, sequence(oid("2.5.4.3"), wrap(UTF8, b"\xff\xfe"))))),
     )
-    printable = craft(ground.root, "x", ca=True, raw_subject=name("", ("2.5.4.3", 0x13, "Same Name")))
-    yield case("issuer's name in another string type", ground.leaf(printable, raw_issuer=name("Same Name")))
+    printable = craft(runtime.root, "x", ca=True, raw_subject=name("", ("2.5.4.3", 0x13, "Same Name")))
+    yield case("issuer's name in another string type", runtime.leaf(printable, raw_issuer=name("Same Name")))
     yield case(
-        "issuer's name in other capitals", ground.leaf(printable, raw_issuer=name("", ("2.5.4.3", 0x13, "same name")))
+        "issuer's name in other capitals", runtime.leaf(printable, raw_issuer=name("", ("2.5.4.3", 0x13, "same name")))
     )
 
 
-def _constraints(ground: Ground) -> Iterator[Case]:
+def _constraints(runtime: Runtime) -> Iterator[Case]:
     example, other = (2, b"example.test"), (2, b"other.test")
     mask4, mask6 = b"\xff\xff\xff\0", b"\xff" * 8 + b"\0" * 8
     net4, net6 = (7, bytes((192, 0, 2, 0)) + mask4), (7, V6[:8] + b"\0" * 8 + mask6)
@@ -350,57 +353,57 @@ def _constraints(ground: Ground) -> Iterator[Case]:
     for title, (limit, host) in variants.items():
         entry = {"192.0.2.1": (7, V4), "2001:db8::1": (7, V6)}.get(host, (2, host.encode()))
         fields: Unusual = {"extensions": {"san": san(entry)}}
-        authority = ground.authority(f"CA that {title}"[:60], extensions={"limits": limit})
+        authority = runtime.authority(f"CA that {title}"[:60], extensions={"limits": limit})
         yield case(f"intermediate {title}", craft(authority, NAME, **fields), host=host)
         root = craft(None, f"Root that {title}"[:60], ca=True, extensions={"limits": limit})
         yield case(f"root {title}", craft(craft(root, "Its CA", ca=True), NAME, **fields), host=host)
     wild: Unusual = {"extensions": {"san": dns_san("*.example.test")}}
-    only = ground.authority("CA with one host", extensions={"limits": constraints([(2, NAME.encode())])})
+    only = runtime.authority("CA with one host", extensions={"limits": constraints([(2, NAME.encode())])})
     yield case("a wildcard wider than its constraint", craft(only, NAME, **wild))
-    barred = ground.authority("CA without one host", extensions={"limits": constraints([], [(2, b"x.example.test")])})
+    barred = runtime.authority("CA without one host", extensions={"limits": constraints([], [(2, b"x.example.test")])})
     yield case("a wildcard over an excluded host", craft(barred, NAME, **wild))
-    upper = ground.authority("Upper limits", extensions={"limits": constraints([example])})
+    upper = runtime.authority("Upper limits", extensions={"limits": constraints([example])})
     narrow = craft(upper, "Lower limits", ca=True, extensions={"limits": constraints([other])})
     yield case("constraints that leave nothing", craft(narrow, NAME, names=(NAME,)))
     more: Unusual = {"extensions": {"san": san((2, NAME.encode()), (1, b"a@else.test"))}}
-    mail = ground.authority("Mail limits", extensions={"limits": constraints([(1, b"example.test")])})
+    mail = runtime.authority("Mail limits", extensions={"limits": constraints([(1, b"example.test")])})
     yield case("mail outside of its constraint beside the name", craft(mail, NAME, **more))
 
 
-def _signatures(ground: Ground) -> Iterator[Case]:
-    rsa_ca = craft(ground.root, "RSA CA", ca=True, key=rsa_key(0))
+def _signatures(runtime: Runtime) -> Iterator[Case]:
+    rsa_ca = craft(runtime.root, "RSA CA", ca=True, key=rsa_key(0))
     signer = rsa_key(0)
     for digest in ("md5", "sha1", "sha224", "sha256", "sha384", "sha512"):
-        yield case(f"leaf signed with RSA and {digest}", ground.leaf(rsa_ca, signed=signing(signer, digest)))
+        yield case(f"leaf signed with RSA and {digest}", runtime.leaf(rsa_ca, signed=signing(signer, digest)))
         if digest != "md5":
-            yield case(f"leaf signed with ECDSA and {digest}", ground.leaf(signed=signing(ground.ca.key, digest)))
-            below = ground.authority(f"CA {digest}", signed=signing(ground.root.key, digest))
-            yield case(f"intermediate signed with ECDSA and {digest}", ground.leaf(below))
+            yield case(f"leaf signed with ECDSA and {digest}", runtime.leaf(signed=signing(runtime.ca.key, digest)))
+            below = runtime.authority(f"CA {digest}", signed=signing(runtime.root.key, digest))
+            yield case(f"intermediate signed with ECDSA and {digest}", runtime.leaf(below))
     for digest, salt in (("sha256", 32), ("sha384", 48), ("sha256", 20), ("sha1", 20)):
         yield case(
-            f"leaf signed with PSS, {digest}, salt {salt}", ground.leaf(rsa_ca, signed=pss(signer, digest, salt))
+            f"leaf signed with PSS, {digest}, salt {salt}", runtime.leaf(rsa_ca, signed=pss(signer, digest, salt))
         )
     inner, _ = signing(signer, "sha384")
-    yield case("other algorithm inside than outside", ground.leaf(rsa_ca, inner=inner))
+    yield case("other algorithm inside than outside", runtime.leaf(rsa_ca, inner=inner))
     bare = sequence(oid("1.2.840.113549.1.1.11"))
-    yield case("RSA algorithm without NULL inside", ground.leaf(rsa_ca, inner=bare))
-    yield case("RSA algorithm without NULL", ground.leaf(rsa_ca, signed=(bare, signing(signer)[1])))
-    algorithm, sign = signing(ground.ca.key)
+    yield case("RSA algorithm without NULL inside", runtime.leaf(rsa_ca, inner=bare))
+    yield case("RSA algorithm without NULL", runtime.leaf(rsa_ca, signed=(bare, signing(signer)[1])))
+    algorithm, sign = signing(runtime.ca.key)
     with_null = sequence(oid("1.2.840.10045.4.3.2"), b"\5\0")
-    yield case("ECDSA algorithm with NULL", ground.leaf(signed=(with_null, sign)))
-    yield case("signature of zeros", ground.leaf(spoil=lambda s: bytes(len(s))))
-    yield case("signature empty", ground.leaf(spoil=lambda _: b""))
-    yield case("signature with an octet more", ground.leaf(spoil=lambda s: s + b"\0"))
-    yield case("signature by the leaf's own key", ground.leaf(key=(key := new_key()), signed=signing(key)))
-    yield case("unknown signature algorithm", ground.leaf(signed=(sequence(oid(UNKNOWN)), sign)))
+    yield case("ECDSA algorithm with NULL", runtime.leaf(signed=(with_null, sign)))
+    yield case("signature of zeros", runtime.leaf(spoil=lambda s: bytes(len(s))))
+    yield case("signature empty", runtime.leaf(spoil=lambda _: b""))
+    yield case("signature with an octet more", runtime.leaf(spoil=lambda s: s + b"\0"))
+    yield case("signature by the leaf's own key", runtime.leaf(key=(key := new_key()), signed=signing(key)))
+    yield case("unknown signature algorithm", runtime.leaf(signed=(sequence(oid(UNKNOWN)), sign)))
     pss_key = wrap(0x30, sequence(oid("1.2.840.113549.1.1.10")) + spki_of(signer)[-275:])
-    yield case("leaf with an RSA-PSS key", ground.leaf(key=signer, spki=pss_key))
+    yield case("leaf with an RSA-PSS key", runtime.leaf(key=signer, spki=pss_key))
     weak_root = craft(None, "SHA-1 Root", ca=True, key=signer, signed=signing(signer, "sha1"))
-    yield case("root signed with SHA-1", ground.leaf(weak_root))
-    yield case("algorithms agree", ground.leaf(inner=algorithm))
+    yield case("root signed with SHA-1", runtime.leaf(weak_root))
+    yield case("algorithms agree", runtime.leaf(inner=algorithm))
 
 
-def _times_and_numbers(ground: Ground) -> Iterator[Case]:
+def _times_and_numbers(runtime: Runtime) -> Iterator[Case]:
     now = datetime.now(UTC)
     day = timedelta(days=1)
     ago, soon = now - day, now + 50 * day
@@ -429,11 +432,11 @@ def _times_and_numbers(ground: Ground) -> Iterator[Case]:
         "a string for a time": {"end": wrap(0x0C, b"270101000000Z")},
     }
     for title, change in times.items():
-        yield case(f"leaf's time: {title}", ground.leaf(**change))
-    far = ground.authority("Far CA", end=generalized(datetime(2051, 1, 1, tzinfo=UTC)))
-    yield case("intermediate until 2051", ground.leaf(far))
-    early = ground.authority("General CA", end=generalized(now + 500 * day))
-    yield case("intermediate with GeneralizedTime before 2050", ground.leaf(early))
+        yield case(f"leaf's time: {title}", runtime.leaf(**change))
+    far = runtime.authority("Far CA", end=generalized(datetime(2051, 1, 1, tzinfo=UTC)))
+    yield case("intermediate until 2051", runtime.leaf(far))
+    early = runtime.authority("General CA", end=generalized(now + 500 * day))
+    yield case("intermediate with GeneralizedTime before 2050", runtime.leaf(early))
     numbers = {
         "zero": integer(0),
         "negative": integer(-5),
@@ -446,29 +449,29 @@ def _times_and_numbers(ground: Ground) -> Iterator[Case]:
         "no octet": wrap(2, b""),
     }
     for title, number in numbers.items():
-        yield case(f"serial number: {title}", ground.leaf(serial=number))
-        yield case(f"serial number of the intermediate: {title}", ground.leaf(ground.authority("N", serial=number)))
+        yield case(f"serial number: {title}", runtime.leaf(serial=number))
+        yield case(f"serial number of the intermediate: {title}", runtime.leaf(runtime.authority("N", serial=number)))
     versions = (b"", b"\xa0\3\2\1\0", b"\xa0\3\2\1\1", b"\xa0\3\2\1\3", b"\xa0\4\2\2\0\2")
     for place, version in enumerate(versions):
-        yield case(f"version written as {version.hex() or 'nothing'}", ground.leaf(version=version))
+        yield case(f"version written as {version.hex() or 'nothing'}", runtime.leaf(version=version))
         if place < 3:
             bare = dict.fromkeys(("basic", "usage", "ski", "aki", "eku", "san"))
-            old = ground.leaf(version=version, extensions=bare)
+            old = runtime.leaf(version=version, extensions=bare)
             yield case(f"version written as {version.hex() or 'nothing'}, no extensions", old)
             old = craft(None, f"Old Root {place}", ca=True, version=version, extensions=bare)
             yield case(
-                f"root of version {version.hex() or 'nothing'}, no extensions", ground.leaf(craft(old, "C", ca=True))
+                f"root of version {version.hex() or 'nothing'}, no extensions", runtime.leaf(craft(old, "C", ca=True))
             )
 
 
-def _depths(ground: Ground) -> Iterator[Case]:
+def _depths(runtime: Runtime) -> Iterator[Case]:
     for depth in (2, 3, 7, 8, 9, 12, 30):
-        tip = ground.root
+        tip = runtime.root
         for level in range(depth):
             tip = craft(tip, f"Level {level}", ca=True)
         yield case(f"{depth} intermediates", craft(tip, NAME, names=(NAME,)))
     for lengths in ((0, 0), (0, None), (1, None), (1, 0), (1, 5), (2, 1, 0), (1, 1, 1), (None, 0)):
-        tip = ground.root
+        tip = runtime.root
         for level, length in enumerate(lengths):
             tip = craft(tip, f"Length {level}", ca=True, pathlen=length)
         yield case(f"path lengths {lengths}", craft(tip, NAME, names=(NAME,)))
@@ -479,6 +482,6 @@ def _depths(ground: Ground) -> Iterator[Case]:
         rolled = craft(craft(root, f"Root with path length {limit}", ca=True), "One", ca=True)
         yield case(f"root with path length {limit}, self-issued between", craft(rolled, NAME, names=(NAME,)))
     same = wrap(OCTETS, b"same")
-    twins = [ground.authority("Twin", extensions={"ski": raw_extension("2.5.29.14", same)}) for _ in range(12)]
-    leaf = ground.leaf(twins[7], extensions={"aki": aki(b"same")})
+    twins = [runtime.authority("Twin", extensions={"ski": raw_extension("2.5.29.14", same)}) for _ in range(12)]
+    leaf = runtime.leaf(twins[7], extensions={"aki": aki(b"same")})
     yield case("12 authorities of one name and key identifier", leaf, *(t.der for t in twins))

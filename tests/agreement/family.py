@@ -7,8 +7,8 @@ from typing import Unpack
 
 from cryptography.hazmat.primitives import serialization
 
-from tests.agreement.crafting import AnyKey, Party, Unusual, craft
-from tests.authority import der_pem
+from tests.support.authority import der_pem
+from tests.support.crafting import AnyKey, Party, Unusual, craft
 
 NAME = "signal.example.test"
 
@@ -46,7 +46,7 @@ def case(
     return Case(title, chain, key_text(leaf.key) if key is None else key, roots or leaf.root_pem, host)
 
 
-class Ground:
+class Runtime:
     """A root and an intermediate that most cases stand on."""
 
     def __init__(self) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 
-from tests.agreement.crafting import (
+from tests.agreement.family import NAME, Case, Runtime, case, key_text
+from tests.support.authority import der_pem, new_key, rsa_key, wrap
+from tests.support.crafting import (
     BITS,
     NULL,
     OCTETS,
@@ -20,20 +22,18 @@ from tests.agreement.crafting import (
     oid,
     sequence,
 )
-from tests.agreement.family import NAME, Case, Ground, case, key_text
-from tests.authority import der_pem, new_key, rsa_key, wrap
 
 SEED = 20261124
 _EC_OID = "1.2.840.10045.2.1"
 
 
-def cases(ground: Ground) -> Iterator[Case]:
-    yield from _kinds(ground)
-    yield from _other_keys(ground)
-    yield from _damaged_private_halves(ground)
-    yield from _dressings(ground)
-    yield from _damaged_bytes(ground)
-    yield from _much(ground)
+def cases(runtime: Runtime) -> Iterator[Case]:
+    yield from _kinds(runtime)
+    yield from _other_keys(runtime)
+    yield from _damaged_private_halves(runtime)
+    yield from _dressings(runtime)
+    yield from _damaged_bytes(runtime)
+    yield from _much(runtime)
 
 
 def _some_keys() -> dict[str, AnyKey]:
@@ -46,9 +46,9 @@ def _some_keys() -> dict[str, AnyKey]:
     return found | {"DSA": dsa.generate_private_key(2048)}
 
 
-def _kinds(ground: Ground) -> Iterator[Case]:
+def _kinds(runtime: Runtime) -> Iterator[Case]:
     for title, key in _some_keys().items():
-        leaf = ground.leaf(key=key)
+        leaf = runtime.leaf(key=key)
         yield case(f"leaf with {title}", leaf)
         if title == "Ed25519":
             yield Case(f"leaf with {title}, private CA", leaf.chain_pem, key_text(key), leaf.root_pem, private=True)
@@ -56,16 +56,16 @@ def _kinds(ground: Ground) -> Iterator[Case]:
         if title[:2] in ("EC", "RS"):
             yield case(f"leaf with {title}, key in its old form", leaf, key=key_text(key, form))
         if title[:3] != "DSA":
-            authority = craft(ground.root, f"CA with {title}", ca=True, key=key)
-            yield case(f"intermediate with {title}", ground.leaf(authority))
+            authority = craft(runtime.root, f"CA with {title}", ca=True, key=key)
+            yield case(f"intermediate with {title}", runtime.leaf(authority))
     explicit = _Explicit()
-    yield case("explicit curve parameters in the certificate", ground.leaf(key=explicit.key, spki=explicit.spki))
-    yield case("explicit curve parameters in the key", ground.leaf(key=explicit.key), key=explicit.text)
+    yield case("explicit curve parameters in the certificate", runtime.leaf(key=explicit.key, spki=explicit.spki))
+    yield case("explicit curve parameters in the key", runtime.leaf(key=explicit.key), key=explicit.text)
 
-    yield from _writings(ground)
+    yield from _writings(runtime)
 
 
-def _writings(ground: Ground) -> Iterator[Case]:
+def _writings(runtime: Runtime) -> Iterator[Case]:
     """One key, written in ways that some clients do not read, or nobody does."""
     key = ec.generate_private_key(ec.SECP256R1())
     numbers = key.public_key().public_numbers()
@@ -73,14 +73,14 @@ def _writings(ground: Ground) -> Iterator[Case]:
     points = {"compressed": bytes((2 + odd,)) + x, "hybrid": bytes((6 + odd,)) + x + y}
     for title, point in points.items():
         spki = _spki(sequence(oid(_EC_OID), oid("1.2.840.10045.3.1.7")), point)
-        yield case(f"leaf with a {title} point", ground.leaf(key=key, spki=spki))
-        authority = craft(ground.root, f"CA with a {title} point", ca=True, key=key, spki=spki)
-        yield case(f"intermediate with a {title} point", ground.leaf(authority))
+        yield case(f"leaf with a {title} point", runtime.leaf(key=key, spki=spki))
+        authority = craft(runtime.root, f"CA with a {title} point", ca=True, key=key, spki=spki)
+        yield case(f"intermediate with a {title} point", runtime.leaf(authority))
     public = rsa_key(0).public_key().public_numbers()
     bare = _spki(sequence(oid("1.2.840.113549.1.1.1")), sequence(integer(public.n), integer(public.e)))
-    yield case("leaf with RSA without its NULL", ground.leaf(key=rsa_key(0), spki=bare))
-    authority = craft(ground.root, "CA without its NULL", ca=True, key=rsa_key(0), spki=bare)
-    yield case("intermediate with RSA without its NULL", ground.leaf(authority))
+    yield case("leaf with RSA without its NULL", runtime.leaf(key=rsa_key(0), spki=bare))
+    authority = craft(runtime.root, "CA without its NULL", ca=True, key=rsa_key(0), spki=bare)
+    yield case("intermediate with RSA without its NULL", runtime.leaf(authority))
 
 
 def _spki(algorithm: bytes, content: bytes) -> bytes:
@@ -121,7 +121,7 @@ def _pkcs8(algorithm: bytes, inner: bytes) -> bytes:
     return der_pem(sequence(integer(0), algorithm, wrap(OCTETS, inner)), label="PRIVATE KEY")
 
 
-def _other_keys(ground: Ground) -> Iterator[Case]:
+def _other_keys(runtime: Runtime) -> Iterator[Case]:
     keys: dict[str, AnyKey] = {
         "ECDSA": new_key(),
         "RSA": rsa_key(0),
@@ -132,16 +132,16 @@ def _other_keys(ground: Ground) -> Iterator[Case]:
     for kind, key in keys.items():
         for other, stranger in strangers.items():
             title = f"{other} key of somebody else beside a certificate of {kind}"
-            yield case(title, ground.leaf(key=key), key=key_text(stranger))
-    yield case("the key of the intermediate", ground.leaf(), key=key_text(ground.ca.key))
+            yield case(title, runtime.leaf(key=key), key=key_text(stranger))
+    yield case("the key of the intermediate", runtime.leaf(), key=key_text(runtime.ca.key))
 
 
-def _damaged_private_halves(ground: Ground) -> Iterator[Case]:
+def _damaged_private_halves(runtime: Runtime) -> Iterator[Case]:
     dice = random.Random(SEED)
     rsa_numbers = rsa_key(0).private_numbers()
     public = rsa_numbers.public_numbers
     parts = [rsa_numbers.d, rsa_numbers.p, rsa_numbers.q, rsa_numbers.dmp1, rsa_numbers.dmq1, rsa_numbers.iqmp]
-    leaf = ground.leaf(key=rsa_key(0))
+    leaf = runtime.leaf(key=rsa_key(0))
     places = {"d": [0], "p": [1], "q": [2], "dmp1": [3], "dmq1": [4], "iqmp": [5], "d and dmp1": [0, 3]}
     for title, touched in places.items():
         for turn in range(4):
@@ -152,7 +152,7 @@ def _damaged_private_halves(ground: Ground) -> Iterator[Case]:
             text = _pkcs8(sequence(oid("1.2.840.113549.1.1.1"), NULL), inner)
             yield case(f"RSA key with {title} damaged, {turn}", leaf, key=text)
     key = ec.generate_private_key(ec.SECP256R1())
-    leaf = ground.leaf(key=key)
+    leaf = runtime.leaf(key=key)
     named = sequence(oid(_EC_OID), oid("1.2.840.10045.3.1.7"))
     scalar = key.private_numbers().private_value
     for number in range(6):
@@ -162,11 +162,11 @@ def _damaged_private_halves(ground: Ground) -> Iterator[Case]:
     yield case("scalar right, point of somebody else", leaf, key=_pkcs8(named, stranger))
 
 
-def _dressings(ground: Ground) -> Iterator[Case]:
+def _dressings(runtime: Runtime) -> Iterator[Case]:
     """How people and programs write the same files."""
-    leaf = ground.leaf()
+    leaf = runtime.leaf()
     chain, key, roots = leaf.chain_pem, key_text(leaf.key), leaf.root_pem
-    block, upper = der_pem(leaf.der), der_pem(ground.ca.der)
+    block, upper = der_pem(leaf.der), der_pem(runtime.ca.der)
     long_line = base64.b64encode(leaf.der)
     body = block.split(b"\n", 1)[1].rsplit(b"\n", 2)[0].replace(b"\n", b"")
     form = serialization.PrivateFormat.TraditionalOpenSSL
@@ -256,16 +256,16 @@ def _unpem(text: bytes) -> bytes:
     return base64.b64decode(b"".join(text.split(b"\n")[1:-2]))
 
 
-def _damaged_bytes(ground: Ground) -> Iterator[Case]:
+def _damaged_bytes(runtime: Runtime) -> Iterator[Case]:
     """One octet changed or one range lost, at places that the seed decides."""
     dice = random.Random(SEED)
-    leaf = ground.leaf(key=rsa_key(0))
+    leaf = runtime.leaf(key=rsa_key(0))
     chain, key = leaf.chain_pem, key_text(leaf.key)
     for number in range(40):
         spoilt = _flipped(leaf.der, dice)
-        yield Case(f"octet of the leaf changed, {number}", der_pem(spoilt, ground.ca.der), key, leaf.root_pem)
+        yield Case(f"octet of the leaf changed, {number}", der_pem(spoilt, runtime.ca.der), key, leaf.root_pem)
     for number in range(20):
-        spoilt = _flipped(ground.ca.der, dice)
+        spoilt = _flipped(runtime.ca.der, dice)
         yield Case(f"octet of the intermediate changed, {number}", der_pem(leaf.der, spoilt), key, leaf.root_pem)
     for number in range(30):
         yield Case(f"octet of the chain file changed, {number}", _flipped(chain, dice), key, leaf.root_pem)
@@ -286,13 +286,13 @@ def _flipped(data: bytes, dice: random.Random) -> bytes:
     return data[:at] + bytes((data[at] ^ 1 << dice.randrange(8),)) + data[at + 1 :]
 
 
-def _much(ground: Ground) -> Iterator[Case]:
+def _much(runtime: Runtime) -> Iterator[Case]:
     """Handshakes above what OpenSSL's clients read (100 KiB), and just below."""
     for count in (900, 1300, 3700):
         names = [NAME, *(f"host-number-{number}.of-many.example.test" for number in range(count))]
-        yield case(f"{count} more names", craft(ground.ca, NAME, names=names))
-    wide = craft(ground.ca, NAME, names=[NAME, *(f"host-{number}.{'x' * 60}.example.test" for number in range(1500))])
+        yield case(f"{count} more names", craft(runtime.ca, NAME, names=names))
+    wide = craft(runtime.ca, NAME, names=[NAME, *(f"host-{number}.{'x' * 60}.example.test" for number in range(1500))])
     yield case("150 kB of names", wide)
-    leaf = ground.leaf()
-    stuffing: list[Party] = [ground.authority(f"Stuffing {number} {'x' * 3000}") for number in range(30)]
-    yield case("120 kB of certificates that nobody needs", leaf, *(p.der for p in (ground.ca, *stuffing)))
+    leaf = runtime.leaf()
+    stuffing: list[Party] = [runtime.authority(f"Stuffing {number} {'x' * 3000}") for number in range(30)]
+    yield case("120 kB of certificates that nobody needs", leaf, *(p.der for p in (runtime.ca, *stuffing)))

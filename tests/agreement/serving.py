@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rotator.nginx.candidate import CandidateTest, Verdict
-from tests.e2e.client import dial, strict_context
-from tests.e2e.nginx_server import NginxServer, PairFiles, ServerBlock, certificate_lines
+from rotator.nginx.pair_test import CandidateTest, Verdict
+from tests.support.client import dial, strict_context
+from tests.support.nginx_server import NginxServer, PairFiles, ServerBlock, certificate_lines
 
 TOGETHER = 4
 """Tests of nginx that run at a time."""

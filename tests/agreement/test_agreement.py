@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from rotator.errors import RotatorError
-from rotator.model import Candidate, Code, SourceFile
-from rotator.pem import encode_chain
-from rotator.trust import Anchors, Verdict, examine, private_ca, public
+from rotator.core.errors import RotatorError
+from rotator.core.model import Candidate, SourceFile
+from rotator.core.problems import Code
+from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public
+from rotator.x509.pem import encode_chain
 from tests.agreement import contents, keys_and_texts
-from tests.agreement.family import Case, Ground
+from tests.agreement.family import Case, Runtime
 from tests.agreement.serving import Served, client_says, clients_say, nginx_says, serving
 from tests.e2e.conftest import require_nginx
-from tests.e2e.nginx_binaries import KINDS
+from tests.support.nginx_binaries import KINDS
 
 PUT_RIGHT = {Code.CHAIN_ORDER, Code.ROOT_INCLUDED, Code.TRAILING_DATA, Code.DUPLICATE_CERT, Code.KEY_IN_CERT_FILE}
 """Warnings under which what is stored is not what was given: nginx is asked about the stored form only."""
@@ -62,10 +63,10 @@ STRICTER = {
 @pytest.fixture(scope="module")
 def family() -> tuple[Case, ...]:
     """All cases, made anew; what certificates say is judged by both policies."""
-    ground = Ground()
-    said = tuple(contents.cases(ground))
+    runtime = Runtime()
+    said = tuple(contents.cases(runtime))
     private = (replace(case, title=f"{case.title}, private CA", private=True) for case in said)
-    return (*keys_and_texts.cases(ground), *said, *private)
+    return (*keys_and_texts.cases(runtime), *said, *private)
 
 
 def judge(case: Case) -> Verdict:
@@ -192,22 +193,28 @@ def test_the_family_is_not_one_sided(truth: Truth, verdicts: Mapping[str, Verdic
 # -- that these laws would notice
 
 
-NO_VERDICT = {"rotator.trust.library_verdict": ()}
+NO_VERDICT = {"rotator.validation.validate.library_verdict": ()}
 
 SWITCHED_OFF: dict[str, tuple[dict[str, object], set[str]]] = {
     "the proof of a key": (
-        {"rotator.keys.Key.proves": True, "rotator.keys._agree": True},
+        {"rotator.x509.keys.Key.proves": True, "rotator.x509.keys._agree": True},
         {f"RSA key with d and dmp1 damaged, {turn}" for turn in range(4)},
     ),
-    "the purpose of a leaf": (NO_VERDICT | {"rotator.leaf._purposes": []}, {"leaf with any purpose"}),
-    "the dates of a leaf": (NO_VERDICT | {"rotator.leaf._dates": []}, {"leaf's time: over by a minute"}),
+    "the purpose of a leaf": (NO_VERDICT | {"rotator.validation.leaf_rules._purposes": []}, {"leaf with any purpose"}),
+    "the dates of a leaf": (
+        NO_VERDICT | {"rotator.validation.leaf_rules._dates": []},
+        {"leaf's time: over by a minute"},
+    ),
     "what an authority may do": (
-        NO_VERDICT | {"rotator.path._authority": []},
+        NO_VERDICT | {"rotator.validation.path_rules._authority": []},
         {"intermediate with any purpose", "intermediate with no subject key identifier"},
     ),
-    "how long a path may be": (NO_VERDICT | {"rotator.path._path_length": []}, {"path lengths (0, 0)"}),
+    "how long a path may be": (
+        NO_VERDICT | {"rotator.validation.path_rules._path_length": []},
+        {"path lengths (0, 0)"},
+    ),
     "whom a certificate names as its issuer": (
-        NO_VERDICT | {"rotator.path._signature": []},
+        NO_VERDICT | {"rotator.validation.path_rules._signature": []},
         {"intermediate with authority key identifier of another"},
     ),
 }

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.authority import CA
-from tests.e2e import processes
-from tests.e2e.client import served_leaf
-from tests.e2e.nginx_binaries import find_nginx
-from tests.e2e.nginx_server import (
+from tests.support import processes
+from tests.support.authority import CA
+from tests.support.client import served_leaf
+from tests.support.nginx_binaries import find_nginx
+from tests.support.nginx_server import (
     ACTIVE,
     NginxServer,
     PairFiles,

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.authority import Issued
 from tests.bench.hosts import SITE, Started, inotifywait, own_block, rotators_block
-from tests.e2e import processes
-from tests.e2e.client import served_leaf
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import ACTIVE, PairFiles, certificate_lines, include_line, write_include, write_pair
-from tests.waiting import wait_until
+from tests.support import processes
+from tests.support.authority import Issued
+from tests.support.client import served_leaf
+from tests.support.edge import Edge
+from tests.support.nginx_server import ACTIVE, PairFiles, certificate_lines, include_line, write_include, write_pair
+from tests.support.waiting import wait_until
 
 LOOK_EVERY = 0.001
 

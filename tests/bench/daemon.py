@@ -41,7 +41,7 @@ from pathlib import Path
 from tests.bench import standing
 from tests.bench.contest import Contest, Times
 from tests.bench.hosts import daemon, host, inotifywait
-from tests.e2e.nginx_binaries import find_nginx
+from tests.support.nginx_binaries import find_nginx
 
 Measured = dict[str, object]
 

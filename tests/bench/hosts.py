@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rotator.store import Intent
-from rotator.trust import examine
-from rotator.wiring import policy_of
-from tests.authority import CA
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer, ServerBlock, include_line, write_pair
-from tests.worlds import candidate_of
+from rotator.bootstrap import policy_of
+from rotator.storage.records import Intent
+from rotator.validation.validate import examine
+from tests.support.authority import CA
+from tests.support.edge import Edge
+from tests.support.hosts import candidate_of
+from tests.support.nginx_server import NginxServer, ServerBlock, include_line, write_pair
 
 ROOT = Path(__file__).parents[2]
 SITE = "example"
@@ -68,7 +68,7 @@ def _install(edge: Edge, sites: Sequence[str]) -> None:
         staged = edge.store.stage(site, verdict.pairs, {"origin": [], "who": "bench", "when": now.isoformat()})
         staged.flush()
         stored[site] = staged.commit().name
-    applied = edge.hands.apply(stored, hup=False)
+    applied = edge.ports.apply(stored, hup=False)
     assert not applied.error, applied
 
 
@@ -84,7 +84,7 @@ def _decided(edge: Edge, site: str) -> None:
 
 def edge_digest(edge: Edge, site: str) -> str:
     """The digest of what lies in a site's drop, as the daemon reads it."""
-    from rotator.drops import Place, read_place
+    from rotator.sources.scanner import Place, read_place
 
     candidate = read_place(Place(site, edge.incoming / site), edge.incoming, (site,))
     assert candidate is not None

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-from rotator.model import Candidate, Secret, SourceFile
-from rotator.trust import Anchors, examine, judge_chains, public
-from tests.authority import CA, NOW, Issued, encrypted, pem
+from rotator.core.model import Candidate, Secret, SourceFile
+from rotator.validation.validate import Anchors, examine, public, validate_chains
+from tests.support.authority import CA, NOW, Issued, encrypted, pem
 
 NAME = "signal.example.cn"
 PASSWORD = Secret(b"open sesame")
@@ -68,7 +68,7 @@ def main() -> int:
     chains = [ca.issue(NAME).chain_der for _ in range(min(given.generations, 500))]
     begin, spent = time.perf_counter(), time.process_time()
     for number in range(given.generations):
-        assert not judge_chains([chains[number % len(chains)]], policy, anchors, NOW)
+        assert not validate_chains([chains[number % len(chains)]], policy, anchors, NOW)
     wall, cpu = time.perf_counter() - begin, time.process_time() - spent
     print(f"{given.generations} stored generations judged again in {wall:.2f} s ({cpu:.2f} s of CPU)")
     return 0

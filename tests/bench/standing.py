@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.bench.hosts import Started, daemon, environment, rotator
-from tests.e2e.edge import Edge
+from tests.support.edge import Edge
 
 
 def ready_after(edge: Edge, times: int) -> float:

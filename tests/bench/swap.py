@@ -21,13 +21,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rotator.model import Generation, KeyType, Result
-from rotator.proof import expectation, prove
-from rotator.store import Store
-from tests.authority import CA, Issued, new_key, rsa_key
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_binaries import find_nginx
-from tests.e2e.nginx_server import NginxServer, write_include, write_pair
+from rotator.core.model import Generation, KeyType, Result
+from rotator.rotation.proof import expectation, prove
+from rotator.storage.generations import Store
+from tests.support.authority import CA, Issued, new_key, rsa_key
+from tests.support.edge import Edge
+from tests.support.nginx_binaries import find_nginx
+from tests.support.nginx_server import NginxServer, write_include, write_pair
 
 
 class _Stopwatch(Store):
@@ -58,13 +58,13 @@ def bare(edge: Edge, new: Issued, round_: int) -> float:
     site = edge.site()
     files = write_pair(edge.root / f"bare-{round_}", new)
     include = edge.include_dir / "example.conf"
-    kept, hands = include.read_text(), edge.hands
+    kept, ports = include.read_text(), edge.ports
     expected = expectation(site, Generation("example", "", {KeyType.ECDSA: new.chain_der}))
-    before = hands.nginx.workers()
+    before = ports.nginx.workers()
     began = time.monotonic()
     write_include(include, files)
     os.kill(edge.nginx.master_pid, 1)
-    proof = prove(expected, before, hands, 30.0)
+    proof = prove(expected, before, ports, 30.0)
     took = time.monotonic() - began
     assert proof.ok, proof
     include.write_text(kept)
@@ -75,10 +75,10 @@ def bare(edge: Edge, new: Issued, round_: int) -> float:
 def rotated(edge: Edge, new: Issued) -> tuple[float, dict[str, float]]:
     """Seconds from the call to the proof, and by stage."""
     store = _Stopwatch(edge.state)
-    hands = replace(edge.hands, store=store)
+    ports = replace(edge.ports, store=store)
     wanted = edge.wanted("example", new)
     began = time.monotonic()
-    (done,) = edge.run(wanted, hands=hands)
+    (done,) = edge.run(wanted, ports=ports)
     assert done.result is Result.ROTATED, done
     return store.proved_at - began, dict(done.stages)
 

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from rotator.config.assembly import system_roots
-from tests.authority import CA, NOW, der_pem, encrypted, key_pem, new_key, pem
-from tests.cli.calls import Called, call
-from tests.test_sct import Keeper
+from tests.support.authority import CA, NOW, der_pem, encrypted, key_pem, new_key, pem
+from tests.support.calls import Called, call
+from tests.validation.test_sct import Keeper
 
 NAME = "signal.example.cn"
 ROOT = CA.root()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from rotator.errors import Exit
-from tests.cli.calls import SITE, call, host
-from tests.other_user import NOBODY, in_child
+from rotator.core.errors import Exit
+from tests.support.calls import SITE, call, host
+from tests.support.other_user import NOBODY, in_child
 
 
 def test_a_good_configuration_is_one_line(tmp_path: Path) -> None:

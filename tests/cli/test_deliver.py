@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from rotator import drop, incoming, privilege
-from rotator.drop import Owner
-from rotator.errors import Exit
-from rotator.model import SourceFile
-from tests.authority import CA
-from tests.cli.calls import SITE, Called, call, host
-from tests.other_user import NOBODY, as_nobody, in_child
+from rotator.core.errors import Exit
+from rotator.core.model import SourceFile
+from rotator.privsep import fork
+from rotator.sources import delivery, reader
+from rotator.sources.delivery import Owner
+from tests.support.authority import CA
+from tests.support.calls import SITE, Called, call, host
+from tests.support.other_user import NOBODY, as_nobody, in_child
 
 
 @pytest.fixture
@@ -164,7 +165,7 @@ def bad_file(top: Path, kind: str) -> Path:
         case "empty":
             path.touch()
         case "large":
-            path.write_bytes(b"x" * (incoming.MAX_FILE + 1))
+            path.write_bytes(b"x" * (reader.MAX_FILE + 1))
         case "fifo":
             os.mkfifo(path)
         case "directory":
@@ -202,13 +203,13 @@ def test_two_files_of_one_name_are_rejected(config: Path, pair: tuple[Path, Path
 
 
 def test_more_files_than_a_drop_holds_are_rejected(config: Path, pair: tuple[Path, Path]) -> None:
-    assert deliver(config, "shop", *[pair[0]] * (incoming.MAX_FILES + 1)).status == Exit.REJECTED
+    assert deliver(config, "shop", *[pair[0]] * (reader.MAX_FILES + 1)).status == Exit.REJECTED
 
 
 def test_more_bytes_than_a_drop_holds_are_rejected(config: Path, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.pem" for number in range(incoming.MAX_TOTAL // incoming.MAX_FILE + 1)]
+    files = [tmp_path / f"{number}.pem" for number in range(reader.MAX_TOTAL // reader.MAX_FILE + 1)]
     for file in files:
-        file.write_bytes(b"x" * incoming.MAX_FILE)
+        file.write_bytes(b"x" * reader.MAX_FILE)
     assert deliver(config, "shop", *files).status == Exit.REJECTED
 
 
@@ -277,8 +278,8 @@ def test_a_drop_is_written_by_its_own_owner_rather_than_that_of_incoming(
 ) -> None:
     became: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(drop, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(privilege, "become", lambda uid, gid: became.append((uid, gid)))
+    monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
+    monkeypatch.setattr(fork, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)
     assert became == [(1234, 5678)]
 
@@ -287,7 +288,7 @@ def test_root_reads_before_it_becomes_the_owner(
     config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    real_read, real_write = incoming.read_named, drop.write_drop
+    real_read, real_write = reader.read_named, delivery.write_drop
 
     def read(name: str) -> SourceFile:
         order.append("read")
@@ -298,10 +299,10 @@ def test_root_reads_before_it_becomes_the_owner(
         return real_write(files, directory)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(drop, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(privilege, "become", lambda *_: order.append("become"))
-    monkeypatch.setattr(incoming, "read_named", read)
-    monkeypatch.setattr(drop, "write_drop", write)
+    monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
+    monkeypatch.setattr(fork, "become", lambda *_: order.append("become"))
+    monkeypatch.setattr(reader, "read_named", read)
+    monkeypatch.setattr(delivery, "write_drop", write)
     deliver(config, "shop", pair[0])
     assert order == ["read", "become", "write"]
 
@@ -309,6 +310,6 @@ def test_root_reads_before_it_becomes_the_owner(
 def test_anybody_else_becomes_no_one(config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(privilege, "become", lambda uid, gid: became.append((uid, gid)))
+    monkeypatch.setattr(fork, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)
     assert became == []

@@ -24,9 +24,9 @@ from rotator import __version__
 from rotator.cli import COMMANDS, cli, output
 from rotator.cli.context import Context, caller, pass_context
 from rotator.cli.output import Output, as_json, clean, rfc3339
-from rotator.errors import Exit, RotatorError
-from rotator.model import Secret
-from tests.cli.calls import call
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Secret
+from tests.support.calls import call
 
 THERE = [name for name, (place, _) in COMMANDS.items() if find_spec(place.split(":")[0])]
 """The commands whose module exists."""
@@ -75,7 +75,7 @@ def test_the_help_imports_no_command_and_nothing_heavy() -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"cryptography", "OpenSSL", "rich", "idna", "tomllib", "tomlkit", "json", "difflib"}
     commands = {place.split(":")[0] for place, _ in COMMANDS.values()}
-    assert set(run.stderr.split()) & (heavy | commands | {"rotator.config", "rotator.model"}) == set()
+    assert set(run.stderr.split()) & (heavy | commands | {"rotator.config", "rotator.core.model"}) == set()
 
 
 def test_a_call_without_a_command_shows_the_help_as_a_message() -> None:

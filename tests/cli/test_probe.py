@@ -16,8 +16,8 @@ import pytest
 from cryptography import x509
 
 from rotator.cli import probe as _imported  # noqa: F401 - now, so that no time limit counts what importing takes
-from tests.authority import CA, Issued, new_key, pem
-from tests.cli.calls import Called, call
+from tests.support.authority import CA, Issued, new_key, pem
+from tests.support.calls import Called, call
 
 NAME = "signal.example.cn"
 WITHIN = 1.0

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Self
 
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 PAGE_WITHIN = 40.0
 """Seconds for one answer: Chromium waits 13 s for a CA's server that says nothing."""

@@ -13,8 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from rotator.model import Code
-from tests.authority import CA, Issued, Tweak, der, new_key, pem
+from rotator.core.problems import Code
+from tests.support.authority import CA, Issued, Tweak, der, new_key, pem
 
 NAME = "signal.example.test"
 NAMES = (NAME, "localhost")  # the MQTT client has to find its server by the system's own resolver

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from tests.authority import pem
-from tests.cli.calls import call
 from tests.clients.cases import Case, Cases
 from tests.clients.serving import repositories, serve
 from tests.e2e.conftest import require_nginx
-from tests.e2e.nginx_server import NginxServer
+from tests.support.authority import pem
+from tests.support.calls import call
+from tests.support.nginx_server import NginxServer
 
 PACKAGES = {
     "certutil": "libnss3-tools",
@@ -47,7 +47,7 @@ def require(*programs: str) -> None:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Servers:
     """What is served, and what was predicted of it.
 
     Args:
@@ -77,7 +77,7 @@ class Ground:
 
 
 @pytest.fixture(scope="package")
-def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     """Everything is made, judged and served once."""
     root = tmp_path_factory.mktemp("clients")
     binary = require_nginx("debian")
@@ -93,7 +93,7 @@ def ground(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
             file.write_bytes(pem(cases.mending[name].cert))
         ports = serve(nginx, cases.all)
         predicted = {case.name: _predicted(case, root, roots) for case in cases.all}
-        yield Ground(root, cases.all, ports, roots, root_files, mending, predicted)
+        yield Servers(root, cases.all, ports, roots, root_files, mending, predicted)
         print(nginx.words())
 
 

@@ -19,8 +19,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.clients.cases import Case
-from tests.e2e.client import accepts
-from tests.waiting import wait_until
+from tests.support.client import accepts
+from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"}

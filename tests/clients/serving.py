@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from tests.authority import Issued
 from tests.clients.cases import Case, Repositories
-from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.support.authority import Issued
+from tests.support.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
 
 
 @contextmanager

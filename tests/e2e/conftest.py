@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA, pem
-from tests.e2e.nginx_binaries import INSTALL, KINDS, find_nginx
-from tests.e2e.nginx_server import NginxServer
+from tests.support.authority import CA, pem
+from tests.support.nginx_binaries import INSTALL, KINDS, find_nginx
+from tests.support.nginx_server import NginxServer
 
 
 def require_nginx(kind: str) -> Path:

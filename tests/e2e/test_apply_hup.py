@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from rotator import apply as module
-from rotator.apply import Applied, Request, Setup, apply, hup_master, read_children
-from rotator.store import Store
-from tests.authority import CA
-from tests.e2e import misbehave
-from tests.e2e.nginx_server import NginxServer, ServerBlock, include_line
-from tests.pairs import pair_of
-from tests.waiting import wait_until
+from rotator.privsep import apply as module
+from rotator.privsep.apply import Applied, Request, Setup, apply, hup_master, read_children
+from rotator.storage.generations import Store
+from tests.support import misbehave
+from tests.support.authority import CA
+from tests.support.nginx_server import NginxServer, ServerBlock, include_line
+from tests.support.pairs import pair_of
+from tests.support.waiting import wait_until
 
 
 @dataclass

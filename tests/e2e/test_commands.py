@@ -16,15 +16,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from rotator.cli.context import caller
-from rotator.history import CLOSE_AT
-from rotator.recover import recover
-from tests.authority import CA, pem
-from tests.cli.calls import call
-from tests.e2e.edge import Edge
-from tests.e2e.misbehave import unknown_directive
-from tests.e2e.nginx_server import NginxServer
-from tests.other_user import NOBODY, as_nobody, forked
-from tests.pairs import pair_of
+from rotator.rotation.recover import recover
+from rotator.storage.history import CLOSE_AT
+from tests.support.authority import CA, pem
+from tests.support.calls import call
+from tests.support.edge import Edge
+from tests.support.misbehave import unknown_directive
+from tests.support.nginx_server import NginxServer
+from tests.support.other_user import NOBODY, as_nobody, forked
+from tests.support.pairs import pair_of
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_swap_while_nginx_is_broken_elsewhere_exits_8_and_quotes_it(edge: Edge) 
 
 
 def test_swap_that_is_rolled_back_exits_4(nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA) -> None:
-    from tests.e2e.nginx_server import ServerBlock, certificate_lines, write_pair
+    from tests.support.nginx_server import ServerBlock, certificate_lines, write_pair
 
     edge = Edge(nginx, tmp_path / "edge", issuing_ca, root_ca, listeners=1, prove_within="0.5s")
     stale = nginx.reserve_port()
@@ -311,7 +311,7 @@ def test_status_in_json_has_the_three_facts(edge: Edge) -> None:
 def test_status_gives_no_advice_about_what_has_come_meanwhile(edge: Edge) -> None:
     edge.nginx.stop()
     with edge.locks.rotation("tester", 5.0) as lock:
-        (done,) = recover([edge.wanted("example")], edge.hands, lock)
+        (done,) = recover([edge.wanted("example")], edge.ports, lock)
     assert "Start nginx" in done.hint
     assert "Start nginx" in edge.cli("status", "example").stdout
     edge.nginx.start()
@@ -450,7 +450,7 @@ def test_run_as_root_the_owner_of_the_store_can_go_on_with_it(foreign: Edge) -> 
 
 
 def _stage_as_nobody(edge: Edge) -> None:
-    from rotator.store import Store
+    from rotator.storage.generations import Store
 
     os.setgroups([])
     os.setgid(NOBODY)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from rotator.model import Result
-from tests.authority import CA, Issued
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.other_user import forked, in_children
+from rotator.core.model import Result
+from tests.support.authority import CA, Issued
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer
+from tests.support.other_user import forked, in_children
 
 STEPS = ("mkdir", "rename", "fsync", "symlink", "unlink", "rmdir", "fchmod", "utime", "write", "ftruncate", "pwrite")
 KILLED = 9
@@ -88,10 +88,10 @@ def test_killed_on_the_way_back_the_same_swap_ends_with_a_proved_pair(
         bad = nginx.reserve_port()
 
         def swap_with_a_dead_end(new: Issued, bad: str = bad) -> None:
-            from rotator.model import Target
+            from rotator.core.model import Target
 
-            hands, seen = edge.hands, [0]
-            real = hands.probe
+            ports, seen = edge.ports, [0]
+            real = ports.probe
 
             def probe(targets: Any, within: float) -> Any:
                 served = real(targets, within)
@@ -102,7 +102,7 @@ def test_killed_on_the_way_back_the_same_swap_ends_with_a_proved_pair(
 
             from dataclasses import replace
 
-            edge.run(edge.wanted("example", new), hands=replace(hands, probe=probe))
+            edge.run(edge.wanted("example", new), ports=replace(ports, probe=probe))
 
         new = edge.issue()
         _killed_at(step, lambda new=new: swap_with_a_dead_end(new))  # type: ignore[misc]

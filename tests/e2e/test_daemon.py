@@ -18,14 +18,14 @@ from typing import Literal
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from rotator.model import Result
-from tests.authority import CA, Issued, der, pem
-from tests.e2e.client import served_leaf
-from tests.e2e.edge import Edge
-from tests.e2e.misbehave import unknown_directive
-from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import ROOT, running
-from tests.waiting import wait_until
+from rotator.core.model import Result
+from tests.support.authority import CA, Issued, der, pem
+from tests.support.client import served_leaf
+from tests.support.edge import Edge
+from tests.support.misbehave import unknown_directive
+from tests.support.nginx_server import NginxServer
+from tests.support.running import ROOT, running
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -209,7 +209,7 @@ def test_a_bad_drop_changes_nothing_is_told_once_and_is_not_tried_again_after_a_
     new = edge.issue_by_another()
     (edge.incoming / "example" / "leaf.pem").write_bytes(pem(new.leaf))
     (edge.incoming / "example" / "key.pem").write_bytes(new.key_pem)
-    workers = edge.hands.nginx.workers()
+    workers = edge.ports.nginx.workers()
     for _ in range(2):
         with running(edge) as daemon:
             _is_decided(edge, "rejected", "incomplete-chain")
@@ -217,7 +217,7 @@ def test_a_bad_drop_changes_nothing_is_told_once_and_is_not_tried_again_after_a_
             assert daemon.end() == 0
     assert _results(edge)[-1:] == ["rejected"]
     assert _results(edge).count("rejected") == 1
-    assert edge.hands.nginx.workers() == workers
+    assert edge.ports.nginx.workers() == workers
     assert edge.shown() == {edge.first["example"].chain_der}
 
 
@@ -225,7 +225,7 @@ def test_two_hundred_drops_of_garbage_change_nothing_and_the_next_good_one_is_ta
     noise = random.Random(7)
     drop = edge.incoming / "example"
     good = edge.issue()
-    workers = edge.hands.nginx.workers()
+    workers = edge.ports.nginx.workers()
     with running(edge) as daemon:
         for number in range(200):
             name = noise.choice(["fullchain.pem", "privkey.pem", "x.p12", f"{number % 7}.der"])
@@ -234,7 +234,7 @@ def test_two_hundred_drops_of_garbage_change_nothing_and_the_next_good_one_is_ta
                 del data[noise.randrange(len(data)) :]
             (drop / name).write_bytes(bytes(data) or b"?")
         _is_decided(edge, "rejected")
-        assert edge.hands.nginx.workers() == workers
+        assert edge.ports.nginx.workers() == workers
         for path in drop.iterdir():
             path.unlink()
         edge.write_pair(good, drop)

@@ -18,15 +18,15 @@ from typing import Any
 
 import pytest
 
+from rotator.core.errors import Exit, RotatorError
 from rotator.demo import binary
 from rotator.demo.acts import ACTS
 from rotator.demo.host import NAME, SITE
-from rotator.errors import Exit, RotatorError
-from tests.cli.calls import call
-from tests.e2e import processes
-from tests.e2e.client import fingerprint, leaf_of, verified_connect
 from tests.e2e.conftest import require_nginx
-from tests.waiting import wait_until
+from tests.support import processes
+from tests.support.calls import call
+from tests.support.client import fingerprint, leaf_of, verified_connect
+from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 

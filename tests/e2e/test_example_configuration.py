@@ -7,10 +7,10 @@ import tomllib
 from pathlib import Path
 
 from rotator import config
-from tests.authority import CA, pem
-from tests.cli.calls import call
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer, ServerBlock, include_line
+from tests.support.authority import CA, pem
+from tests.support.calls import call
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer, ServerBlock, include_line
 
 EXAMPLE = Path(__file__).parents[2] / "conf.example.toml"
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA, Issued
 from tests.bench.bare import bare_hup
-from tests.e2e import conftest, processes
-from tests.e2e.client import accepts, ask, fingerprint, held_connection, served_chain, served_leaf, verified_connect
-from tests.e2e.hammer import Hammer
-from tests.e2e.misbehave import (
+from tests.e2e import conftest
+from tests.support import processes
+from tests.support.authority import CA, Issued
+from tests.support.client import accepts, ask, fingerprint, held_connection, served_chain, served_leaf, verified_connect
+from tests.support.hammer import Hammer
+from tests.support.misbehave import (
     add_stale_listener,
     changed_zone,
     corrupt_copy,
@@ -29,9 +30,9 @@ from tests.e2e.misbehave import (
     torn_copy,
     unknown_directive,
 )
-from tests.e2e.nginx_binaries import KINDS, find_nginx
-from tests.e2e.nginx_server import NginxServer, PairFiles, ServerBlock, include_line, write_include, write_pair
-from tests.waiting import wait_until
+from tests.support.nginx_binaries import KINDS, find_nginx
+from tests.support.nginx_server import NginxServer, PairFiles, ServerBlock, include_line, write_include, write_pair
+from tests.support.waiting import wait_until
 
 NAME = "signal.example.test"
 
@@ -306,7 +307,7 @@ def test_a_daemon_obeys_usr2_and_ends_with_both_its_masters(site: OneSite) -> No
 def test_nginx_ends_when_the_test_process_is_killed(nginx_binary: Path, tmp_path: Path, daemon: bool) -> None:
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tests.e2e.nginx_server import NginxServer\n"
+        "from tests.support.nginx_server import NginxServer\n"
         "s = NginxServer(Path(sys.argv[1]), Path(sys.argv[2]), daemon=sys.argv[3] == 'True')\n"
         "s.start(); print(*[p.pid for p in s.processes()], flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -385,7 +386,7 @@ def test_a_hammer_ends_after_its_longest_time_and_with_the_test_process(root_pem
         wait_until(lambda: process.poll() is not None, what="the hammer ends")
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tests.e2e.hammer import Hammer\n"
+        "from tests.support.hammer import Hammer\n"
         "h = Hammer([('127.0.0.1:1', 'x')], Path(sys.argv[2]).read_text(), Path(sys.argv[1]))\n"
         "h.start(); print(h.process.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
     )

@@ -22,16 +22,16 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from rotator import wiring
+from rotator import bootstrap
 from rotator.__main__ import OLDEST
-from rotator.errors import Exit, RotatorError
-from tests.authority import CA, Issued, pem
-from tests.cli.calls import call
+from rotator.core.errors import Exit, RotatorError
 from tests.e2e.conftest import require_nginx
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import running
-from tests.other_user import NOBODY, as_nobody
+from tests.support.authority import CA, Issued, pem
+from tests.support.calls import call
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer
+from tests.support.other_user import NOBODY, as_nobody
+from tests.support.running import running
 
 ROOT = Path(__file__).parents[2]
 
@@ -358,7 +358,7 @@ def test_called_by_a_user_without_rights_it_says_who_may(
 ) -> None:
     for module in ("swap", "status", "history", "run", "rotation"):
         import_module(f"rotator.cli.{module}")  # before the user changes: Python's own files may be out of reach
-    import_module("rotator.daemon.life")
+    import_module("rotator.daemon.service")
     _is_told_to_nobody(desk, words, status, told)
 
 
@@ -392,10 +392,10 @@ def test_roots_that_rotator_s_user_may_not_read_are_told_with_that_user_s_name(d
 
     def as_they_see_it() -> tuple[str, str]:
         with pytest.raises(RotatorError) as told:
-            wiring.load_anchors(one)
+            bootstrap.load_anchors(one)
         return told.value.message, told.value.hint
 
-    wiring.forget_anchors()
+    bootstrap.forget_anchors()
     message, hint = as_nobody(as_they_see_it, cwd=Path("/"))
     assert message == f"roots: {desk.edge.roots} may not be read by this user."
     assert f"where user {pwd.getpwuid(NOBODY).pw_name} may read it, such as /etc/rotator/roots.pem" in hint

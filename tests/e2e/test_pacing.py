@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA
-from tests.e2e.client import held_connection
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import Running, running
 from tests.e2e.test_daemon import QUICK, _is_decided, _is_served, _page, _rotations
-from tests.waiting import wait_until
+from tests.support.authority import CA
+from tests.support.client import held_connection
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer
+from tests.support.running import Running, running
+from tests.support.waiting import wait_until
 
 Make = Callable[[str], Edge]
 

@@ -18,19 +18,19 @@ from pathlib import Path
 
 import pytest
 
-from rotator import wiring
-from rotator.apply import RESULT, copies_path, parse_applied
-from rotator.errors import RotatorError
-from rotator.oneshot import APPLY_UNIT, TEST_UNIT, Oneshots
-from tests.authority import CA, Issued
-from tests.e2e.edge import Edge
-from tests.e2e.misbehave import changed_zone
-from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import Running, running
-from tests.e2e.service_manager import ServiceManager, environment, service_manager
-from tests.other_user import as_nobody, forked
-from tests.pairs import pair_of
-from tests.waiting import wait_until
+from rotator import bootstrap
+from rotator.core.errors import RotatorError
+from rotator.privsep.apply import RESULT, copies_path, parse_applied
+from rotator.privsep.oneshot import APPLY_UNIT, TEST_UNIT, OneshotApply
+from tests.support.authority import CA, Issued
+from tests.support.edge import Edge
+from tests.support.misbehave import changed_zone
+from tests.support.nginx_server import NginxServer
+from tests.support.other_user import as_nobody, forked
+from tests.support.pairs import pair_of
+from tests.support.running import Running, running
+from tests.support.service_manager import ServiceManager, environment, service_manager
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.root
 
@@ -74,7 +74,16 @@ def manager(edge: Edge) -> Iterator[ServiceManager]:
 
 @contextmanager
 def daemon_of_rotator(edge: Edge, manager: ServiceManager, *, ready: bool = True) -> Iterator[Running]:
-    words = [sys.executable, "-m", "tests.e2e.as_user", str(UID), str(UID), "--config", str(edge.config_path), "run"]
+    words = [
+        sys.executable,
+        "-m",
+        "tests.support.as_user",
+        str(UID),
+        str(UID),
+        "--config",
+        str(edge.config_path),
+        "run",
+    ]
     with running(edge, command=words, env=environment(manager), ready=ready) as daemon:
         yield daemon
 
@@ -83,7 +92,7 @@ def as_rotator(edge: Edge, manager: ServiceManager, *words: str | Path) -> subpr
     """A command of rotator's own user."""
     told = ["--config", str(edge.config_path), *map(str, words)]
     return subprocess.run(
-        [sys.executable, "-m", "tests.e2e.as_user", str(UID), str(UID), *told],
+        [sys.executable, "-m", "tests.support.as_user", str(UID), str(UID), *told],
         capture_output=True, text=True, timeout=60, check=False, cwd="/", env=environment(manager),
     )  # fmt: skip
 
@@ -189,7 +198,7 @@ def asked_with_path(edge: Edge, path: str) -> tuple[str, str]:
     def ask() -> tuple[str, str]:
         os.environ["PATH"] = path
         try:
-            Oneshots(wiring.make_setup(edge.config)).test()
+            OneshotApply(bootstrap.make_setup(edge.config)).test()
         except RotatorError as e:
             return e.code, e.hint
         return "", ""

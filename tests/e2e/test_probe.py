@@ -8,9 +8,9 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from tests.authority import CA, Issued
-from tests.cli.calls import Called, call
-from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.support.authority import CA, Issued
+from tests.support.calls import Called, call
+from tests.support.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
 
 NAME = "signal.example.test"
 

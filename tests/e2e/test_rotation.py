@@ -10,18 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from rotator import apply as privileged
-from rotator import wiring
-from rotator.apply import Applied, Setup
-from rotator.model import Result
-from rotator.outcome import Wanted
-from tests.authority import CA, Issued, der
-from tests.e2e.client import fingerprint, held_connection, served_leaf
-from tests.e2e.edge import Edge
-from tests.e2e.hammer import Hammer
-from tests.e2e.misbehave import changed_zone, taken_port, unknown_directive
-from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
-from tests.waiting import wait_until
+from rotator import bootstrap
+from rotator.core.model import Result
+from rotator.privsep import apply as privileged
+from rotator.privsep.apply import Applied, Setup
+from rotator.privsep.oneshot import request
+from rotator.rotation.outcomes import Wanted
+from tests.support.authority import CA, Issued, der
+from tests.support.client import fingerprint, held_connection, served_leaf
+from tests.support.edge import Edge
+from tests.support.hammer import Hammer
+from tests.support.misbehave import changed_zone, taken_port, unknown_directive
+from tests.support.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_twenty_sites_go_with_one_reload(nginx: NginxServer, tmp_path: Path, iss
     edge.start()
     counting = Counting(edge)
     new = {name: edge.issue(name) for name in names}
-    done = edge.run(*(edge.wanted(name, new[name]) for name in names), hands=counting.hands)
+    done = edge.run(*(edge.wanted(name, new[name]) for name in names), ports=counting.ports)
     assert {o.result for o in done} == {Result.ROTATED}
     assert counting.hups == 1
     assert all(edge.shown(name) == {new[name].chain_der} for name in names)
@@ -101,7 +102,7 @@ def test_a_reload_refused_for_an_unrelated_fault_changes_nothing_and_quotes_ngin
     counting = Counting(edge)
     workers = edge.nginx.active_workers()
     with unknown_directive(edge.nginx) as word:
-        done = edge.run(edge.wanted("example", edge.issue()), hands=counting.hands)[0]
+        done = edge.run(edge.wanted("example", edge.issue()), ports=counting.ports)[0]
     assert (done.result, done.reason) == (Result.DEFERRED, "nginx-refused")
     assert word in done.message
     assert counting.hups == 1
@@ -138,7 +139,7 @@ def test_a_reload_refused_for_our_pair_rejects_it(edge: Edge) -> None:
         copy.write_bytes(edge.first["example"].key_pem)
 
     spoiling = Counting(edge, before_hup=spoil)
-    done = edge.run(edge.wanted("example", edge.issue()), hands=spoiling.hands)[0]
+    done = edge.run(edge.wanted("example", edge.issue()), ports=spoiling.ports)[0]
     assert (done.result, done.reason) == (Result.REJECTED, "nginx-refused")
     assert edge.shown() == {edge.first["example"].chain_der}
 
@@ -166,7 +167,7 @@ def test_a_listener_dead_before_defers_without_a_reload(edge: Edge) -> None:
     edge.extra_listeners["example"] = (dead,)
     edge.write_config()
     counting = Counting(edge)
-    done = edge.run(edge.wanted("example", edge.issue()), hands=counting.hands)[0]
+    done = edge.run(edge.wanted("example", edge.issue()), ports=counting.ports)[0]
     assert (done.result, done.reason, counting.hups) == (Result.DEFERRED, "listener", 0)
     assert dead in done.message
 
@@ -201,7 +202,7 @@ def test_a_foreign_reload_in_flight_never_makes_a_false_success(edge: Edge, dela
         while time.monotonic() < end:
             pass
 
-    done = edge.run(edge.wanted("example", new), hands=Counting(edge, before_hup=foreign).hands)[0]
+    done = edge.run(edge.wanted("example", new), ports=Counting(edge, before_hup=foreign).ports)[0]
     seen = edge.shown()
     assert done.result is Result.ROTATED
     assert seen == {new.chain_der}
@@ -217,7 +218,7 @@ def test_a_foreign_reload_right_after_ours_never_makes_a_false_success(edge: Edg
             pass
         edge.nginx.reload_cli()
 
-    done = edge.run(edge.wanted("example", new), hands=Counting(edge, after_hup=foreign).hands)[0]
+    done = edge.run(edge.wanted("example", new), ports=Counting(edge, after_hup=foreign).ports)[0]
     assert done.result is Result.ROTATED
     assert edge.shown() == {new.chain_der}
 
@@ -273,7 +274,7 @@ def test_a_binary_upgrade_in_flight_is_deferred(
 
 def test_what_is_live_already_is_unchanged_and_costs_no_reload(edge: Edge) -> None:
     counting = Counting(edge)
-    done = edge.run(edge.wanted("example", edge.first["example"]), hands=counting.hands)[0]
+    done = edge.run(edge.wanted("example", edge.first["example"]), ports=counting.ports)[0]
     assert (done.result, counting.hups) == (Result.UNCHANGED, 0)
 
 
@@ -313,7 +314,7 @@ class Counting:
     """The real hands, with the HUPs counted and something done just before or after one."""
 
     def __init__(self, edge: Edge, before_hup: Look | None = None, after_hup: Look | None = None) -> None:
-        setup = wiring.make_setup(edge.config)
+        setup = bootstrap.make_setup(edge.config)
         self.hups = 0
 
         def hup(inner: Setup) -> tuple[int, str, tuple[str, ...]]:
@@ -329,6 +330,6 @@ class Counting:
 
         def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
             self._asked = generations
-            return privileged.apply(setup, wiring.request(generations, hup=hup), told)
+            return privileged.apply(setup, request(generations, hup=hup), told)
 
-        self.hands = replace(edge.hands, apply=apply)
+        self.ports = replace(edge.ports, apply=apply)

@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from cryptography.x509 import ReasonFlags, ocsp
 
-from rotator.evidence import Evidence
-from rotator.model import Code, Problem
-from rotator.ocsp import Responses
-from rotator.trust import Anchors, judge_chains, public
-from tests.authority import CA, Issued, new_key
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
-from tests.e2e.running import running
-from tests.test_chain import also
-from tests.test_trust import STAPLE
-from tests.waiting import wait_until
+from rotator.core.problems import Code, Problem
+from rotator.validation.evidence import Evidence
+from rotator.validation.validate import Anchors, public, validate_chains
+from rotator.x509.ocsp import Responses
+from tests.support.authority import CA, Issued, new_key
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
+from tests.support.running import running
+from tests.support.waiting import wait_until
+from tests.validation.test_path_builder import also
+from tests.validation.test_validate import STAPLE
 
 NAME = "a.example.test"
 DAY = timedelta(days=1)
@@ -62,7 +62,7 @@ def judged(issued: Issued, response: bytes, root_pem: str) -> list[Code]:
     """What the judge refuses."""
     evidence = Evidence(responses=Responses.from_files([("staple.der", response)]))
     anchors = Anchors.from_pem(root_pem.encode(), "root.pem").beside(evidence)
-    problems: tuple[Problem, ...] = judge_chains([issued.chain_der], public([NAME]), anchors, datetime.now(UTC))
+    problems: tuple[Problem, ...] = validate_chains([issued.chain_der], public([NAME]), anchors, datetime.now(UTC))
     return [p.code for p in problems if p.severity == "reject"]
 
 

@@ -13,20 +13,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import ReasonFlags, ocsp
 from cryptography.x509.oid import CRLEntryExtensionOID
 
-from rotator import crl, der
-from rotator.blocklist import Blocklist
-from rotator.errors import RotatorError
-from rotator.evidence import Evidence
-from rotator.model import Code, Problem, Severity
-from rotator.ocsp import Responses
-from rotator.panics import BROKE_OFF
-from rotator.sct import Logs
-from rotator.trust import Anchors, judge_chains, private_ca, public
-from tests.authority import CA, NOW, Issued, der_pem, entry, pem, rewritten_response, wrap
+from rotator.core.errors import RotatorError
+from rotator.core.problems import Code, Problem, Severity
+from rotator.validation.blocklist import Blocklist
+from rotator.validation.evidence import Evidence
+from rotator.validation.sct import Logs
+from rotator.validation.validate import Anchors, private_ca, public, validate_chains
+from rotator.x509 import crl, der
+from rotator.x509.ocsp import Responses
+from rotator.x509.panics import BROKE_OFF
 from tests.faults.mutation import Files
-from tests.test_chain import instead
-from tests.test_crl import other_issuer, points, scoped
-from tests.test_sct import Keeper, log_list, logged
+from tests.support.authority import CA, NOW, Issued, der_pem, entry, pem, rewritten_response, wrap
+from tests.validation.test_path_builder import instead
+from tests.validation.test_revocation import other_issuer, points, scoped
+from tests.validation.test_sct import Keeper, log_list, logged
 
 NAME = "signal.example.cn"
 MAX_SECONDS = 1.0
@@ -111,7 +111,7 @@ class Beside:
         evidence = self._evidence(files)
         for issued in self.chains if evidence else ():
             policy = (public if profile else private_ca)([NAME])
-            problems = judge_chains([issued.chain_der], policy, self.anchors.beside(evidence), NOW)
+            problems = validate_chains([issued.chain_der], policy, self.anchors.beside(evidence), NOW)
             self._demand_said(problems, evidence)
         if (spent := time.process_time() - begin) > MAX_SECONDS:
             raise BrokenError(f"it took {spent:.2f} s")

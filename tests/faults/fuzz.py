@@ -26,15 +26,15 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
-from rotator.diagnosis import explain
-from rotator.model import Candidate, Pair, Policy, Secret, SourceFile
-from rotator.pem import encode_chain
-from rotator.pool import Pool
-from rotator.trust import Anchors, Verdict, examine, judge_chains, private_ca, public
-from tests.authority import CA, NOW, encrypted, key_pem, new_key, pem
+from rotator.core.model import Candidate, Pair, Policy, Secret, SourceFile
+from rotator.validation.intermediates import Pool
+from rotator.validation.report import explain
+from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public, validate_chains
+from rotator.x509.pem import encode_chain
 from tests.faults.beside import MAX_SECONDS, SAID, Beside, BrokenError, demand_words
 from tests.faults.coverage import Coverage
 from tests.faults.mutation import Files, mutated
+from tests.support.authority import CA, NOW, encrypted, key_pem, new_key, pem
 
 NAME = "signal.example.cn"
 PASSWORD = b"open sesame"
@@ -186,7 +186,7 @@ class Judged:
 
     def _demand_pair(self, pair: Pair, policy: Policy) -> None:
         """What is stored is accepted as it is stored, and is itself what would be stored of it."""
-        if any(p.severity == "reject" for p in judge_chains([pair.chain], policy, self.anchors, NOW)):
+        if any(p.severity == "reject" for p in validate_chains([pair.chain], policy, self.anchors, NOW)):
             raise BrokenError("what would be stored is refused when it is judged again")
         if pair.key is None:
             raise BrokenError("a pair without a key is accepted")

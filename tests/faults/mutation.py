@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from tests.authority import wrap
+from tests.support.authority import wrap
 
 Files = tuple[bytes, ...]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import ROOT
-from tests.waiting import wait_until
+from tests.support.authority import CA
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer
+from tests.support.running import ROOT
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import NOW
-from tests.looping import Looping
+from tests.support.authority import NOW
+from tests.support.looping import Looping
 
 HOUR, MONTH = timedelta(hours=1), timedelta(days=30)
 TO_1970 = datetime(1970, 1, 1, tzinfo=UTC) - NOW
@@ -51,8 +51,8 @@ def test_an_idle_daemon_goes_on_as_before_and_burns_no_core(daemon: Looping, jum
     before, live, hups = daemon.history.entries(), daemon.world.live("example"), daemon.nginx.hups
     _set(daemon, jump)
     assert _passes(daemon, 600) < MOST_PASSES
-    daemon.loop.tending.judge()
-    daemon.loop.tending.probe()
+    daemon.loop.maintenance.judge()
+    daemon.loop.maintenance.probe()
     daemon.run_for(600)
     assert (daemon.history.entries(), daemon.world.live("example"), daemon.nginx.hups) == (before, live, hups)
 

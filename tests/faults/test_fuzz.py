@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import serialization
 
-from rotator import crl, trust
-from rotator.model import SourceFile
-from rotator.pem import read_blocks
-from tests.authority import new_key
+from rotator.core.model import SourceFile
+from rotator.validation import validate
+from rotator.x509 import crl
+from rotator.x509.pem import read_blocks
 from tests.faults.beside import SAID, Beside, BrokenError
 from tests.faults.coverage import Coverage
 from tests.faults.fuzz import MAX_MEMORY, Fuzzer, grown, told
 from tests.faults.mutation import mutated
+from tests.support.authority import new_key
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def test_nothing_escapes_from_readers_and_judge_in_half_a_minute() -> None:
@@ -62,21 +63,21 @@ def test_the_fuzzer_notices_what_escapes(monkeypatch: pytest.MonkeyPatch) -> Non
     def careless(*_: object) -> None:
         raise IndexError("out of range")
 
-    monkeypatch.setattr(trust, "_leftovers", careless)
+    monkeypatch.setattr(validate, "_leftovers", careless)
     fuzzer = Fuzzer(seed=1)
     fuzzer.run(0)
     assert [finding.words[:22] for finding in fuzzer.findings] == ["IndexError at test_fuz"]
 
 
 def test_the_fuzzer_notices_a_pair_that_is_stored_otherwise_than_it_was_judged(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = trust._pair
+    whole = validate._pair
 
     def shortened(*arguments: object) -> object:
         pair = whole(*arguments)  # type: ignore[arg-type]
         object.__setattr__(pair, "chain", pair.chain[:1])
         return pair
 
-    monkeypatch.setattr(trust, "_pair", shortened)
+    monkeypatch.setattr(validate, "_pair", shortened)
     fuzzer = Fuzzer(seed=1)
     fuzzer.run(0)
     assert any("refused when it is judged again" in finding.words for finding in fuzzer.findings)

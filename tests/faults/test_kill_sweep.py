@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA, Issued
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.faults.forked import counted, deliver, host, life, renaming_in_place, strays
-from tests.other_user import in_children
-from tests.waiting import wait_until
+from tests.support.authority import CA, Issued
+from tests.support.edge import Edge
+from tests.support.forked import counted, deliver, host, life, renaming_in_place, strays
+from tests.support.nginx_server import NginxServer
+from tests.support.other_user import in_children
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)  # many rounds, on machines that others use too
 

@@ -23,15 +23,15 @@ from typing import Any
 
 import pytest
 
-from rotator.errors import RotatorError
-from rotator.locks import Locks
-from tests.authority import CA, Issued
-from tests.e2e.client import fingerprint
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.faults.forked import Call, Life, call, counted, deliver, host, life, strays
-from tests.other_user import forked, in_children
-from tests.waiting import wait_until
+from rotator.core.errors import RotatorError
+from rotator.storage.locks import Locks
+from tests.support.authority import CA, Issued
+from tests.support.client import fingerprint
+from tests.support.edge import Edge
+from tests.support.forked import Call, Life, call, counted, deliver, host, life, strays
+from tests.support.nginx_server import NginxServer
+from tests.support.other_user import forked, in_children
+from tests.support.waiting import wait_until
 
 HOSTS = 6
 RACES = 84
@@ -235,11 +235,11 @@ class Racer:
     def check_order(self, entries: list[Entry], by_hand: str) -> None:
         """Once a command has had its way, nothing fights it but what was delivered later."""
         delivered = max(path.stat().st_ctime for path in self.drop.iterdir())
-        hands = [n for n, e in enumerate(entries) if e["trigger"] in (by_hand, "rollback") and e["result"] == "rotated"]
-        heeding = [n for n in hands if _when(entries[n]) > delivered + TICK]
+        ports = [n for n, e in enumerate(entries) if e["trigger"] in (by_hand, "rollback") and e["result"] == "rotated"]
+        heeding = [n for n in ports if _when(entries[n]) > delivered + TICK]
         fought = [e for n in heeding for e in entries[n:] if e["trigger"] == "drop"]
         assert not fought, "what lay in the drop already was put in the place of what the operator had asked for"
-        self.kinds["command last"] += bool(hands) and hands[-1] == len(entries) - 1
+        self.kinds["command last"] += bool(ports) and ports[-1] == len(entries) - 1
         self.kinds["daemon last"] += entries[-1]["trigger"] == "drop"
         self.kinds["daemon alone"] += len(entries) == 1 and entries[0]["trigger"] == "drop"
 

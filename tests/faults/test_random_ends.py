@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA, Issued, pem
-from tests.e2e.client import fingerprint
-from tests.e2e.edge import Edge
-from tests.e2e.hammer import Hammer
-from tests.faults.forked import Life, deliver, host, life, strays
-from tests.other_user import in_children
-from tests.waiting import wait_until
+from tests.support.authority import CA, Issued, pem
+from tests.support.client import fingerprint
+from tests.support.edge import Edge
+from tests.support.forked import Life, deliver, host, life, strays
+from tests.support.hammer import Hammer
+from tests.support.other_user import in_children
+from tests.support.waiting import wait_until
 
 HOSTS, ROTATIONS = 4, 25
 """Rotations on each host: a hundred with each nginx, at the same time because they are mostly spent waiting for it."""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.authority import CA
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.e2e.running import running
-from tests.waiting import wait_until
+from tests.support.authority import CA
+from tests.support.edge import Edge
+from tests.support.nginx_server import NginxServer
+from tests.support.running import running
+from tests.support.waiting import wait_until
 
 CROWD = 500
 

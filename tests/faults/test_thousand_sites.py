@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from rotator import wiring
-from rotator.trust import examine
-from tests.authority import CA, Issued, new_key
-from tests.e2e.client import served_leaf
-from tests.e2e.edge import Edge
-from tests.e2e.nginx_server import NginxServer
-from tests.faults.forked import Life, deliver, life
-from tests.waiting import wait_until
-from tests.worlds import candidate_of
+from rotator import bootstrap
+from rotator.validation.validate import examine
+from tests.support.authority import CA, Issued, new_key
+from tests.support.client import served_leaf
+from tests.support.edge import Edge
+from tests.support.forked import Life, deliver, life
+from tests.support.hosts import candidate_of
+from tests.support.nginx_server import NginxServer
+from tests.support.waiting import wait_until
 
 SITES = tuple(f"site{number:04d}" for number in range(1000))
 CHANGED = "site0500"
@@ -36,7 +36,7 @@ def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_t
     with life(edge) as daemon:
         daemon.wait_for("ready:", "1000 sites, all as wanted", timeout=120)
         _wait_until_idle(daemon)
-        before, workers = _marks(edge), edge.hands.nginx.workers()
+        before, workers = _marks(edge), edge.ports.nginx.workers()
         history = len(edge.history.entries())
         digest = deliver(edge, new, CHANGED)
         wait_until(lambda: edge.store.intent(CHANGED).digest == digest, 60, "the drop is decided")
@@ -48,7 +48,7 @@ def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_t
         line for line in words.splitlines() if f"reloading nginx for {CHANGED}" in line
     ]
     assert words.count("reloading nginx") == 1
-    now = edge.hands.nginx.workers()
+    now = edge.ports.nginx.workers()
     assert workers is not None
     assert now is not None
     assert (now.master, len(now.active), now.active & workers.active) == (workers.master, 1, frozenset())
@@ -67,19 +67,19 @@ def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_t
 
 def _stored(edge: Edge) -> dict[str, Issued]:
     """A first pair for each site, stored, named and noted as proved, as a long life would have left them."""
-    hands, key, first = edge.hands, new_key(), {}
+    ports, key, first = edge.ports, new_key(), {}
     now = datetime.now(UTC)
     generations = {}
     for site in SITES:
         first[site] = edge.issuer.issue(edge.name(site), key=key, not_before=now - timedelta(hours=2))
         verdict = examine(candidate_of(first[site]), edge.site(site).policy, edge.anchors, now)
-        staged = hands.store.stage(site, verdict.pairs, {"origin": [], "who": "tester", "when": now.isoformat()})
+        staged = ports.store.stage(site, verdict.pairs, {"origin": [], "who": "tester", "when": now.isoformat()})
         staged.flush()
         generations[site] = staged.commit().name
-    applied = wiring.direct(wiring.make_setup(edge.config))(generations, hup=False)
+    applied = bootstrap.direct(bootstrap.make_setup(edge.config))(generations, hup=False)
     assert not applied.error, applied
     for site, generation in generations.items():
-        hands.store.mark_verified(site, generation)
+        ports.store.mark_verified(site, generation)
         (edge.incoming / site).mkdir()
     return first
 

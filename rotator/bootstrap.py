@@ -1,0 +1,222 @@
+"""Which hand is the real one: a configuration becomes `Hands`; nothing is decided and nothing happens here."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import cache, partial
+from pathlib import Path
+from typing import TypeVar
+
+from rotator.config import Config, EvidenceFiles, SiteConfig
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Site
+from rotator.core.problems import Code
+from rotator.nginx.command import Nginx
+from rotator.nginx.pair_test import Verdict
+from rotator.privsep import apply as privileged
+from rotator.privsep.apply import Applied, Setup
+from rotator.privsep.oneshot import ApplyPort, OneshotApply, request
+from rotator.rotation.ports import Ports
+from rotator.sources.reader import read_pool
+from rotator.sources.trust_files import (
+    demand_whole,
+    read_blocklist,
+    read_logs,
+    read_responses,
+    read_revocations,
+    read_roots,
+)
+from rotator.storage.generations import Store, policy_digest
+from rotator.storage.history import History
+from rotator.storage.locks import Locks
+from rotator.system.users import user_name
+from rotator.tls import handshake
+from rotator.tls.rehearsal import rehearse
+from rotator.validation.evidence import Evidence
+from rotator.validation.intermediates import Pool
+from rotator.validation.trust_anchors import Anchors
+
+Read = TypeVar("Read")
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now(self) -> datetime:
+        """UTC."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+        time.sleep(seconds)
+
+
+def make_setup(config: Config) -> Setup:
+    """What the privileged step may do, from root's configuration alone."""
+    return Setup(
+        state_dir=str(config.state_dir),
+        include_dir=str(config.nginx.include_dir),
+        pid_file=str(config.nginx.pid_file),
+        error_log=str(config.nginx.error_log or ""),
+        sites=frozenset(one.site.name for one in config.sites),
+        key_group=config.nginx.key_group,
+        watch_for=min(config.nginx.prove_within or privileged.WATCH_FOR, privileged.WATCH_FOR),
+        result_dir=str(config.nginx.result_dir),
+        command=config.nginx.command,
+    )
+
+
+def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyPort:
+    """The privileged step in this process, where everything belongs to us.
+
+    Args:
+        setup: what it may do.
+        waiting: called while nginx is waited for.
+    """
+
+    def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        return privileged.apply(setup, request(generations, hup=hup), waiting=waiting)
+
+    return apply
+
+
+def applying(config: Config, waiting: Callable[[], None] = lambda: None) -> ApplyPort:
+    """The privileged step as this process has to do it: root by itself, others as `apply` under [nginx] says.
+
+    Args:
+        config: the configuration.
+        waiting: called while the step is waited for.
+    """
+    setup = make_setup(config)
+    return OneshotApply(setup, waiting).apply if _asks_root(config) else direct(setup, waiting)
+
+
+def _asks_root(config: Config) -> bool:
+    return config.nginx.apply == "systemd" and os.geteuid() != 0
+
+
+def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
+    """nginx, whose whole configuration root alone can test where its files are root's."""
+
+    def tested() -> Verdict:
+        answer = OneshotApply(make_setup(config), waiting).test()
+        return Verdict(answer.ok, answer.words)
+
+    return Nginx(config.nginx.command, config.nginx.pid_file, tested if _asks_root(config) else None)
+
+
+def load_anchors(one: SiteConfig) -> Anchors:
+    """The roots of a site with the evidence beside them, read once in a command's life (see `forget_anchors`).
+
+    Raises:
+        RotatorError: `configuration` if a file cannot be read; what `Anchors.from_pem` says of the roots' content.
+    """
+    return _anchors(one.roots, one.evidence)
+
+
+def forget_anchors() -> None:
+    """Has roots, pools and evidence read again when they are asked for next: they change under a long life."""
+    for known in (_roots, _crls, _ct_logs, _blocklist, _ocsp, _anchors, _pool):
+        known.cache_clear()
+
+
+def load_pool(one: SiteConfig) -> Pool:
+    """The intermediates that the configuration offers a site, read and parsed once like the roots.
+
+    Raises:
+        RotatorError: `configuration` if there are none to be read.
+    """
+    return _pool(one.pool) if one.pool else Pool()
+
+
+def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
+    """The digest of everything but the candidate that a decision about a drop depends on.
+
+    What the evidence holds comes after a `+`: lists are renewed by the day, and most decisions stand (see `intake`).
+    The password has no part in it: this is written down. Who has mended that orders `rotator swap SITE`.
+    """
+    beside = anchors.evidence.digest
+    offered = [pool.digest] if pool and pool.digest else []
+    own = policy_digest([site.policy, anchors.digest, *offered])
+    return own + (f"+{policy_digest([beside])[:32]}" if beside else "")
+
+
+@cache
+def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
+    return _roots(roots).beside(
+        Evidence(
+            revocations=_crls(files.crls) if files.crls else None,
+            logs=_ct_logs(files.ct_logs) if files.ct_logs else None,
+            blocked=_blocklist(files.blocklist) if files.blocklist else None,
+            responses=_ocsp(files.ocsp) if files.ocsp else None,
+        )
+    )
+
+
+@cache
+def _roots(path: Path) -> Anchors:
+    try:
+        return read_roots(path)
+    except RotatorError as e:
+        if e.code not in (Code.IO_ERROR, Code.PERMISSION):
+            raise
+        hint = "Install ca-certificates, or set `roots` to a PEM file with the CA's root"
+        if e.code == Code.PERMISSION:
+            hint = f"Put a copy where user {user_name()} may read it, such as /etc/rotator/roots.pem; set `roots` to it"
+        raise RotatorError("configuration", f"roots: {e.message}", hint, Exit.CONFIG) from e
+
+
+def _configured(key: str, read: Callable[[Path], Read]) -> Callable[[Path], Read]:
+    """A reader whose complaints name the key of the configuration."""
+
+    def configured(path: Path) -> Read:
+        try:
+            return read(path)
+        except RotatorError as e:
+            raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
+
+    return configured
+
+
+_crls = cache(_configured("crls", lambda path: demand_whole(read_revocations(path))))
+_ct_logs = cache(_configured("ct_logs", read_logs))
+_blocklist = cache(_configured("blocklist", read_blocklist))
+_ocsp = cache(_configured("ocsp", lambda path: demand_whole(read_responses(path))))
+_pool = cache(_configured("pool", lambda path: Pool.from_files(read_pool(path))))
+
+
+def make_ports(
+    config: Config,
+    apply: ApplyPort,
+    say: Callable[[str], None] = lambda _: None,
+    waiting: Callable[[], None] = lambda: None,
+) -> Ports:
+    """The hands of this host.
+
+    Args:
+        config: the configuration.
+        apply: the privileged step: see `applying`.
+        say: told what is going on.
+        waiting: called again and again while root's oneshot or handshakes are waited for.
+    """
+    return Ports(
+        store=Store(config.state_dir),
+        history=History(config.state_dir),
+        locks=Locks(config.state_dir),
+        apply=apply,
+        live=partial(privileged.read_live, str(config.nginx.include_dir)),
+        nginx=_nginx(config, waiting),
+        probe=partial(handshake.probe_all, waiting=waiting),
+        rehearse=rehearse,
+        clock=SystemClock(),
+        include_dir=str(config.nginx.include_dir),
+        prove_within=config.nginx.prove_within,
+        say=say,
+    )

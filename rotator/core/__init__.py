@@ -1,0 +1,1 @@
+"""What every package shares: values, problems, errors, texts. Never: an effect, or an import of another package."""

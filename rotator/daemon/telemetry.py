@@ -1,0 +1,213 @@
+"""What the daemon measures of itself: counters, snapshots, health, the page; no loop and no metric names here.
+
+Nothing here can hold up a rotation: a port that is taken is told once and tried again, and the page is made in the
+server's thread from a value that never changes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from rotator.core.errors import RotatorError
+from rotator.core.model import Outcome, Result, Workers
+from rotator.core.problems import Problem, Severity
+from rotator.daemon.drop_state import DropState
+from rotator.daemon.journal import NOTICE, WARNING, Journal
+from rotator.metrics import Counters, InputState, Last, Registry, SiteFacts, Snapshot, http
+from rotator.privsep.apply import Applied
+from rotator.rotation.decide import Held, Nothing, Rotate, Settling, Wait
+from rotator.rotation.ports import Ports
+
+LISTEN_AGAIN = 30.0
+"""Seconds until a metrics port that was taken is tried again."""
+STALLED_AFTER = 120.0
+"""Seconds without a sign of life after which the loop counts as dead: longer than any proof sleeps."""
+
+
+class Telemetry:
+    """Everything that is counted and shown.
+
+    Args:
+        journal: where a port that cannot be had is told.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.counters = Counters()
+        self.config = Last()
+        self.registry: Registry | None = None
+        self._server: http.Server | None = None
+        self._listen = ""
+        self._listen_at = 0.0
+        self._trouble = ""
+        self._ready = False
+        self._scanned_at: datetime | None = None
+        self._beat_at = time.monotonic()
+        self._shown: dict[str, tuple[SiteFacts | None, InputState | None, bool | None, SiteFacts]] = {}
+
+    # -- health, in the server's thread
+
+    def alive(self) -> bool:
+        """Whether the loop gave a sign of life of late."""
+        return time.monotonic() - self._beat_at < STALLED_AFTER
+
+    def ready(self) -> bool:
+        """Whether the first pass is done."""
+        return self._ready
+
+    def beat(self) -> None:
+        """The loop's sign of life."""
+        self._beat_at = time.monotonic()
+
+    # -- the page
+
+    def listen(self, address: str) -> None:
+        """Serves the page there; called in each pass, and cheap when it is served already."""
+        now = time.monotonic()
+        is_served = self._server is not None and self._server.is_alive()
+        if address == self._listen and (is_served or now < self._listen_at):
+            return
+        self.close()
+        self._listen, self._listen_at = address, now + LISTEN_AGAIN
+        self.registry = self.registry or Registry()
+        try:
+            self._server = http.serve(address, self.registry, self)
+        except RotatorError as e:
+            if e.message != self._trouble:
+                self._trouble = e.message
+                self.journal.say("metrics-down", f"{e.message}; {e.hint}", WARNING)
+            return
+        self._trouble = ""
+        self.journal.say("metrics", f"served at http://{address}/metrics", NOTICE)
+
+    def close(self) -> None:
+        """Ends serving."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.close()
+
+    def publish(
+        self,
+        states: Mapping[str, DropState],
+        seen: Mapping[str, SiteFacts],
+        judged: Mapping[str, Sequence[Problem]],
+        *,
+        workers: Workers | None,
+        watcher_up: bool,
+        overflows: int,
+        scanned_at: datetime,
+        scan_interval: float,
+    ) -> None:
+        """What is known after a pass.
+
+        Args:
+            states: of every drop.
+            seen: the last look at each site.
+            judged: what was wrong with what is live, when it was judged last.
+            workers: nginx's processes.
+            watcher_up: whether file events are heard.
+            overflows: how often some of them were lost.
+            scanned_at: when the drops were looked at, UTC; it counts if none of them was in trouble.
+            scan_interval: seconds between two looks.
+        """
+        self._ready = True
+        if not any(state.problem for state in states.values()):
+            self._scanned_at = scanned_at
+        self.counters = self.counters.after_overflows(overflows)
+        if self.registry is None:
+            return
+        if len(self._shown) > len(states):
+            self._shown.clear()
+        sites = tuple(
+            self._facts(name, seen.get(name), input_state(state), accepted=_accepted(judged.get(name)))
+            for name, state in states.items()
+        )
+        self.registry.publish(
+            Snapshot(
+                sites,
+                workers,
+                watcher_up,
+                self._scanned_at,
+                timedelta(seconds=scan_interval),
+                self.config,
+                self.counters,
+            )
+        )
+
+    def _facts(
+        self, name: str, seen: SiteFacts | None, state: InputState | None, *, accepted: bool | None
+    ) -> SiteFacts:
+        """A site's part; the one of before if nothing has changed, as with most of a thousand sites."""
+        before = self._shown.get(name)
+        if before is None or before[0] is not seen or before[1:3] != (state, accepted):
+            facts = replace(seen or SiteFacts(name), input=state, live_accepted=accepted)
+            before = self._shown[name] = (seen, state, accepted, facts)
+        return before[3]
+
+    # -- counting
+
+    def outcome(self, done: Outcome, trigger: str) -> None:
+        """Counts how it ended for a site."""
+        self.counters = self.counters.after(done, trigger)
+
+    def scan_error(self, reason: str) -> None:
+        """Counts a place that could not be looked at."""
+        self.counters = self.counters.after_scan_error(reason)
+
+    def counting(self, ports: Ports) -> Ports:
+        """The same hands, with each reload of nginx counted as soon as it is known how it ended.
+
+        What nginx took is known when it is proved: an outcome tells of one site, while a batch is one reload, and a
+        batch that went back is tried again with one reload for each of its sites.
+        """
+        clock = ports.clock
+        begun: float | None = None  # monotonic, of the reload that has still to be proved
+
+        def count(failure: str, seconds: float | None = None) -> None:
+            self.counters = self.counters.after_reload(failure, clock.now(), seconds)
+
+        def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+            nonlocal begun
+            if not hup:
+                return ports.apply(generations, hup=False)
+            at = clock.monotonic()
+            try:
+                applied = ports.apply(generations, hup=True)
+            except RotatorError as e:
+                count(e.code)
+                raise
+            if failure := applied.error or (applied.decision if applied.decision in ("refused", "gone") else ""):
+                count(failure)
+            else:
+                begun = at
+            return applied
+
+        def proved(ok: bool) -> None:  # noqa: FBT001 - the one thing that is told
+            nonlocal begun
+            if begun is not None:
+                count("" if ok else "not-proved", clock.monotonic() - begun if ok else None)
+            begun = None
+
+        return replace(ports, apply=apply, proved=proved)
+
+
+def _accepted(problems: Sequence[Problem] | None) -> bool | None:
+    return None if problems is None else not any(p.severity is Severity.REJECT for p in problems)
+
+
+def input_state(state: DropState) -> InputState | None:
+    """What is shown of a drop; None if nothing lies there."""
+    match state.decision:
+        case Nothing():
+            return None
+        case Held():
+            return InputState.HELD
+        case Settling():
+            return InputState.SETTLING
+        case Wait() | Rotate():
+            return InputState.DEFERRED
+    bad = (Result.REJECTED, Result.ROLLED_BACK, Result.STRANDED)
+    return InputState.REJECTED if state.decided.result in bad else InputState.ACCEPTED

@@ -1,0 +1,85 @@
+"""What the story needs of the world, as types: each hand can be the real one or a simulated one; no code here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from rotator.core.model import Pair, Served, Target, Workers
+from rotator.nginx.pair_test import Verdict
+from rotator.privsep.apply import Live
+from rotator.privsep.oneshot import ApplyPort
+from rotator.storage.generations import Store
+from rotator.storage.history import History
+from rotator.storage.locks import Locks
+
+
+class PendingTest(Protocol):
+    """A started `nginx -t`."""
+
+    def verdict(self) -> Verdict:
+        """Waits for its answer."""
+
+
+class NginxPort(Protocol):
+    """What is asked of nginx."""
+
+    def workers(self) -> Workers | None:
+        """Its processes at one look; None where they cannot be seen."""
+
+    def test_candidate(self, directory: Path, files: Sequence[tuple[str, str]]) -> PendingTest:
+        """Starts a test of these (chain, key) files alone."""
+
+    def full_test(self) -> Verdict:
+        """A test of its whole configuration."""
+
+
+class Clock(Protocol):
+    """Time, and waiting for it."""
+
+    def now(self) -> datetime:
+        """UTC."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """All hands together.
+
+    Args:
+        store: the store on disk.
+        history: the audit trail beside it.
+        locks: one rotation, one daemon.
+        apply: the privileged step.
+        live: what a site's include names now.
+        nginx: what is asked of nginx.
+        probe: handshakes with these targets, each within so many seconds.
+        rehearse: a handshake in memory with a pair; why it failed, or nothing.
+        clock: time.
+        prove_within: seconds for the proof, or None for max(5 s, 3 × the last reload) + nginx's own bind retries.
+        include_dir: where the includes stand, for messages.
+        say: told what is going on, for a person who waits.
+        proved: told how each proof ended: whether everything expected is served.
+    """
+
+    store: Store
+    history: History
+    locks: Locks
+    apply: ApplyPort
+    live: Callable[[str], Live]
+    nginx: NginxPort
+    probe: Callable[[Sequence[Target], float], tuple[Served, ...]]
+    rehearse: Callable[[Pair, str], str]
+    clock: Clock
+    include_dir: str
+    prove_within: float | None = None
+    say: Callable[[str], None] = lambda _: None
+    proved: Callable[[bool], None] = lambda _: None

@@ -1,0 +1,1 @@
+"""What rotator keeps on the disk: generations, decisions, history, locks. Never: what nginx reads."""

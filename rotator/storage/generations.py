@@ -1,0 +1,427 @@
+"""The store on disk: generations, what is verified, what was decided; nothing of nginx, history or locks here.
+
+The storage contract (with `history` and `locks`), and the only mutations that are permitted:
+
+1. a generation is made under a temporary name (files O_EXCL with their final mode, each flushed, then their
+   directory), renamed to its name, and `generations/` is flushed; it is never edited and only deleted whole: it loses
+   its name, that is flushed, then its files go;
+2. `verified` is a link that is replaced by rename, then its directory is flushed;
+3. `intent.json` is replaced by rename after it was flushed, then its directory is flushed.
+
+A directory is flushed where its entry has to last, also if this run did not make that entry: whoever made it may have
+been killed before the flush.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import Generation, KeyType, Pair, Secret, pairs_digest
+from rotator.storage.records import Hold, Intent
+from rotator.system.files import (
+    flush_dir,
+    flush_file,
+    from_json,
+    in_words,
+    json_bytes,
+    make_dir,
+    read_file,
+    stamp,
+    write_new,
+)
+from rotator.x509.pem import encode_chain
+
+_NAME = re.compile(r"([0-9]{6,12})-([0-9a-f]{12})\Z")
+_STRAY = ".new-"
+_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\n(.+?)-----END CERTIFICATE-----\n", re.DOTALL)
+
+
+class Store:
+    """One state directory.
+
+    Args:
+        root: the state directory; it must exist and belong to the user who calls.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # -- generations -----------------------------------------------------------------------------------------------
+
+    def names(self, site: str) -> tuple[str, ...]:
+        """Names of the stored generations of a site, oldest first."""
+        found: list[str] = []
+        with self._in_words(self._generations(site)), contextlib.suppress(FileNotFoundError):
+            found = os.listdir(self._generations(site))
+        return tuple(sorted((n for n in found if _NAME.match(n)), key=lambda n: int(n.partition("-")[0])))
+
+    def load(self, site: str, name: str) -> Generation:
+        """One generation without its keys.
+
+        Raises:
+            RotatorError: `no-generation` or `store-damaged`, or what the disk said.
+        """
+        path = self._generations(site) / name
+        self._must_be_stored(site, name)
+        chains: dict[KeyType, tuple[bytes, ...]] = {}
+        try:
+            with self._in_words(path):
+                meta: Any = from_json(read_file(path / "meta.json"))
+                for kind in map(KeyType, meta["pairs"]):
+                    chains[kind] = _certificates(read_file(path / pair_files(kind, len(meta["pairs"]))[0]))
+        except (ValueError, KeyError, TypeError) as e:
+            raise self._damaged(path) from e
+        if _digest(chains)[:12] != name.partition("-")[2]:
+            raise self._damaged(path)
+        return Generation(site, name, MappingProxyType(chains), MappingProxyType(meta))
+
+    def load_pairs(self, site: str, name: str) -> tuple[Pair, ...]:
+        """One generation with its keys, to be applied again.
+
+        Raises:
+            RotatorError: as `load`.
+        """
+        generation = self.load(site, name)
+        path = self._generations(site) / name
+        pairs = []
+        try:
+            for kind, chain in generation.chains.items():
+                told = generation.meta["pairs"][kind]  # type: ignore[index]
+                with self._in_words(path):
+                    key = read_file(path / pair_files(kind, len(generation.chains))[1])
+                dates = (datetime.fromisoformat(told[d]) for d in ("not_before", "not_after", "effective_not_after"))
+                names = tuple(told["names"])
+                pairs.append(
+                    Pair(kind, chain, Secret(key), told["subject"], told["issuer"], told["serial"], names, *dates)
+                )
+        except (ValueError, KeyError, TypeError) as e:
+            raise self._damaged(path) from e
+        return tuple(pairs)
+
+    def stage(self, site: str, pairs: Sequence[Pair], meta: Mapping[str, object]) -> Staged:
+        """Writes a generation under a temporary name, unflushed, so that nginx can be asked about it meanwhile.
+
+        Args:
+            site: whose.
+            pairs: one for each kind of key; each with its key.
+            meta: origin, who, when; names, dates and fingerprints are added.
+
+        Raises:
+            RotatorError: `disk-full`, `permission` or `io-error`; nothing is left behind.
+        """
+        home = self._generations(site)
+        digest = pairs_digest(tuple(pairs))
+        contents = _contents(pairs, meta, digest)
+        files = tuple(pair_files(kind, len(pairs)) for kind in sorted(p.key_type for p in pairs))
+        with self._in_words(home):
+            self._make_home(site, flush=False)  # `Staged.flush` does
+            self.sweep(site)
+            known = self.names(site)
+            number = int(known[-1].partition("-")[0]) + 1 if known else 1
+            same = next((n for n in known if n.endswith(digest[:12]) and _same(home / n, contents)), "")
+            staged = Staged(self, site, home, f"{number:06d}-{digest[:12]}", same, files)
+            with contextlib.ExitStack() as undo:
+                undo.callback(staged.discard)
+                staged.write(contents, self._next_mtime(home, known))
+                undo.pop_all()
+        return staged
+
+    def sweep(self, site: str) -> None:
+        """Removes what a crash left half made; call it under the lock only."""
+        home = self._generations(site)
+        with self._in_words(home), contextlib.suppress(FileNotFoundError):
+            if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
+                flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
+                for name in strays:
+                    _remove(home / name)
+
+    def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
+        """Deletes the oldest generations beyond `keep`, never one of `protect`, nor the verified one, nor the newest.
+
+        Returns:
+            The names that were deleted.
+        """
+        names = self.names(site)
+        surplus = max(0, len(names) - max(1, keep))
+        gone = tuple(n for n in names[:-1] if n not in protect | {self.verified(site)})[:surplus]
+        home = self._generations(site)
+        with self._in_words(home):
+            for name in gone:  # out of their names first: a half-deleted generation is never seen
+                os.rename(home / name, home / f"{_STRAY}{name}")
+            if gone:
+                flush_dir(home)
+            for name in gone:
+                _remove(home / f"{_STRAY}{name}")
+        return gone
+
+    # -- verified --------------------------------------------------------------------------------------------------
+
+    def verified(self, site: str) -> str:
+        """Name of the generation last proved on the wire; empty if there is none."""
+        try:
+            name = os.readlink(self._site(site) / "verified").rpartition("/")[2]
+            return name if self._is_stored(site, name) else ""
+        except OSError:
+            return ""
+
+    def mark_verified(self, site: str, name: str) -> None:
+        """Notes that this generation was seen served everywhere; returns when that is on the disk.
+
+        Raises:
+            RotatorError: `no-generation`, `disk-full`, `permission` or `io-error`.
+        """
+        self._must_be_stored(site, name)
+        self._replace(self._site(site) / "verified", lambda new: os.symlink(f"generations/{name}", new))
+
+    # -- intent ----------------------------------------------------------------------------------------------------
+
+    def intent(self, site: str) -> Intent:
+        """What was decided last; an empty one if nothing was, or if the file is not readable as such."""
+        try:
+            raw: Any = from_json(read_file(self._site(site) / "intent.json"))
+            hold = raw.pop("hold", None)
+            words = [*raw.values(), *(hold.values() if hold else ())]
+            if all(isinstance(word, str) for word in words):
+                return Intent(**raw, hold=Hold(**hold) if hold else None)
+        except (OSError, ValueError, TypeError, AttributeError):
+            pass
+        return Intent()  # it costs one needless look at the drop, never correctness
+
+    def write_intent(self, site: str, intent: Intent) -> None:
+        """Replaces what was decided; returns when that is on the disk.
+
+        Raises:
+            RotatorError: `disk-full`, `permission` or `io-error`; what was decided before still stands then.
+        """
+        path = self._site(site) / "intent.json"
+        with self._in_words(path):
+            self._make_home(site)
+        self._replace(path, lambda new: write_new(new, json_bytes(asdict(intent), indent=1), 0o640, flush=True))
+
+    # -- what others are told of a generation ----------------------------------------------------------------------
+
+    def fingerprints(self, site: str, name: str) -> dict[str, str]:
+        """SHA-256 of the leaves of a generation, in hex, by kind of key; none if it cannot be read."""
+        try:
+            pairs = self.load(site, name).meta["pairs"]
+        except RotatorError:
+            return {}
+        return {k: str(p["fingerprint_sha256"]) for k, p in pairs.items()} if isinstance(pairs, dict) else {}
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    def _site(self, site: str) -> Path:
+        return self.root / "sites" / site
+
+    def _generations(self, site: str) -> Path:
+        return self._site(site) / "generations"
+
+    def _make_home(self, site: str, *, flush: bool = True) -> None:
+        for path in (self.root / "sites", self._site(site), self._generations(site)):
+            with contextlib.suppress(FileExistsError):
+                make_dir(path)
+            if flush:
+                flush_dir(path.parent)
+
+    def _is_stored(self, site: str, name: str) -> bool:
+        return bool(_NAME.match(name)) and (self._generations(site) / name).is_dir()
+
+    def _must_be_stored(self, site: str, name: str) -> None:
+        with self._in_words(self._generations(site)):
+            if self._is_stored(site, name):
+                return
+        known = ", ".join(self.names(site)) or "none"
+        raise RotatorError("no-generation", f"{site} has no generation {name} (stored: {known})", exit=Exit.USAGE)
+
+    def _replace(self, path: Path, make: Callable[[Path], None]) -> None:
+        """Gives what `make` makes under a temporary name this name, by rename; a failure leaves nothing of it."""
+        new = path.with_name(f"{_STRAY}{path.name}")
+        with self._in_words(path):
+            try:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(new)
+                make(new)
+                os.rename(new, path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    os.unlink(new)
+                raise
+            flush_dir(path.parent)
+
+    def _next_mtime(self, home: Path, known: Sequence[str]) -> int:
+        """Nanoseconds, in a later whole second than every stored generation.
+
+        nginx >= 1.27.4 keeps a loaded certificate whose path, inode and whole-second mtime are unchanged
+        (src/core/ngx_open_file_cache.c's way of comparing, used by ssl_object_cache_inheritable).
+        """
+        newest = 0
+        for name in known:
+            with contextlib.suppress(OSError):
+                newest = max(newest, os.stat(home / name / "meta.json").st_mtime_ns)
+        return max(time.time_ns(), (newest // 1_000_000_000 + 1) * 1_000_000_000)
+
+    def _damaged(self, path: Path) -> RotatorError:
+        return RotatorError(
+            "store-damaged",
+            f"{path} is not as rotator wrote it",
+            "Do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
+        )
+
+    def _in_words(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        return in_words(self.root, path)
+
+
+class Staged:
+    """A generation under its temporary name: `commit` it or `discard` it."""
+
+    def __init__(
+        self, store: Store, site: str, home: Path, name: str, same: str, files: tuple[tuple[str, str], ...]
+    ) -> None:
+        self._store, self._site, self._home, self._same = store, site, home, same
+        self.name = name
+        self.files = files
+        self.path = home / f"{_STRAY}{name}"
+        self._written: list[str] = []
+        self._flushed = False
+
+    def write(self, contents: Mapping[str, tuple[bytes, int]], mtime: int) -> None:
+        """Writes the files with their final modes and one mtime (ns), unflushed."""
+        make_dir(self.path)
+        for name, (data, mode) in contents.items():
+            write_new(self.path / name, data, mode, mtime=mtime)
+            self._written.append(name)
+
+    def flush(self) -> None:
+        """Brings the directories above, every file and then their directory to the disk; stored files are there.
+
+        Raises:
+            RotatorError: `disk-full` or `io-error`.
+        """
+        with self._store._in_words(self.path):
+            self._store._make_home(self._site)
+            if not self._same:
+                for name in self._written:
+                    flush_file(self.path / name)
+                flush_dir(self.path)
+        self._flushed = True
+
+    def commit(self) -> Generation:
+        """Names it; one that is stored already, byte for byte, is used again instead.
+
+        Raises:
+            RotatorError: `disk-full`, `permission` or `io-error`.
+        """
+        assert self._flushed, "flushed before it gets its name"  # noqa: S101 - a bug, not an input
+        with self._store._in_words(self.path):
+            if self._same:
+                self.discard()
+            else:
+                os.rename(self.path, self._home / self.name)
+            flush_dir(self._home)
+        return self._store.load(self._site, self._same or self.name)
+
+    def discard(self) -> None:
+        """Removes it; what cannot be removed is swept the next time."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def policy_digest(parts: Sequence[object]) -> str:
+    """SHA-256 (hex) of what a decision depended on besides the candidate; the same in every process."""
+    return hashlib.sha256(json.dumps(parts, default=_in_order, sort_keys=True).encode()).hexdigest()
+
+
+def pair_files(kind: KeyType, how_many: int) -> tuple[str, str]:
+    """Names of the chain and the key file; a kind of key has its name in them only where a site has several."""
+    prefix = f"{kind}-" if how_many > 1 else ""
+    return f"{prefix}fullchain.pem", f"{prefix}privkey.pem"
+
+
+def _contents(pairs: Sequence[Pair], meta: Mapping[str, object], digest: str) -> dict[str, tuple[bytes, int]]:
+    contents: dict[str, tuple[bytes, int]] = {}
+    told: dict[str, object] = {}
+    for pair in sorted(pairs, key=lambda p: p.key_type):
+        assert pair.key is not None, "a pair without its key cannot be stored"  # noqa: S101 - a bug, not an input
+        chain, key = pair_files(pair.key_type, len(pairs))
+        contents[chain] = (encode_chain(pair.chain), 0o644)
+        contents[key] = (pair.key.reveal(), 0o600)
+        told[str(pair.key_type)] = {
+            "fingerprint_sha256": pair.fingerprint,
+            "serial": pair.serial,
+            "subject": pair.subject,
+            "issuer": pair.issuer,
+            "names": list(pair.names),
+            "not_before": stamp(pair.not_before),
+            "not_after": stamp(pair.not_after),
+            "effective_not_after": stamp(pair.effective_not_after),
+        }
+    contents["meta.json"] = (
+        json_bytes({**meta, "schema_version": 1, "digest": digest, "pairs": told}, indent=1),
+        0o644,
+    )
+    return contents
+
+
+def _digest(chains: Mapping[KeyType, tuple[bytes, ...]]) -> str:
+    never = datetime(1970, 1, 1, tzinfo=UTC)
+    return pairs_digest(
+        tuple(Pair(kind, chain, None, "", "", "", (), never, never, never) for kind, chain in chains.items())
+    )
+
+
+def _remove(path: Path) -> None:
+    """Removes a directory with all that is in it, or what stands in its place: `shutil.rmtree` would open a FIFO."""
+    if stat.S_ISDIR(os.lstat(path).st_mode):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
+
+
+def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
+    """Whether a stored generation holds these very pairs; who brought them and when may differ."""
+    pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
+    try:
+        return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
+    except OSError:
+        return False
+
+
+def _certificates(data: bytes) -> tuple[bytes, ...]:
+    """The certificates of a file that `encode_chain` wrote."""
+    return tuple(base64.b64decode(body.replace(b"\n", b""), validate=True) for body in _BLOCK.findall(data))
+
+
+def _in_order(value: object) -> object:
+    """What JSON has no word for: a set has no order that lasts beyond its process."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, frozenset | set):
+        return sorted(map(str, value))
+    return repr(value)
+
+
+def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
+    """What is known of the store's directory.
+
+    Raises:
+        RotatorError: `no-store`, with the command that makes it.
+    """
+    try:
+        return os.stat(path)
+    except OSError as e:
+        hint = f"Make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {path}"
+        raise RotatorError("no-store", f"state_dir {path}: {e.strerror}", hint) from e

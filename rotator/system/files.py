@@ -1,0 +1,191 @@
+"""How files are written and directories opened: flushes, modes, locks, links, JSON, errors in words; not what for."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rotator.core.errors import RotatorError
+
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_READ = 1024 * 1024
+"""Bytes of a file of the state directory that is read whole: four times what a chain may have."""
+_LOOK_AGAIN = 0.02
+"""Seconds between two tries for a lock."""
+
+
+def make_dir(path: Path) -> None:
+    """Makes a directory with the contract's mode, whatever the umask is."""
+    os.mkdir(path, 0o750)
+    os.chmod(path, 0o750)  # noqa: S103 - the contract's mode
+
+
+def write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool = False) -> None:
+    """Writes a file that was not there, with this mode whatever the umask is.
+
+    Args:
+        path: its name; a link is not followed.
+        data: all of it.
+        mode: as for chmod.
+        mtime: nanoseconds; 0 for now.
+        flush: whether its data is to be on the disk afterwards; its name never is.
+    """
+    fd = os.open(path, _CREATE, mode)
+    try:
+        write_all(fd, data)
+        os.fchmod(fd, mode)
+        if mtime:
+            os.utime(fd, ns=(mtime, mtime))
+        if flush:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes until all of it is written."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(fd, left) :]
+
+
+def flush_file(path: Path) -> None:
+    """Returns when the data of a file is on the disk."""
+    _flush(path, os.O_NOFOLLOW)
+
+
+def flush_dir(path: Path) -> None:
+    """Returns when the names in a directory are on the disk."""
+    _flush(path, os.O_DIRECTORY)
+
+
+def _flush(path: Path, flags: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | flags)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def open_dir(path: str | os.PathLike[str], *, follow_last: bool = True) -> int:
+    """Opens a directory; as root, through no link that anybody else may have put on the way.
+
+    Who owns a directory on the way can put a link into it at any moment, and have root read what only root may, or
+    write where only root may. So from the first directory on that others can write, root follows none.
+
+    Args:
+        path: the directory.
+        follow_last: whether the last part may be a link.
+
+    Raises:
+        OSError: ENOTDIR for a link that is not followed.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    if os.geteuid() != 0:
+        return os.open(path, flags | (0 if follow_last else os.O_NOFOLLOW))
+    parts = Path(path).absolute().parts
+    at, alone = os.open(parts[0], flags), True
+    for number, part in enumerate(parts[1:], 2):
+        follow = alone and (follow_last or number < len(parts))
+        try:
+            below = os.open(part, flags | (0 if follow else os.O_NOFOLLOW), dir_fd=at)
+        finally:
+            os.close(at)
+        at = below
+        found = os.fstat(at)
+        alone = alone and found.st_uid == 0 and not found.st_mode & 0o022
+    return at
+
+
+def lock_file(fd: int, within: float) -> bool:
+    """Takes the exclusive flock(2) of an open file; it dies with its holder.
+
+    Args:
+        fd: the open file.
+        within: seconds to wait for it; 0.0 for one try.
+
+    Returns:
+        Whether it was to be had in time.
+    """
+    end = time.monotonic() + within
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(_LOOK_AGAIN)
+        else:
+            return True
+
+
+def read_file(path: Path) -> bytes:
+    """A file of the state directory, whatever has been put in its place: a FIFO holds nobody up, no link is followed.
+
+    Raises:
+        OSError: as the system says; or it is larger than anything that is kept there.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        data = b""
+        while part := os.read(fd, MAX_READ + 1 - len(data)):
+            data += part
+        if len(data) > MAX_READ:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+        return data
+    finally:
+        os.close(fd)
+
+
+def from_json(data: bytes) -> object:
+    """What JSON says; ValueError for anything else, such as what is nested a thousand times."""
+    try:
+        return json.loads(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def json_bytes(value: object, indent: int | None = None) -> bytes:
+    """JSON as UTF-8, with a line feed; a file name that is no UTF-8 is escaped, and comes back as it was."""
+    return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def stamp(when: datetime) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextlib.contextmanager
+def in_words(root: Path, path: Path) -> Iterator[None]:
+    """Turns what the system says into an error for the person on call.
+
+    Args:
+        root: the state directory.
+        path: what the block works on, below it.
+
+    Raises:
+        RotatorError: `disk-full`, `permission` or `io-error`.
+    """
+    try:
+        yield
+    except OSError as e:
+        owner = f"Run it as root or as the owner of {root}"
+        words = {
+            errno.ENOSPC: ("disk-full", "Free some space; the swap can then be repeated as it was"),
+            errno.EDQUOT: ("disk-full", "Raise the quota; the swap can then be repeated as it was"),
+            errno.EACCES: ("permission", owner),
+            errno.EPERM: ("permission", owner),
+            errno.EROFS: ("io-error", "The file system is mounted read-only; see `dmesg`"),
+            errno.ENOENT: ("io-error", f"Make it first: install -d -o rotator -g rotator -m 0750 {root}"),
+            errno.EMFILE: ("io-error", "Too many files are open; see LimitNOFILE= of the unit"),
+            errno.ENOMEM: ("io-error", "The host is out of memory; see `dmesg`"),
+        }
+        code, hint = words.get(e.errno or 0, ("io-error", "See `dmesg`; nothing that nginx reads was changed"))
+        raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e

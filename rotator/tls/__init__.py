@@ -1,0 +1,1 @@
+"""TLS handshakes, with a listener and in memory. Never: a verdict on what they show."""

@@ -1,0 +1,256 @@
+"""Who breaks: for each defect of a chain as it is served, the clients that refuse it and those that hide it.
+
+One table. The diagnosis, `check --json`, `probe` and the README take it from here, and `tests/clients` runs the real
+clients against every line of it. What no test can run is marked as documented, with its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+
+from rotator.core.problems import Code, Problem, Severity
+
+
+class Client(StrEnum):
+    """Kinds of client that verify in their own way."""
+
+    CHROME = "chrome"
+    FIREFOX = "firefox"
+    OPENSSL = "openssl"
+    CURL = "curl"
+    PYTHON = "python"
+    NODE = "node"
+    MOSQUITTO = "mosquitto"
+    GO = "go"
+    JAVA = "java"
+    ANDROID = "android"
+    PLATFORM = "windows-macos"
+
+
+TITLES: Mapping[Client, str] = MappingProxyType(
+    {
+        Client.CHROME: "Chrome",
+        Client.FIREFOX: "Firefox",
+        Client.OPENSSL: "OpenSSL",
+        Client.CURL: "curl",
+        Client.PYTHON: "Python",
+        Client.NODE: "Node",
+        Client.MOSQUITTO: "mosquitto",
+        Client.GO: "Go",
+        Client.JAVA: "Java",
+        Client.ANDROID: "Android apps",
+        Client.PLATFORM: "Windows, macOS",
+    }
+)
+"""What people call them."""
+
+DOCUMENTED = frozenset({Client.ANDROID, Client.PLATFORM})
+"""Those that no test runs: Conscrypt (apps on Android), and what uses Schannel or Security.framework."""
+
+
+class Fate(StrEnum):
+    """What becomes of a client. `unknown`: neither seen in a test nor documented."""
+
+    ACCEPTS = "accepts"
+    DEPENDS = "depends"
+    UNKNOWN = "unknown"
+    FAILS = "fails"
+
+
+class Condition(StrEnum):
+    """What it depends on, where it depends."""
+
+    FETCH = "fetch"
+    """On reaching the address of the CA that the certificate names (RFC 5280 4.2.2.1), and on what is there."""
+    MEMORY = "memory"
+    """On having the intermediate already: Firefox loads those of the public CAs ahead, and fetches none."""
+    VERSION = "version"
+    """On the version: Python refuses it since 3.13."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of the table: what a defect does to each client.
+
+    Args:
+        title: the defect in a few words.
+        source: where it is written down, beside the tests that show it.
+        accepts: the clients that take it.
+        depends: those that take it under a condition.
+        unknown: those of which neither is known. All others refuse it.
+    """
+
+    title: str
+    source: str
+    accepts: frozenset[Client] = frozenset()
+    depends: Mapping[Client, Condition] = field(default_factory=lambda: MappingProxyType({}))
+    unknown: frozenset[Client] = frozenset()
+
+    def fate(self, client: Client) -> Fate:
+        """What becomes of a client."""
+        if client in self.depends:
+            return Fate.DEPENDS
+        if client in self.accepts:
+            return Fate.ACCEPTS
+        return Fate.UNKNOWN if client in self.unknown else Fate.FAILS
+
+
+_ALL = frozenset(Client)
+_OPENSSL = frozenset({Client.OPENSSL, Client.CURL, Client.PYTHON, Client.NODE, Client.MOSQUITTO})
+_OTHERS = _ALL - _OPENSSL - DOCUMENTED
+_UNTIDY = "RFC 8446 4.4.2: clients should be ready for superfluous certificates and any order"
+_PATH = "RFC 5280 6.1"
+
+RULES: Mapping[Code, Rule] = MappingProxyType(
+    {
+        Code.INCOMPLETE_CHAIN: Rule(
+            "intermediate missing",
+            "RFC 5280 4.2.2.1; Chromium, net/cert/internal/cert_issuer_source_aia.cc; Mozilla wiki, Intermediate "
+            "Preloading; Android, Security with network protocols; Microsoft, CertGetCertificateChain; Apple, "
+            "SecTrustSetNetworkFetchAllowed",
+            depends=MappingProxyType(
+                {
+                    Client.CHROME: Condition.FETCH,
+                    Client.FIREFOX: Condition.MEMORY,
+                    Client.PLATFORM: Condition.FETCH,
+                }
+            ),
+        ),
+        Code.EXPIRED_INTERMEDIATE: Rule(
+            "intermediate expired, no other path",
+            f"{_PATH}.3 a 2; Chromium, net/cert/internal/cert_issuer_source_aia.cc",
+            depends=MappingProxyType({Client.CHROME: Condition.FETCH, Client.FIREFOX: Condition.MEMORY}),
+            unknown=DOCUMENTED,
+        ),
+        Code.ORDER_SENSITIVE: Rule(
+            "a path to an expired root stands before the good one",
+            "OpenSSL, openssl-verification-options: the first path is taken, without going back",
+            accepts=_OTHERS,
+            unknown=DOCUMENTED,
+        ),
+        Code.EXPIRED_EXTRA: Rule(
+            "expired cross-certificate beside a valid path",
+            "OpenSSL, x509_vfy.c: among issuers of one name a valid one is preferred",
+            accepts=_ALL - DOCUMENTED,
+            unknown=DOCUMENTED,
+        ),
+        Code.AKI_MISMATCH: Rule(
+            "key identifier is not the issuer's",
+            "RFC 5280 4.2.1.1 has it for finding paths only; OpenSSL, X509_check_issued demands it",
+            accepts=_OTHERS,
+            unknown=DOCUMENTED,
+        ),
+        Code.EXPIRED_ROOT: Rule(
+            "root expired",
+            "RFC 5280 6.1.1 d: an anchor is a name and a key; Java's PKIX asks for no more",
+            accepts=frozenset({Client.JAVA}),
+            unknown=DOCUMENTED,
+        ),
+        Code.CHAIN_ORDER: Rule("wrong order behind the leaf", _UNTIDY, accepts=_ALL - DOCUMENTED, unknown=DOCUMENTED),
+        Code.ROOT_INCLUDED: Rule("root sent along", _UNTIDY, accepts=_ALL),
+        Code.UNUSED_CERT: Rule("unneeded certificate sent", _UNTIDY, accepts=_ALL - DOCUMENTED, unknown=DOCUMENTED),
+        Code.DUPLICATE_CERT: Rule("certificate sent twice", _UNTIDY, accepts=_ALL - DOCUMENTED, unknown=DOCUMENTED),
+        Code.UNTRUSTED_ROOT: Rule("root not trusted", f"{_PATH}.1 d"),
+        Code.SELF_SIGNED: Rule("self-signed, not trusted", f"{_PATH}.1 d"),
+        Code.BAD_SIGNATURE: Rule("signature of another key", f"{_PATH}.3 a 1"),
+        Code.NOT_A_CA: Rule("issued by what is no CA", f"{_PATH}.4 k"),
+        Code.PATHLEN: Rule("too many intermediates", f"{_PATH}.4 m"),
+        Code.NAME_CONSTRAINTS: Rule("name outside of the CA's constraints", f"{_PATH}.3 b"),
+        Code.NO_AKI: Rule(
+            "no authority key identifier",
+            "RFC 5280 4.2.1.1; Python, ssl.create_default_context sets VERIFY_X509_STRICT since 3.13",
+            accepts=_ALL - DOCUMENTED - {Client.PYTHON},
+            depends=MappingProxyType({Client.PYTHON: Condition.VERSION}),
+            unknown=DOCUMENTED,
+        ),
+        Code.EXPIRED: Rule("leaf expired", f"{_PATH}.3 a 2"),
+        Code.NOT_YET_VALID: Rule("not valid yet", f"{_PATH}.3 a 2"),
+        Code.NAME_MISMATCH: Rule("another name", "RFC 9525 6"),
+        Code.NO_SAN: Rule(
+            "common name only",
+            "RFC 9525 2: the common name counts for nothing; OpenSSL and Java still look at it",
+            accepts=_OPENSSL | {Client.JAVA},
+            unknown=DOCUMENTED,
+        ),
+        Code.BAD_EKU: Rule("not for TLS servers", "RFC 5280 4.2.1.12"),
+    }
+)
+"""The table, by the code of the problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What becomes of one client.
+
+    Args:
+        fate: the worst that any of the problems does to it.
+        on: the condition, where it depends.
+        because: the codes that do it.
+        url: for `fetch`, the address that has to be reachable.
+    """
+
+    fate: Fate
+    on: Condition | None = None
+    because: tuple[Code, ...] = ()
+    url: str = ""
+
+
+def predict(problems: Iterable[Problem], url: str = "") -> dict[Client, Prediction]:
+    """What becomes of every client if a chain with these problems is served as it stands.
+
+    Args:
+        problems: of the chain; warnings count where the table has them, refusals always.
+        url: where the certificate that is missing or over can be fetched (`http:` only, as clients fetch no other);
+            empty where nothing says so: then whoever would fetch fails.
+    """
+    found = dict.fromkeys(p.code for p in problems if p.code in RULES or p.severity is Severity.REJECT)
+    return {client: _worst([_one(code, client, url) for code in found]) for client in Client}
+
+
+def who_breaks(problem: Problem, url: str = "") -> list[str]:
+    """The sentences for people, of one problem; none where nobody is known to break."""
+    if problem.code not in RULES:
+        return []
+    predictions = predict([problem], url)
+    broken = [TITLES[c] for c, p in predictions.items() if p.fate is Fate.FAILS]
+    if len(broken) == len(Client):
+        return ["Who breaks: every client."]
+    lines = [f"{', '.join(broken)}."] if broken else []
+    for condition, words in _CONDITIONS.items():
+        names = [TITLES[c] for c, p in predictions.items() if p.on is condition]
+        if names:
+            lines.append(words.format(who=", ".join(names), url=url))
+    return [f"Who breaks: {lines[0]}", *lines[1:]] if lines else []
+
+
+_CONDITIONS = {
+    Condition.FETCH: "{who}: only where {url} cannot be reached at that moment.",
+    Condition.MEMORY: "{who}: only where the intermediate is not known yet; those of public CAs it loads ahead.",
+    Condition.VERSION: "{who}: since 3.13.",
+}
+
+
+def _one(code: Code, client: Client, url: str) -> Prediction:
+    rule = RULES.get(code)
+    if rule is None:
+        return Prediction(Fate.UNKNOWN, None, (code,))
+    fate, on = rule.fate(client), rule.depends.get(client)
+    if on is Condition.FETCH:
+        if not url.startswith("http://"):
+            return Prediction(Fate.FAILS, None, (code,))
+        return Prediction(fate, on, (code,), url)
+    return Prediction(fate, on, () if fate is Fate.ACCEPTS else (code,))
+
+
+_WORSE = {Fate.ACCEPTS: 0, Fate.DEPENDS: 1, Fate.UNKNOWN: 2, Fate.FAILS: 3}
+
+
+def _worst(each: list[Prediction]) -> Prediction:
+    if not each:
+        return Prediction(Fate.ACCEPTS)
+    worst = max(each, key=lambda p: _WORSE[p.fate])
+    same = [p for p in each if p.fate is worst.fate]
+    return Prediction(worst.fate, worst.on, tuple(code for p in same for code in p.because), worst.url)

@@ -1,0 +1,266 @@
+"""The rules for the certificate itself: dates, names, purposes, key; what is above it is judged in `path`.
+
+Where a rule binds public CAs only (CA/B Baseline Requirements), the profile says whether it counts.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from rotator.core.model import Policy
+from rotator.core.problems import Code, Problem, Severity
+from rotator.core.text import shown
+from rotator.validation.path_rules import rsa_weakness
+from rotator.x509 import der
+from rotator.x509.certificate import CURVES, Certificate, about
+from rotator.x509.hostnames import address, ascii_form, dns_fault, entry_fault
+
+LARGE_RSA_BITS = 4096
+"""Bits of an RSA key above which every handshake costs the server noticeably."""
+
+SOON = timedelta(days=30)
+"""Rest of a life that is told, or a third of the life if that is less: by then certbot has renewed the certificate."""
+
+_CAPS = (
+    (datetime(2029, 3, 15, tzinfo=UTC), 47),
+    (datetime(2027, 3, 15, tzinfo=UTC), 100),
+    (datetime(2026, 3, 15, tzinfo=UTC), 200),
+    (datetime(2020, 9, 1, tzinfo=UTC), 398),
+    (datetime(2018, 3, 1, tzinfo=UTC), 825),
+    (datetime(2015, 4, 1, tzinfo=UTC), 1188),
+    (datetime(2012, 7, 1, tzinfo=UTC), 1827),
+)
+"""CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days; 39 and 60 months as days."""
+
+_NETSCAPE_SERVER = 0x40
+"""The bit of nsCertType for TLS servers."""
+
+_RENEW = "Have the certificate issued again."
+_NEW_KEY = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
+_ASK_CA = "Ask the CA to issue it again, in order."
+
+
+def lifetime_cap(issued: datetime) -> timedelta | None:
+    """The longest lifetime of a public certificate issued then; None before there was a limit."""
+    return next((timedelta(days=days) for since, days in _CAPS if issued >= since), None)
+
+
+def problems_of(leaf: Certificate, policy: Policy, now: datetime) -> tuple[Problem, ...]:
+    """Everything that is wrong or unwise about a leaf by itself.
+
+    Args:
+        leaf: the certificate that would be sent first.
+        policy: names, kinds of key, profile.
+        now: the reference time, UTC.
+    """
+    return (
+        *(about(leaf, fault.code, fault.words, _ASK_CA) for fault in leaf.faults),
+        *_dates(leaf, policy, now),
+        *_names(leaf, policy),
+        *_purposes(leaf),
+        *_usage(leaf),
+        *_key(leaf, policy),
+        *_marks(leaf, policy),
+    )
+
+
+def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
+    problems: list[Problem] = []
+    begin, end = leaf.not_before, leaf.not_after
+    if now > end:
+        problems.append(about(leaf, Code.EXPIRED, f"expired on {end:%Y-%m-%d %H:%M:%S}Z", _RENEW))
+    elif now < begin:
+        hint = "Wait until then, or check this host's clock."
+        problems.append(about(leaf, Code.NOT_YET_VALID, f"is not valid before {begin:%Y-%m-%d %H:%M:%S}Z", hint))
+    elif end - now < min((end - begin) / 3, SOON):
+        words = f"expires soon, on {end:%Y-%m-%d %H:%M}Z"
+        problems.append(about(leaf, Code.EXPIRES_SOON, words, "Is this the renewed one?", Severity.WARN))
+    cap = lifetime_cap(begin) if policy.lifetime_caps else None
+    if cap is not None and end - begin + timedelta(seconds=1) > cap:
+        days = (end - begin).total_seconds() / 86400
+        words = f"lives {days:.1f} days; issued on {begin:%Y-%m-%d} a public certificate may live {cap.days}"
+        hint = "Order a shorter one; for a private CA choose the policy private-ca."
+        problems.append(about(leaf, Code.TOO_LONG, words, hint))
+    elif policy.max_lifetime and end - begin + timedelta(seconds=1) > timedelta(days=policy.max_lifetime):
+        days = (end - begin).total_seconds() / 86400
+        words = f"lives {days:.1f} days; the policy takes {policy.max_lifetime} (max_lifetime)"
+        problems.append(about(leaf, Code.TOO_LONG, words, "Order a shorter one, or change the policy."))
+    return problems
+
+
+def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """Alternative names (RFC 5280 4.2.1.6, RFC 9525: nothing else counts) and those that are wanted."""
+    problems: list[Problem] = []
+    damaged = any(fault.code == Code.BAD_SAN for fault in leaf.faults)
+    if not (leaf.dns_names or leaf.ip_names or damaged):
+        words = "has no subject alternative name for a host; clients ignore the common name"
+        problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
+    if leaf.ext(x509.SubjectAlternativeName) is None:
+        return problems
+    problems += _entries(leaf, policy)
+    covered = leaf.covered
+    missing = [name for name in policy.names if not covered.covers(name)]
+    if missing:
+        problems.append(_missing(leaf, missing))
+    return problems + _common(leaf)
+
+
+def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """How the alternative names are written (RFC 5280 4.2.1.6; CA/B BR 7.1.2.7.12)."""
+    problems: list[Problem] = []
+    bad = [
+        f"{shown(entry, 80)!r} ({fault})"
+        for entry in leaf.dns_names
+        if (fault := entry_fault(entry, public=policy.binds_public))
+    ]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        words = f"holds malformed alternative names: {', '.join(bad[:3])}{more}"
+        problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
+    critical, empty = leaf.critical(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), leaf.shape.subject == b"\x30\x00"
+    if empty and not critical:
+        words = "has an empty subject, so its alternative names must be critical"
+        problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
+    if critical and not empty and policy.binds_public:
+        words = "marks its alternative names as critical although it has a subject"
+        problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
+    return problems
+
+
+def _common(leaf: Certificate) -> list[Problem]:
+    """Common names that look like a host's and are not among the alternative names."""
+    problems: list[Problem] = []
+    present = {name.lower() for name in leaf.dns_names}
+    for name in leaf.common_names:
+        ip = address(name)
+        listed = name.lower() in present or (ip in leaf.ip_names if ip else not _is_host(name))
+        if not listed:
+            words = f"has the common name {shown(name, 80)!r}, which is not among its alternative names"
+            hint = "Clients ignore the common name: does anybody rely on it?"
+            problems.append(about(leaf, Code.CN_NOT_IN_SAN, words, hint, Severity.WARN))
+    return problems
+
+
+def _is_host(name: str) -> bool:
+    return "." in name and not dns_fault(name[2:] if name[:2] == "*." else name)
+
+
+def _missing(leaf: Certificate, missing: list[str]) -> Problem:
+    has = [*(n for n in leaf.dns_names if not entry_fault(n, public=False)), *map(str, leaf.ip_names)]
+    more = f" and {len(has) - 5} more" if len(has) > 5 else ""
+    unknown = [name for name in missing if address(name) is None and not _writable(name)]
+    words = f"does not cover {', '.join(shown(n, 80) for n in missing[:20])}"
+    words += f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+    words += f"; it covers {shown(', '.join(has[:5]))}{more}" if has else ""
+    hint = "Order the certificate with these names, or take them out of the configuration."
+    if unknown:
+        hint = f"{shown(unknown[0], 80)} is no host name; correct the configuration."
+    return about(leaf, Code.NAME_MISMATCH, words, hint)
+
+
+def _writable(name: str) -> bool:
+    try:
+        ascii_form(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _purposes(leaf: Certificate) -> list[Problem]:
+    """Extended key usage (RFC 5280 4.2.1.12). `any` does not do: OpenSSL asks for serverAuth by name."""
+    purposes = leaf.ext(x509.ExtendedKeyUsage)
+    if leaf.netscape_types is not None and not leaf.netscape_types & _NETSCAPE_SERVER:
+        words = "is not for TLS servers (nsCertType lacks server), and OpenSSL's clients still look at that"
+        return [about(leaf, Code.BAD_EKU, words, "Order a TLS server certificate.")]
+    if purposes is None:
+        if any(fault.code == Code.BAD_EKU for fault in leaf.faults):
+            return []
+        words = "does not say what it is for (no extendedKeyUsage); some clients want serverAuth"
+        return [about(leaf, Code.NO_EKU, words, _ASK_CA, Severity.WARN)]
+    if ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
+        words = "is not for TLS servers (extendedKeyUsage lacks serverAuth)"
+        return [about(leaf, Code.BAD_EKU, words, "Order a TLS server certificate.")]
+    if ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
+        words = "is for TLS clients too (clientAuth); public CAs stop issuing such certificates"
+        hint = "Use another certificate where it acts as a client."
+        return [about(leaf, Code.CLIENT_AUTH_EKU, words, hint, Severity.WARN)]
+    return []
+
+
+def _usage(leaf: Certificate) -> list[Problem]:
+    """Basic constraints and key usage (RFC 5280 4.2.1.3, 4.2.1.9; TLS 1.3 signs with every kind of key)."""
+    if leaf.is_ca:
+        words = "is a CA certificate, not one for a server"
+        return [about(leaf, Code.CA_LEAF, words, "Add the certificate that the CA issued for the host.")]
+    usage = leaf.ext(x509.KeyUsage)
+    if usage is None:
+        if any(fault.code == Code.BAD_KEY_USAGE for fault in leaf.faults):
+            return []
+        words = "does not say how its key is used (no keyUsage)"
+        return [about(leaf, Code.NO_KEY_USAGE, words, _ASK_CA, Severity.WARN)]
+    if usage.key_cert_sign:
+        words = "may sign certificates (keyUsage keyCertSign) without being a CA"
+        return [about(leaf, Code.BAD_KEY_USAGE, words, _ASK_CA)]
+    if not usage.digital_signature:
+        words = "may not sign handshakes (keyUsage lacks digitalSignature)"
+        return [about(leaf, Code.BAD_KEY_USAGE, words, _ASK_CA)]
+    return []
+
+
+def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """The public key (CA/B BR 6.1.5, 6.1.6)."""
+    key, kind = leaf.key, leaf.key_type
+    if kind is None:
+        curves = ", ".join(CURVES.values())
+        words = f"has a key that browsers do not take ({leaf.key_title}); RSA and the curves {curves} are taken"
+        return [about(leaf, Code.KEY_TYPE, words, _NEW_KEY)]
+    if kind not in policy.key_types:
+        allowed = ", ".join(sorted(policy.key_types))
+        return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
+    if key.algorithm != der.RSA:
+        return _readable(leaf)
+    if key.bits < policy.min_rsa_bits:
+        words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+        return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
+    if key.bits > policy.max_rsa_bits:
+        words = f"has an RSA key of {key.bits} bits; {policy.max_rsa_bits} are the most"
+        return [about(leaf, Code.KEY_LARGE, words, _NEW_KEY)]
+    if key.exponent < 0:  # longer than 64 bits
+        return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
+    if words := rsa_weakness(leaf):
+        return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
+    problems = _readable(leaf)
+    if key.exponent < 65537:
+        words = f"has an RSA key with the small exponent {key.exponent}"
+        problems.append(about(leaf, Code.SMALL_EXPONENT, words, _NEW_KEY, Severity.WARN))
+    if key.bits > LARGE_RSA_BITS:
+        words = f"has an RSA key of {key.bits} bits, which slows every handshake down"
+        problems.append(about(leaf, Code.KEY_LARGE, words, _NEW_KEY, Severity.WARN))
+    return problems
+
+
+def _readable(leaf: Certificate) -> list[Problem]:
+    fault = leaf.key_fault
+    return [about(leaf, fault.code, fault.words, _NEW_KEY)] if fault else []
+
+
+def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """Signature, poison, authority key identifier, name constraints; must-staple is `stapling`'s."""
+    problems: list[Problem] = []
+    if leaf.weak_signature:
+        words = f"is signed with {leaf.weak_signature}, which clients refuse"
+        problems.append(about(leaf, Code.WEAK_SIGNATURE, words, _RENEW))
+    if any(e.oid == ExtensionOID.PRECERT_POISON.dotted_string for e in leaf.shape.extensions):
+        words = "is a precertificate (it carries the poison of RFC 6962), which no client accepts"
+        problems.append(about(leaf, Code.PRECERTIFICATE, words, "Fetch the final certificate from the CA."))
+    if leaf.ext(x509.NameConstraints) is not None:
+        words = "carries name constraints, which belong in a CA only"
+        problems.append(about(leaf, Code.NAME_CONSTRAINTS, words, _ASK_CA))
+    if not leaf.authority_key_id and not leaf.self_issued:
+        severity = Severity.REJECT if policy.binds_public else Severity.WARN
+        words = "does not name its issuer's key (no authority key identifier)"
+        problems.append(about(leaf, Code.NO_AKI, words, _ASK_CA, severity))
+    return problems

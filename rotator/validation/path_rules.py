@@ -1,0 +1,369 @@
+"""One certification path and everything that is wrong with it; finding the path is `chain`'s, the leaf is `leaf`'s.
+
+The verdict is the library's wherever it can read the path. It has neither codes nor reasons that help the person on
+call, so the rules are gone through here as well, and either can refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from cryptography.x509.verification import (
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    VerificationError,
+)
+from cryptography.x509.verification import (
+    Policy as LibraryPolicy,
+)
+
+from rotator.core.model import KeyType, Policy
+from rotator.core.problems import Code, Problem, Severity
+from rotator.validation import name_constraints
+from rotator.validation.trust_anchors import Anchors
+from rotator.x509 import der
+from rotator.x509.certificate import CURVES, MAX_RSA_BITS, Certificate, about, colons
+from rotator.x509.weak_rsa import weakness
+
+MAX_DEPTH = 8
+"""Intermediates on a path; the library's own limit."""
+
+MAX_SENT = 100 * 1024
+"""Bytes of a handshake's Certificate message: with more, OpenSSL's clients break off (SSL_MAX_CERT_LIST_DEFAULT)."""
+
+_ASK_CA = "Ask the CA for a chain that is in order, and replace the intermediates with it."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Path:
+    """A leaf and the certificates that lead up from it, each having signed the one before.
+
+    Args:
+        served: what nginx would send, leaf first, without the anchor.
+        anchor: the trusted root that it ends at; None for a path that reaches none. It is the leaf itself where that
+            one is trusted by itself.
+    """
+
+    served: tuple[Certificate, ...]
+    anchor: Certificate | None = None
+
+    @property
+    def effective_not_after(self) -> datetime:
+        """The earliest notAfter of what is served, UTC."""
+        return min(c.not_after for c in self.served)
+
+    @property
+    def authorities(self) -> tuple[Certificate, ...]:
+        """The certificates above the leaf, the anchor last."""
+        own = self.anchor is not None and self.anchor.raw == self.served[0].raw
+        return self.served[1:] if self.anchor is None or own else (*self.served[1:], self.anchor)
+
+
+def problems_of(path: Path, policy: Policy, now: datetime) -> tuple[Problem, ...]:
+    """Everything that is wrong above the leaf, by the rules of RFC 5280 section 6.1 and of strict clients.
+
+    Args:
+        path: complete or not.
+        policy: the profile decides how strict it is.
+        now: the reference time, UTC.
+    """
+    problems: list[Problem] = []
+    below = list(path.served[:1])
+    depth = 0
+    budget = [name_constraints.MAX_COMPARISONS]
+    for authority in path.authorities:
+        trusted = authority is path.anchor
+        problems += _dates(authority, now, trusted=trusted)
+        problems += _authority(authority, depth, policy, trusted=trusted)
+        problems += _path_length(authority, depth, len(below) - 1)
+        problems += _signature(below[-1], authority)
+        words = name_constraints.violation(authority, below, budget)
+        if words:
+            hint = "The CA may not issue for this name; order the certificate from another one."
+            problems.append(about(authority, Code.NAME_CONSTRAINTS, f"has name constraints: {words}", hint))
+        if not authority.self_issued:
+            depth += 1
+        below.append(authority)
+    problems += _whole(path)
+    return tuple(problems)
+
+
+def _dates(authority: Certificate, now: datetime, *, trusted: bool) -> list[Problem]:
+    kind = "root" if trusted or authority.self_issued else "intermediate"
+    if now > authority.not_after:
+        code = Code.EXPIRED_ROOT if kind == "root" else Code.EXPIRED_INTERMEDIATE
+        words = f"({kind}) expired on {authority.not_after:%Y-%m-%d %H:%M:%S}Z"
+        return [about(authority, code, words, "Fetch the CA's current chain file.")]
+    if now < authority.not_before:
+        words = f"({kind}) is not valid before {authority.not_before:%Y-%m-%d %H:%M:%S}Z"
+        return [about(authority, Code.NOT_YET_VALID, words, "Wait, or check this host's clock.")]
+    return []
+
+
+def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: bool) -> list[Problem]:
+    """Whether a certificate may sign at this place (RFC 5280 6.1.4 k, n, o; CA/B BR 7.1.2.5, 7.1.2.10)."""
+    problems: list[Problem] = []
+
+    def wrong(code: Code, words: str, hint: str = _ASK_CA) -> None:
+        problems.append(about(authority, code, words, hint))
+
+    public = policy.binds_public and not trusted
+    basic, usage = authority.ext(x509.BasicConstraints), authority.ext(x509.KeyUsage)
+    if basic is None or not basic.ca:
+        wrong(Code.NOT_A_CA, "has issued a certificate but is no CA (basicConstraints does not say so)")
+    elif public and not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
+        wrong(Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical")
+    if usage is None:
+        if public:
+            wrong(Code.BAD_KEY_USAGE, "is a CA without keyUsage")
+    elif not usage.key_cert_sign:
+        wrong(Code.NOT_A_CA, "may not sign certificates (keyUsage lacks keyCertSign)")
+    purposes = authority.ext(x509.ExtendedKeyUsage)
+    if purposes is not None and ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
+        # OpenSSL asks authorities, trusted roots too, for serverAuth by name: `any` does not do (x509v3/v3_purp.c)
+        wrong(Code.BAD_EKU, "is limited to other purposes than TLS servers (extendedKeyUsage lacks serverAuth)")
+    if not trusted and authority.weak_signature:
+        wrong(Code.WEAK_SIGNATURE, f"is signed with {authority.weak_signature}, which clients refuse")
+    problems += _key_ids(authority, policy, trusted=trusted)
+    problems += _key(authority, policy)
+    for fault in authority.faults:
+        if not (trusted and fault.code == Code.BAD_SERIAL):
+            wrong(fault.code, fault.words)
+    return problems
+
+
+def _path_length(authority: Certificate, depth: int, all_below: int) -> list[Problem]:
+    """Whether there may be so many authorities below it (RFC 5280 4.2.1.9, 6.1.4 l and m).
+
+    The RFC leaves self-issued ones uncounted, as OpenSSL does; Go and the library here count every one.
+
+    Args:
+        authority: the certificate.
+        depth: authorities between it and the leaf that are not self-issued.
+        all_below: the same with those that are.
+    """
+    basic = authority.ext(x509.BasicConstraints)
+    if basic is None or not basic.ca or basic.path_length is None or basic.path_length >= all_below:
+        return []
+    if basic.path_length < depth:
+        words = f"allows {basic.path_length} intermediates below it, and there are {depth}"
+    else:
+        words = (
+            f"allows {basic.path_length} intermediates below it, and there are {all_below} with those that certify a "
+            "new key of the same CA; OpenSSL does not count these (RFC 5280 6.1.4 l), Go and others do"
+        )
+    return [about(authority, Code.PATHLEN, words, _ASK_CA)]
+
+
+def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[Problem]:
+    """Whether an intermediate has both key identifiers (RFC 5280 4.2.1.1, 4.2.1.2; OpenSSL with X509_STRICT asks)."""
+    if trusted:
+        return []
+    if authority.self_issued and not authority.authority_key_id and not authority.signed(authority):
+        words = (
+            "certifies a new key of the CA of its own name and does not name the key that signed it (no authority key "
+            "identifier), so OpenSSL takes it for an untrusted root"
+        )
+        return [about(authority, Code.NO_AKI, words, _ASK_CA)]
+    severity = Severity.REJECT if policy.binds_public else Severity.WARN
+    lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
+    lacking += (
+        []
+        if authority.authority_key_id or authority.self_issued
+        else ["its issuer's key (no authority key identifier)"]
+    )
+    words = "does not name {}, which Python since 3.13 and other strict clients demand"
+    return [about(authority, Code.NO_AKI, words.format(what), _ASK_CA, severity) for what in lacking]
+
+
+def _key(authority: Certificate, policy: Policy) -> list[Problem]:
+    """Whether clients compute with its key (CA/B BR 6.1.5, 7.1.3.1)."""
+    key, words, code = authority.key, "", Code.WEAK_KEY
+    if key.algorithm == der.RSA and key.bits < policy.min_rsa_bits:
+        words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+    elif weak := rsa_weakness(authority):
+        words = weak
+    elif not authority.usable_key:
+        words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
+    elif authority.key_type is None:
+        words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
+    elif authority.key_type is KeyType.ED25519 and policy.binds_public:
+        words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
+    elif fault := authority.key_fault:
+        words, code = fault.words, fault.code
+    return [about(authority, code, words, _ASK_CA)] if words else []
+
+
+def rsa_weakness(certificate: Certificate) -> str:
+    """Why everybody can compute with the private half of its RSA key (CA/B BR 6.1.1.3, 6.1.6), in words, or empty."""
+    key = certificate.key
+    if key.algorithm != der.RSA or key.exponent < 0 or key.bits > MAX_RSA_BITS:
+        return ""
+    if key.exponent < 3 or not key.exponent & 1:
+        return f"has an RSA key with the exponent {key.exponent}, which keeps no secret: it must be odd and at least 3"
+    found = weakness(key.modulus)
+    return f"has an RSA key {found}" if found else ""
+
+
+def _signature(child: Certificate, authority: Certificate) -> list[Problem]:
+    """Whether the key identifiers let this authority be the issuer (OpenSSL refuses it otherwise; RFC 5280 4.2.1.1)."""
+    if child.names_key_of(authority):
+        return []
+    named, own = child.authority_key_id, authority.key_id
+    words = f"is signed by {authority.title} but names another "
+    if named and own and named != own:
+        words += f"key as its issuer's: {colons(named)}, not {colons(own)}"
+    else:
+        words += "certificate as its issuer's, by serial number and issuer"
+    hint = "Fetch the CA's chain file for exactly this certificate; the issuer was renewed under the same name."
+    return [about(child, Code.AKI_MISMATCH, words, hint)]
+
+
+def _whole(path: Path) -> list[Problem]:
+    """What no certificate by itself is to blame for: how many there are, and how long."""
+    problems: list[Problem] = []
+    if len(path.served) - 1 > MAX_DEPTH:
+        words = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
+        problems.append(about(path.served[0], Code.CHAIN_TOO_LONG, words, _ASK_CA))
+    size = 4 + sum(len(c.raw) + 5 for c in path.served)  # with what frames them in TLS 1.3 (RFC 8446 4.4.2)
+    if size > MAX_SENT:
+        words = f"and its chain take {size >> 10} KiB in a handshake; above {MAX_SENT >> 10} KiB clients hang up"
+        problems.append(about(path.served[0], Code.TOO_LARGE, words, "Spread the names over several certificates."))
+    return problems
+
+
+def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime) -> tuple[Problem, ...]:
+    """What `cryptography.x509.verification` says about exactly what would be served.
+
+    It starts from the library's own policy for the web. An anchor may lack keyUsage or the mark `critical` on its
+    basicConstraints, as roots of real stores do (RFC 5280 6.1.1 d takes a name and a key of it, no extension);
+    `problems_of` holds intermediates to both. Policies may be critical (RFC 5280 4.2.1.4), as no client asks for one.
+    Under the private profile leaves may lack what only CA/B demands.
+
+    Returns:
+        Nothing if it accepts, or if it cannot read one of the certificates or their constraints; else one problem.
+    """
+    used = (*path.served, *path.authorities[-1:])
+    if not all(c.strict and name_constraints.plain(c) for c in used):
+        return ()
+    if not policy.binds_public and any(c.key_type is KeyType.ED25519 for c in path.authorities):
+        return ()  # not in its list of algorithms, which cannot be extended
+    leaf = path.served[0]
+    probe = leaf.covered.probe
+    if probe is None:
+        return ()  # a leaf without any name is refused for that
+    subject = x509.DNSName(probe) if isinstance(probe, str) else x509.IPAddress(probe)
+    authority = (
+        ExtensionPolicy.webpki_defaults_ca()
+        .require_present(x509.BasicConstraints, Criticality.AGNOSTIC, _is_ca)
+        .may_be_present(x509.KeyUsage, Criticality.AGNOSTIC, None)
+        .may_be_present(x509.CertificatePolicies, Criticality.AGNOSTIC, None)
+    )
+    end_entity = ExtensionPolicy.webpki_defaults_ee().may_be_present(
+        x509.CertificatePolicies, Criticality.AGNOSTIC, None
+    )
+    if not policy.binds_public or leaf.self_issued:
+        # one that is signed by itself, and trusted so: RFC 5280 4.2.1.1 lets it do without, and so do clients
+        end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None)
+    if not policy.binds_public:
+        end_entity = end_entity.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
+        # RFC 5280 4.2.1.12 lets it be critical; what stands in it is judged by our own rules
+        end_entity = end_entity.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
+        authority = authority.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
+    verifier = (
+        PolicyBuilder()
+        .store(anchors.store)
+        .time(now.astimezone(UTC).replace(tzinfo=None))
+        .max_chain_depth(MAX_DEPTH)
+        .extension_policies(ca_policy=authority, ee_policy=end_entity)
+        .build_server_verifier(subject)
+    )
+    try:
+        verifier.verify(leaf.loaded, [c.loaded for c in path.served[1:]])
+    except (VerificationError, ValueError) as error:
+        text = str(error).partition(" (encountered")[0].removeprefix("validation failed: ")
+        hint = "This is the verdict of a strict verifier; ask the CA for a certificate that it accepts."
+        return (about(leaf, _code_of(text), f"is refused by a strict verifier: {text[:200]}", hint),)
+    return ()
+
+
+def _is_ca(_policy: LibraryPolicy, _certificate: x509.Certificate, basic: x509.BasicConstraints) -> None:
+    if not basic.ca:
+        raise ValueError("basicConstraints.cA must be asserted in a CA certificate")
+
+
+_WORDS: Sequence[tuple[str, Code]] = (
+    ("name constraint", Code.NAME_CONSTRAINTS),
+    ("nameconstraint", Code.NAME_CONSTRAINTS),
+    ("2.5.29.30", Code.NAME_CONSTRAINTS),
+    ("in an ee", Code.CA_LEAF),
+    ("basicconstraints", Code.NOT_A_CA),
+    ("path length", Code.PATHLEN),
+    ("depth", Code.CHAIN_TOO_LONG),
+    ("keyusage", Code.BAD_KEY_USAGE),
+    ("required eku", Code.BAD_EKU),
+    ("2.5.29.37", Code.BAD_EKU),
+    ("2.5.29.35", Code.NO_AKI),
+    ("authoritykeyidentifier", Code.NO_AKI),
+    ("subjectaltname", Code.BAD_SAN),
+    ("2.5.29.17", Code.BAD_SAN),
+    ("public key", Code.KEY_TYPE),
+    ("rsa key", Code.WEAK_KEY),
+    ("signature algorithm", Code.WEAK_SIGNATURE),
+    ("signature does not match", Code.BAD_SIGNATURE),
+    ("serial", Code.BAD_SERIAL),
+    ("validity", Code.BAD_VALIDITY),
+    ("not valid at", Code.EXPIRED),
+    ("extension", Code.CRITICAL_EXTENSION),
+    ("candidates exhausted", Code.UNTRUSTED_ROOT),
+)
+
+
+def _code_of(text: str) -> Code:
+    """The code for what the library says; it has words only, of which the first that fits counts."""
+    lower = text.lower()
+    return next((code for words, code in _WORDS if words in lower), Code.PARSE_ERROR)
+
+
+def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
+    """What is unwise about a path that is accepted."""
+    return (*_sooner(path, now), *_unmarked(path))
+
+
+def _unmarked(path: Path) -> list[Problem]:
+    """What authorities lack that OpenSSL asks for with X509_STRICT, as Python's clients set it since 3.13.
+
+    Of intermediates of public CAs `problems_of` has demanded it already.
+    """
+    problems: list[Problem] = []
+    for authority in path.authorities:
+        root = authority is path.anchor
+        lacking = [] if authority.key_id or not root else [(Code.NO_AKI, "has no subject key identifier")]
+        lacking += [] if authority.ext(x509.KeyUsage) else [(Code.BAD_KEY_USAGE, "has no keyUsage")]
+        if not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
+            lacking.append((Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical"))
+        title = "root" if root else "intermediate"
+        words = f"({title}) {{}}: Python since 3.13 refuses it, most other clients do not ask"
+        hint = "Ask the CA for another chain, if such clients matter."
+        problems += [about(authority, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+        if name_constraints.unknown_to_go(authority):
+            words = f"({title}) has critical name constraints of a kind that Go does not know: its clients refuse it"
+            problems.append(about(authority, Code.CRITICAL_EXTENSION, words, hint, Severity.WARN))
+    return problems
+
+
+def _sooner(path: Path, now: datetime) -> list[Problem]:
+    """Authorities that end before the leaf does."""
+    end = path.served[0].not_after
+    hint = "Renew before that day, or ask the CA for a newer intermediate."
+    problems: list[Problem] = []
+    for authority in path.authorities:
+        if now <= authority.not_after < end:
+            words = f"expires on {authority.not_after:%Y-%m-%d}, before the leaf ({end:%Y-%m-%d})"
+            problems.append(about(authority, Code.INTERMEDIATE_EXPIRES_FIRST, words, hint, Severity.WARN))
+    return problems

@@ -1,0 +1,246 @@
+"""Whether a path's certificates are revoked, as lists from files say; none is ever fetched, reading is `crl`'s.
+
+A list counts for a certificate where all of this holds (RFC 5280 sections 5 and 6.3.3):
+
+ 1. Issuer: it comes from the certificate's issuer, or is indirect and from whom the certificate's distribution points
+    name for it. Its signature is by a key of the path or of a trusted root of that name, which may sign such lists.
+ 2. Scope: its issuingDistributionPoint lets it speak of this kind of certificate and of this distribution point.
+ 3. Form: no critical extension that is not understood, in it or in any entry.
+ 4. Time: it has begun, and its nextUpdate is not over.
+
+What an authentic list names as revoked is so even if that list is out of date, or a delta; that it does not name
+something then says nothing. Deltas are not put together with their base: whoever keeps lists in files has complete
+ones to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cryptography import x509
+
+from rotator.core.model import Policy
+from rotator.core.problems import Code, Problem, Severity
+from rotator.core.text import shown
+from rotator.x509.certificate import Certificate, about, colons
+from rotator.x509.crl import AGAIN, Crl, Revocations, Revoked
+
+MAX_POINTS = 64
+"""Distribution points of a certificate that are compared with the scope of each list; CAs write one or two."""
+
+NONE_NAMED = "was to be looked up in revocation lists (require_crls), but none were named"
+"""What is told of a certificate where lists are demanded and there are none."""
+
+_ALL_REASONS = frozenset(x509.ReasonFlags) - {x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why a list cannot be used for an answer.
+
+    Args:
+        words: they follow its name.
+        authentic: whether it is the CA's own and can be read, so that what it names as revoked is so.
+        breach: whether the CA itself acts against the rules for public ones, which refuses: no other copy of the file
+            mends that. Whatever else is wrong with a list is the lack of this host, and no renewal shall fail for it.
+    """
+
+    words: str
+    authentic: bool = True
+    breach: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inquiry:
+    """Whose state is asked for, by whom it could be told, and what is demanded.
+
+    Args:
+        served: the leaf and its intermediates.
+        authorities: the issuer of each of them, the trusted root last, which is not looked up; empty for a path that
+            does not reach one.
+        roots: the trusted ones, any of which may have signed a list.
+        policy: the profile, and whether an answer is demanded.
+        now: the reference time, UTC.
+    """
+
+    served: Sequence[Certificate]
+    authorities: Sequence[Certificate]
+    roots: Sequence[Certificate]
+    policy: Policy
+    now: datetime
+
+    @property
+    def pairs(self) -> Iterable[tuple[Certificate, Certificate]]:
+        """Each certificate with its issuer."""
+        return zip(self.served, self.authorities, strict=False)
+
+
+def problems_of(
+    inquiry: Inquiry, revocations: Revocations, known: Collection[bytes] = frozenset()
+) -> tuple[Problem, ...]:
+    """What the lists say of a leaf and its intermediates.
+
+    Args:
+        inquiry: whose state is asked for.
+        revocations: the lists.
+        known: DER of those that something else shows not to be revoked, so that no list is needed for them.
+
+    Returns:
+        `revoked`; or, where a certificate's state is not known, `crl-stale`, `crl-unusable` or `revocation-unknown`.
+    """
+    problems: list[Problem] = []
+    for certificate, issuer in inquiry.pairs:
+        problems += _look_up(certificate, issuer, inquiry, revocations, needed=certificate.raw not in known)
+    return tuple(problems)
+
+
+def revoked_among(inquiry: Inquiry, revocations: Revocations) -> frozenset[bytes]:
+    """DER of those that a list names."""
+    return frozenset(
+        certificate.raw
+        for certificate, issuer in inquiry.pairs
+        if any(p.code is Code.REVOKED for p in _look_up(certificate, issuer, inquiry, revocations))
+    )
+
+
+def _look_up(
+    certificate: Certificate, issuer: Certificate, inquiry: Inquiry, revocations: Revocations, *, needed: bool = True
+) -> list[Problem]:
+    """One certificate in all lists; where no answer is needed, only what refuses in any case is told."""
+    policy, now = inquiry.policy, inquiry.now
+    keys = (issuer, *inquiry.authorities, *inquiry.roots)
+    covered: frozenset[x509.ReasonFlags] = frozenset()
+    held: list[tuple[Crl, Revoked]] = []
+    newest = (datetime.min.replace(tzinfo=UTC), 0)
+    doubts: list[tuple[Code, str, str, Severity | None]] = []
+    demanded = (Severity.REJECT if policy.require_crls else Severity.WARN) if needed else None
+    for crl in revocations.lists:
+        if not _speaks_of(crl, certificate):
+            continue
+        doubt = _doubt(crl, keys, policy, now)
+        if doubt:
+            words = f"{_called(crl)} {doubt.words}"
+            doubts.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if doubt.breach else demanded))
+        found = crl.entry(certificate.shape.issuer, certificate.shape.serial) if not doubt or doubt.authentic else None
+        if found is not None and found.lifted:
+            newest = max(newest, _age(crl)) if crl.delta else newest
+            found = None
+        if found is not None and found.reason == x509.ReasonFlags.certificate_hold.value:
+            held.append((crl, found))
+            continue
+        if found is not None:
+            return [_told(certificate, crl, found)]
+        end = crl.loaded.next_update_utc
+        if end is not None and end < now and not doubt:
+            words = f"{_called(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
+            hint = "Let whatever fetches the lists run again; until then a newer revocation would not be noticed."
+            doubts.append((Code.CRL_STALE, words, hint, demanded))
+        elif not doubt:
+            reasons = crl.scope.only_some_reasons if crl.scope else None
+            covered |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
+            newest = max(newest, _age(crl)) if reasons is None else newest
+    for crl, found in held:  # the one reason that can pass: a newer list that does not name it has lifted it
+        if newest <= _age(crl):
+            return [_told(certificate, crl, found)]
+    if covered >= _ALL_REASONS:
+        return []
+    problems = [
+        about(certificate, code, f"may be revoked: {words}", hint, severity)
+        for code, words, hint, severity in dict.fromkeys(doubts)
+        if severity
+    ]
+    if not problems and demanded:
+        where = f"is not covered by any revocation list in {revocations.name}"
+        words = f"{where if revocations.name else NONE_NAMED}: whether it is revoked is not known"
+        words += " for every reason" if covered else ""
+        hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
+        points = [url for one in _points(certificate) for url in _urls(one.full_name)]
+        hint += f": {points[0]}" if points else "."
+        hint += "" if revocations.name else " Then name it (--crls, or `crls` of the site)."
+        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, demanded))
+    return problems
+
+
+def _age(crl: Crl) -> tuple[datetime, int]:
+    return crl.loaded.last_update_utc, crl.number or 0
+
+
+def _told(certificate: Certificate, crl: Crl, found: Revoked) -> Problem:
+    why = f" ({found.reason})" if found.reason and found.reason != "unspecified" else ""
+    number = f" (number {crl.number})" if crl.number is not None else ""
+    words = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
+    hint = "Have it issued again, with a new key if the old one may be known to others."
+    return about(certificate, Code.REVOKED, words, hint)
+
+
+def _called(crl: Crl) -> str:
+    return f"the list of {crl.issuer} in {crl.file}"
+
+
+def _doubt(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime) -> Doubt | None:
+    """Why a list cannot be used; None if it can be."""
+    named = [key for key in keys if key.shape.subject == crl.shape.issuer]
+    signers = [key for key in named if crl.signed_by(key)]
+    if not named:
+        return Doubt("is signed by an authority whose certificate is not at hand", authentic=False)
+    if not signers:
+        return Doubt(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
+    if crl.fault or crl.strange:
+        return Doubt(crl.fault or crl.strange, authentic=False)
+    if crl.delta:
+        return Doubt("is a delta: that it does not name something says nothing; the complete list is what is needed")
+    usages = [key.ext(x509.KeyUsage) for key in signers]
+    if all(usage is not None and not usage.crl_sign for usage in usages):
+        words = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
+        return Doubt(words, breach=policy.binds_public)
+    if crl.breach and (policy.binds_public or not crl.lenient):
+        return Doubt(crl.breach, breach=policy.binds_public)
+    begin = crl.loaded.last_update_utc
+    if begin > now:
+        return Doubt(f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?")
+    return None
+
+
+# -- scope
+
+
+def _points(certificate: Certificate) -> Sequence[x509.DistributionPoint]:
+    return list(certificate.ext(x509.CRLDistributionPoints) or ())[:MAX_POINTS]
+
+
+def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:
+    return [shown(name.value) for name in names or () if isinstance(name, x509.UniformResourceIdentifier)]
+
+
+def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
+    """Whether a list is about a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
+    own = crl.shape.issuer == certificate.shape.issuer
+    points = [one for one in _points(certificate) if _names_issuer(one, crl) or (own and not one.crl_issuer)]
+    if not own and not (crl.indirect and points):
+        return False
+    scope = crl.scope
+    if scope is None:
+        return True
+    if scope.only_contains_attribute_certs:
+        return False
+    if scope.only_contains_user_certs if certificate.is_ca else scope.only_contains_ca_certs:
+        return False
+    names = _names(scope.full_name, scope.relative_name, crl)
+    return not names or any(names & _names(one.full_name or one.crl_issuer, one.relative_name, crl) for one in points)
+
+
+def _names_issuer(point: x509.DistributionPoint, crl: Crl) -> bool:
+    """Whether a distribution point lets this list's issuer speak (cRLIssuer)."""
+    names = [name for name in point.crl_issuer or () if isinstance(name, x509.DirectoryName)]
+    return any(name.value.public_bytes() == crl.shape.issuer for name in names)
+
+
+def _names(
+    full: Iterable[x509.GeneralName] | None, relative: x509.RelativeDistinguishedName | None, crl: Crl
+) -> frozenset[x509.GeneralName]:
+    """The names of a distribution point, a relative one completed (RFC 5280 4.2.1.13)."""
+    if relative is not None:
+        return frozenset({x509.DirectoryName(x509.Name([*crl.loaded.issuer.rdns, relative]))})
+    return frozenset(full or ())

@@ -1,0 +1,404 @@
+"""Revocation lists from files (RFC 5280 section 5): bytes in, lists out; what they mean is `revocation`'s."""
+
+from __future__ import annotations
+
+import binascii
+import hashlib
+import re
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+
+from cryptography import x509
+from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
+
+from rotator.core.problems import Code, Problem, Severity
+from rotator.core.text import shown
+from rotator.x509 import der
+from rotator.x509.certificate import Certificate
+from rotator.x509.panics import contained
+
+MAX_CRL = 16 * 1024 * 1024
+"""Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
+
+MAX_INDIRECT = 4 * 1024 * 1024
+"""Bytes of the entries of an indirect list, which have to be gone through one by one."""
+
+MAX_ISSUERS = 4_000
+"""Extensions of the entries of an indirect list that are parsed, to see whom they name."""
+
+_BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
+_BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
+_PIECE = 64 * 1024
+AGAIN = "Fetch it again from the CA, whole."
+"""The next step for a list that cannot be used."""
+
+_UNDERSTOOD = frozenset(
+    oid.dotted_string
+    for oid in (
+        ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        ExtensionOID.ISSUING_DISTRIBUTION_POINT,
+        ExtensionOID.DELTA_CRL_INDICATOR,
+        ExtensionOID.CRL_NUMBER,
+    )
+)
+# An entry's extensions lie between hundreds of thousands of others, so they are looked for by how they are written
+# (DER): the name, TRUE if it is critical, and the tag of the octet string that the value is in.
+_REASON, _INVALID_SINCE, _ISSUER = (
+    der.encoded_oid(oid.dotted_string)
+    for oid in (
+        CRLEntryExtensionOID.CRL_REASON,
+        CRLEntryExtensionOID.INVALIDITY_DATE,
+        CRLEntryExtensionOID.CERTIFICATE_ISSUER,
+    )
+)
+_CRITICAL = b"\x01\x01\xff\x04"
+_STRANGE = re.compile(
+    b"".join(b"(?<!%s)" % re.escape(name) for name in (_REASON, _INVALID_SINCE, _ISSUER)) + re.escape(_CRITICAL)
+)
+_MAX_NAME = 127
+
+
+@dataclass(frozen=True, slots=True)
+class ListShape:
+    """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
+
+    Args:
+        raw: the whole of it, kept once: a list may have megabytes.
+        issuer: DER of the name.
+        entries: where its entries begin and end in there; at one place without any.
+        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
+        signed: where what is signed begins and ends.
+        signature: the signature over it.
+    """
+
+    raw: bytes
+    issuer: bytes
+    entries: tuple[int, int]
+    algorithms_agree: bool
+    signed: tuple[int, int]
+    signature: bytes
+
+
+def revocation_list(data: bytes) -> ListShape:
+    """The outline of the revocation list that the bytes are.
+
+    Raises:
+        DerError, IndexError: they are none, or something follows it.
+    """
+    outer = der.expect(der.element(data, 0, len(data)), der.SEQUENCE)
+    if outer.end != len(data):
+        raise der.DerError("is followed by something else")
+    parts = der.children(data, outer)
+    inner = der.children(data, der.expect(parts[0], der.SEQUENCE))
+    skip = 1 if inner and inner[0].tag == der.INTEGER else 0
+    algorithm, issuer = der.expect(inner[skip], der.SEQUENCE), der.expect(inner[skip + 1], der.SEQUENCE)
+    entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # after two times, before [0] extensions
+    signature = der.expect(parts[2], der.BIT_STRING)
+    return ListShape(
+        raw=data,
+        issuer=der.whole(data, issuer),
+        entries=(entries[0].body, entries[0].end) if entries else (outer.end, outer.end),
+        algorithms_agree=der.whole(data, algorithm) == der.whole(data, der.expect(parts[1], der.SEQUENCE)),
+        signed=(parts[0].start, parts[0].end),
+        signature=data[signature.body + 1 : signature.end],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """An entry: when it was revoked, and why, in the words of RFC 5280 section 5.3.1; without a reason, empty."""
+
+    at: datetime
+    reason: str
+
+    @property
+    def lifted(self) -> bool:
+        """Whether it takes the certificate off the list again, as a delta does at the end of a hold."""
+        return self.reason == x509.ReasonFlags.remove_from_crl.value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Crl:
+    """One revocation list that has been read, not judged.
+
+    Args:
+        file: where it was found.
+        loaded: as the library has it.
+        shape: its outline.
+        issuer: for messages.
+        number: its CRLNumber; None without one.
+        scope: its issuingDistributionPoint; None without one.
+        delta: whether it holds only what has changed since another one (RFC 5280 5.2.4).
+        fault: why nobody can use it, in words that follow its name; empty if it can be used.
+        breach: what its issuer did against the rules for public CAs; empty if nothing.
+        lenient: whether a breach is one that private CAs commit by the habits of their tools.
+    """
+
+    file: str
+    loaded: x509.CertificateRevocationList = field(repr=False)
+    shape: ListShape = field(repr=False)
+    issuer: str
+    number: int | None
+    scope: x509.IssuingDistributionPoint | None
+    delta: bool = False
+    fault: str = ""
+    breach: str = ""
+    lenient: bool = False
+    _checked: dict[bytes, bool] = field(default_factory=dict, repr=False)
+    _found: dict[tuple[bytes, int], Revoked | None] = field(default_factory=dict, repr=False)
+    _strange: list[str] = field(default_factory=list, repr=False)
+
+    def signed_by(self, issuer: Certificate) -> bool:
+        """Whether this key made its signature; computed once, as a list may be long and is asked of often."""
+        spki = issuer.shape.spki
+        if spki not in self._checked:
+            shape, (start, end) = self.shape, self.shape.signed
+            signed = memoryview(shape.raw)[start:end]
+            self._checked[spki] = shape.algorithms_agree and issuer.made(shape.signature, signed, self.loaded)
+        return self._checked[spki]
+
+    @property
+    def indirect(self) -> bool:
+        """Whether it may speak of certificates of others."""
+        return self.scope is not None and self.scope.indirect_crl
+
+    @property
+    def strange(self) -> str:
+        """What its entries hold that is critical and not understood (RFC 5280 5.3); empty if nothing.
+
+        Asked of an authentic list only, once: a long one is searched through.
+        """
+        if not self._strange:
+            self._strange.append(self._objection())
+        return self._strange[0]
+
+    def entry(self, issuer: bytes, serial: int) -> Revoked | None:
+        """What it says of a certificate, after `strange` has been asked.
+
+        Args:
+            issuer: DER of the name of the certificate's issuer.
+            serial: its serial number.
+        """
+        if serial < 0:
+            return None  # such a certificate is refused for its number; no list can be asked for it
+        if (issuer, serial) not in self._found:
+            number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
+            found = None
+            if self.shape.raw.find(number, *self.shape.entries) >= 0:  # most are on no list, which is seen at once
+                found = (
+                    self._indirect_entry(issuer, number)
+                    if self.indirect
+                    else self.loaded.get_revoked_certificate_by_serial_number(serial)
+                )
+            self._found[issuer, serial] = _revoked(found) if found is not None else None
+        return self._found[issuer, serial]
+
+    def _objection(self) -> str:
+        raw, (start, end) = self.shape.raw, self.shape.entries
+        if not self.indirect and raw.find(_CRITICAL, start, end) < 0:
+            return ""
+        for found in _STRANGE.finditer(raw, start, end):
+            oid = _name_before(raw, found.start())
+            if oid:
+                return f"has an entry with a critical extension that is not understood ({oid})"
+        if not self.indirect:
+            others = raw.find(_ISSUER + _CRITICAL, start, end) >= 0
+            return "speaks of certificates of others without being indirect" if others else ""
+        if end - start > MAX_INDIRECT:
+            return f"is indirect and has more than {MAX_INDIRECT >> 20} MiB of entries"
+        try:
+            for _ in self._named():
+                pass
+        except _EntryError as error:
+            return str(error)
+        return ""
+
+    def _indirect_entry(self, issuer: bytes, number: bytes) -> x509.RevokedCertificate | None:
+        """The entry of a certificate of that issuer, with that number as it is written."""
+        raw = self.shape.raw
+        for index, (at, named) in enumerate(self._named()):
+            if named == issuer and raw.startswith(number, at):
+                return next(islice(self.loaded, index, None))
+        return None
+
+    def _named(self) -> Iterator[tuple[int, bytes]]:
+        """Of each entry of an indirect list where its number stands, and DER of the issuer that it speaks of.
+
+        Raises:
+            _EntryError: an entry that names one cannot be read, or too many different ones do.
+        """
+        raw, (at, end) = self.shape.raw, self.shape.entries
+        issuer, known = self.shape.issuer, dict[bytes, bytes]()
+        next_name = raw.find(_ISSUER, at, end)
+        while at < end:
+            entry = der.element(raw, at, end)
+            if at <= next_name < entry.end:
+                number = der.element(raw, entry.body, entry.end)
+                extensions = raw[der.element(raw, number.end, entry.end).end : entry.end]
+                if extensions not in known:
+                    if len(known) >= MAX_ISSUERS:
+                        raise _EntryError("has too many different entries to go through all of them")
+                    known[extensions] = _issuer_in(extensions)
+                issuer = known[extensions] or issuer  # and for those after it, until another one is named (5.3.3)
+                next_name = raw.find(_ISSUER, entry.end, end)
+            yield entry.body, issuer
+            at = entry.end
+
+
+class _EntryError(Exception):
+    """An entry cannot be read; the words follow the list's name."""
+
+
+def _name_before(raw: bytes, end: int) -> str:
+    """The object identifier that ends at a place; empty if none does, so that no extension begins there."""
+    for length in range(1, _MAX_NAME):
+        start = end - length - 2
+        if start >= 0 and raw[start] == der.OID and raw[start + 1] == length:
+            try:
+                return der.dotted(raw, der.Element(der.OID, start, start + 2, end))
+            except der.DerError:
+                continue
+    return ""
+
+
+def _issuer_in(extensions: bytes) -> bytes:
+    """DER of the issuer that an entry's extensions name; `?` for one without a distinguished name, empty for none.
+
+    Raises:
+        _EntryError: they cannot be read.
+    """
+    try:
+        outer = der.expect(der.element(extensions, 0, len(extensions)), der.SEQUENCE)
+        for part in der.children(extensions, outer):
+            extension = der.raw_extension(extensions, part)
+            if extension.oid == CRLEntryExtensionOID.CERTIFICATE_ISSUER.dotted_string:
+                value = extension.value
+                names = der.children(value, der.expect(der.element(value, 0, len(value)), der.SEQUENCE))
+                found = [name for name in names if name.tag == 0xA4]  # directoryName (RFC 5280 4.2.1.6)
+                return value[found[0].body : found[0].end] if found else b"?"
+    except (der.DerError, IndexError):
+        raise _EntryError("has an entry whose extensions cannot be read") from None
+    return b""
+
+
+def _revoked(entry: x509.RevokedCertificate) -> Revoked:
+    try:
+        reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
+    except (ValueError, LookupError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        reason = ""
+    return Revoked(entry.revocation_date_utc, reason)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Revocations:
+    """All revocation lists that were named.
+
+    Args:
+        name: where they came from, for messages.
+        lists: in the order read.
+        digest: SHA-256 (hex) over their files.
+        faults: what could not be read of them: `crl-unusable`.
+    """
+
+    name: str
+    lists: tuple[Crl, ...]
+    digest: str
+    faults: tuple[Problem, ...] = ()
+
+    @classmethod
+    def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Revocations:
+        """Read files of revocation lists, PEM or DER; never raises for what they hold.
+
+        Args:
+            files: name and content of each; none is held on to.
+            name: what to call them together; the files' names without one.
+        """
+        whole = hashlib.sha256()
+        lists: list[Crl] = []
+        faults: list[Problem] = []
+        titles: list[str] = []
+        for file, data in files:
+            titles.append(shown(file))
+            found, words = _read_all(data, shown(file))
+            lists += found
+            if words:
+                message = f"{shown(file)} {words}."
+                faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, AGAIN, shown(file)))
+            whole.update(hashlib.sha256(data).digest())
+        name = name or ", ".join(titles)
+        return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
+
+
+NO_LISTS = Revocations("", (), "")
+"""What there is where none were named."""
+
+
+def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
+    """The revocation lists of a file as far as they can be read, and what is wrong with the rest; empty if nothing."""
+    if len(data) > MAX_CRL:
+        return [], f"holds more than {MAX_CRL >> 20} MiB"
+    words, lists = "", []
+    blocks: Iterable[tuple[int, int] | None] = [None]
+    if b"-----BEGIN " in data:
+        blocks = [found.span(1) for found in _BLOCK.finditer(data)]
+        if not blocks or len(blocks) != data.count(_BEGIN):
+            words = "holds no revocation list, or one that is cut off"
+    for block in blocks:
+        try:
+            with contained():
+                lists.append(_read(_decoded(data, *block) if block else data, title))
+        except (LookupError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
+            words = "holds something that is no revocation list, or one that is damaged or cut off"
+    return lists, words
+
+
+def _decoded(data: bytes, at: int, end: int) -> bytes:
+    """The base64 between two places, in pieces: of megabytes, each copy counts.
+
+    Raises:
+        ValueError: it is none.
+    """
+    pieces: list[bytes] = []
+    left = b""
+    while at < end:
+        text = left + data[at : min(end, at + _PIECE)].translate(None, b" \t\r\n\x0b\x0c")
+        at += _PIECE
+        whole = len(text) - len(text) % 4 if at < end else len(text)
+        if at < end and b"=" in text:
+            raise ValueError("something follows the end")
+        pieces.append(binascii.a2b_base64(text[:whole], strict_mode=True))
+        left = text[whole:]
+    return b"".join(pieces)
+
+
+def _read(data: bytes, title: str) -> Crl:
+    shape = revocation_list(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loaded = x509.load_der_x509_crl(data)
+        issuer = shown(loaded.issuer.rfc4514_string())
+    try:
+        extensions = {e.oid.dotted_string: e for e in loaded.extensions}
+    except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        return Crl(title, loaded, shape, issuer, None, None, fault="has extensions that cannot be read")
+    scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
+    numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)
+    number = numbered.value.crl_number if numbered and isinstance(numbered.value, x509.CRLNumber) else None
+    unknown = [oid for oid, e in extensions.items() if e.critical and oid not in _UNDERSTOOD]
+    fault, breach, lenient = "", "", False
+    if unknown:
+        fault = f"has a critical extension that is not understood ({unknown[0]}; RFC 5280 5.2)"
+    elif numbered is not None and numbered.critical:
+        breach = "marks its CRLNumber as critical, which is forbidden (RFC 5280 5.2.3)"
+    elif number is not None and number.bit_length() > 159:
+        breach = "has a CRLNumber of more than 20 octets (RFC 5280 5.2.3)"
+    elif number is None:
+        breach, lenient = "has no CRLNumber (RFC 5280 5.2.3)", True
+    elif loaded.next_update_utc is None:
+        breach, lenient = "does not say when the next one comes (RFC 5280 5.1.2.5)", True
+    value = scope.value if scope and isinstance(scope.value, x509.IssuingDistributionPoint) else None
+    delta = ExtensionOID.DELTA_CRL_INDICATOR.dotted_string in extensions
+    return Crl(title, loaded, shape, issuer, number, value, delta, fault, breach, lenient)

@@ -1,0 +1,99 @@
+"""Root beside an unprivileged store: a child that lies, that is killed, and whom a signal to the command reaches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rotator import bootstrap
+from rotator.core.errors import RotatorError
+from rotator.privsep import fork
+from rotator.privsep.apply import Applied, Setup
+from rotator.privsep.oneshot import ApplyPort
+from rotator.storage.generations import demand_state_dir
+from tests.support.other_user import NOBODY, forked
+
+pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
+
+
+@pytest.fixture
+def setup(tmp_path: Path) -> Setup:
+    state = tmp_path / "state"
+    state.mkdir()
+    os.chown(state, NOBODY, NOBODY)
+    return Setup(str(state), str(tmp_path / "include"), str(tmp_path / "nginx.pid"), "", frozenset({"site"}))
+
+
+def _run(setup: Setup, work: Callable[[ApplyPort], int]) -> int:
+    def report(e: RotatorError) -> int:
+        return 77
+
+    return fork.run_as_owner(
+        setup,
+        demand_state_dir(setup.state_dir),
+        bootstrap.direct(setup),
+        lambda: None,
+        lambda _, apply: work(apply),
+        report,
+    )
+
+
+def test_the_exit_status_of_the_child_is_that_of_the_command(setup: Setup) -> None:
+    assert _run(setup, lambda _: 8) == 8
+
+
+def test_the_child_is_the_store_s_owner_and_the_step_is_done_by_root(setup: Setup) -> None:
+    def work(apply: ApplyPort) -> int:
+        assert os.geteuid() == NOBODY
+        done = apply({"site": "000001-aaaaaaaaaaaa"}, hup=False)
+        return 8 if done.error else 0  # there is no such generation, says the parent
+
+    assert _run(setup, work) == 8
+
+
+@pytest.mark.parametrize("message", [b"[]", b"nonsense", b'{"id": 1, "generations": [], "hup": 2}', b"{}"])
+def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, message: bytes
+) -> None:
+    def through(sock: socket.socket) -> ApplyPort:
+        def lie(generations: object, *, hup: bool) -> Applied:
+            sock.send(message)
+            assert sock.recv(1024) == b""
+            raise RotatorError("apply-gone", "the process that keeps root is gone")
+
+        return lie
+
+    monkeypatch.setattr(fork, "_through", through)
+    assert _run(setup, lambda apply: len(apply({}, hup=True).id)) == 77
+
+
+def test_a_reader_that_has_gone_is_no_bug(setup: Setup, capfd: pytest.CaptureFixture[str]) -> None:
+    def work(_: ApplyPort) -> int:
+        raise BrokenPipeError
+
+    assert _run(setup, work) == 128 + signal.SIGPIPE
+    assert capfd.readouterr().err == ""
+
+
+def test_a_signal_to_the_command_ends_it(setup: Setup) -> None:
+    inlet, outlet = os.pipe()
+
+    def work(_: ApplyPort) -> int:
+        os.write(outlet, b"at work")
+        time.sleep(15)
+        return 0
+
+    command = forked(lambda: os._exit(_run(setup, work)))
+    os.read(inlet, 7)
+    os.close(inlet)
+    os.close(outlet)
+    os.kill(command, signal.SIGTERM)
+    began = time.monotonic()
+    _, status = os.waitpid(command, 0)
+    assert (os.waitstatus_to_exitcode(status), time.monotonic() - began < 5) == (128 + signal.SIGTERM, True)
