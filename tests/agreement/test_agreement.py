@@ -21,8 +21,8 @@ from rotator.x509.pem import encode_chain
 from tests.agreement import contents, keys_and_texts
 from tests.agreement.family import Case, Runtime
 from tests.agreement.serving import Served, client_says, clients_say, nginx_says, serving
-from tests.e2e.conftest import require_nginx
 from tests.support.nginx_binaries import KINDS
+from tests.support.nginx_fixtures import require_nginx
 
 PUT_RIGHT = {Code.CHAIN_ORDER, Code.ROOT_INCLUDED, Code.TRAILING_DATA, Code.DUPLICATE_CERT, Code.KEY_IN_CERT_FILE}
 """Warnings under which what is stored is not what was given: nginx is asked about the stored form only."""

@@ -9,19 +9,14 @@ import argparse
 import json
 import statistics
 import tempfile
-import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.support import processes
 from tests.support.authority import CA
-from tests.support.client import served_leaf
+from tests.support.bare_hup import bare_hup
 from tests.support.nginx_binaries import find_nginx
 from tests.support.nginx_server import (
-    ACTIVE,
     NginxServer,
-    PairFiles,
     ServerBlock,
     include_line,
     write_include,
@@ -29,35 +24,6 @@ from tests.support.nginx_server import (
 )
 
 NAME = "bench.example.test"
-
-
-def bare_hup(
-    server: NginxServer,
-    include: Path,
-    pair: PairFiles,
-    leaf: bytes,
-    targets: Sequence[tuple[str, str]],
-    *,
-    timeout: float = 60.0,
-    poll: float = 0.001,
-) -> float:
-    """Seconds from just before the include's rename until every target is seen to serve the new leaf, and it only.
-
-    That is: one HUP, then the old workers' titles every `poll` seconds until none of them accepts connections any
-    more, then one fresh handshake with each (listener, name). The pair's files are written before the clock runs.
-    """
-    old = server.active_workers()
-    begin = time.monotonic()
-    write_include(include, pair)
-    server.hup()
-    while any(_still_active(worker) for worker in old):
-        if time.monotonic() - begin > timeout:
-            raise AssertionError(f"not converged within {timeout:g} s: {server.words()}")
-        time.sleep(poll)
-    for listener, name in targets:
-        if served_leaf(listener, name) != leaf:
-            raise AssertionError(f"no old worker is active, yet {name} at {listener} serves another leaf")
-    return time.monotonic() - begin
 
 
 def measure(binary: Path, *, blocks: int = 1, workers: int = 1, rounds: int = 10) -> list[float]:
@@ -79,11 +45,6 @@ def measure(binary: Path, *, blocks: int = 1, workers: int = 1, rounds: int = 10
             pair = write_pair(server.root / "pairs" / str(number), issued)
             seconds.append(bare_hup(server, include, pair, issued.chain_der[0], [(listener, NAME)]))
         return seconds
-
-
-def _still_active(worker: processes.Process) -> bool:
-    now = processes.look(worker.pid)
-    return now is not None and now.started == worker.started and now.title == ACTIVE
 
 
 def main() -> None:

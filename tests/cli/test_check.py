@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from rotator.config.assembly import system_roots
 from tests.support.authority import CA, NOW, der_pem, encrypted, key_pem, new_key, pem
 from tests.support.calls import Called, call
-from tests.validation.test_sct import Keeper
+from tests.support.transparency import Keeper
 
 NAME = "signal.example.cn"
 ROOT = CA.root()

@@ -13,9 +13,9 @@ import pytest
 
 from tests.clients.cases import Case, Cases
 from tests.clients.serving import repositories, serve
-from tests.e2e.conftest import require_nginx
 from tests.support.authority import pem
 from tests.support.calls import call
+from tests.support.nginx_fixtures import require_nginx
 from tests.support.nginx_server import NginxServer
 
 PACKAGES = {

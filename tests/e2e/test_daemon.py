@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from tests.support.client import served_leaf
 from tests.support.edge import Edge
 from tests.support.misbehave import unknown_directive
 from tests.support.nginx_server import NginxServer
+from tests.support.renewals import QUICK, is_decided, is_served, page, rotations
 from tests.support.running import ROOT, running
 from tests.support.waiting import wait_until
 
@@ -37,26 +37,13 @@ def edge(nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA) -> Edg
 
 
 Kind = Literal["ecdsa", "rsa"]
-QUICK = 'scan_interval = "200ms"\nsettle = "700ms"\n'
-
-
-def _is_served(edge: Edge, new: Issued, site: str = "example") -> None:
-    wait_until(lambda: edge.shown(site) == {new.chain_der}, 20, f"{site} serves the renewal")
-
-
-def _is_decided(edge: Edge, result: str, reason: str = "", site: str = "example") -> None:
-    def seen() -> bool:
-        intent = edge.store.intent(site)
-        return intent.result in result.split("|") and (not reason or intent.reason == reason)
-
-    wait_until(seen, 20, f"{site} is {result} {reason}: {edge.store.intent(site)}")
 
 
 def test_a_renewal_that_is_dropped_is_served_by_every_listener(edge: Edge) -> None:
     new = edge.issue()
     with running(edge) as daemon:
         edge.write_pair(new, edge.incoming / "example")
-        _is_served(edge, new)
+        is_served(edge, new)
         daemon.wait_for("rotated example")
         assert daemon.end() == 0
     assert edge.store.verified("example") == edge.live()
@@ -86,10 +73,10 @@ def test_a_drop_that_is_written_byte_by_byte_is_taken_when_it_is_whole(edge: Edg
             with (drop / name).open("wb", buffering=0) as f:
                 for start in range(len(data)):
                     f.write(data[start : start + 1])
-        _is_served(edge, new)
+        is_served(edge, new)
         daemon.wait_for("rotated example")
         assert not daemon.said("rejected")
-        assert _rotations(edge) == 1
+        assert rotations(edge) == 1
 
 
 @pytest.mark.parametrize("first", ["key", "chain"])
@@ -102,7 +89,7 @@ def test_the_other_half_of_a_drop_may_come_later(edge: Edge, first: str) -> None
         shutil.copy(halves[0], drop)
         daemon.wait_for("settling example")
         shutil.copy(halves[1], drop)
-        _is_served(edge, new)
+        is_served(edge, new)
         assert not daemon.said("rejected")
 
 
@@ -122,7 +109,7 @@ def test_both_keys_of_a_dual_site_go_together_in_any_order(edge: Edge, order: tu
         daemon.wait_for("rotated example")
     for kind, new in renewals.items():
         assert served_leaf(edge.addresses[0], edge.name("example"), kind) == der(new.leaf)[0]
-    assert _rotations(edge) == 2  # the one by hand, and one for both
+    assert rotations(edge) == 2  # the one by hand, and one for both
 
 
 @pytest.mark.parametrize("way", ["mv", "cp", "cp -a", "scp", "rsync", "deliver", "flat", "directory"])
@@ -156,10 +143,10 @@ def test_every_way_of_writing_is_taken_once_and_never_half(edge: Edge, way: str)
             case "directory":
                 drop.rmdir()
                 chain.parent.rename(drop)
-        _is_served(edge, new)
+        is_served(edge, new)
         daemon.wait_for("rotated example")
         assert not daemon.said("rejected")
-    assert _rotations(edge) == 1
+    assert rotations(edge) == 1
 
 
 def test_a_source_that_is_flipped_behind_links_is_taken(edge: Edge) -> None:
@@ -179,10 +166,10 @@ def test_a_source_that_is_flipped_behind_links_is_taken(edge: Edge) -> None:
     with edge.config_path.open("a") as f:
         f.write(f'source = "{mount}"\n')
     with running(edge):
-        _is_served(edge, first)
+        is_served(edge, first)
         (mount / "..new").symlink_to("..v2")
         (mount / "..new").rename(mount / "..data")
-        _is_served(edge, second)
+        is_served(edge, second)
 
 
 def test_twenty_sites_at_once_are_few_reloads(nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA) -> None:
@@ -196,8 +183,8 @@ def test_twenty_sites_at_once_are_few_reloads(nginx: NginxServer, tmp_path: Path
             (edge.incoming / name).mkdir()
             edge.write_pair(new, edge.incoming / name)
         for name, new in renewals.items():
-            _is_served(edge, new, name)
-        wait_until(lambda: all(_rotations(edge, name) == 1 for name in before), 20)
+            is_served(edge, new, name)
+        wait_until(lambda: all(rotations(edge, name) == 1 for name in before), 20)
         reloads = sum("progress: reloading nginx" in line for line in daemon.lines)
     assert reloads <= 4, "they do not go together"
 
@@ -212,8 +199,8 @@ def test_a_bad_drop_changes_nothing_is_told_once_and_is_not_tried_again_after_a_
     workers = edge.ports.nginx.workers()
     for _ in range(2):
         with running(edge) as daemon:
-            _is_decided(edge, "rejected", "incomplete-chain")
-            wait_until(lambda: 'rotator_inputs{state="rejected"} 1.0' in _page(edge), 10, "it has looked at the drop")
+            is_decided(edge, "rejected", "incomplete-chain")
+            wait_until(lambda: 'rotator_inputs{state="rejected"} 1.0' in page(edge), 10, "it has looked at the drop")
             assert daemon.end() == 0
     assert _results(edge)[-1:] == ["rejected"]
     assert _results(edge).count("rejected") == 1
@@ -233,12 +220,12 @@ def test_two_hundred_drops_of_garbage_change_nothing_and_the_next_good_one_is_ta
             if data and noise.random() < 0.8:
                 del data[noise.randrange(len(data)) :]
             (drop / name).write_bytes(bytes(data) or b"?")
-        _is_decided(edge, "rejected")
+        is_decided(edge, "rejected")
         assert edge.ports.nginx.workers() == workers
         for path in drop.iterdir():
             path.unlink()
         edge.write_pair(good, drop)
-        _is_served(edge, good)
+        is_served(edge, good)
         assert daemon.process.poll() is None
 
 
@@ -250,7 +237,7 @@ def test_a_lost_drop_directory_is_told_and_heals_by_itself(edge: Edge) -> None:
         (edge.incoming / "example").mkdir(parents=True)
         daemon.wait_for("drop-back example")
         edge.write_pair(new, edge.incoming / "example")
-        _is_served(edge, new)
+        is_served(edge, new)
 
 
 # -- nginx in trouble
@@ -261,9 +248,9 @@ def test_nginx_is_stopped_and_proved_when_it_is_started(edge: Edge) -> None:
     with running(edge) as daemon:
         edge.nginx.stop()
         edge.write_pair(new, edge.incoming / "example")
-        _is_decided(edge, "deferred", "nginx-down")
+        is_decided(edge, "deferred", "nginx-down")
         edge.nginx.start()
-        _is_served(edge, new)
+        is_served(edge, new)
         daemon.wait_for("rotated example")
 
 
@@ -274,12 +261,12 @@ def test_a_master_that_is_stopped_speaks_against_no_renewal_and_that_is_served_o
     with running(edge) as daemon:
         with edge.nginx.halted():
             edge.write_pair(new, edge.incoming / "example")
-            _is_decided(edge, "deferred", "nginx-silent")
+            is_decided(edge, "deferred", "nginx-silent")
             assert edge.shown() == {edge.first["example"].chain_der}
             assert edge.live() == edge.store.verified("example")
-        _is_served(edge, new)
+        is_served(edge, new)
         daemon.wait_for("rotated example")
-    assert _rotations(edge) == 1
+    assert rotations(edge) == 1
 
 
 def test_a_configuration_that_is_broken_elsewhere_defers_until_it_is_mended(edge: Edge) -> None:
@@ -289,7 +276,7 @@ def test_a_configuration_that_is_broken_elsewhere_defers_until_it_is_mended(edge
             edge.write_pair(new, edge.incoming / "example")
             daemon.wait_for("deferred example", word)
             assert edge.shown() == {edge.first["example"].chain_der}
-        _is_served(edge, new)
+        is_served(edge, new)
 
 
 # -- life
@@ -316,7 +303,7 @@ def test_asked_to_end_in_the_middle_of_a_proof_it_ends_soon_and_the_next_start_r
         assert time.monotonic() - begun < 6
         assert daemon.said("cut-short")
     with running(edge):
-        _is_served(edge, new)
+        is_served(edge, new)
         wait_until(lambda: edge.store.verified("example") == edge.live(), 10)
 
 
@@ -328,13 +315,13 @@ def test_a_good_configuration_is_taken_with_sighup_and_a_bad_one_leaves_the_old_
         daemon.wait_for("reload-failed", "ngnix")
         new = edge.issue()
         edge.write_pair(new, edge.incoming / "example")
-        _is_served(edge, new)
+        is_served(edge, new)
         edge.config_path.write_text(good.replace('settle = "700ms"', 'settle = "800ms"'))
         daemon.tell(signal.SIGHUP)
         daemon.wait_for("reloaded")
         newer = edge.issue()
         edge.write_pair(newer, edge.incoming / "example")
-        _is_served(edge, newer)
+        is_served(edge, newer)
 
 
 def test_sighup_in_the_middle_of_a_proof_waits_for_its_end_and_then_takes_the_new_configuration(edge: Edge) -> None:
@@ -352,7 +339,7 @@ def test_sighup_in_the_middle_of_a_proof_waits_for_its_end_and_then_takes_the_ne
         assert words.index("rotated") < words.index("reloaded:"), daemon.lines
         assert edge.shown() == {new.chain_der}
         assert daemon.end() == 0
-    assert _rotations(edge) == 1
+    assert rotations(edge) == 1
 
 
 def test_a_site_that_is_taken_out_and_put_back_while_it_waits_is_served_when_its_time_comes(
@@ -365,20 +352,20 @@ def test_a_site_that_is_taken_out_and_put_back_while_it_waits_is_served_when_its
         with unknown_directive(edge.nginx):
             (edge.incoming / "b").mkdir()
             edge.write_pair(new, edge.incoming / "b")
-            _is_decided(edge, "deferred", "nginx-refused", "b")
+            is_decided(edge, "deferred", "nginx-refused", "b")
             whole = edge.config_path.read_text()
             edge.config_path.write_text(whole.partition('\n[[site]]\nname = "b"')[0])
             daemon.tell(signal.SIGHUP)
             daemon.wait_for("reloaded: 1 site,")
-            wait_until(lambda: 'site="b"' not in _page(edge), 10, "the page shows one site")
+            wait_until(lambda: 'site="b"' not in page(edge), 10, "the page shows one site")
             edge.config_path.write_text(whole)
             daemon.tell(signal.SIGHUP)
             daemon.wait_for("reloaded: 2 sites,")
             assert edge.shown("b") == {edge.first["b"].chain_der}
-        _is_served(edge, new, "b")
+        is_served(edge, new, "b")
         daemon.wait_for("rotated b")
         assert daemon.end() == 0
-    assert _rotations(edge, "b") == 1
+    assert rotations(edge, "b") == 1
 
 
 def test_a_reload_by_command_ends_when_the_new_configuration_is_in_force(edge: Edge) -> None:
@@ -443,7 +430,7 @@ def test_a_live_certificate_that_is_revoked_is_told_when_the_list_is_read_anew(e
         written(edge.first["example"])
         daemon.tell(signal.SIGHUP)
         daemon.wait_for("live-unfit example", "revoked")
-        wait_until(lambda: 'rotator_live_accepted{site="example"} 0.0' in _page(edge), 20, "the page shows it")
+        wait_until(lambda: 'rotator_live_accepted{site="example"} 0.0' in page(edge), 20, "the page shows it")
         lists.unlink()
         daemon.tell(signal.SIGHUP)
         daemon.wait_for("reload-failed", "crls")
@@ -452,7 +439,7 @@ def test_a_live_certificate_that_is_revoked_is_told_when_the_list_is_read_anew(e
         daemon.wait_for("reloaded")
         new = edge.issue()
         edge.write_pair(new, edge.incoming / "example")
-        _is_served(edge, new)
+        is_served(edge, new)
 
 
 def test_a_bad_configuration_at_the_start_exits_78(edge: Edge) -> None:
@@ -464,8 +451,8 @@ def test_a_rollback_by_hand_is_not_fought(edge: Edge) -> None:
     new = edge.issue()
     with running(edge) as daemon:
         edge.write_pair(new, edge.incoming / "example")
-        _is_served(edge, new)
-        _is_decided(edge, "rotated")
+        is_served(edge, new)
+        is_decided(edge, "rotated")
         done = edge.cli("rollback", "example")
         assert done.returncode == 0, done.stderr
         daemon.tell(signal.SIGHUP)  # has every drop looked at anew
@@ -473,7 +460,7 @@ def test_a_rollback_by_hand_is_not_fought(edge: Edge) -> None:
         assert edge.shown() == {edge.first["example"].chain_der}
         newer = edge.issue()
         edge.write_pair(newer, edge.incoming / "example")
-        _is_served(edge, newer)
+        is_served(edge, newer)
 
 
 def test_a_swap_of_the_very_files_that_lie_in_the_drop_decides_about_them_and_holds_nothing(edge: Edge) -> None:
@@ -488,18 +475,18 @@ def test_a_swap_of_the_very_files_that_lie_in_the_drop_decides_about_them_and_ho
         again = edge.cli("deliver", "--wait", "example", chain, key)
         assert (again.returncode, "ROTATED example" in again.stdout) == (0, True), again.stderr
         assert not daemon.said("held example")
-    assert _rotations(edge) == 1
+    assert rotations(edge) == 1
 
 
 def test_the_page_shows_what_happened(edge: Edge) -> None:
     new = edge.issue()
     with running(edge):
         edge.write_pair(new, edge.incoming / "example")
-        _is_served(edge, new)
-        wait_until(lambda: 'swap_attempts_total{site="example",trigger="drop"} 1.0' in _page(edge), 10)
+        is_served(edge, new)
+        wait_until(lambda: 'swap_attempts_total{site="example",trigger="drop"} 1.0' in page(edge), 10)
         labels = f'key_type="ecdsa",listener="{edge.addresses[0]}",site="example"'
-        wait_until(lambda: f"served_certificate_matches_disk{{{labels}}} 1.0" in _page(edge), 10)
-        assert "rotator_nginx_reloads_total 1.0" in _page(edge)
+        wait_until(lambda: f"served_certificate_matches_disk{{{labels}}} 1.0" in page(edge), 10)
+        assert "rotator_nginx_reloads_total 1.0" in page(edge)
 
 
 # -- deliver --wait
@@ -531,7 +518,7 @@ def test_deliver_that_waits_is_told_if_another_pair_in_the_drop_is_taken(edge: E
         there.mkdir(exist_ok=True)
         (there / "better.pem").write_bytes(better.chain_pem)
         (there / "better.key").write_bytes(better.key_pem)
-        _is_served(edge, better)
+        is_served(edge, better)
         done = edge.cli("deliver", "--wait", "example", *lesser)
         assert (done.returncode, edge.shown()) == (3, {better.chain_der}), done.stderr
     assert "another pair than the delivered one" in done.stderr
@@ -614,19 +601,5 @@ def test_deliver_that_waits_is_told_when_somebody_else_has_delivered_meanwhile(e
 # -- what tests look at
 
 
-def _page(edge: Edge) -> str:
-    try:
-        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=5) as answer:
-            text: bytes = answer.read()
-            return text.decode()
-    except OSError:
-        return ""
-
-
 def _results(edge: Edge, site: str = "example") -> list[str]:
     return [str(entry["result"]) for entry in edge.history.entries(site)]
-
-
-def _rotations(edge: Edge, site: str = "example") -> int:
-    """How often a pair was put live by a reload since the first one."""
-    return sum(e["result"] == "rotated" and e["reason"] == "rotated" for e in edge.history.entries(site))

@@ -22,10 +22,10 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.demo import binary
 from rotator.demo.acts import ACTS
 from rotator.demo.host import NAME, SITE
-from tests.e2e.conftest import require_nginx
 from tests.support import processes
 from tests.support.calls import call
 from tests.support.client import fingerprint, leaf_of, verified_connect
+from tests.support.nginx_fixtures import require_nginx
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

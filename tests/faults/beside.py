@@ -24,9 +24,9 @@ from rotator.x509.ocsp import Responses
 from rotator.x509.panics import BROKE_OFF
 from tests.faults.mutation import Files
 from tests.support.authority import CA, NOW, Issued, der_pem, entry, pem, rewritten_response, wrap
-from tests.validation.test_path_builder import instead
-from tests.validation.test_revocation import other_issuer, points, scoped
-from tests.validation.test_sct import Keeper, log_list, logged
+from tests.support.extensions import instead
+from tests.support.revocation_lists import other_issuer, points, scoped
+from tests.support.transparency import Keeper, log_list, logged
 
 NAME = "signal.example.cn"
 MAX_SECONDS = 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import issuing_ca, nginx, nginx_binary, root_ca, root_pem
+from tests.support.nginx_fixtures import issuing_ca, nginx, nginx_binary, root_ca, root_pem
 
 __all__ = ["issuing_ca", "nginx", "nginx_binary", "root_ca", "root_pem"]
 

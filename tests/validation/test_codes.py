@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from rotator.core.errors import RotatorError
-from rotator.core.problems import Code, Problem
+from rotator.core.model import Secret, SourceFile
+from rotator.core.problems import Code
 from rotator.sources.reader import read_named
-from rotator.validation.validate import Anchors, Verdict
+from rotator.validation.blocklist import Blocklist
+from rotator.validation.evidence import Evidence
+from rotator.validation.sct import Logs
+from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.x509.crl import Revocations
+from rotator.x509.ocsp import Responses
+from rotator.x509.pem import MAX_FILE
+from tests.support.authority import CA, NOW, Issued, der_pem, key_pem, new_key, pem, rewritten, with_extensions
+from tests.support.extensions import FEW_USES, STAPLE, also, instead, same_ca, self_signed
+from tests.support.faulty_leaves import ODD, REFUSED, WARNED, sha1_leaf, twice
 from tests.support.hosts import Host
+from tests.support.judging import ANCHORS, GOOD, ICA, NAME, ROOT, files, judge, odd
 from tests.support.other_user import as_nobody
-from tests.validation import test_revocation, test_sct, test_stapling, test_weak_keys
-from tests.validation.test_validate import bad_signature, everything
+from tests.support.revocation_lists import pem_of
+from tests.support.transparency import Keeper, log_list, logged
+
+DAY = timedelta(days=1)
 
 
 def judged() -> set[str]:
-    """What the judge finds in the files that its tests make."""
+    """What the judge finds in a candidate alone."""
     verdicts = [*everything(), bad_signature()]
-    return {str(p.code) for verdict in verdicts for p in problems(verdict)}
-
-
-def shown_lists() -> set[str]:
-    """What revocation lists, OCSP responses, logs and lists of keys find."""
-    lists, scts = test_revocation, test_sct
-    verdicts = [
-        lists.looked_up(lists.ICA.crl(lists.GOOD.leaf), lists.OF_ROOT),
-        *(lists.looked_up(one, lists.OF_ROOT) for one, _ in lists.UNKNOWNS.values()),
-        *(scts.checked(scts.logged(scts.ONE, wrong), scts.ALL) for wrong in scts.WRONG.values()),
-        scts.checked(scts.logged(scts.ONE, scts.UNCOUNTED["of an unknown log"]), scts.ALL),
-        scts.checked(scts.logged(scts.ONE, also := scts.Keeper("first again")), scts.logs(scts.ONE, also)),
-        test_stapling.looked_up(test_stapling.STALE, issued=test_stapling.DEMANDING),
-        test_weak_keys.blocked(test_weak_keys.hash_of(test_weak_keys.GOOD)),
-    ]
     return {str(p.code) for verdict in verdicts for p in verdict.problems}
 
 
-def problems(verdict: Verdict | Iterable[Problem]) -> Iterable[Problem]:
-    return verdict.problems if isinstance(verdict, Verdict) else verdict
+def found_beside_the_roots() -> set[str]:
+    """What revocation lists, OCSP responses, logs and lists of keys find."""
+    one, other, second = Keeper("first"), Keeper("first again"), Keeper("second", "Two")
+    staple = ICA.issue(NAME, tweak=also(STAPLE))
+    stale = ICA.ocsp(staple.leaf, begin=NOW - 9 * DAY, end=NOW - DAY)
+    spki = GOOD.key.public_key().public_bytes(
+        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    known = Blocklist.from_text(hashlib.sha256(spki).hexdigest().encode(), "keys.txt")
+    verdicts = [
+        *(
+            judge(GOOD, anchors=ANCHORS.beside(Evidence(Revocations.from_files([("crls.pem", pem_of(crl))]))))
+            for crl in (
+                ICA.crl(GOOD.leaf),
+                ROOT.crl(),
+                ICA.crl(begin=NOW - 9 * DAY, end=NOW - DAY),
+                ICA.crl(begin=NOW + DAY),
+            )
+        ),
+        *(
+            judge(issued, anchors=ANCHORS.beside(Evidence(logs=Logs.from_json(log_list(one, other, second), "logs"))))
+            for issued in (
+                logged(one, lambda body, _: second.sct(body, ROOT.cert), by=ICA),
+                logged(one, Keeper("stranger", "Stranger"), by=ICA),
+                logged(one, other, by=ICA),
+            )
+        ),
+        judge(staple, anchors=ANCHORS.beside(Evidence(responses=Responses.from_files([("staple.der", stale)])))),
+        judge(GOOD, anchors=ANCHORS.beside(Evidence(blocked=known))),
+    ]
+    return {str(p.code) for verdict in verdicts for p in verdict.problems}
 
 
 def raised(work: Callable[[], object]) -> str:
@@ -72,6 +105,101 @@ def rotated(tmp_path: Path) -> set[str]:
 
 
 def test_every_code_is_found_in_something(tmp_path: Path) -> None:
-    found = judged() | shown_lists() | read(tmp_path) | rotated(tmp_path)
+    found = judged() | found_beside_the_roots() | read(tmp_path) | rotated(tmp_path)
     found.add(raised(lambda: Anchors.from_pem(b"# no roots", "roots.pem")))
     assert {str(code) for code in Code} - found == set()
+
+
+def _encrypted() -> bytes:
+    best = serialization.BestAvailableEncryption(b"secret")
+    return GOOD.key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, best)
+
+
+def _with(chain: bytes, key: bytes, password: bytes | None = None) -> Verdict:
+    candidate = files(("chain.pem", chain), SourceFile("key.pem", key, 0o644))
+    return examine(replace(candidate, password=Secret(password) if password else None), public([NAME]), ANCHORS, NOW)
+
+
+def everything() -> list[Verdict]:
+    """Verdicts that between them hold every code that a candidate alone can have."""
+    good, key = GOOD.chain_pem, GOOD.key_pem
+    live_rsa = ICA.issue(NAME, "www.example.cn", kind="rsa", not_before=NOW - DAY)
+    live_same = ICA.issue(NAME, key=GOOD.key, not_before=NOW - DAY)
+    expired_root = CA.root("Old", days=-1)
+    cross = same_ca(ROOT, CA.root("Old Root"), not_after=NOW - DAY)
+    nowhere = same_ca(ICA, CA.root("Nowhere"))
+    wrong_id = x509.AuthorityKeyIdentifier(b"\1" * 20, None, None)
+    untrusted = CA.root("Other")
+    deep = ROOT
+    for number in range(9):
+        deep = deep.intermediate(f"Level {number}", pathlen=None)
+    return [
+        *(judge(make()) for make, _ in REFUSED.values()),
+        *(judge(make()) for make, _ in WARNED.values()),
+        judge(ROOT.intermediate("X", not_after=NOW - DAY).issue(NAME)),
+        judge(ROOT.intermediate("X", tweak=instead(FEW_USES)).issue(NAME)),
+        judge(ROOT.intermediate("S", pathlen=0).intermediate("X").issue(NAME)),
+        *(odd(rewritten(GOOD.leaf, ICA.key, change)) for change, _ in ODD.values()),
+        odd(with_extensions(GOOD.leaf, ICA.key, twice)),
+        judge(sha1_leaf()),
+        judge(GOOD, names=["else.example.cn"]),
+        judge(ICA.issue(NAME, not_before=NOW - 60 * DAY), live=[GOOD]),
+        judge(ICA.issue(NAME, days=6), live=[ICA.issue(NAME, not_before=NOW - 2 * DAY)]),
+        judge(ICA.issue(NAME, not_before=NOW - 3 * DAY, days=99), live=[GOOD]),
+        judge(GOOD, live=[live_rsa]),
+        judge(GOOD, live=[live_same]),
+        judge(GOOD, live=[live_same], policy=replace(public([NAME]), allow_key_reuse=False)),
+        judge(CA.root("Two", key=ROOT.key).issue(NAME), live=[GOOD]),
+        judge(expired_root.issue(NAME), anchors=Anchors.from_pem(pem(expired_root.cert), "roots.pem")),
+        judge(ICA.issue(NAME, tweak=instead(wrong_id, critical=False))),
+        judge(Issued(GOOD.key, GOOD.leaf)),
+        judge(self_signed(NAME)),
+        judge(Issued(GOOD.key, GOOD.leaf, (nowhere.cert, ICA.cert, ICA.cert, cross.cert, ROOT.cert))),
+        judge(Issued(GOOD.key, GOOD.leaf, (ICA.cert, untrusted.intermediate("Stranger").cert))),
+        judge(Issued(*_untrusted(untrusted))),
+        judge(ROOT.intermediate("Short", days=40).issue(NAME)),
+        judge(ICA.issue(NAME, not_before=NOW - 80 * DAY)),
+        judge(deep.issue(NAME)),
+        _with(pem(ICA.cert, GOOD.leaf), key),
+        _with(b"", key),
+        _with(good + b"\n" * MAX_FILE, key),
+        _with(good[:-40], key),
+        _with(good.replace(b"\n", b"\n\0", 1), key),
+        _with(der_pem(GOOD.chain_der[0] + b"\0") + pem(ICA.cert), key),
+        _with(good + key, key),
+        _with(key, key),
+        _with(good, b"# nothing\n"),
+        _with(good, key_pem(new_key())),
+        _with(good, key + key_pem(new_key())),
+        _with(good, _encrypted()),
+        _with(good, _encrypted(), b"wrong"),
+        _with(good, der_pem(b"\4\1x", label="PRIVATE KEY")),
+        _with(good, der_pem(_flipped(), label="EC PRIVATE KEY")),
+    ]
+
+
+def _untrusted(other: CA) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate, tuple[x509.Certificate, ...]]:
+    issued = other.intermediate("Other Two").issue(NAME)
+    assert isinstance(issued.key, ec.EllipticCurvePrivateKey)
+    return issued.key, issued.leaf, (*issued.intermediates, other.cert)
+
+
+def _flipped() -> bytes:
+    assert isinstance(GOOD.key, ec.EllipticCurvePrivateKey)
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    data = bytearray(GOOD.key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption()))
+    data[20] ^= 1
+    return bytes(data)
+
+
+def bad_signature() -> Verdict:
+    forged = rewritten(GOOD.leaf, new_key(), lambda tbs: tbs)
+    return odd(forged)
+
+
+def test_messages_are_sentences_for_people() -> None:
+    for verdict in everything():
+        for problem in verdict.problems:
+            assert problem.message.endswith(".")
+            assert problem.message.isprintable()
+            assert "None " not in problem.message.removeprefix("None of the files")

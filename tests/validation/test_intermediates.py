@@ -18,7 +18,7 @@ from rotator.validation.report import explain
 from rotator.validation.validate import Anchors, Verdict, examine, public
 from rotator.x509.parse import read_certificate
 from tests.support.authority import CA, NOW, Issued, der, new_key, pem
-from tests.validation.test_path_builder import FEW_USES, instead, rolled_over, same_ca
+from tests.support.extensions import FEW_USES, instead, rolled_over, same_ca
 
 NAME = "signal.example.cn"
 DAY = timedelta(days=1)

@@ -10,8 +10,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -39,6 +38,7 @@ from tests.support.authority import (
     with_extensions,
     wrap,
 )
+from tests.support.extensions import FEW_USES, also, instead, rolled_over, same_ca, self_signed, with_sha1, without
 
 NAME = "signal.example.cn"
 ROOT = CA.root()
@@ -72,11 +72,6 @@ def served(verdict: Verdict) -> tuple[bytes, ...]:
 def why(verdict: Verdict) -> tuple[Code, ...]:
     assert not verdict.accepted
     return verdict.codes
-
-
-def same_ca(other: CA, by: CA, **how: object) -> CA:
-    """The same authority (name and key), certified by another one."""
-    return by.intermediate(other.name, key=other.key, pathlen=None, **how)  # type: ignore[arg-type]
 
 
 def test_a_good_chain_is_served_as_it_is() -> None:
@@ -182,19 +177,13 @@ def test_a_new_key_of_a_root_that_its_old_key_vouches_for_is_no_root_itself() ->
     assert verdict.missing_issuer == "CN=Other Root"
 
 
-def self_signed(name: str = NAME, *, tweak: Tweak | None = None) -> Issued:
-    key = new_key()
-    ca = CA(name, key, CA.root(name, key=key).cert)
-    return ca.issue(name, key=key, tweak=tweak)
-
-
 def test_a_self_signed_leaf_is_told_as_such() -> None:
-    assert why(judge([self_signed().leaf])) == (Code.SELF_SIGNED,)
+    assert why(judge([self_signed(NAME).leaf])) == (Code.SELF_SIGNED,)
 
 
 def test_a_self_signed_leaf_that_is_itself_trusted_is_accepted() -> None:
     for tweak in (None, without(x509.AuthorityKeyIdentifier)):
-        issued = self_signed(tweak=tweak)
+        issued = self_signed(NAME, tweak=tweak)
         for policy in (public([NAME]), private_ca([NAME])):
             assert served(judge([issued.leaf], anchors(issued.leaf), policy)) == der(issued.leaf)
 
@@ -281,42 +270,7 @@ def below(root: CA = ROOT, **how: object) -> Issued:
     return root.intermediate("Special", **how).issue(NAME)  # type: ignore[arg-type]
 
 
-def without(kind: type[x509.ExtensionType]) -> Tweak:
-    """Take an extension out of the builder."""
-
-    def tweak(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-        kept = [e for e in builder._extensions if not isinstance(e.value, kind)]
-        builder._extensions = kept
-        return builder
-
-    return tweak
-
-
-def instead(value: x509.ExtensionType, *, critical: bool = True) -> Tweak:
-    """Put an extension into the builder in the place of the one of its kind."""
-
-    def tweak(builder: x509.CertificateBuilder) -> x509.CertificateBuilder:
-        return without(type(value))(builder).add_extension(value, critical=critical)
-
-    return tweak
-
-
-def also(value: x509.ExtensionType, *, critical: bool = False) -> Tweak:
-    return lambda builder: builder.add_extension(value, critical=critical)
-
-
 UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.55555.1"), b"\x05\x00")
-FEW_USES = x509.KeyUsage(
-    digital_signature=True,
-    content_commitment=False,
-    key_encipherment=False,
-    data_encipherment=False,
-    key_agreement=False,
-    key_cert_sign=False,
-    crl_sign=True,
-    encipher_only=False,
-    decipher_only=False,
-)
 
 ANY = ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
 
@@ -348,12 +302,6 @@ def test_an_intermediate_is_refused(what: str) -> None:
     verdict = judge(issued.chain)
     assert why(verdict) == (code,)
     assert verdict.problems[0].file == "chain.pem"
-
-
-def rolled_over(ca: CA, pathlen: int | None = None, *, named: bool = True) -> CA:
-    """The same authority's new key, certified with its old one; `named` puts the old key's identifier in."""
-    old = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca.key.public_key())
-    return ca.intermediate(ca.name, pathlen=pathlen, tweak=also(old) if named else None)
 
 
 @pytest.mark.parametrize("policy", [public([NAME]), private_ca([NAME])], ids=["public", "private CA"])
@@ -413,18 +361,6 @@ def test_an_intermediate_is_good_from_its_first_second_up_to_its_last() -> None:
         assert judge(exact.chain).accepted
     assert why(judge(below(not_before=NOW + second).chain)) == (Code.NOT_YET_VALID,)
     assert why(judge(below(not_after=NOW - second).chain)) == (Code.EXPIRED_INTERMEDIATE,)
-
-
-SHA256, SHA1 = (bytes.fromhex(f"300d06092a864886f70d0101{number}0500") for number in ("0b", "05"))
-"""DER of RSA with a digest."""
-
-
-def with_sha1(cert: x509.Certificate, signer: PrivateKey) -> x509.Certificate:
-    """The same, signed in the way that clients no longer take."""
-    assert isinstance(signer, rsa.RSAPrivateKey)
-    tbs = cert.tbs_certificate_bytes.replace(SHA256, SHA1)
-    signature = wrap(0x03, b"\0" + signer.sign(tbs, padding.PKCS1v15(), hashes.SHA1()))
-    return x509.load_der_x509_certificate(wrap(0x30, tbs + SHA1 + signature))
 
 
 def test_sha_1_is_refused_for_an_intermediate_and_no_matter_for_a_root() -> None:

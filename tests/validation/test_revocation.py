@@ -23,8 +23,9 @@ from rotator.validation.validate import Anchors, Verdict, examine, private_ca, p
 from rotator.x509 import der as tlv
 from rotator.x509.crl import MAX_CRL, Revocations
 from tests.support.authority import CA, NOW, Issued, der, der_pem, entry, new_key, pem, rewritten, wrap
-from tests.validation.test_path_builder import instead, same_ca, without
-from tests.validation.test_validate import judge, usage
+from tests.support.extensions import instead, same_ca, usage, without
+from tests.support.judging import judge
+from tests.support.revocation_lists import List, ListBuilder, extended, other_issuer, pem_of, points, scoped
 
 NAME = "signal.example.cn"
 DAY = timedelta(days=1)
@@ -35,13 +36,6 @@ OTHER = ICA.issue(NAME)
 OF_ROOT = ROOT.crl()
 ANCHORS = Anchors.from_pem(pem(ROOT.cert), "roots.pem")
 
-List = x509.CertificateRevocationList
-ListBuilder = x509.CertificateRevocationListBuilder
-
-
-def pem_of(*lists: List) -> bytes:
-    return b"".join(one.public_bytes(serialization.Encoding.PEM) for one in lists)
-
 
 def read(*lists: List) -> Revocations:
     return Revocations.from_files([("crls.pem", pem_of(*lists))])
@@ -50,25 +44,6 @@ def read(*lists: List) -> Revocations:
 def looked_up(*lists: List, issued: Issued = GOOD, policy: Policy | None = None, anchors: Anchors = ANCHORS) -> Verdict:
     """The verdict on a pair beside these lists."""
     return judge(issued, policy=policy or public([NAME]), anchors=anchors.beside(Evidence(read(*lists))))
-
-
-def scoped(critical: bool = True, **scope: object) -> Callable[[ListBuilder], ListBuilder]:
-    """An issuing distribution point."""
-    fields: dict[str, object] = {
-        "full_name": None,
-        "relative_name": None,
-        "only_contains_user_certs": False,
-        "only_contains_ca_certs": False,
-        "only_some_reasons": None,
-        "indirect_crl": False,
-        "only_contains_attribute_certs": False,
-    }
-    value = x509.IssuingDistributionPoint(**fields | scope)  # type: ignore[arg-type]  # spelt out above
-    return lambda builder: builder.add_extension(value, critical=critical)
-
-
-def extended(value: x509.ExtensionType, *, critical: bool) -> Callable[[ListBuilder], ListBuilder]:
-    return lambda builder: builder.add_extension(value, critical=critical)
 
 
 def openssl(issued: Issued, *lists: List, root: CA = ROOT) -> str:
@@ -349,12 +324,6 @@ def test_a_root_without_key_usage_may_sign_lists() -> None:
 # --- parts and indirect lists
 
 
-def points(*urls: str, issuer: x509.Name | None = None) -> x509.CRLDistributionPoints:
-    named = [x509.DirectoryName(issuer)] if issuer else None
-    full = [x509.UniformResourceIdentifier(url) for url in urls]
-    return x509.CRLDistributionPoints([x509.DistributionPoint(full or None, None, None, named)])
-
-
 def test_a_list_in_parts_is_asked_for_the_part_of_the_certificate() -> None:
     issued = ICA.issue(NAME, tweak=instead(points("http://crl.example/7.crl"), critical=False))
     part = {n: scoped(full_name=[x509.UniformResourceIdentifier(f"http://crl.example/{n}.crl")]) for n in (6, 7)}
@@ -371,10 +340,6 @@ def test_a_list_of_end_entities_says_nothing_of_authorities() -> None:
     users = scoped(only_contains_user_certs=True)
     assert looked_up(ICA.crl(GOOD.leaf, tweak=users), OF_ROOT).codes == (Code.REVOKED,)
     assert looked_up(ICA.crl(), ROOT.crl(ICA.cert, tweak=users)).warnings == (Code.REVOCATION_UNKNOWN,)
-
-
-def other_issuer(ca: CA) -> tuple[x509.ExtensionType, bool]:
-    return x509.CertificateIssuer([x509.DirectoryName(ca.cert.subject)]), True
 
 
 def test_an_indirect_list_speaks_of_whom_its_entries_name() -> None:

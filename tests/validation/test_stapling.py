@@ -30,9 +30,9 @@ from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import MAX_ANSWERS, MAX_RESPONSES, MAX_SIGNERS, Responses
 from tests.support.authority import CA, NOW, Issued, general_time, new_key, pem, rewritten_response, rsa_key, wrap
 from tests.support.authority import der as chain_der
-from tests.validation.test_path_builder import SHA1, also, instead, same_ca, with_sha1, without
-from tests.validation.test_revocation import pem_of
-from tests.validation.test_validate import STAPLE, judge, usage
+from tests.support.extensions import SHA1, STAPLE, also, instead, same_ca, usage, with_sha1, without
+from tests.support.judging import judge
+from tests.support.revocation_lists import pem_of
 
 NAME = "signal.example.cn"
 DAY = timedelta(days=1)

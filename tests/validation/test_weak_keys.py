@@ -22,7 +22,7 @@ from rotator.validation.evidence import Evidence
 from rotator.validation.validate import Anchors, Verdict, examine, public
 from rotator.x509.weak_rsa import FERMAT_ROUNDS, SMALL_FACTORS, weakness
 from tests.support.authority import CA, NOW, Issued, der_pem, pem, rewritten, rsa_key, wrap
-from tests.validation.test_validate import judge
+from tests.support.judging import judge
 
 NAME = "signal.example.cn"
 ROOT = CA.root()
