@@ -2,8 +2,8 @@
 
 A list counts for a certificate where all of this holds (RFC 5280 sections 5 and 6.3.3):
 
- 1. Issuer: it comes from the certificate's issuer, or is indirect and from whom the certificate's distribution points
-    name for it. Its signature is by a key of the path or of a trusted root of that name, which may sign such lists.
+ 1. Issuer: it comes from the certificate's issuer. Its signature is by a key of the path or of a trusted root of that
+    name, which may sign such lists.
  2. Scope: its issuingDistributionPoint lets it speak of this kind of certificate and of this distribution point.
  3. Form: no critical extension that is not understood, in it or in any entry.
  4. Time: it has begun, and its nextUpdate is not over.
@@ -123,7 +123,7 @@ def _look_up(
         if doubt:
             words = f"{_called(crl)} {doubt.words}"
             doubts.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if doubt.breach else demanded))
-        found = crl.entry(certificate.shape.issuer, certificate.shape.serial) if not doubt or doubt.authentic else None
+        found = crl.entry(certificate.shape.serial) if not doubt or doubt.authentic else None
         if found is not None and found.lifted:
             newest = max(newest, _age(crl)) if crl.delta else newest
             found = None
@@ -187,8 +187,8 @@ def _doubt(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime)
         return Doubt("is signed by an authority whose certificate is not at hand", authentic=False)
     if not signers:
         return Doubt(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
-    if crl.fault or crl.strange:
-        return Doubt(crl.fault or crl.strange, authentic=False)
+    if crl.fault or crl.unknown_critical:
+        return Doubt(crl.fault or crl.unknown_critical, authentic=False)
     if crl.delta:
         return Doubt("is a delta: that it does not name something says nothing; the complete list is what is needed")
     usages = [key.ext(x509.KeyUsage) for key in signers]
@@ -216,9 +216,7 @@ def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:
 
 def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
     """Whether a list is about a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
-    own = crl.shape.issuer == certificate.shape.issuer
-    points = [one for one in _points(certificate) if _names_issuer(one, crl) or (own and not one.crl_issuer)]
-    if not own and not (crl.indirect and points):
+    if crl.shape.issuer != certificate.shape.issuer:
         return False
     scope = crl.scope
     if scope is None:
@@ -227,6 +225,7 @@ def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
         return False
     if scope.only_contains_user_certs if certificate.is_ca else scope.only_contains_ca_certs:
         return False
+    points = [point for point in _points(certificate) if not point.crl_issuer or _names_issuer(point, crl)]
     names = _names(scope.full_name, scope.relative_name, crl)
     return not names or any(names & _names(one.full_name or one.crl_issuer, one.relative_name, crl) for one in points)
 
