@@ -59,7 +59,7 @@ _MAX_OID = 127
 
 
 @dataclass(frozen=True, slots=True)
-class ListShape:
+class CrlOutline:
     """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
 
     Args:
@@ -79,7 +79,7 @@ class ListShape:
     signature: bytes
 
 
-def revocation_list(data: bytes) -> ListShape:
+def revocation_list(data: bytes) -> CrlOutline:
     """The outline of the revocation list that the bytes are.
 
     Raises:
@@ -94,7 +94,7 @@ def revocation_list(data: bytes) -> ListShape:
     algorithm, issuer = der.expect(inner[skip], der.SEQUENCE), der.expect(inner[skip + 1], der.SEQUENCE)
     entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # after two times, before [0] extensions
     signature = der.expect(parts[2], der.BIT_STRING)
-    return ListShape(
+    return CrlOutline(
         raw=data,
         issuer=der.whole(data, issuer),
         entries=(entries[0].body, entries[0].end) if entries else (outer.end, outer.end),
@@ -105,7 +105,7 @@ def revocation_list(data: bytes) -> ListShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class CrlEntry:
     """An entry: when it was revoked, and why, in the words of RFC 5280 section 5.3.1; without a reason, empty."""
 
     at: datetime
@@ -124,7 +124,7 @@ class Crl:
     Args:
         file: where it was found.
         loaded: as the library has it.
-        shape: its outline.
+        outline: its outline.
         issuer: for messages.
         number: its CRLNumber; None without one.
         scope: its issuingDistributionPoint; None without one.
@@ -136,7 +136,7 @@ class Crl:
 
     file: str
     loaded: x509.CertificateRevocationList = field(repr=False)
-    shape: ListShape = field(repr=False)
+    outline: CrlOutline = field(repr=False)
     issuer: str
     number: int | None
     scope: x509.IssuingDistributionPoint | None
@@ -145,16 +145,16 @@ class Crl:
     breach: str = ""
     lenient: bool = False
     _checked: dict[bytes, bool] = field(default_factory=dict, repr=False)
-    _entries: dict[int, Revoked | None] = field(default_factory=dict, repr=False)
+    _entries: dict[int, CrlEntry | None] = field(default_factory=dict, repr=False)
     _unknown_critical: list[str] = field(default_factory=list, repr=False)
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether this key made its signature; computed once, as a list may be long and is asked of often."""
-        spki = issuer.shape.spki
+        spki = issuer.outline.spki
         if spki not in self._checked:
-            shape, (start, end) = self.shape, self.shape.signed
-            signed = memoryview(shape.raw)[start:end]
-            self._checked[spki] = shape.algorithms_agree and issuer.made(shape.signature, signed, self.loaded)
+            outline, (start, end) = self.outline, self.outline.signed
+            signed = memoryview(outline.raw)[start:end]
+            self._checked[spki] = outline.algorithms_agree and issuer.verifies(outline.signature, signed, self.loaded)
         return self._checked[spki]
 
     @property
@@ -167,7 +167,7 @@ class Crl:
             self._unknown_critical.append(self._find_unknown_critical())
         return self._unknown_critical[0]
 
-    def entry(self, serial: int) -> Revoked | None:
+    def entry(self, serial: int) -> CrlEntry | None:
         """The entry of a certificate of this list's issuer; ask `unknown_critical` first.
 
         Args:
@@ -178,13 +178,15 @@ class Crl:
         if serial not in self._entries:
             number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
             entry = None
-            if self.shape.raw.find(number, *self.shape.entries) >= 0:  # most certificates are on no list: a quick no
+            if (
+                self.outline.raw.find(number, *self.outline.entries) >= 0
+            ):  # most certificates are on no list: a quick no
                 entry = self.loaded.get_revoked_certificate_by_serial_number(serial)
             self._entries[serial] = _revoked(entry) if entry is not None else None
         return self._entries[serial]
 
     def _find_unknown_critical(self) -> str:
-        raw, (start, end) = self.shape.raw, self.shape.entries
+        raw, (start, end) = self.outline.raw, self.outline.entries
         if raw.find(_CRITICAL, start, end) < 0:
             return ""
         for match in _NOT_UNDERSTOOD.finditer(raw, start, end):
@@ -206,12 +208,12 @@ def _oid_before(raw: bytes, end: int) -> str:
     return ""
 
 
-def _revoked(entry: x509.RevokedCertificate) -> Revoked:
+def _revoked(entry: x509.RevokedCertificate) -> CrlEntry:
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
     except (ValueError, LookupError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         reason = ""
-    return Revoked(entry.revocation_date_utc, reason)
+    return CrlEntry(entry.revocation_date_utc, reason)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -302,7 +304,7 @@ def _decoded(data: bytes, at: int, end: int) -> bytes:
 
 
 def _read(data: bytes, title: str) -> Crl:
-    shape = revocation_list(data)
+    outline = revocation_list(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = x509.load_der_x509_crl(data)
@@ -310,7 +312,7 @@ def _read(data: bytes, title: str) -> Crl:
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
     except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return Crl(title, loaded, shape, issuer, None, None, fault="has extensions that cannot be read")
+        return Crl(title, loaded, outline, issuer, None, None, fault="has extensions that cannot be read")
     scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
     numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)
     number = numbered.value.crl_number if numbered and isinstance(numbered.value, x509.CRLNumber) else None
@@ -328,4 +330,4 @@ def _read(data: bytes, title: str) -> Crl:
         breach, lenient = "does not say when the next one comes (RFC 5280 5.1.2.5)", True
     value = scope.value if scope and isinstance(scope.value, x509.IssuingDistributionPoint) else None
     delta = ExtensionOID.DELTA_CRL_INDICATOR.dotted_string in extensions
-    return Crl(title, loaded, shape, issuer, number, value, delta, fault, breach, lenient)
+    return Crl(title, loaded, outline, issuer, number, value, delta, fault, breach, lenient)

@@ -155,7 +155,7 @@ class Beside:
     def _said_by_authority(self, evidence: Evidence) -> bool:
         signed = []
         if evidence.revocations:
-            signed += [one.shape.raw[slice(*one.shape.signed)] for one in evidence.revocations.lists]
+            signed += [one.outline.raw[slice(*one.outline.signed)] for one in evidence.revocations.lists]
         if evidence.responses:
             signed += [
                 response.loaded.tbs_response_bytes
