@@ -99,9 +99,9 @@ def clients_body(verdict: Verdict) -> dict[str, object]:
     """For JSON: what becomes of each kind of client if what was judged is served as it stands."""
     return {
         client.value: {
-            "fate": prediction.fate.value,
-            "on": prediction.on.value if prediction.on else None,
-            "because": [code.value for code in prediction.because],
+            "fate": prediction.compatibility.value,
+            "on": prediction.condition.value if prediction.condition else None,
+            "because": [code.value for code in prediction.codes],
             "url": prediction.url or None,
         }
         for client, prediction in predict(verdict.problems, verdict.issuer_url).items()

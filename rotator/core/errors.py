@@ -1,4 +1,4 @@
-"""The one error that crosses module borders, and the exit statuses; no behaviour lives here and nothing is imported."""
+"""The one error that crosses module borders, and the exit statuses of the command line."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Exit(IntEnum):
 
 
 class RotatorError(Exception):
-    """Something that the outside world did, told in words for the person on call.
+    """A failure of the outside world (file, network, nginx, input), described for the person on call.
 
-    A hand raises it `from` the foreign error at the edge; `rotate` turns it into an outcome and the command line
-    into an exit status. A bug is never a RotatorError.
+    An adapter raises it `from` the foreign error; `rotate` turns it into an outcome, and the command line turns it into
+    an exit status. A bug is never a RotatorError.
 
     Args:
         code: a stable kebab-case word, the same in messages, metric labels and JSON.
-        message: what failed, naming the file (and line) or address. Never holds a byte of a key.
-        hint: the next step for the person who reads it; empty where there is none.
-        exit: the exit status if nothing between here and the command line handles it.
+        message: what failed, with the file (and line) or the address. It never contains a byte of a key.
+        hint: the next step for the reader; empty if there is none.
+        exit: the exit status of the command if no caller handles the error.
     """
 
     def __init__(self, code: str, message: str, hint: str = "", exit: Exit = Exit.FAILURE) -> None:

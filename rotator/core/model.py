@@ -1,4 +1,4 @@
-"""The words of the design as frozen values; no file, clock, socket or library lives here, only the standard types."""
+"""The words of the design as frozen values: candidate, pair, policy, site, generation, probe, outcome."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rotator.core.problems import Problem
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Bytes of a private key; they never show in `repr`, `str` or a format string."""
+    """The bytes of a private key or a password; `repr`, `str` and format strings hide them."""
 
     _value: bytes = field(repr=False)
 
     def reveal(self) -> bytes:
-        """The bytes, for the file that they are written to or the library that signs with them."""
+        """The bytes, for writing the key's file or for the library that signs or decrypts with them."""
         return self._value
 
     def __repr__(self) -> str:
@@ -28,7 +28,7 @@ class Secret:
 
 
 class KeyType(StrEnum):
-    """The kinds of key that a site may hold side by side."""
+    """The types of key that a site may have side by side."""
 
     ECDSA = "ecdsa"
     RSA = "rsa"
@@ -37,13 +37,13 @@ class KeyType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file as it was read, once: untrusted bytes.
+    """One input file, read once: untrusted bytes.
 
     Args:
-        name: the name to use in messages (the path as it was given, or the name in the drop).
-        data: the content, kept out of `repr` because it may hold a key.
-        mode: permission bits at the time of reading, e.g. 0o640.
-        owner: the uid of its owner then; -1 where that is not known.
+        name: the name for messages (the path as it was given, or the name in the drop).
+        data: the content; it does not show in `repr`, as it may be a key.
+        mode: the permission bits at the time of reading, e.g. 0o640.
+        owner: the uid of the owner at the time of reading; -1 if unknown.
     """
 
     name: str
@@ -54,12 +54,12 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Raw, untrusted files of one drop or one command line, in the order given.
+    """The raw, untrusted files of one drop or one command line.
 
     Args:
-        files: as they were read.
-        password: what opens an encrypted key among them; None if none is known.
-        notes: what was noticed about the password's file.
+        files: the files in the given order.
+        password: decrypts the encrypted keys among them; None if there is no password.
+        notes: problems of the password's file.
     """
 
     files: tuple[SourceFile, ...]
@@ -68,32 +68,32 @@ class Candidate:
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over names and contents: the same drop read again has the same digest.
+        """SHA-256 (hex) over names and contents: an unchanged drop that is read again has the same digest.
 
-        The password has no part in it, as this is written down where others may read it.
+        The password is left out, as the digest is stored in files that other users may read.
         """
-        whole = hashlib.sha256()
+        sha256 = hashlib.sha256()
         for source in sorted(self.files, key=lambda f: f.name):
             for part in (source.name.encode("utf-8", "surrogateescape"), source.data):
-                whole.update(len(part).to_bytes(8, "big"))
-                whole.update(part)
-        return whole.hexdigest()
+                sha256.update(len(part).to_bytes(8, "big"))
+                sha256.update(part)
+        return sha256.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A chain and the key that was proved to belong to its leaf.
+    """A chain and the private key that was proved to belong to its leaf.
 
     Args:
-        key_type: the kind of the leaf's key.
-        chain: DER certificates as nginx shall send them: leaf first, each signed by the next, no root, no double.
+        key_type: the type of the leaf's key.
+        chain: DER certificates as nginx sends them: leaf first, each signed by the next, no root, no duplicate.
         key: the private key as unencrypted PKCS#8 PEM; None only in `rotator check` without a key.
-        subject: the leaf's subject, for messages; may be empty (short-lived certificates have no CN).
+        subject: the leaf's subject, for messages; may be empty (short-lived certificates have no common name).
         issuer: the leaf's issuer, for messages.
         serial: the leaf's serial number, lower-case hex.
-        names: the leaf's DNS and IP subject alternative names, as written there.
-        not_before: the leaf's, UTC.
-        not_after: the leaf's, UTC.
+        names: the leaf's DNS and IP subject alternative names, exactly as in the certificate.
+        not_before: the leaf's notBefore, UTC.
+        not_after: the leaf's notAfter, UTC.
         effective_not_after: the earliest notAfter on the served path, UTC.
     """
 
@@ -117,37 +117,38 @@ class Pair:
 def pairs_digest(pairs: tuple[Pair, ...]) -> str:
     """SHA-256 (hex) over the chains of a site's pairs.
 
-    The whole chain counts: a renewed intermediate under the same leaf is a change. The key needs no place in it, as
-    the leaf names its public half, so nothing derived from a private key ends up in a file name.
+    The whole chain counts: a renewed intermediate under the same leaf is a change. The private key is left out: the
+    leaf contains its public half, so no part of a file name is derived from a private key.
     """
-    whole = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for pair in sorted(pairs, key=lambda p: p.key_type):
-        whole.update(pair.key_type.encode())
+        sha256.update(pair.key_type.encode())
         for der in pair.chain:
-            whole.update(len(der).to_bytes(8, "big"))
-            whole.update(der)
-    return whole.hexdigest()
+            sha256.update(len(der).to_bytes(8, "big"))
+            sha256.update(der)
+    return sha256.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What we demand of a site's pairs.
+    """The demands on a site's pairs.
 
     Args:
-        profile: the preset this was made from: `public` or `private-ca`; the roots come separately.
-        names: every name that must be covered, as configured (IDN allowed, wildcard with a concrete probe name beside).
-        key_types: kinds of leaf key that are accepted.
-        min_rsa_bits: smallest RSA modulus accepted, in bits (CA/B BR 6.1.5: 2048).
-        max_rsa_bits: largest RSA modulus accepted, in bits.
-        lifetime_caps: whether the CA/B Forum's caps on lifetime by issue date apply (BR 6.3.2).
-        allow_key_reuse: whether a renewal may keep the live key (a warning then, a refusal otherwise).
-        allow_san_loss: whether a renewal may drop a name that the live leaf covers and nobody configured.
-        forbid_downgrade: refuse a pair both issued and expiring earlier than the live one.
-        max_lifetime: longest lifetime accepted, in days, besides the caps; 0: no other limit.
-        min_life_left: a renewal with less than this share of its life left is refused, in percent; 0: it is warned of
-            where little is left.
-        require_crls: refuse where a revocation list was to be asked and none gives an answer; a warning otherwise.
-        stapling: nginx is known to staple an OCSP answer in every handshake, so must-staple (RFC 7633) may be accepted.
+        profile: the preset that it was made from, `public` or `private-ca`; the roots come separately.
+        names: every name that must be covered, as configured (IDN allowed; a wildcard is probed by a concrete name).
+        key_types: the accepted types of leaf key.
+        min_rsa_bits: the smallest accepted RSA modulus, in bits (CA/B BR 6.1.5: 2048).
+        max_rsa_bits: the largest accepted RSA modulus, in bits.
+        lifetime_caps: whether the CA/B Forum's caps on lifetime by date of issue apply (BR 6.3.2).
+        allow_key_reuse: whether a renewal with the live key is accepted with a warning; it is refused otherwise.
+        allow_san_loss: whether a renewal may drop a name that the live leaf covers and the configuration does not list.
+        forbid_downgrade: whether a pair that both begins and expires earlier than the live one is refused.
+        max_lifetime: the longest accepted lifetime in days, in addition to the caps; 0 for no other limit.
+        min_life_left: the smallest accepted share of a renewal's lifetime that is left, in percent; with 0, a
+            certificate close to its expiry only warns.
+        require_crls: whether a certificate that no revocation list answers for is refused; it only warns otherwise.
+        stapling: whether nginx is known to staple an OCSP answer in every handshake, so that must-staple (RFC 7633) is
+            accepted.
     """
 
     profile: str = "public"
@@ -166,7 +167,7 @@ class Policy:
 
     @property
     def binds_public(self) -> bool:
-        """Whether the rules that bind public CAs only are applied."""
+        """Whether the rules that bind public CAs only apply."""
         return self.profile != "private-ca"
 
 
@@ -174,7 +175,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     "public": {"key_types": frozenset({KeyType.ECDSA, KeyType.RSA}), "lifetime_caps": True},
     "private-ca": {"key_types": frozenset(KeyType), "lifetime_caps": False},
 }
-"""What each profile of a `Policy` demands: no public CA issues Ed25519 leaves, and the caps bind public CAs only."""
+"""The demands of each profile of a `Policy`: no public CA issues Ed25519 leaves, and the caps bind public CAs only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +183,13 @@ class Site:
     """One certificate of the configuration.
 
     Args:
-        name: a strict name (see `config`): it becomes a directory and a file name.
-        names: host names that must be covered, each proved on each listener.
-        listeners: `host:port`, `[v6]:port` or `unix:/path` addresses that serve it.
-        policy: what its pairs must satisfy.
-        keep: how many generations stay in the store.
-        probe_names: for each of `names`, in their order, the name to send in a handshake: itself, or for a wildcard a
-            concrete name that it covers. Empty: the names themselves.
+        name: a name of a strict grammar (see `config`), as it becomes a directory and a file name.
+        names: the host names that must be covered; each is proved on each listener.
+        listeners: the addresses that serve it: `host:port`, `[v6]:port` or `unix:/path`.
+        policy: the demands on its pairs.
+        keep: the number of generations that stay in the store.
+        probe_names: for each of `names`, in their order, the name to send in a handshake: the name itself, or for a
+            wildcard a concrete name that it covers. Empty means the names themselves.
     """
 
     name: str
@@ -201,7 +202,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An immutable, stored pair directory: what it holds, without the keys.
+    """An immutable, stored pair directory, without its keys.
 
     Args:
         site: the site's name.
@@ -218,7 +219,7 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to prove: this name, at this listener, with this kind of key (None: whatever is served)."""
+    """One probe to make: a name, at a listener, with a type of key (None: the server chooses)."""
 
     site: str
     listener: str
@@ -232,12 +233,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What one fresh handshake showed.
+    """The result of one fresh handshake.
 
     Args:
-        target: what was asked.
+        target: the listener, name and key type that were asked for.
         chain: DER certificates in the order sent; empty if the handshake failed.
-        failure: why there was none, in words; empty if there was one.
+        failure: the reason for which there is no chain; empty if there is one.
     """
 
     target: Target
@@ -247,13 +248,14 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """nginx's processes at one look.
+    """nginx's processes at one moment.
 
     Args:
-        master: pid of the master that a signal would reach; None when nginx is not running.
-        active: (pid, start time) of every worker that accepts connections, those of a master in upgrade too.
-        draining: the same for those titled "shutting down".
-        upgrading: a binary upgrade is in flight: an old master (`.oldbin`) whose workers accept, or without a new one.
+        master: the pid of the master that a signal would reach; None if nginx is not running.
+        active: (pid, start time) of every worker that accepts connections, including those of a master in upgrade.
+        draining: (pid, start time) of every worker with the title "shutting down".
+        upgrading: whether a binary upgrade is in flight: an old master (`.oldbin`) exists, and either its workers
+            accept connections or there is no new master.
     """
 
     master: int | None

@@ -1,4 +1,4 @@
-"""What can be wrong with a certificate or key: stable codes, their severity, and one gathered failure or warning."""
+"""The problems of certificates and keys: their stable codes, their severity, and one reported refusal or warning."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Code(StrEnum):
-    """Every code a problem can have: the single source for messages, metric labels, JSON and documentation."""
+    """Every code of a problem: the single source for messages, metric labels, JSON and documentation."""
 
     # reading
     IO_ERROR = "io-error"
@@ -60,13 +60,13 @@ class Code(StrEnum):
     BAD_SERIAL = "bad-serial"
     DUPLICATE_EXTENSION = "duplicate-extension"
     PRECERTIFICATE = "precertificate"
-    # trust extras
+    # evidence beside the roots
     REVOKED = "revoked"
     MUST_STAPLE = "must-staple"
     SCT_MISSING = "sct-missing"
     SCT_INVALID = "sct-invalid"
     SCT_DIVERSITY = "sct-diversity"
-    # against what is live
+    # compared with the live pair
     DOWNGRADE = "downgrade"
     SAN_LOST = "san-lost"
     KEY_REUSE = "key-reuse"
@@ -103,7 +103,7 @@ class Code(StrEnum):
 
 
 class Severity(StrEnum):
-    """What a problem does to the verdict; it belongs to the problem, not to its code."""
+    """The effect of a problem on the verdict; one code may refuse in one case and warn in another."""
 
     REJECT = "reject"
     WARN = "warn"
@@ -111,15 +111,15 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One gathered failure or warning.
+    """One refusal or warning.
 
     Args:
-        code: what kind.
-        severity: whether the pair is refused for it.
-        message: one sentence for the person who has to mend it.
-        hint: the next step; empty where there is none.
-        file: the input file that it stands in; empty where it is about the pair as a whole.
-        line: 1-based line in that file; 0 where there is none.
+        code: the kind of problem.
+        severity: whether it refuses the pair or only warns.
+        message: one sentence for the person who corrects it.
+        hint: the next step; empty if there is none.
+        file: the input file that has the problem; empty if it concerns the pair as a whole.
+        line: the 1-based line in that file; 0 if there is none.
     """
 
     code: Code

@@ -77,7 +77,7 @@ def problems_of(certificates: Sequence[Certificate], blocklist: Blocklist) -> tu
     """`compromised-key` for each certificate whose key is on the list; the trusted root is not asked about."""
     problems = []
     for number, certificate in enumerate(certificates):
-        found = hashlib.sha256(certificate.shape.spki).digest()
+        found = hashlib.sha256(certificate.outline.spki).digest()
         if found in blocklist.hashes:
             words = f"has a key that is known to others ({found.hex()[:16]}… is in {blocklist.name})"
             hint = (

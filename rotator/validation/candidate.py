@@ -34,7 +34,7 @@ _KINDS = {KeyType.ECDSA: "ECDSA", KeyType.RSA: "RSA", KeyType.ED25519: "Ed25519"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Reading:
+class CandidateContents:
     """What a candidate's files hold.
 
     Args:
@@ -53,14 +53,14 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Match:
+class KeyMatch:
     """A leaf and the key that was proved to be its own; None where none was found or needed."""
 
     leaf: Certificate
     key: Key | None
 
 
-def read_candidate(candidate: Candidate) -> Reading:
+def read_candidate(candidate: Candidate) -> CandidateContents:
     """Read all certificates and keys of a candidate, gathering every problem of its files.
 
     Args:
@@ -70,7 +70,7 @@ def read_candidate(candidate: Candidate) -> Reading:
     for source in candidate.files:
         reader.read(source)
     certificates, keys = tuple(reader.certificates.values()), tuple(reader.keys.values())
-    return Reading(certificates, keys, tuple(reader.problems), reader.key_seen, reader.sealed)
+    return CandidateContents(certificates, keys, tuple(reader.problems), reader.key_seen, reader.sealed)
 
 
 @dataclass(slots=True)
@@ -80,11 +80,11 @@ class _Reader:
     Args:
         password: for what is encrypted; None if none is known.
         left: octets of certificates that may still be read.
-        certificates: as in `Reading`, by their bytes.
-        keys: as in `Reading`, by their public half.
-        problems: as in `Reading`.
-        key_seen: as in `Reading`.
-        sealed: as in `Reading`.
+        certificates: as in `CandidateContents`, by their bytes.
+        keys: as in `CandidateContents`, by their public half.
+        problems: as in `CandidateContents`.
+        key_seen: as in `CandidateContents`.
+        sealed: as in `CandidateContents`.
         tried: keys that were looked at.
         spent: rounds of a hash that decrypting has taken, of the `MAX_COST` that all files share.
     """
@@ -190,13 +190,13 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate], left: i
     return problems
 
 
-def match(
-    reading: Reading, names: Sequence[str], now: datetime, *, need_key: bool = True
-) -> tuple[tuple[Match, ...], tuple[Problem, ...]]:
+def match_keys(
+    contents: CandidateContents, names: Sequence[str], now: datetime, *, need_key: bool = True
+) -> tuple[tuple[KeyMatch, ...], tuple[Problem, ...]]:
     """Find the leaves and the key of each, at most one pair of each kind of key.
 
     Args:
-        reading: what the files hold.
+        contents: what the files hold.
         names: the names that are wanted, to choose between leaves by.
         now: the reference time, for the same.
         need_key: whether a leaf without a key is a problem.
@@ -204,20 +204,20 @@ def match(
     Returns:
         The pairs, and `cert-missing`, `key-missing`, `key-mismatch`, `key-invalid` or `multiple-keys`.
     """
-    if not reading.certificates:
-        return (), _nothing(reading)
-    if _broken(reading) and all(c.is_ca for c in reading.certificates):
+    if not contents.certificates:
+        return (), _nothing(contents)
+    if _broken(contents) and all(c.is_ca for c in contents.certificates):
         return (), ()  # to judge an authority as if it were the leaf would hide what is wrong
     problems: list[Problem] = []
-    leaves = leaf_like(reading.certificates)
+    leaves = leaf_like(contents.certificates)
     owners: dict[Key, list[Certificate]] = {
-        key: [c for c in reading.certificates if key.fits(c)] for key in reading.keys
+        key: [c for c in contents.certificates if key.fits(c)] for key in contents.keys
     }
-    best: dict[KeyType | None, Match] = {}
+    best: dict[KeyType | None, KeyMatch] = {}
     for key, owned in owners.items():
         if not owned:
             continue
-        found = Match(max(owned, key=lambda c: _rank(c, names, now, leaves)), key)
+        found = KeyMatch(max(owned, key=lambda c: _rank(c, names, now, leaves)), key)
         rival = best.get(key.kind)
         if rival is not None:
             words = "the files hold two pairs of one kind of key; the better one is taken."
@@ -230,23 +230,23 @@ def match(
     for leaf in sorted(leaves, key=lambda c: _rank(c, names, now, leaves), reverse=True):
         if leaf.key_type in best or (paired and not _counterpart(leaf, best.values(), now)):
             continue
-        best[leaf.key_type] = Match(leaf, None)
+        best[leaf.key_type] = KeyMatch(leaf, None)
     problems += _proofs(best.values())
-    if need_key or reading.keys:
+    if need_key or contents.keys:
         orphans = [key for key, owned in owners.items() if not owned]
-        problems += _orphans(reading, list(best.values()), orphans, need_key=need_key)
+        problems += _orphans(contents, list(best.values()), orphans, need_key=need_key)
     return tuple(best.values()), tuple(problems)
 
 
-def _broken(reading: Reading) -> bool:
+def _broken(contents: CandidateContents) -> bool:
     """Whether something in the files that may have been the certificate could not be read."""
-    return reading.sealed or any(
-        p.severity is Severity.REJECT and not p.code.startswith(("key", "multiple")) for p in reading.problems
+    return contents.sealed or any(
+        p.severity is Severity.REJECT and not p.code.startswith(("key", "multiple")) for p in contents.problems
     )
 
 
-def _nothing(reading: Reading) -> tuple[Problem, ...]:
-    if _broken(reading):
+def _nothing(contents: CandidateContents) -> tuple[Problem, ...]:
+    if _broken(contents):
         return ()  # the files say by themselves why there is none
     words = "None of the files holds a certificate."
     return (Problem(Code.CERT_MISSING, Severity.REJECT, words, "Add the certificate that the CA issued, as PEM."),)
@@ -254,8 +254,10 @@ def _nothing(reading: Reading) -> tuple[Problem, ...]:
 
 def leaf_like(certificates: Sequence[Certificate]) -> list[Certificate]:
     """The leaves: no authority, and no other one's issuer by name; without any, what nginx would take for one."""
-    issuers = {c.shape.issuer for c in certificates if not c.self_issued}
-    found = [c for c in certificates if not c.is_ca and (c.shape.subject not in issuers or c.shape.subject == b"0\0")]
+    issuers = {c.outline.issuer for c in certificates if not c.self_issued}
+    found = [
+        c for c in certificates if not c.is_ca and (c.outline.subject not in issuers or c.outline.subject == b"0\0")
+    ]
     found = found or [c for c in certificates if not c.is_ca]
     return found or [certificates[0]]
 
@@ -264,18 +266,18 @@ def _rank(
     leaf: Certificate, names: Sequence[str], now: datetime, leaves: Sequence[Certificate]
 ) -> tuple[bool, int, bool, datetime, datetime, str]:
     """What makes one certificate the leaf rather than another of the same key; larger is better."""
-    covered = leaf.covered
+    covered = leaf.covered_names
     count = sum(covered.covers(name) for name in names)
     current = leaf.not_before <= now <= leaf.not_after
     return leaf in leaves, count, current, leaf.not_before, leaf.not_after, leaf.fingerprint
 
 
-def _counterpart(leaf: Certificate, matches: Collection[Match], now: datetime) -> bool:
+def _counterpart(leaf: Certificate, matches: Collection[KeyMatch], now: datetime) -> bool:
     """Whether a leaf without a key looks like the other half of a dual pair, rather than like something left over."""
     return leaf.not_after >= now and any(set(leaf.dns_names) & set(m.leaf.dns_names) for m in matches)
 
 
-def _proofs(matches: Collection[Match]) -> list[Problem]:
+def _proofs(matches: Collection[KeyMatch]) -> list[Problem]:
     problems: list[Problem] = []
     for found in matches:
         if found.key is not None and not found.key.proves(found.leaf):
@@ -286,12 +288,14 @@ def _proofs(matches: Collection[Match]) -> list[Problem]:
     return problems
 
 
-def _orphans(reading: Reading, matches: Sequence[Match], orphans: Sequence[Key], *, need_key: bool) -> list[Problem]:
+def _orphans(
+    contents: CandidateContents, matches: Sequence[KeyMatch], orphans: Sequence[Key], *, need_key: bool
+) -> list[Problem]:
     """Keys without a leaf, and leaves without a key."""
     problems: list[Problem] = []
     keyless = [m.leaf for m in matches if m.key is None]
     for key in orphans:
-        if not keyless or len(reading.keys) > len(matches):
+        if not keyless or len(contents.keys) > len(matches):
             words = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key belongs to none of the certificates."
             hint = "Leave exactly one key for each certificate."
             problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, hint, key.file, key.line))
@@ -305,7 +309,7 @@ def _orphans(reading: Reading, matches: Sequence[Match], orphans: Sequence[Key],
             hint = "Find the key that the certificate was ordered with, or order the certificate again for this key."
             problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, words, hint, key.file, key.line))
     # a key that stands there and cannot be read is told as that; a comment that speaks of one is no key
-    told = reading.key_seen and any(p.severity is Severity.REJECT for p in reading.problems)
+    told = contents.key_seen and any(p.severity is Severity.REJECT for p in contents.problems)
     if need_key and keyless and not orphans and (not told or len(keyless) < len(matches)):
         for leaf in keyless:
             hint = "Add the private key that it was ordered with."

@@ -51,7 +51,7 @@ DOCUMENTED = frozenset({Client.ANDROID, Client.PLATFORM})
 """Those that no test runs: Conscrypt (apps on Android), and what uses Schannel or Security.framework."""
 
 
-class Fate(StrEnum):
+class Compatibility(StrEnum):
     """What becomes of a client. `unknown`: neither seen in a test nor documented."""
 
     ACCEPTS = "accepts"
@@ -89,13 +89,13 @@ class Rule:
     depends: Mapping[Client, Condition] = field(default_factory=lambda: MappingProxyType({}))
     unknown: frozenset[Client] = frozenset()
 
-    def fate(self, client: Client) -> Fate:
+    def compatibility(self, client: Client) -> Compatibility:
         """What becomes of a client."""
         if client in self.depends:
-            return Fate.DEPENDS
+            return Compatibility.DEPENDS
         if client in self.accepts:
-            return Fate.ACCEPTS
-        return Fate.UNKNOWN if client in self.unknown else Fate.FAILS
+            return Compatibility.ACCEPTS
+        return Compatibility.UNKNOWN if client in self.unknown else Compatibility.FAILS
 
 
 _ALL = frozenset(Client)
@@ -182,23 +182,23 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class ClientSupport:
     """What becomes of one client.
 
     Args:
-        fate: the worst that any of the problems does to it.
-        on: the condition, where it depends.
-        because: the codes that do it.
+        compatibility: the worst that any of the problems does to it.
+        condition: the condition, where it depends.
+        codes: the codes that do it.
         url: for `fetch`, the address that has to be reachable.
     """
 
-    fate: Fate
-    on: Condition | None = None
-    because: tuple[Code, ...] = ()
+    compatibility: Compatibility
+    condition: Condition | None = None
+    codes: tuple[Code, ...] = ()
     url: str = ""
 
 
-def predict(problems: Iterable[Problem], url: str = "") -> dict[Client, Prediction]:
+def predict(problems: Iterable[Problem], url: str = "") -> dict[Client, ClientSupport]:
     """What becomes of every client if a chain with these problems is served as it stands.
 
     Args:
@@ -215,12 +215,12 @@ def who_breaks(problem: Problem, url: str = "") -> list[str]:
     if problem.code not in RULES:
         return []
     predictions = predict([problem], url)
-    broken = [TITLES[c] for c, p in predictions.items() if p.fate is Fate.FAILS]
+    broken = [TITLES[c] for c, p in predictions.items() if p.compatibility is Compatibility.FAILS]
     if len(broken) == len(Client):
         return ["Who breaks: every client."]
     lines = [f"{', '.join(broken)}."] if broken else []
     for condition, words in _CONDITIONS.items():
-        names = [TITLES[c] for c, p in predictions.items() if p.on is condition]
+        names = [TITLES[c] for c, p in predictions.items() if p.condition is condition]
         if names:
             lines.append(words.format(who=", ".join(names), url=url))
     return [f"Who breaks: {lines[0]}", *lines[1:]] if lines else []
@@ -233,24 +233,24 @@ _CONDITIONS = {
 }
 
 
-def _one(code: Code, client: Client, url: str) -> Prediction:
+def _one(code: Code, client: Client, url: str) -> ClientSupport:
     rule = RULES.get(code)
     if rule is None:
-        return Prediction(Fate.UNKNOWN, None, (code,))
-    fate, on = rule.fate(client), rule.depends.get(client)
+        return ClientSupport(Compatibility.UNKNOWN, None, (code,))
+    fate, on = rule.compatibility(client), rule.depends.get(client)
     if on is Condition.FETCH:
         if not url.startswith("http://"):
-            return Prediction(Fate.FAILS, None, (code,))
-        return Prediction(fate, on, (code,), url)
-    return Prediction(fate, on, () if fate is Fate.ACCEPTS else (code,))
+            return ClientSupport(Compatibility.FAILS, None, (code,))
+        return ClientSupport(fate, on, (code,), url)
+    return ClientSupport(fate, on, () if fate is Compatibility.ACCEPTS else (code,))
 
 
-_WORSE = {Fate.ACCEPTS: 0, Fate.DEPENDS: 1, Fate.UNKNOWN: 2, Fate.FAILS: 3}
+_WORSE = {Compatibility.ACCEPTS: 0, Compatibility.DEPENDS: 1, Compatibility.UNKNOWN: 2, Compatibility.FAILS: 3}
 
 
-def _worst(each: list[Prediction]) -> Prediction:
+def _worst(each: list[ClientSupport]) -> ClientSupport:
     if not each:
-        return Prediction(Fate.ACCEPTS)
-    worst = max(each, key=lambda p: _WORSE[p.fate])
-    same = [p for p in each if p.fate is worst.fate]
-    return Prediction(worst.fate, worst.on, tuple(code for p in same for code in p.because), worst.url)
+        return ClientSupport(Compatibility.ACCEPTS)
+    worst = max(each, key=lambda p: _WORSE[p.compatibility])
+    same = [p for p in each if p.compatibility is worst.compatibility]
+    return ClientSupport(worst.compatibility, worst.condition, tuple(code for p in same for code in p.codes), worst.url)

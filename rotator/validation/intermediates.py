@@ -48,7 +48,7 @@ class Pool:
         by_subject: dict[bytes, list[Certificate]] = {}
         whole = hashlib.sha256()
         for certificate in sorted(found.values(), key=lambda c: c.fingerprint):
-            by_subject.setdefault(certificate.shape.subject, []).append(certificate)
+            by_subject.setdefault(certificate.outline.subject, []).append(certificate)
             whole.update(bytes.fromhex(certificate.fingerprint))
         return cls(by_subject, whole.hexdigest() if found else "")
 
@@ -102,7 +102,7 @@ class Pool:
         """
         offered: dict[bytes, Certificate] = {}
         known = {c.raw for c in certificates}
-        wanted = [c.shape.issuer for c in certificates]
+        wanted = [c.outline.issuer for c in certificates]
         asked: set[bytes] = set()
         while wanted and len(offered) < MAX_OFFERED:
             name = wanted.pop(0)
@@ -112,5 +112,5 @@ class Pool:
             for certificate in self.by_subject.get(name, ()):
                 if certificate.raw not in known and len(offered) < MAX_OFFERED:
                     offered[certificate.raw] = certificate
-                    wanted.append(certificate.shape.issuer)
+                    wanted.append(certificate.outline.issuer)
         return list(offered.values())

@@ -101,7 +101,7 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     if leaf.ext(x509.SubjectAlternativeName) is None:
         return problems
     problems += _entries(leaf, policy)
-    covered = leaf.covered
+    covered = leaf.covered_names
     missing = [name for name in policy.names if not covered.covers(name)]
     if missing:
         problems.append(_missing(leaf, missing))
@@ -120,7 +120,7 @@ def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
         words = f"holds malformed alternative names: {', '.join(bad[:3])}{more}"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
-    critical, empty = leaf.critical(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), leaf.shape.subject == b"\x30\x00"
+    critical, empty = leaf.critical(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), leaf.outline.subject == b"\x30\x00"
     if empty and not critical:
         words = "has an empty subject, so its alternative names must be critical"
         problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
@@ -253,7 +253,7 @@ def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
     if leaf.weak_signature:
         words = f"is signed with {leaf.weak_signature}, which clients refuse"
         problems.append(about(leaf, Code.WEAK_SIGNATURE, words, _RENEW))
-    if any(e.oid == ExtensionOID.PRECERT_POISON.dotted_string for e in leaf.shape.extensions):
+    if any(e.oid == ExtensionOID.PRECERT_POISON.dotted_string for e in leaf.outline.extensions):
         words = "is a precertificate (it carries the poison of RFC 6962), which no client accepts"
         problems.append(about(leaf, Code.PRECERTIFICATE, words, "Fetch the final certificate from the CA."))
     if leaf.ext(x509.NameConstraints) is not None:

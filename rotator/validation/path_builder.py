@@ -1,4 +1,4 @@
-"""The path explorer: which certificates lead from a leaf to a trusted root, and what is missing where none do.
+"""The path builder: which certificates lead from a leaf to a trusted root, and what is missing where none do.
 
 An issuer is who signed, not who has the name: re-keyed and cross-signed authorities share names. What a path is worth
 is judged in `path`; nothing is fetched, and nothing from outside the given certificates is used.
@@ -32,7 +32,7 @@ MAX_PATHS = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Found:
+class BuildResult:
     """How far a leaf leads.
 
     Args:
@@ -49,7 +49,7 @@ class Found:
 
 
 @dataclass
-class Explorer:
+class PathBuilder:
     """Searches paths among the certificates of one candidate.
 
     A copy with another pool (`dataclasses.replace`) shares the signatures that were checked, and their bound.
@@ -67,7 +67,7 @@ class Explorer:
     now: datetime
     _signed: dict[tuple[bytes, bytes], bool] = field(default_factory=dict, repr=False)
 
-    def explore(self, leaf: Certificate) -> Found:
+    def build(self, leaf: Certificate) -> BuildResult:
         """The path that should be served for a leaf, with all that is wrong with it."""
         complete: list[Path] = []
         dead: list[tuple[Certificate, ...]] = []
@@ -85,15 +85,15 @@ class Explorer:
         if complete:
             judged = [(path, problems_of(path, self.policy, self.now)) for path in complete[:MAX_PATHS]]
             best, problems = min(judged, key=lambda pair: _preference(*pair))
-            return Found(best, problems)
+            return BuildResult(best, problems)
         ends = dead or list(waiting)
         return self._dead_end(max(ends, key=lambda t: (len(t), t[-1].self_issued, [c.fingerprint for c in t])))
 
     def signs(self, issuer: Certificate, child: Certificate) -> bool:
         """Whether the issuer has the name that the child gives and made its signature; False after too many."""
-        if issuer.shape.subject != child.shape.issuer:
+        if issuer.outline.subject != child.outline.issuer:
             return False
-        key = (child.raw, issuer.shape.spki)
+        key = (child.raw, issuer.outline.spki)
         if key not in self._signed:
             if len(self._signed) >= MAX_SIGNATURES:
                 return False
@@ -105,7 +105,7 @@ class Explorer:
         tip = trail[-1]
         if tip.raw in self.anchors.raws:
             return [Path(trail[:-1] or trail, tip)]
-        return [Path(trail, a) for a in self.anchors.by_subject.get(tip.shape.issuer, ()) if self.signs(a, tip)]
+        return [Path(trail, a) for a in self.anchors.by_subject.get(tip.outline.issuer, ()) if self.signs(a, tip)]
 
     def _longer(self, trail: tuple[Certificate, ...]) -> list[tuple[Certificate, ...]]:
         """The trail with each one above it that signed its tip, the likely ones first.
@@ -125,7 +125,7 @@ class Explorer:
 
     def _parents(self, child: Certificate) -> list[Certificate]:
         """Candidates by name, the likely ones first: key identifier fits, valid now, valid longest."""
-        found = [c for c in self.pool if c.shape.subject == child.shape.issuer and c.raw != child.raw]
+        found = [c for c in self.pool if c.outline.subject == child.outline.issuer and c.raw != child.raw]
         found.sort(key=lambda c: c.fingerprint)
         found.sort(key=lambda c: (child.names_key_of(c), c.not_before <= self.now <= c.not_after, c.not_after))
         return found[::-1]
@@ -144,11 +144,11 @@ class Explorer:
                 return False
             if tip.raw in self.anchors.raws:
                 return True
-            roots = [a for a in self.anchors.by_subject.get(tip.shape.issuer, ()) if tip.names_key_of(a)]
+            roots = [a for a in self.anchors.by_subject.get(tip.outline.issuer, ()) if tip.names_key_of(a)]
             if roots:
                 root = next((a for a in roots if a.not_before <= self.now <= a.not_after), None)
                 return root is not None and self.signs(root, tip)
-            parents = [c for c in rest if c.shape.subject == tip.shape.issuer and tip.names_key_of(c)]
+            parents = [c for c in rest if c.outline.subject == tip.outline.issuer and tip.names_key_of(c)]
             if not parents:
                 return False
             parent = next((c for c in parents if c.not_before <= self.now <= c.not_after), parents[0])
@@ -158,7 +158,7 @@ class Explorer:
             tip = parent
         return False
 
-    def _dead_end(self, trail: tuple[Certificate, ...]) -> Found:
+    def _dead_end(self, trail: tuple[Certificate, ...]) -> BuildResult:
         """Tell what is missing or wrong where a path ends in the open."""
         path = Path(trail)
         tip = trail[-1]
@@ -171,9 +171,9 @@ class Explorer:
                 words = f"is a root that is not trusted (roots: {self.anchors.name})"
                 hint = "Use a CA that the clients trust, or name its root in the configured roots."
                 problems.append(about(tip, Code.UNTRUSTED_ROOT, words, hint))
-            return Found(path, tuple(problems))
-        namesakes = [c for c in self.pool if c.shape.subject == tip.shape.issuer and c.raw != tip.raw]
-        namesakes += self.anchors.by_subject.get(tip.shape.issuer, ())
+            return BuildResult(path, tuple(problems))
+        namesakes = [c for c in self.pool if c.outline.subject == tip.outline.issuer and c.raw != tip.raw]
+        namesakes += self.anchors.by_subject.get(tip.outline.issuer, ())
         if any(self.signs(c, tip) for c in namesakes) or len(self._signed) >= MAX_SIGNATURES:
             namesakes = []  # the issuer is one of those below it, or the search was given up
         known = {c.raw: c for c in namesakes}
@@ -182,16 +182,16 @@ class Explorer:
         if unusable is not None:
             words = f"has a key that no client checks signatures with ({unusable.key.algorithm})"
             problems.append(about(unusable, Code.KEY_TYPE, words, "Order from a CA with an ECDSA or RSA key."))
-            return Found(path, tuple(problems))
-        if fitting and (tip.weak_signature or not tip.shape.algorithms_agree):
-            return Found(path, tuple(problems))  # told as that: nobody checks such a signature, nor can we
+            return BuildResult(path, tuple(problems))
+        if fitting and (tip.weak_signature or not tip.outline.algorithms_agree):
+            return BuildResult(path, tuple(problems))  # told as that: nobody checks such a signature, nor can we
         if fitting:
             words = f"says that {fitting[0].title} signed it, but the signature is not of that key"
             hint = "Fetch the certificate and its chain from the CA again."
             problems.append(about(tip, Code.BAD_SIGNATURE, words, hint))
-            return Found(path, tuple(problems))
+            return BuildResult(path, tuple(problems))
         problems.append(self._incomplete(tip, trail, list(known.values())))
-        return Found(path, tuple(problems), tip.issuer, tip.authority_key_id)
+        return BuildResult(path, tuple(problems), tip.issuer, tip.authority_key_id)
 
     def _incomplete(self, tip: Certificate, trail: Sequence[Certificate], namesakes: Sequence[Certificate]) -> Problem:
         named = tip.issuer or "(no name)"

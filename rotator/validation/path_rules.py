@@ -254,7 +254,7 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
     if not policy.binds_public and any(c.key_type is KeyType.ED25519 for c in path.authorities):
         return ()  # not in its list of algorithms, which cannot be extended
     leaf = path.served[0]
-    probe = leaf.covered.probe
+    probe = leaf.covered_names.probe
     if probe is None:
         return ()  # a leaf without any name is refused for that
     subject = x509.DNSName(probe) if isinstance(probe, str) else x509.IPAddress(probe)

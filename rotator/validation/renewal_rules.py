@@ -85,7 +85,7 @@ def _age(leaf: Certificate, old: Certificate, policy: Policy, *, force: bool) ->
 
 
 def _key(leaf: Certificate, old: Certificate, policy: Policy) -> list[Problem]:
-    if leaf.shape.spki != old.shape.spki:
+    if leaf.outline.spki != old.outline.spki:
         return []
     if policy.allow_key_reuse:
         words = "has the same key as the live one"
@@ -120,7 +120,7 @@ def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Po
     configured = set(policy.names)
     before = sorted({str(name) for old in olds for name in (*old.dns_names, *old.ip_names)})
     for leaf in leaves:
-        covered = leaf.covered
+        covered = leaf.covered_names
         lost = [name for name in before if not covered.covers(name) and name not in configured]
         if lost:
             more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""

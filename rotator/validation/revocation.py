@@ -2,8 +2,8 @@
 
 A list counts for a certificate where all of this holds (RFC 5280 sections 5 and 6.3.3):
 
- 1. Issuer: it comes from the certificate's issuer, or is indirect and from whom the certificate's distribution points
-    name for it. Its signature is by a key of the path or of a trusted root of that name, which may sign such lists.
+ 1. Issuer: it comes from the certificate's issuer. Its signature is by a key of the path or of a trusted root of that
+    name, which may sign such lists.
  2. Scope: its issuingDistributionPoint lets it speak of this kind of certificate and of this distribution point.
  3. Form: no critical extension that is not understood, in it or in any entry.
  4. Time: it has begun, and its nextUpdate is not over.
@@ -25,7 +25,7 @@ from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.x509.certificate import Certificate, about, colons
-from rotator.x509.crl import AGAIN, Crl, Revocations, Revoked
+from rotator.x509.crl import AGAIN, Crl, CrlEntry, Revocations
 
 MAX_POINTS = 64
 """Distribution points of a certificate that are compared with the scope of each list; CAs write one or two."""
@@ -37,7 +37,7 @@ _ALL_REASONS = frozenset(x509.ReasonFlags) - {x509.ReasonFlags.unspecified, x509
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Unusable:
     """Why a list cannot be used for an answer.
 
     Args:
@@ -53,7 +53,7 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Inquiry:
+class StatusQuery:
     """Whose state is asked for, by whom it could be told, and what is demanded.
 
     Args:
@@ -78,12 +78,12 @@ class Inquiry:
 
 
 def problems_of(
-    inquiry: Inquiry, revocations: Revocations, known: Collection[bytes] = frozenset()
+    query: StatusQuery, revocations: Revocations, known: Collection[bytes] = frozenset()
 ) -> tuple[Problem, ...]:
     """What the lists say of a leaf and its intermediates.
 
     Args:
-        inquiry: whose state is asked for.
+        query: whose state is asked for.
         revocations: the lists.
         known: DER of those that something else shows not to be revoked, so that no list is needed for them.
 
@@ -91,39 +91,39 @@ def problems_of(
         `revoked`; or, where a certificate's state is not known, `crl-stale`, `crl-unusable` or `revocation-unknown`.
     """
     problems: list[Problem] = []
-    for certificate, issuer in inquiry.pairs:
-        problems += _look_up(certificate, issuer, inquiry, revocations, needed=certificate.raw not in known)
+    for certificate, issuer in query.pairs:
+        problems += _look_up(certificate, issuer, query, revocations, needed=certificate.raw not in known)
     return tuple(problems)
 
 
-def revoked_among(inquiry: Inquiry, revocations: Revocations) -> frozenset[bytes]:
+def revoked_among(query: StatusQuery, revocations: Revocations) -> frozenset[bytes]:
     """DER of those that a list names."""
     return frozenset(
         certificate.raw
-        for certificate, issuer in inquiry.pairs
-        if any(p.code is Code.REVOKED for p in _look_up(certificate, issuer, inquiry, revocations))
+        for certificate, issuer in query.pairs
+        if any(p.code is Code.REVOKED for p in _look_up(certificate, issuer, query, revocations))
     )
 
 
 def _look_up(
-    certificate: Certificate, issuer: Certificate, inquiry: Inquiry, revocations: Revocations, *, needed: bool = True
+    certificate: Certificate, issuer: Certificate, query: StatusQuery, revocations: Revocations, *, needed: bool = True
 ) -> list[Problem]:
     """One certificate in all lists; where no answer is needed, only what refuses in any case is told."""
-    policy, now = inquiry.policy, inquiry.now
-    keys = (issuer, *inquiry.authorities, *inquiry.roots)
+    policy, now = query.policy, query.now
+    keys = (issuer, *query.authorities, *query.roots)
     covered: frozenset[x509.ReasonFlags] = frozenset()
-    held: list[tuple[Crl, Revoked]] = []
+    held: list[tuple[Crl, CrlEntry]] = []
     newest = (datetime.min.replace(tzinfo=UTC), 0)
-    doubts: list[tuple[Code, str, str, Severity | None]] = []
+    uncertain: list[tuple[Code, str, str, Severity | None]] = []
     demanded = (Severity.REJECT if policy.require_crls else Severity.WARN) if needed else None
     for crl in revocations.lists:
         if not _speaks_of(crl, certificate):
             continue
-        doubt = _doubt(crl, keys, policy, now)
-        if doubt:
-            words = f"{_called(crl)} {doubt.words}"
-            doubts.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if doubt.breach else demanded))
-        found = crl.entry(certificate.shape.issuer, certificate.shape.serial) if not doubt or doubt.authentic else None
+        unusable = _why_unusable(crl, keys, policy, now)
+        if unusable:
+            words = f"{_called(crl)} {unusable.words}"
+            uncertain.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if unusable.breach else demanded))
+        found = crl.entry(certificate.outline.serial) if not unusable or unusable.authentic else None
         if found is not None and found.lifted:
             newest = max(newest, _age(crl)) if crl.delta else newest
             found = None
@@ -133,11 +133,11 @@ def _look_up(
         if found is not None:
             return [_told(certificate, crl, found)]
         end = crl.loaded.next_update_utc
-        if end is not None and end < now and not doubt:
+        if end is not None and end < now and not unusable:
             words = f"{_called(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
             hint = "Let whatever fetches the lists run again; until then a newer revocation would not be noticed."
-            doubts.append((Code.CRL_STALE, words, hint, demanded))
-        elif not doubt:
+            uncertain.append((Code.CRL_STALE, words, hint, demanded))
+        elif not unusable:
             reasons = crl.scope.only_some_reasons if crl.scope else None
             covered |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
             newest = max(newest, _age(crl)) if reasons is None else newest
@@ -148,7 +148,7 @@ def _look_up(
         return []
     problems = [
         about(certificate, code, f"may be revoked: {words}", hint, severity)
-        for code, words, hint, severity in dict.fromkeys(doubts)
+        for code, words, hint, severity in dict.fromkeys(uncertain)
         if severity
     ]
     if not problems and demanded:
@@ -167,7 +167,7 @@ def _age(crl: Crl) -> tuple[datetime, int]:
     return crl.loaded.last_update_utc, crl.number or 0
 
 
-def _told(certificate: Certificate, crl: Crl, found: Revoked) -> Problem:
+def _told(certificate: Certificate, crl: Crl, found: CrlEntry) -> Problem:
     why = f" ({found.reason})" if found.reason and found.reason != "unspecified" else ""
     number = f" (number {crl.number})" if crl.number is not None else ""
     words = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
@@ -179,27 +179,27 @@ def _called(crl: Crl) -> str:
     return f"the list of {crl.issuer} in {crl.file}"
 
 
-def _doubt(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime) -> Doubt | None:
+def _why_unusable(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime) -> Unusable | None:
     """Why a list cannot be used; None if it can be."""
-    named = [key for key in keys if key.shape.subject == crl.shape.issuer]
+    named = [key for key in keys if key.outline.subject == crl.outline.issuer]
     signers = [key for key in named if crl.signed_by(key)]
     if not named:
-        return Doubt("is signed by an authority whose certificate is not at hand", authentic=False)
+        return Unusable("is signed by an authority whose certificate is not at hand", authentic=False)
     if not signers:
-        return Doubt(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
-    if crl.fault or crl.strange:
-        return Doubt(crl.fault or crl.strange, authentic=False)
+        return Unusable(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
+    if crl.fault or crl.unknown_critical:
+        return Unusable(crl.fault or crl.unknown_critical, authentic=False)
     if crl.delta:
-        return Doubt("is a delta: that it does not name something says nothing; the complete list is what is needed")
+        return Unusable("is a delta: that it does not name something says nothing; the complete list is what is needed")
     usages = [key.ext(x509.KeyUsage) for key in signers]
     if all(usage is not None and not usage.crl_sign for usage in usages):
         words = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
-        return Doubt(words, breach=policy.binds_public)
+        return Unusable(words, breach=policy.binds_public)
     if crl.breach and (policy.binds_public or not crl.lenient):
-        return Doubt(crl.breach, breach=policy.binds_public)
+        return Unusable(crl.breach, breach=policy.binds_public)
     begin = crl.loaded.last_update_utc
     if begin > now:
-        return Doubt(f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?")
+        return Unusable(f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?")
     return None
 
 
@@ -216,9 +216,7 @@ def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:
 
 def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
     """Whether a list is about a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
-    own = crl.shape.issuer == certificate.shape.issuer
-    points = [one for one in _points(certificate) if _names_issuer(one, crl) or (own and not one.crl_issuer)]
-    if not own and not (crl.indirect and points):
+    if crl.outline.issuer != certificate.outline.issuer:
         return False
     scope = crl.scope
     if scope is None:
@@ -227,6 +225,7 @@ def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
         return False
     if scope.only_contains_user_certs if certificate.is_ca else scope.only_contains_ca_certs:
         return False
+    points = [point for point in _points(certificate) if not point.crl_issuer or _names_issuer(point, crl)]
     names = _names(scope.full_name, scope.relative_name, crl)
     return not names or any(names & _names(one.full_name or one.crl_issuer, one.relative_name, crl) for one in points)
 
@@ -234,7 +233,7 @@ def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
 def _names_issuer(point: x509.DistributionPoint, crl: Crl) -> bool:
     """Whether a distribution point lets this list's issuer speak (cRLIssuer)."""
     names = [name for name in point.crl_issuer or () if isinstance(name, x509.DirectoryName)]
-    return any(name.value.public_bytes() == crl.shape.issuer for name in names)
+    return any(name.value.public_bytes() == crl.outline.issuer for name in names)
 
 
 def _names(

@@ -274,7 +274,7 @@ def _verified(
                 bytes((0, 0)),  # version 1, certificate_timestamp
                 ((moment - _EPOCH) // timedelta(milliseconds=1)).to_bytes(8, "big"),
                 (1).to_bytes(2, "big"),  # precert_entry
-                hashlib.sha256(issuer.shape.spki).digest(),
+                hashlib.sha256(issuer.outline.spki).digest(),
                 len(body).to_bytes(3, "big") + body,
                 len(extensions).to_bytes(2, "big") + extensions,
             )

@@ -27,7 +27,7 @@ from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.x509.certificate import Certificate, about
-from rotator.x509.ocsp import AGAIN, Answer, Response, Responses
+from rotator.x509.ocsp import AGAIN, Response, Responses, SingleResponse
 
 SKEW = timedelta(minutes=5)
 """How far a response may be ahead of this clock; `openssl ocsp` allows as much. None is given at its end."""
@@ -36,7 +36,7 @@ _FRESH = "Let whatever fetches the response run again, and reload nginx then: it
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class Unusable:
     """Why an answer cannot be used.
 
     Args:
@@ -53,7 +53,7 @@ class Doubt:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class OcspStatus:
     """What all responses together say of one certificate.
 
     Args:
@@ -72,13 +72,13 @@ class Finding:
         return any(p.code is Code.REVOKED for p in self.problems)
 
 
-def findings(
+def statuses(
     served: Sequence[Certificate],
     authorities: Sequence[Certificate],
     responses: Responses,
     revoked: Callable[[Certificate, Certificate], bool],
     now: datetime,
-) -> tuple[Finding, ...]:
+) -> tuple[OcspStatus, ...]:
     """What the responses say of a leaf and its intermediates.
 
     Args:
@@ -102,37 +102,39 @@ def _look_up(
     now: datetime,
     *,
     wanted: bool,
-) -> Finding:
+) -> OcspStatus:
     """One certificate in all responses."""
-    held: list[tuple[Response, Answer]] = []
+    held: list[tuple[Response, SingleResponse]] = []
     good: Response | None = None
     newest = datetime.min.replace(tzinfo=UTC)
-    doubts: list[Doubt] = []
+    uncertain: list[Unusable] = []
     for response, answer in responses.about(certificate, issuer):
-        doubt = _doubt(response, answer, issuer, revoked, now)
-        if answer.status is OCSPCertStatus.REVOKED and (not doubt or doubt.authentic):
+        unusable = _why_unusable(response, answer, issuer, revoked, now)
+        if answer.status is OCSPCertStatus.REVOKED and (not unusable or unusable.authentic):
             if answer.reason != x509.ReasonFlags.certificate_hold.value:
-                return Finding((_told(certificate, response, answer),))
+                return OcspStatus((_told(certificate, response, answer),))
             held.append((response, answer))
-        elif doubt:
-            doubts.append(Doubt(f"{response.title} {doubt.words}", doubt.hint, doubt.authentic, doubt.code))
+        elif unusable:
+            uncertain.append(
+                Unusable(f"{response.title} {unusable.words}", unusable.hint, unusable.authentic, unusable.code)
+            )
         elif answer.begin > newest:  # good
             good, newest = response, answer.begin
     for response, answer in held:  # the one reason that can pass: a newer answer has lifted it
         if newest <= answer.begin:
-            return Finding((_told(certificate, response, answer),))
+            return OcspStatus((_told(certificate, response, answer),))
     if good or not wanted:
-        return Finding(good=good)
+        return OcspStatus(good=good)
     problems = [
         about(certificate, one.code, f"may be revoked: {one.words}", one.hint, Severity.WARN)
-        for one in dict.fromkeys(doubts)
+        for one in dict.fromkeys(uncertain)
     ]
     if not problems:
         words = f"is the subject of no OCSP response in {responses.name}"
         address = _address(certificate) or f"the responder of {certificate.issuer or 'its issuer'}"
         hint = f"Fetch the one for it, as soon as it is issued, from {address}."
         problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, Severity.WARN))
-    return Finding(tuple(problems), None, doubts[0].words if doubts else "")
+    return OcspStatus(tuple(problems), None, uncertain[0].words if uncertain else "")
 
 
 def _address(certificate: Certificate) -> str:
@@ -145,7 +147,7 @@ def _address(certificate: Certificate) -> str:
     return ""
 
 
-def _told(certificate: Certificate, response: Response, answer: Answer) -> Problem:
+def _told(certificate: Certificate, response: Response, answer: SingleResponse) -> Problem:
     why = f" ({answer.reason})" if answer.reason and answer.reason != "unspecified" else ""
     when = f" on {answer.revoked_at:%Y-%m-%d %H:%M}Z" if answer.revoked_at else ""
     words = f"was revoked{when}{why}, says {response.title}, of {answer.begin:%Y-%m-%d %H:%M}Z"
@@ -153,48 +155,48 @@ def _told(certificate: Certificate, response: Response, answer: Answer) -> Probl
     return about(certificate, Code.REVOKED, words, hint)
 
 
-def _doubt(
+def _why_unusable(
     response: Response,
-    answer: Answer,
+    answer: SingleResponse,
     issuer: Certificate,
     revoked: Callable[[Certificate, Certificate], bool],
     now: datetime,
-) -> Doubt | None:
+) -> Unusable | None:
     """Why an answer cannot be used; None if it can be, and says good or revoked."""
     if response.scheme is None:
-        return Doubt(f"is signed with an algorithm that nobody relies on ({response.algorithm})", authentic=False)
+        return Unusable(f"is signed with an algorithm that nobody relies on ({response.algorithm})", authentic=False)
     signer = response.signer(issuer)
     if signer is None:
-        return Doubt("is signed neither by its issuer nor by the responder that it names", authentic=False)
+        return Unusable("is signed neither by its issuer nor by the responder that it names", authentic=False)
     delegate = None if signer.logical == issuer.logical else signer
     if delegate and (words := _not_entitled(delegate, issuer, response.produced)):
-        return Doubt(f"is signed by {delegate.title}, {words} (RFC 6960 4.2.2.2)", authentic=False)
+        return Unusable(f"is signed by {delegate.title}, {words} (RFC 6960 4.2.2.2)", authentic=False)
     if delegate and revoked(delegate, issuer):
-        return Doubt(f"is signed by {delegate.title}, whose certificate was revoked", authentic=False)
-    if answer.strange:
-        words = f"has a critical extension that is not understood ({answer.strange}; RFC 6960 4.4)"
-        return Doubt(words, authentic=False)
+        return Unusable(f"is signed by {delegate.title}, whose certificate was revoked", authentic=False)
+    if answer.unknown_critical:
+        words = f"has a critical extension that is not understood ({answer.unknown_critical}; RFC 6960 4.4)"
+        return Unusable(words, authentic=False)
     begin = max(answer.begin, response.produced)
     if begin > now + SKEW:
         words = f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?"
-        return Doubt(words, "Compare the time: timedatectl")
+        return Unusable(words, "Compare the time: timedatectl")
     if answer.end is None:
         words = "does not say how long it is good, so clients take it from nobody but the responder (RFC 5019 4)"
-        return Doubt(words, "Ask the CA for responses with nextUpdate: only those can be stapled from a file.")
+        return Unusable(words, "Ask the CA for responses with nextUpdate: only those can be stapled from a file.")
     if answer.end < now:
-        return Doubt(f"was due to be replaced on {answer.end:%Y-%m-%d %H:%M}Z", _FRESH, code=Code.OCSP_STALE)
+        return Unusable(f"was due to be replaced on {answer.end:%Y-%m-%d %H:%M}Z", _FRESH, code=Code.OCSP_STALE)
     if delegate and now > delegate.not_after:
         words = f"is signed by {delegate.title}, whose certificate expired on {delegate.not_after:%Y-%m-%d %H:%M}Z"
-        return Doubt(words, _FRESH)
+        return Unusable(words, _FRESH)
     if answer.status is OCSPCertStatus.UNKNOWN:
         words = "says that the responder does not know this certificate"
-        return Doubt(words, "A new certificate may take its CA some minutes; fetch the response again then.")
+        return Unusable(words, "A new certificate may take its CA some minutes; fetch the response again then.")
     return None
 
 
 def _not_entitled(signer: Certificate, issuer: Certificate, produced: datetime) -> str:
     """Why a signer other than the issuer may not speak for it, in words that follow his name; empty if he may."""
-    if signer.shape.issuer != issuer.shape.subject or not issuer.signed(signer):
+    if signer.outline.issuer != issuer.outline.subject or not issuer.signed(signer):
         return "whom this issuer did not appoint"
     purposes = signer.ext(x509.ExtendedKeyUsage)
     if purposes is None or ExtendedKeyUsageOID.OCSP_SIGNING not in purposes:
@@ -211,27 +213,27 @@ def _not_entitled(signer: Certificate, issuer: Certificate, produced: datetime) 
     return ""
 
 
-def must_staple(leaf: Certificate, policy: Policy, finding: Finding, name: str = "") -> tuple[Problem, ...]:
+def must_staple(leaf: Certificate, policy: Policy, status: OcspStatus, name: str = "") -> tuple[Problem, ...]:
     """Whether a leaf demands a stapled answer (RFC 7633) that nginx does not have for every handshake.
 
     Args:
         leaf: the leaf.
         policy: whether nginx is known to staple in another way.
-        finding: what the responses say of the leaf.
+        status: what the responses say of the leaf.
         name: where they are; empty if none were named.
     """
     feature = leaf.ext(x509.TLSFeature)
     stapling = {x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2}
-    if feature is None or not stapling & set(feature) or finding.revoked:
+    if feature is None or not stapling & set(feature) or status.revoked:
         return ()
     demand = "demands a stapled OCSP answer (must-staple), and"
-    if finding.useless:
-        words = f"{demand} clients would refuse every handshake with what there is: {finding.useless}"
-        return (about(leaf, Code.MUST_STAPLE, words, finding.problems[0].hint),)
-    if policy.stapling or (finding.good and finding.good.binary):
+    if status.useless:
+        words = f"{demand} clients would refuse every handshake with what there is: {status.useless}"
+        return (about(leaf, Code.MUST_STAPLE, words, status.problems[0].hint),)
+    if policy.stapling or (status.good and status.good.binary):
         return ()
-    if finding.good:
-        words = f"{demand} nginx staples no PEM: {finding.good.title} is good, but has to be DER"
+    if status.good:
+        words = f"{demand} nginx staples no PEM: {status.good.title} is good, but has to be DER"
         return (about(leaf, Code.MUST_STAPLE, words, "Save it as DER, as the responder sent it."),)
     words = f"{demand} nginx does not promise one in every handshake"
     words += f"; none in {name} is for it" if name else ""

@@ -79,7 +79,7 @@ class Anchors:
             raise RotatorError(Code.STORE_EMPTY, words, hint, exit=Exit.REJECTED)
         by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in found.values():
-            by_subject.setdefault(certificate.shape.subject, []).append(certificate)
+            by_subject.setdefault(certificate.outline.subject, []).append(certificate)
         try:
             with contained():
                 # a root that the library reads as a copy only is judged by our own rules: it has no place in there

@@ -1,7 +1,8 @@
-"""Policy and judge: raw files or stored chains in, one verdict out; nothing is read, fetched, stored or changed here.
+"""The entrance to validation: raw files, a served chain or stored chains in, one verdict or its problems out.
 
-`examine` answers the question of the whole program: if nginx is given exactly these files, will a strict client that
-trusts only these roots accept every required name at this time?
+`examine` answers the central question of rotator: if nginx is given exactly these files, does a strict client that
+trusts only these roots accept every required name at this time? All functions here are pure: they read, fetch, store
+and change nothing.
 """
 
 from __future__ import annotations
@@ -14,11 +15,11 @@ from itertools import pairwise
 from rotator.core.model import PRESETS, Candidate, Pair, Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.validation import leaf_rules, renewal_rules
-from rotator.validation.candidate import Match, match, read_candidate
+from rotator.validation.candidate import KeyMatch, match_keys, read_candidate
 from rotator.validation.intermediates import Pool
-from rotator.validation.path_builder import Explorer, Found, ca_issuers
+from rotator.validation.path_builder import BuildResult, PathBuilder, ca_issuers
 from rotator.validation.path_rules import library_verdict, warnings_of
-from rotator.validation.revocation import Inquiry
+from rotator.validation.revocation import StatusQuery
 from rotator.validation.trust_anchors import Anchors
 from rotator.x509.certificate import Certificate, about
 from rotator.x509.panics import BROKE_OFF, HINT, answering
@@ -29,14 +30,14 @@ __all__ = ["Anchors", "Link", "Verdict", "examine", "judge_served", "private_ca"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One certificate of the picture of a chain.
+    """One certificate in the drawing of a chain.
 
     Args:
-        title: its subject, or what to call it instead.
+        title: its subject, or a substitute for messages (`Certificate.title`).
         issuer: the subject of its issuer.
-        file: the file that it was found in.
-        line: 1-based line there.
-        root: whether it is the trusted root that the chain ends at, which is not sent.
+        file: the file that contains it.
+        line: its 1-based line in that file; 0 in a binary file.
+        root: whether it is the trusted root at the end of the chain, which nginx does not send.
     """
 
     title: str
@@ -48,16 +49,17 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What was found out about a candidate.
+    """The result of validation.
 
     Args:
-        pairs: as they would be stored, sorted by kind of key; also those of a refused candidate, as far as they go.
-        problems: everything that was found, refusals first.
-        missing_issuer: subject of the certificate that a chain lacks; empty if none does.
-        missing_akid: its key identifier, lower-case hex; empty if unknown.
-        issuer_url: where the certificate that is missing or over can be fetched, as the one below it says; empty if
-            none is or nothing says so.
-        links: the picture of each chain, leaf first.
+        pairs: the pairs as they would be stored, sorted by key type; a refused candidate has them as well, as far as
+            they could be built.
+        problems: all refusals, then all warnings.
+        missing_issuer: the subject of the certificate that a chain lacks; empty if no chain lacks one.
+        missing_akid: the key identifier of that certificate, lower-case hex; empty if unknown.
+        issuer_url: the address of the certificate that is missing or expired, from the authority information access
+            of the certificate below it; empty if all are present and valid, or if no address is given.
+        links: the drawing of each chain, leaf first.
         borrowed: whether a chain was completed from the pool.
     """
 
@@ -71,44 +73,45 @@ class Verdict:
 
     @property
     def accepted(self) -> bool:
-        """Whether there is a pair and nothing refuses it."""
+        """Whether there is a pair and no problem refuses it."""
         return bool(self.pairs) and not self.codes
 
     @property
     def codes(self) -> tuple[Code, ...]:
-        """The codes that refuse it, each once."""
+        """The codes of the refusals, each once."""
         return tuple(dict.fromkeys(p.code for p in self.problems if p.severity is Severity.REJECT))
 
     @property
     def warnings(self) -> tuple[Code, ...]:
-        """The codes that only warn, each once."""
+        """The codes of the warnings, each once."""
         return tuple(dict.fromkeys(p.code for p in self.problems if p.severity is Severity.WARN))
 
     @property
     def effective_not_after(self) -> datetime | None:
-        """The earliest notAfter of everything that would be served, UTC; None without a pair."""
+        """The earliest notAfter of all certificates that would be served, UTC; None without a pair."""
         return min((pair.effective_not_after for pair in self.pairs), default=None)
 
 
 def public(names: Iterable[str] = ()) -> Policy:
-    """The policy for certificates of the web's public CAs: CA/B Baseline Requirements and what browsers take."""
+    """The policy for certificates of public CAs: the CA/B Baseline Requirements and the limits of browsers."""
     return Policy(profile="public", names=tuple(names), **PRESETS["public"])
 
 
 def private_ca(names: Iterable[str] = ()) -> Policy:
-    """The policy for certificates of one's own CA: no caps on lifetime, Ed25519 too, and extensions that only the
-    CA/B Forum demands may be missing.
+    """The policy for certificates of a private CA.
+
+    It has no caps on lifetime, accepts Ed25519 keys, and lets extensions be missing that only the CA/B Forum demands.
     """
     return Policy(profile="private-ca", names=tuple(names), **PRESETS["private-ca"])
 
 
-def _unjudged() -> tuple[Problem, ...]:
-    """Where a panic was not seen for what it was while the single file was read."""
-    words = f"The files cannot be judged, so they are refused: {BROKE_OFF}."
-    return (Problem(Code.PARSE_ERROR, Severity.REJECT, words, HINT),)
+def _library_panicked() -> tuple[Problem, ...]:
+    """The refusal when the library panics after the files were read one by one."""
+    message = f"The files cannot be judged, so they are refused: {BROKE_OFF}."
+    return (Problem(Code.PARSE_ERROR, Severity.REJECT, message, HINT),)
 
 
-@answering(lambda: Verdict(problems=_unjudged()))
+@answering(lambda: Verdict(problems=_library_panicked()))
 def examine(
     candidate: Candidate,
     policy: Policy,
@@ -120,116 +123,118 @@ def examine(
     force: bool = False,
     pool: Pool | None = None,
 ) -> Verdict:
-    """Judge a candidate: find its pairs and all of their problems at once.
+    """Judge a candidate: find its pairs and report all of their problems at once.
 
     Args:
         candidate: the raw files, with the password of an encrypted key.
-        policy: what is demanded, the required names among it.
+        policy: the demands, with the required names.
         anchors: the roots that clients trust.
         now: the reference time, with a time zone.
-        live: DER chains that are live now, leaf first, to be compared with.
+        live: the chains that are live now, as DER, leaf first; the candidate is compared with them.
         need_key: whether a leaf without a private key is refused.
-        force: lets a downgrade or a lost name pass with a warning.
-        pool: where an intermediate is taken from that the files lack.
+        force: turns the refusal of a downgrade or a lost name into a warning.
+        pool: intermediates of this host, for a chain that lacks one.
 
     Returns:
-        The verdict. Never raises for what the files hold.
+        The verdict. No content of the files makes this function raise.
     """
-    reading = read_candidate(candidate)
-    matches, unmatched = match(reading, policy.names, now, need_key=need_key)
-    problems = [*candidate.notes, *reading.problems, *unmatched]
-    explorer = Explorer(reading.certificates, anchors, policy, now)
-    wider = _wider(explorer, pool)
-    delivered = {c.raw for c in reading.certificates}
+    contents = read_candidate(candidate)
+    matches, unmatched = match_keys(contents, policy.names, now, need_key=need_key)
+    problems = [*candidate.notes, *contents.problems, *unmatched]
+    builder = PathBuilder(contents.certificates, anchors, policy, now)
+    with_pool = _with_pool(builder, pool)
+    delivered = {c.raw for c in contents.certificates}
     borrowed = False
-    judged: list[tuple[Match, Found]] = []
-    for found_match in matches:
-        found, faults = _judge(found_match.leaf, explorer)
-        if wider is not None and _has_refusal(found.problems):
-            found, faults, taken = _completed(found_match.leaf, found, faults, wider, delivered)
+    results: list[tuple[KeyMatch, BuildResult]] = []
+    for match in matches:
+        result, path_problems = _judge_leaf(match.leaf, builder)
+        if with_pool is not None and _has_refusal(result.problems):
+            result, path_problems, taken = _completed(match.leaf, result, path_problems, with_pool, delivered)
             borrowed = borrowed or taken
-        judged.append((found_match, found))
-        problems += faults
-    problems += _leftovers(reading.certificates, [found for _, found in judged], now)
+        results.append((match, result))
+        problems += path_problems
+    problems += _unserved(contents.certificates, [result for _, result in results], now)
     problems += renewal_rules.problems_of([m.leaf for m in matches], live, policy, now, force=force)
-    judged.sort(key=lambda both: both[0].leaf.key_type or "")
-    lacking = next((found for _, found in judged if found.missing_issuer), None)
+    results.sort(key=lambda pair: pair[0].leaf.key_type or "")
+    incomplete = next((result for _, result in results if result.missing_issuer), None)
     return Verdict(
-        pairs=tuple(_pair(m, found) for m, found in judged if m.leaf.key_type is not None),
+        pairs=tuple(_pair(match, result) for match, result in results if match.leaf.key_type is not None),
         problems=_sorted(problems),
-        missing_issuer=lacking.missing_issuer if lacking else "",
-        missing_akid=lacking.missing_key_id if lacking else "",
-        issuer_url=next((url for _, found in judged if (url := _issuer_url(found, now))), ""),
-        links=tuple(_links(found) for _, found in judged),
+        missing_issuer=incomplete.missing_issuer if incomplete else "",
+        missing_akid=incomplete.missing_key_id if incomplete else "",
+        issuer_url=next((url for _, result in results if (url := _issuer_url(result, now))), ""),
+        links=tuple(_links(result) for _, result in results),
         borrowed=borrowed,
     )
 
 
-@answering(lambda: Verdict(problems=_unjudged()))
+@answering(lambda: Verdict(problems=_library_panicked()))
 def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: datetime) -> Verdict:
-    """Judge what a server sends, as it stands: nothing is put right, and the first certificate is the leaf.
+    """Judge a chain exactly as a server sends it: its first certificate is the leaf, and the order stays.
 
     Args:
-        chain: DER, as sent; at least one. A problem's line is a certificate's place in it.
-        policy: what is demanded, the names that were asked for among it.
+        chain: DER, as sent; at least one. The line of a problem is the place of a certificate in the chain.
+        policy: the demands, with the names that were asked for.
         anchors: the roots that clients trust.
         now: the reference time, with a time zone.
     """
     read = [read_certificate(raw, "", number) for number, raw in enumerate(chain, 1)]
-    problems = [p for _, found in read for p in found]
-    certificates = [c for c, _ in read if c is not None]
-    sent: dict[bytes, Certificate] = {}
+    problems = [problem for _, read_problems in read for problem in read_problems]
+    certificates = [certificate for certificate, _ in read if certificate is not None]
+    first_sent: dict[bytes, Certificate] = {}
     for certificate in certificates:
-        sent.setdefault(certificate.raw, certificate)
+        first_sent.setdefault(certificate.raw, certificate)
     problems += [
-        about(c, Code.DUPLICATE_CERT, "is sent twice", "", Severity.WARN) for c in certificates if sent[c.raw] is not c
+        about(certificate, Code.DUPLICATE_CERT, "is sent twice", "", Severity.WARN)
+        for certificate in certificates
+        if first_sent[certificate.raw] is not certificate
     ]
-    once = tuple(sent.values())
+    distinct = tuple(first_sent.values())
     leaf = read[0][0]
     if leaf is None:
         return Verdict(problems=_sorted(problems))
-    found, faults = _judge(leaf, Explorer(once, anchors, policy, now))
-    if any(p.code == Code.ORDER_SENSITIVE for p in faults):  # in files a warning: there it is put right
-        words = "is accepted only by clients that try more than one path; OpenSSL's do not"
+    result, path_problems = _judge_leaf(leaf, PathBuilder(distinct, anchors, policy, now))
+    if any(p.code == Code.ORDER_SENSITIVE for p in path_problems):  # in files only a warning: rotator reorders those
+        reason = "is accepted only by clients that try more than one path; OpenSSL's do not"
         hint = "Send only the certificates of the path that leads to a valid root."
-        faults = [p for p in faults if p.code != Code.ORDER_SENSITIVE]
-        faults.append(about(leaf, Code.ORDER_SENSITIVE, words, hint))
-    problems += [*faults, *_leftovers(once, [found], now, sent=True)]
+        path_problems = [p for p in path_problems if p.code != Code.ORDER_SENSITIVE]
+        path_problems.append(about(leaf, Code.ORDER_SENSITIVE, reason, hint))
+    problems += [*path_problems, *_unserved(distinct, [result], now, sent=True)]
     return Verdict(
-        pairs=(_pair(Match(leaf, None), found),) if leaf.key_type is not None else (),
+        pairs=(_pair(KeyMatch(leaf, None), result),) if leaf.key_type is not None else (),
         problems=_sorted(problems),
-        missing_issuer=found.missing_issuer,
-        missing_akid=found.missing_key_id,
-        issuer_url=_issuer_url(found, now),
-        links=(_links(found),),
+        missing_issuer=result.missing_issuer,
+        missing_akid=result.missing_key_id,
+        issuer_url=_issuer_url(result, now),
+        links=(_links(result),),
     )
 
 
-@answering(_unjudged)
+@answering(_library_panicked)
 def validate_chains(
     chains: Sequence[tuple[bytes, ...]], policy: Policy, anchors: Anchors, now: datetime
 ) -> tuple[Problem, ...]:
-    """Judge stored chains anew, as they stand: without their keys and without a comparison with what is live.
+    """Judge stored chains again, without their keys and without a comparison with the live ones.
 
     Args:
         chains: DER, leaf first.
-        policy: what is demanded now.
-        anchors: what is trusted now.
+        policy: the present demands.
+        anchors: the roots that clients trust at present.
         now: the reference time, with a time zone.
     """
     problems: list[Problem] = []
     for number, chain in enumerate(chains, 1):
         read = [read_certificate(raw) for raw in chain]
-        problems += [p for _, found in read for p in found]
-        certificates = [c for c, _ in read if c is not None]
+        problems += [problem for _, read_problems in read for problem in read_problems]
+        certificates = [certificate for certificate, _ in read if certificate is not None]
         if len(certificates) < len(chain) or not certificates:
             if not chain:
-                words = f"Stored chain {number} holds no certificate."
-                problems.append(Problem(Code.CERT_MISSING, Severity.REJECT, words))
+                message = f"Stored chain {number} holds no certificate."
+                problems.append(Problem(Code.CERT_MISSING, Severity.REJECT, message))
             continue
-        found, faults = _judge(certificates[0], Explorer(certificates, anchors, policy, now))
-        problems += faults
-        problems += _leftovers(certificates, [found], now)
+        result, path_problems = _judge_leaf(certificates[0], PathBuilder(certificates, anchors, policy, now))
+        problems += path_problems
+        problems += _unserved(certificates, [result], now)
     return _sorted(problems)
 
 
@@ -237,139 +242,150 @@ def _has_refusal(problems: Iterable[Problem]) -> bool:
     return any(p.severity is Severity.REJECT for p in problems)
 
 
-def _wider(explorer: Explorer, pool: Pool | None) -> Explorer | None:
-    """The explorer with what a pool offers beside the files; None if it offers nothing."""
-    offered = pool.offered_to(explorer.pool) if pool else ()
-    return replace(explorer, pool=(*explorer.pool, *offered)) if offered else None
+def _with_pool(builder: PathBuilder, pool: Pool | None) -> PathBuilder | None:
+    """The builder with the fitting certificates of the pool added; None if the pool has none."""
+    offered = pool.offered_to(builder.pool) if pool else ()
+    return replace(builder, pool=(*builder.pool, *offered)) if offered else None
 
 
 def _completed(
-    leaf: Certificate, found: Found, faults: list[Problem], wider: Explorer, delivered: Collection[bytes]
-) -> tuple[Found, list[Problem], bool]:
-    """The path with the pool's help if that one is sound, with a warning for each certificate taken; else as it was."""
-    better, judged = _judge(leaf, wider, completed=True)
-    taken = [c for c in better.path.served if c.raw not in delivered]
-    if better.path.anchor is None or _has_refusal(better.problems) or not taken:
-        return found, faults, False
+    leaf: Certificate,
+    result: BuildResult,
+    path_problems: list[Problem],
+    with_pool: PathBuilder,
+    delivered: Collection[bytes],
+) -> tuple[BuildResult, list[Problem], bool]:
+    """The path through the pool if it is sound, with a warning for each certificate taken; otherwise the given one."""
+    completed, completed_problems = _judge_leaf(leaf, with_pool, completed=True)
+    taken = [c for c in completed.path.served if c.raw not in delivered]
+    if completed.path.anchor is None or _has_refusal(completed.problems) or not taken:
+        return result, path_problems, False
     for certificate in taken:
-        words = f"was not in these files; it is taken from {certificate.file}"
-        hint = "Let the chain file be delivered with the certificate: elsewhere nobody completes it."
-        judged.append(about(certificate, Code.INCOMPLETE_CHAIN, words, hint, Severity.WARN))
-    return better, judged, True
+        reason = f"was not in these files; it is taken from {certificate.file}"
+        hint = "Deliver the chain file together with the certificate: other hosts cannot complete it."
+        completed_problems.append(about(certificate, Code.INCOMPLETE_CHAIN, reason, hint, Severity.WARN))
+    return completed, completed_problems, True
 
 
-def _judge(leaf: Certificate, explorer: Explorer, *, completed: bool = False) -> tuple[Found, list[Problem]]:
-    """One leaf: its own rules, the best path, the library's verdict, and what is unwise about an accepted one."""
-    policy, now = explorer.policy, explorer.now
-    own = leaf_rules.problems_of(leaf, policy, now)
-    found = _around_revoked(leaf, explorer.explore(leaf), explorer)
-    problems = [*own, *found.problems]
+def _judge_leaf(
+    leaf: Certificate, builder: PathBuilder, *, completed: bool = False
+) -> tuple[BuildResult, list[Problem]]:
+    """One leaf: its own rules, its best path, the library's verdict, the evidence, and warnings of an accepted path."""
+    policy, now = builder.policy, builder.now
+    own_problems = leaf_rules.problems_of(leaf, policy, now)
+    result = _around_revoked(leaf, builder.build(leaf), builder)
+    problems = [*own_problems, *result.problems]
     refusals = {p.code for p in problems if p.severity is Severity.REJECT}
-    if not refusals - {Code.NAME_MISMATCH} and found.path.anchor is not None:
-        verdict = library_verdict(found.path, explorer.anchors, policy, now)
+    if not refusals - {Code.NAME_MISMATCH} and result.path.anchor is not None:
+        verdict = library_verdict(result.path, builder.anchors, policy, now)
         problems += verdict
         if not verdict:
-            problems += warnings_of(found.path, now)
-            problems += _order(leaf, found, explorer, completed=completed)
-    problems += explorer.anchors.evidence.problems_of(_inquiry(found, explorer))
-    return found, problems
+            problems += warnings_of(result.path, now)
+            problems += _order_sensitive(leaf, result, builder, completed=completed)
+    problems += builder.anchors.evidence.problems_of(_status_query(result, builder))
+    return result, problems
 
 
-def _inquiry(found: Found, explorer: Explorer) -> Inquiry:
-    """What evidence is asked of a path."""
-    authorities = found.path.authorities if found.path.anchor is not None else ()
-    return Inquiry(found.path.served, authorities, explorer.anchors.certificates, explorer.policy, explorer.now)
+def _status_query(result: BuildResult, builder: PathBuilder) -> StatusQuery:
+    authorities = result.path.authorities if result.path.anchor is not None else ()
+    return StatusQuery(result.path.served, authorities, builder.anchors.certificates, builder.policy, builder.now)
 
 
-def _around_revoked(leaf: Certificate, found: Found, explorer: Explorer) -> Found:
-    """The best path without its revoked intermediates, where there is one: a cross-signed CA is revoked on one side."""
-    if found.path.anchor is None:
-        return found
-    revoked = explorer.anchors.evidence.revoked_among(_inquiry(found, explorer))
+def _around_revoked(leaf: Certificate, result: BuildResult, builder: PathBuilder) -> BuildResult:
+    """The best path without revoked intermediates, if any: a cross-signed CA may be revoked on one side only."""
+    if result.path.anchor is None:
+        return result
+    revoked = builder.anchors.evidence.revoked_among(_status_query(result, builder))
     if not revoked or leaf.raw in revoked:
-        return found
-    other = replace(explorer, pool=[c for c in explorer.pool if c.raw not in revoked]).explore(leaf)
-    return found if other.path.anchor is None or _has_refusal(other.problems) else other
+        return result
+    other = replace(builder, pool=[c for c in builder.pool if c.raw not in revoked]).build(leaf)
+    return result if other.path.anchor is None or _has_refusal(other.problems) else other
 
 
-def _order(leaf: Certificate, found: Found, explorer: Explorer, *, completed: bool) -> list[Problem]:
-    """Whether the path is found by clients that do not backtrack, as stored and as it was delivered."""
-    if not explorer.without_backtracking(leaf, found.path.served[1:]):
-        words = "reaches a trusted root only for clients that try more than one path; OpenSSL's do not"
+def _order_sensitive(leaf: Certificate, result: BuildResult, builder: PathBuilder, *, completed: bool) -> list[Problem]:
+    """A warning if clients that do not backtrack miss the path, in the stored chain or in the delivered files."""
+    if not builder.without_backtracking(leaf, result.path.served[1:]):
+        reason = "reaches a trusted root only for clients that try more than one path; OpenSSL's do not"
         hint = "Remove the expired root from the clients' stores, or ask the CA for another chain."
-        return [about(leaf, Code.ORDER_SENSITIVE, words, hint, Severity.WARN)]
-    if not completed and not explorer.without_backtracking(leaf, explorer.pool):
-        words = "as delivered is accepted only by clients that try more than one path; what is stored is put right"
+        return [about(leaf, Code.ORDER_SENSITIVE, reason, hint, Severity.WARN)]
+    if not completed and not builder.without_backtracking(leaf, builder.pool):
+        reason = "as delivered is accepted only by clients that try more than one path; the stored chain is corrected"
         hint = "Serve the stored chain, not the delivered file."
-        return [about(leaf, Code.ORDER_SENSITIVE, words, hint, Severity.WARN)]
+        return [about(leaf, Code.ORDER_SENSITIVE, reason, hint, Severity.WARN)]
     return []
 
 
-def _leftovers(
-    certificates: Sequence[Certificate], found: Sequence[Found], now: datetime, *, sent: bool = False
+def _unserved(
+    certificates: Sequence[Certificate], results: Sequence[BuildResult], now: datetime, *, sent: bool = False
 ) -> list[Problem]:
-    """Certificates that are not served (or `sent` for nothing), and used ones that stood in the wrong order."""
-    served = {c.raw for f in found for c in f.path.served}
-    fate = "it is sent for nothing" if sent else "it is left out"
+    """Warnings of certificates that no path needs, and of paths whose certificates are in the wrong order.
+
+    Args:
+        certificates: all that were delivered, or sent.
+        results: the path of each leaf.
+        now: the reference time, UTC.
+        sent: whether a server sent them, so that they are neither left out nor reordered.
+    """
+    served = {c.raw for result in results for c in result.path.served}
+    effect = "sending it has no use" if sent else "it is left out"
     problems: list[Problem] = []
     for certificate in certificates:
         if certificate.raw in served:
             continue
         if certificate.self_issued and certificate.signed(certificate):
-            words = f"is a root; clients have it or do not trust it, so {fate if sent else 'it is not sent'}"
-            problems.append(about(certificate, Code.ROOT_INCLUDED, words, "", Severity.WARN))
+            reason = f"is a root; clients have it or do not trust it, so {effect if sent else 'it is not sent'}"
+            problems.append(about(certificate, Code.ROOT_INCLUDED, reason, "", Severity.WARN))
         elif certificate.not_after < now:
-            words = f"expired on {certificate.not_after:%Y-%m-%d} and is not needed; {fate}"
-            problems.append(about(certificate, Code.EXPIRED_EXTRA, words, "", Severity.WARN))
+            reason = f"expired on {certificate.not_after:%Y-%m-%d} and is not needed; {effect}"
+            problems.append(about(certificate, Code.EXPIRED_EXTRA, reason, "", Severity.WARN))
         else:
-            words = f"is not needed on the way to a trusted root; {fate}"
-            problems.append(about(certificate, Code.UNUSED_CERT, words, "", Severity.WARN))
-    return problems + [problem for f in found for problem in _disorder(f, sent=sent)]
+            reason = f"is not needed on the way to a trusted root; {effect}"
+            problems.append(about(certificate, Code.UNUSED_CERT, reason, "", Severity.WARN))
+    return problems + [problem for result in results for problem in _disorder(result, sent=sent)]
 
 
-def _disorder(found: Found, *, sent: bool) -> list[Problem]:
-    last: dict[str, Certificate] = {}
+def _disorder(result: BuildResult, *, sent: bool) -> list[Problem]:
+    """A warning of the first certificate that comes before the one that it signed."""
+    previous_in_file: dict[str, Certificate] = {}
     place = "certificate" if sent else "line"
-    for certificate in found.path.served:
-        before = last.get(certificate.file)
-        if before is not None and before.line > certificate.line:
-            words = (
-                f"({place} {certificate.line}) stands before {before.title} ({place} {before.line}), which it signed"
-            )
-            words += "; the order is put right" if found.path.anchor and not sent else ""
+    for certificate in result.path.served:
+        child = previous_in_file.get(certificate.file)
+        if child is not None and child.line > certificate.line:
+            reason = f"({place} {certificate.line}) comes before {child.title} ({place} {child.line}), which it signed"
+            reason += "; the order is corrected" if result.path.anchor and not sent else ""
             hint = "nginx takes the first certificate of a file for the leaf."
-            return [about(certificate, Code.CHAIN_ORDER, words, "" if sent else hint, Severity.WARN)]
-        last[certificate.file] = certificate
+            return [about(certificate, Code.CHAIN_ORDER, reason, "" if sent else hint, Severity.WARN)]
+        previous_in_file[certificate.file] = certificate
     return []
 
 
-def _pair(found_match: Match, found: Found) -> Pair:
-    leaf = found_match.leaf
-    assert leaf.key_type is not None  # noqa: S101 - the caller has seen to it
+def _pair(match: KeyMatch, result: BuildResult) -> Pair:
+    leaf = match.leaf
+    assert leaf.key_type is not None  # noqa: S101 - callers skip a leaf of an unusable key type
     return Pair(
         key_type=leaf.key_type,
-        chain=tuple(c.raw for c in found.path.served),
-        key=found_match.key.secret if found_match.key else None,
+        chain=tuple(c.raw for c in result.path.served),
+        key=match.key.secret if match.key else None,
         subject=leaf.subject,
         issuer=leaf.issuer,
-        serial=f"{leaf.shape.serial:x}",
+        serial=f"{leaf.outline.serial:x}",
         names=(*leaf.dns_names, *map(str, leaf.ip_names)),
         not_before=leaf.not_before,
         not_after=leaf.not_after,
-        effective_not_after=found.path.effective_not_after,
+        effective_not_after=result.path.effective_not_after,
     )
 
 
-def _issuer_url(found: Found, now: datetime) -> str:
-    """Where clients that fetch would look for what is missing, or for a newer one of what is over."""
-    path = found.path.served
-    if found.missing_issuer:
+def _issuer_url(result: BuildResult, now: datetime) -> str:
+    """The address at which fetching clients look for a missing certificate, or for the successor of an expired one."""
+    path = result.path.served
+    if result.missing_issuer:
         return ca_issuers(path[-1])
     return next((ca_issuers(below) for below, above in pairwise(path) if above.not_after < now), "")
 
 
-def _links(found: Found) -> tuple[Link, ...]:
-    path = found.path
+def _links(result: BuildResult) -> tuple[Link, ...]:
+    path = result.path
     links = [Link(c.title, c.issuer, c.file, c.line) for c in path.served]
     if path.anchor is not None and path.anchor.raw != path.served[0].raw:
         links.append(Link(path.anchor.title, path.anchor.issuer, path.anchor.file, path.anchor.line, root=True))
@@ -377,5 +393,5 @@ def _links(found: Found) -> tuple[Link, ...]:
 
 
 def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
-    """Each once, refusals before warnings, otherwise as they were found."""
+    """Each problem once, refusals before warnings, otherwise in their order."""
     return tuple(sorted(dict.fromkeys(problems), key=lambda p: p.severity is not Severity.REJECT))

@@ -18,7 +18,7 @@ from rotator.core.model import KeyType
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.x509 import der
-from rotator.x509.hostnames import Address, Covered
+from rotator.x509.hostnames import Address, CoveredNames
 
 MAX_RSA_BITS = 8192
 """Bits of an RSA modulus above which nothing is computed with a key."""
@@ -40,7 +40,7 @@ _POINT_FORMS = {b"\2": "compressed", b"\3": "compressed", b"\6": "hybrid", b"\7"
 E = TypeVar("E", bound=x509.ExtensionType)
 
 
-class Signed(Protocol):
+class SignatureScheme(Protocol):
     """How something was signed, as the library says it of certificates and revocation lists."""
 
     @property
@@ -68,7 +68,7 @@ class Certificate:
         raw: its bytes (DER), without anything after them.
         loaded: as the library has it, or a copy of it in strict DER: use `ext` for extensions and `shape` for what
             is signed.
-        shape: its outline.
+        outline: its outline.
         key: what its public key says.
         subject: for messages: `C=US, O=…, CN=…` in the order of the certificate.
         issuer: the same of its issuer.
@@ -83,8 +83,8 @@ class Certificate:
 
     raw: bytes = field(repr=False)
     loaded: x509.Certificate = field(repr=False)
-    shape: der.Shape = field(repr=False)
-    key: der.PublicShape
+    outline: der.CertificateOutline = field(repr=False)
+    key: der.PublicKeyOutline
     subject: str
     issuer: str
     not_before: datetime
@@ -102,17 +102,17 @@ class Certificate:
 
     def critical(self, oid: x509.ObjectIdentifier) -> bool:
         """Whether it has the extension, marked critical."""
-        return any(e.oid == oid.dotted_string and e.critical for e in self.shape.extensions)
+        return any(e.oid == oid.dotted_string and e.critical for e in self.outline.extensions)
 
     @property
     def logical(self) -> tuple[bytes, bytes]:
         """Name and key: what makes two certificates the same authority (a cross-signed or renewed one)."""
-        return self.shape.subject, self.shape.spki
+        return self.outline.subject, self.outline.spki
 
     @property
     def self_issued(self) -> bool:
         """Whether subject and issuer are one name (RFC 5280 section 3.2)."""
-        return self.shape.subject == self.shape.issuer
+        return self.outline.subject == self.outline.issuer
 
     @property
     def is_ca(self) -> bool:
@@ -151,9 +151,9 @@ class Certificate:
         return tuple(ip for ip in found if isinstance(ip, Address))
 
     @property
-    def covered(self) -> Covered:
+    def covered_names(self) -> CoveredNames:
         """The names that a client accepts it for."""
-        return Covered.of(self.dns_names, self.ip_names)
+        return CoveredNames.of(self.dns_names, self.ip_names)
 
     @property
     def subject_name(self) -> x509.Name | None:
@@ -215,13 +215,13 @@ class Certificate:
     @property
     def netscape_types(self) -> int | None:
         """The first octet of its nsCertType, the extendedKeyUsage of the nineties; None without one."""
-        found = next((e.value for e in self.shape.extensions if e.oid == "2.16.840.1.113730.1.1"), None)
+        found = next((e.value for e in self.outline.extensions if e.oid == "2.16.840.1.113730.1.1"), None)
         return found[3] if found and found[:1] == b"\x03" and len(found) >= 4 else None
 
     @property
     def key_bits(self) -> bytes:
         """The public key as key identifiers and OCSP hash it: the BIT STRING's content (RFC 6960 4.1.1)."""
-        spki = self.shape.spki
+        spki = self.outline.spki
         bits = der.nth(der.children(spki, der.element(spki, 0, len(spki))), 1, der.BIT_STRING)
         return spki[bits.body + 1 : bits.end]
 
@@ -235,7 +235,7 @@ class Certificate:
     @property
     def key_fault(self) -> Fault | None:
         """Why strict clients cannot read its public key; None if they can. For a key of a known kind and size."""
-        spki = self.shape.spki
+        spki = self.outline.spki
         if self.key.algorithm == der.EC and (form := _POINT_FORMS.get(self.key_bits[:1])):
             words = f"has a key whose point is written in {form} form, which Go and others do not read (RFC 5480 2.2)"
             return Fault(Code.KEY_TYPE, words)
@@ -272,16 +272,18 @@ class Certificate:
         own = issuer.key_id
         if value.key_identifier and own and value.key_identifier.hex() != own:
             return False
-        if value.authority_cert_serial_number not in (None, issuer.shape.serial):
+        if value.authority_cert_serial_number not in (None, issuer.outline.serial):
             return False
         names = [name.value for name in value.authority_cert_issuer or () if isinstance(name, x509.DirectoryName)]
         return not names or names[0] == issuer.issuer_name
 
     def signed(self, child: Certificate) -> bool:
         """Whether this certificate's key made the signature of another one (names are not compared)."""
-        return child.shape.algorithms_agree and self.made(child.shape.signature, child.shape.tbs, child.loaded)
+        return child.outline.algorithms_agree and self.verifies(
+            child.outline.signature, child.outline.tbs, child.loaded
+        )
 
-    def made(self, signature: bytes, body: bytes | memoryview, loaded: Signed) -> bool:
+    def verifies(self, signature: bytes, body: bytes | memoryview, loaded: SignatureScheme) -> bool:
         """Whether this certificate's key made a signature.
 
         Args:

@@ -1,4 +1,8 @@
-"""Revocation lists from files (RFC 5280 section 5): bytes in, lists out; what they mean is `revocation`'s."""
+"""The reader of certificate revocation lists: bytes of files in, `Crl` values out (RFC 5280 section 5).
+
+`rotator.validation.revocation` decides what a list says of a certificate. Indirect lists are refused here: they speak
+of certificates of other issuers, and the CA/B Baseline Requirements forbid them (7.2.2.1).
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,9 @@ import binascii
 import hashlib
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 
 from cryptography import x509
 from cryptography.x509.oid import CRLEntryExtensionOID, ExtensionOID
@@ -23,17 +26,14 @@ from rotator.x509.panics import contained
 MAX_CRL = 16 * 1024 * 1024
 """Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
 
-MAX_INDIRECT = 4 * 1024 * 1024
-"""Bytes of the entries of an indirect list, which have to be gone through one by one."""
-
-MAX_ISSUERS = 4_000
-"""Extensions of the entries of an indirect list that are parsed, to see whom they name."""
-
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
 _PIECE = 64 * 1024
 AGAIN = "Fetch it again from the CA, whole."
 """The next step for a list that cannot be used."""
+
+_INDIRECT = "holds an indirect revocation list, which rotator does not use (CA/B BR 7.2.2.1 forbids them)"
+_DIRECT = "Name the complete list that the certificate's own issuer signs."
 
 _UNDERSTOOD = frozenset(
     oid.dotted_string
@@ -44,25 +44,22 @@ _UNDERSTOOD = frozenset(
         ExtensionOID.CRL_NUMBER,
     )
 )
-# An entry's extensions lie between hundreds of thousands of others, so they are looked for by how they are written
-# (DER): the name, TRUE if it is critical, and the tag of the octet string that the value is in.
-_REASON, _INVALID_SINCE, _ISSUER = (
+# A list has hundreds of thousands of entries, so the extensions of entries are found by their encoding in DER: the
+# object identifier, TRUE if the extension is critical, and the tag of the octet string that holds the value.
+_REASON, _INVALIDITY_DATE = (
     der.encoded_oid(oid.dotted_string)
-    for oid in (
-        CRLEntryExtensionOID.CRL_REASON,
-        CRLEntryExtensionOID.INVALIDITY_DATE,
-        CRLEntryExtensionOID.CERTIFICATE_ISSUER,
-    )
+    for oid in (CRLEntryExtensionOID.CRL_REASON, CRLEntryExtensionOID.INVALIDITY_DATE)
 )
 _CRITICAL = b"\x01\x01\xff\x04"
-_STRANGE = re.compile(
-    b"".join(b"(?<!%s)" % re.escape(name) for name in (_REASON, _INVALID_SINCE, _ISSUER)) + re.escape(_CRITICAL)
+_NOT_UNDERSTOOD = re.compile(
+    b"".join(b"(?<!%s)" % re.escape(oid) for oid in (_REASON, _INVALIDITY_DATE)) + re.escape(_CRITICAL)
 )
-_MAX_NAME = 127
+_MAX_OID = 127
+"""Octets of an object identifier whose length is written in one octet (X.690 8.1.3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
-class ListShape:
+class CrlOutline:
     """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
 
     Args:
@@ -82,7 +79,7 @@ class ListShape:
     signature: bytes
 
 
-def revocation_list(data: bytes) -> ListShape:
+def revocation_list(data: bytes) -> CrlOutline:
     """The outline of the revocation list that the bytes are.
 
     Raises:
@@ -97,7 +94,7 @@ def revocation_list(data: bytes) -> ListShape:
     algorithm, issuer = der.expect(inner[skip], der.SEQUENCE), der.expect(inner[skip + 1], der.SEQUENCE)
     entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # after two times, before [0] extensions
     signature = der.expect(parts[2], der.BIT_STRING)
-    return ListShape(
+    return CrlOutline(
         raw=data,
         issuer=der.whole(data, issuer),
         entries=(entries[0].body, entries[0].end) if entries else (outer.end, outer.end),
@@ -108,7 +105,7 @@ def revocation_list(data: bytes) -> ListShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Revoked:
+class CrlEntry:
     """An entry: when it was revoked, and why, in the words of RFC 5280 section 5.3.1; without a reason, empty."""
 
     at: datetime
@@ -127,7 +124,7 @@ class Crl:
     Args:
         file: where it was found.
         loaded: as the library has it.
-        shape: its outline.
+        outline: its outline.
         issuer: for messages.
         number: its CRLNumber; None without one.
         scope: its issuingDistributionPoint; None without one.
@@ -139,7 +136,7 @@ class Crl:
 
     file: str
     loaded: x509.CertificateRevocationList = field(repr=False)
-    shape: ListShape = field(repr=False)
+    outline: CrlOutline = field(repr=False)
     issuer: str
     number: int | None
     scope: x509.IssuingDistributionPoint | None
@@ -148,113 +145,60 @@ class Crl:
     breach: str = ""
     lenient: bool = False
     _checked: dict[bytes, bool] = field(default_factory=dict, repr=False)
-    _found: dict[tuple[bytes, int], Revoked | None] = field(default_factory=dict, repr=False)
-    _strange: list[str] = field(default_factory=list, repr=False)
+    _entries: dict[int, CrlEntry | None] = field(default_factory=dict, repr=False)
+    _unknown_critical: list[str] = field(default_factory=list, repr=False)
 
     def signed_by(self, issuer: Certificate) -> bool:
         """Whether this key made its signature; computed once, as a list may be long and is asked of often."""
-        spki = issuer.shape.spki
+        spki = issuer.outline.spki
         if spki not in self._checked:
-            shape, (start, end) = self.shape, self.shape.signed
-            signed = memoryview(shape.raw)[start:end]
-            self._checked[spki] = shape.algorithms_agree and issuer.made(shape.signature, signed, self.loaded)
+            outline, (start, end) = self.outline, self.outline.signed
+            signed = memoryview(outline.raw)[start:end]
+            self._checked[spki] = outline.algorithms_agree and issuer.verifies(outline.signature, signed, self.loaded)
         return self._checked[spki]
 
     @property
-    def indirect(self) -> bool:
-        """Whether it may speak of certificates of others."""
-        return self.scope is not None and self.scope.indirect_crl
+    def unknown_critical(self) -> str:
+        """Why its entries make it unusable: a critical extension that is not understood (RFC 5280 5.3); empty if none.
 
-    @property
-    def strange(self) -> str:
-        """What its entries hold that is critical and not understood (RFC 5280 5.3); empty if nothing.
-
-        Asked of an authentic list only, once: a long one is searched through.
+        Ask it of an authentic list only: a long list is searched through. The answer is kept.
         """
-        if not self._strange:
-            self._strange.append(self._objection())
-        return self._strange[0]
+        if not self._unknown_critical:
+            self._unknown_critical.append(self._find_unknown_critical())
+        return self._unknown_critical[0]
 
-    def entry(self, issuer: bytes, serial: int) -> Revoked | None:
-        """What it says of a certificate, after `strange` has been asked.
+    def entry(self, serial: int) -> CrlEntry | None:
+        """The entry of a certificate of this list's issuer; ask `unknown_critical` first.
 
         Args:
-            issuer: DER of the name of the certificate's issuer.
-            serial: its serial number.
+            serial: the certificate's serial number.
         """
         if serial < 0:
-            return None  # such a certificate is refused for its number; no list can be asked for it
-        if (issuer, serial) not in self._found:
+            return None  # the certificate is refused for its number, and the library cannot look such a number up
+        if serial not in self._entries:
             number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
-            found = None
-            if self.shape.raw.find(number, *self.shape.entries) >= 0:  # most are on no list, which is seen at once
-                found = (
-                    self._indirect_entry(issuer, number)
-                    if self.indirect
-                    else self.loaded.get_revoked_certificate_by_serial_number(serial)
-                )
-            self._found[issuer, serial] = _revoked(found) if found is not None else None
-        return self._found[issuer, serial]
+            entry = None
+            if (
+                self.outline.raw.find(number, *self.outline.entries) >= 0
+            ):  # most certificates are on no list: a quick no
+                entry = self.loaded.get_revoked_certificate_by_serial_number(serial)
+            self._entries[serial] = _revoked(entry) if entry is not None else None
+        return self._entries[serial]
 
-    def _objection(self) -> str:
-        raw, (start, end) = self.shape.raw, self.shape.entries
-        if not self.indirect and raw.find(_CRITICAL, start, end) < 0:
+    def _find_unknown_critical(self) -> str:
+        raw, (start, end) = self.outline.raw, self.outline.entries
+        if raw.find(_CRITICAL, start, end) < 0:
             return ""
-        for found in _STRANGE.finditer(raw, start, end):
-            oid = _name_before(raw, found.start())
+        for match in _NOT_UNDERSTOOD.finditer(raw, start, end):
+            oid = _oid_before(raw, match.start())
             if oid:
                 return f"has an entry with a critical extension that is not understood ({oid})"
-        if not self.indirect:
-            others = raw.find(_ISSUER + _CRITICAL, start, end) >= 0
-            return "speaks of certificates of others without being indirect" if others else ""
-        if end - start > MAX_INDIRECT:
-            return f"is indirect and has more than {MAX_INDIRECT >> 20} MiB of entries"
-        try:
-            for _ in self._named():
-                pass
-        except _EntryError as error:
-            return str(error)
         return ""
 
-    def _indirect_entry(self, issuer: bytes, number: bytes) -> x509.RevokedCertificate | None:
-        """The entry of a certificate of that issuer, with that number as it is written."""
-        raw = self.shape.raw
-        for index, (at, named) in enumerate(self._named()):
-            if named == issuer and raw.startswith(number, at):
-                return next(islice(self.loaded, index, None))
-        return None
 
-    def _named(self) -> Iterator[tuple[int, bytes]]:
-        """Of each entry of an indirect list where its number stands, and DER of the issuer that it speaks of.
-
-        Raises:
-            _EntryError: an entry that names one cannot be read, or too many different ones do.
-        """
-        raw, (at, end) = self.shape.raw, self.shape.entries
-        issuer, known = self.shape.issuer, dict[bytes, bytes]()
-        next_name = raw.find(_ISSUER, at, end)
-        while at < end:
-            entry = der.element(raw, at, end)
-            if at <= next_name < entry.end:
-                number = der.element(raw, entry.body, entry.end)
-                extensions = raw[der.element(raw, number.end, entry.end).end : entry.end]
-                if extensions not in known:
-                    if len(known) >= MAX_ISSUERS:
-                        raise _EntryError("has too many different entries to go through all of them")
-                    known[extensions] = _issuer_in(extensions)
-                issuer = known[extensions] or issuer  # and for those after it, until another one is named (5.3.3)
-                next_name = raw.find(_ISSUER, entry.end, end)
-            yield entry.body, issuer
-            at = entry.end
-
-
-class _EntryError(Exception):
-    """An entry cannot be read; the words follow the list's name."""
-
-
-def _name_before(raw: bytes, end: int) -> str:
-    """The object identifier that ends at a place; empty if none does, so that no extension begins there."""
-    for length in range(1, _MAX_NAME):
+def _oid_before(raw: bytes, end: int) -> str:
+    """The object identifier that ends at an offset; empty if none does, so that no extension begins there."""
+    for length in range(1, _MAX_OID):
         start = end - length - 2
         if start >= 0 and raw[start] == der.OID and raw[start + 1] == length:
             try:
@@ -264,32 +208,12 @@ def _name_before(raw: bytes, end: int) -> str:
     return ""
 
 
-def _issuer_in(extensions: bytes) -> bytes:
-    """DER of the issuer that an entry's extensions name; `?` for one without a distinguished name, empty for none.
-
-    Raises:
-        _EntryError: they cannot be read.
-    """
-    try:
-        outer = der.expect(der.element(extensions, 0, len(extensions)), der.SEQUENCE)
-        for part in der.children(extensions, outer):
-            extension = der.raw_extension(extensions, part)
-            if extension.oid == CRLEntryExtensionOID.CERTIFICATE_ISSUER.dotted_string:
-                value = extension.value
-                names = der.children(value, der.expect(der.element(value, 0, len(value)), der.SEQUENCE))
-                found = [name for name in names if name.tag == 0xA4]  # directoryName (RFC 5280 4.2.1.6)
-                return value[found[0].body : found[0].end] if found else b"?"
-    except (der.DerError, IndexError):
-        raise _EntryError("has an entry whose extensions cannot be read") from None
-    return b""
-
-
-def _revoked(entry: x509.RevokedCertificate) -> Revoked:
+def _revoked(entry: x509.RevokedCertificate) -> CrlEntry:
     try:
         reason = entry.extensions.get_extension_for_class(x509.CRLReason).value.reason.value
     except (ValueError, LookupError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         reason = ""
-    return Revoked(entry.revocation_date_utc, reason)
+    return CrlEntry(entry.revocation_date_utc, reason)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -322,11 +246,11 @@ class Revocations:
         titles: list[str] = []
         for file, data in files:
             titles.append(shown(file))
-            found, words = _read_all(data, shown(file))
-            lists += found
-            if words:
-                message = f"{shown(file)} {words}."
-                faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, AGAIN, shown(file)))
+            read, fault, hint = _read_all(data, shown(file))
+            lists += read
+            if fault:
+                message = f"{shown(file)} {fault}."
+                faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, hint, shown(file)))
             whole.update(hashlib.sha256(data).digest())
         name = name or ", ".join(titles)
         return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
@@ -336,23 +260,28 @@ NO_LISTS = Revocations("", (), "")
 """What there is where none were named."""
 
 
-def _read_all(data: bytes, title: str) -> tuple[list[Crl], str]:
-    """The revocation lists of a file as far as they can be read, and what is wrong with the rest; empty if nothing."""
+def _read_all(data: bytes, title: str) -> tuple[list[Crl], str, str]:
+    """The usable revocation lists of a file, the fault of the rest in words (empty if none), and the next step."""
     if len(data) > MAX_CRL:
-        return [], f"holds more than {MAX_CRL >> 20} MiB"
-    words, lists = "", []
+        return [], f"holds more than {MAX_CRL >> 20} MiB", AGAIN
+    fault, hint, lists = "", AGAIN, []
     blocks: Iterable[tuple[int, int] | None] = [None]
     if b"-----BEGIN " in data:
-        blocks = [found.span(1) for found in _BLOCK.finditer(data)]
+        blocks = [match.span(1) for match in _BLOCK.finditer(data)]
         if not blocks or len(blocks) != data.count(_BEGIN):
-            words = "holds no revocation list, or one that is cut off"
+            fault = "holds no revocation list, or one that is cut off"
     for block in blocks:
         try:
             with contained():
-                lists.append(_read(_decoded(data, *block) if block else data, title))
+                crl = _read(_decoded(data, *block) if block else data, title)
         except (LookupError, ValueError, TypeError, x509.InvalidVersion):  # a panic, too, and damaged DER or base64
-            words = "holds something that is no revocation list, or one that is damaged or cut off"
-    return lists, words
+            fault = "holds something that is no revocation list, or one that is damaged or cut off"
+            continue
+        if crl.scope is not None and crl.scope.indirect_crl:
+            fault, hint = _INDIRECT, _DIRECT
+        else:
+            lists.append(crl)
+    return lists, fault, hint
 
 
 def _decoded(data: bytes, at: int, end: int) -> bytes:
@@ -375,7 +304,7 @@ def _decoded(data: bytes, at: int, end: int) -> bytes:
 
 
 def _read(data: bytes, title: str) -> Crl:
-    shape = revocation_list(data)
+    outline = revocation_list(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         loaded = x509.load_der_x509_crl(data)
@@ -383,7 +312,7 @@ def _read(data: bytes, title: str) -> Crl:
     try:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
     except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return Crl(title, loaded, shape, issuer, None, None, fault="has extensions that cannot be read")
+        return Crl(title, loaded, outline, issuer, None, None, fault="has extensions that cannot be read")
     scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
     numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)
     number = numbered.value.crl_number if numbered and isinstance(numbered.value, x509.CRLNumber) else None
@@ -401,4 +330,4 @@ def _read(data: bytes, title: str) -> Crl:
         breach, lenient = "does not say when the next one comes (RFC 5280 5.1.2.5)", True
     value = scope.value if scope and isinstance(scope.value, x509.IssuingDistributionPoint) else None
     delta = ExtensionOID.DELTA_CRL_INDICATOR.dotted_string in extensions
-    return Crl(title, loaded, shape, issuer, number, value, delta, fault, breach, lenient)
+    return Crl(title, loaded, outline, issuer, number, value, delta, fault, breach, lenient)

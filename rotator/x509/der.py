@@ -66,7 +66,7 @@ class RawExtension:
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class CertificateOutline:
     """The outline of a certificate (RFC 5280 section 4.1).
 
     Args:
@@ -95,7 +95,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class PublicShape:
+class PublicKeyOutline:
     """What a SubjectPublicKeyInfo says before anybody computes with it.
 
     Args:
@@ -262,7 +262,7 @@ def signed_parts(data: bytes) -> tuple[Element, list[Element], list[Element], in
     return outer, parts, inner, skip
 
 
-def certificate(data: bytes) -> Shape:
+def certificate(data: bytes) -> CertificateOutline:
     """The outline of the certificate that the bytes begin with.
 
     Raises:
@@ -282,7 +282,7 @@ def certificate(data: bytes) -> Shape:
     if inner[-1].tag == 0xA3:
         listed = nth(children(data, inner[-1]), 0, SEQUENCE)
         extensions = tuple(raw_extension(data, part) for part in children(data, listed))
-    return Shape(
+    return CertificateOutline(
         end=outer.end,
         version=version,
         serial=integer(data, serial),
@@ -308,7 +308,7 @@ def encoded_oid(oid: str) -> bytes:
     return encode(OID, content)
 
 
-def public_key(spki: bytes) -> PublicShape:
+def public_key(spki: bytes) -> PublicKeyOutline:
     """What a SubjectPublicKeyInfo holds.
 
     Raises:
@@ -318,15 +318,15 @@ def public_key(spki: bytes) -> PublicShape:
     described = children(spki, nth(parts, 0, SEQUENCE))
     algorithm = dotted(spki, nth(described, 0, OID))
     if algorithm == EC and len(described) == 2 and described[1].tag == OID:
-        return PublicShape(algorithm, curve=dotted(spki, described[1]))
+        return PublicKeyOutline(algorithm, curve=dotted(spki, described[1]))
     if algorithm not in (RSA, RSA_PSS):
-        return PublicShape(algorithm)
+        return PublicKeyOutline(algorithm)
     bits = nth(parts, 1, BIT_STRING)
     numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
     modulus, exponent = integer(spki, nth(numbers, 0, INTEGER)), integer(spki, nth(numbers, 1, INTEGER))
     exponent = -1 if exponent.bit_length() > 64 else exponent
     # a modulus without the zero octet before its first bit reads as negative
-    return PublicShape(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
+    return PublicKeyOutline(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
 
 def bare_subtrees(constraints: bytes) -> bool:

@@ -79,7 +79,7 @@ def entry_fault(name: str, *, public: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Covered:
+class CoveredNames:
     """The names of one certificate, ready to be asked.
 
     Args:
@@ -94,7 +94,7 @@ class Covered:
     addresses: frozenset[Address]
 
     @classmethod
-    def of(cls, dns: Iterable[str], addresses: Iterable[Address]) -> Covered:
+    def of(cls, dns: Iterable[str], addresses: Iterable[Address]) -> CoveredNames:
         """From the entries of a subject alternative name; faulty ones cover nothing."""
         entries = [entry.lower() for entry in dns]
         return cls(

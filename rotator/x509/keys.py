@@ -84,7 +84,7 @@ class Key:
 
     def fits(self, leaf: Certificate) -> bool:
         """Whether its public half is the leaf's, be it written differently (a compressed point, absent parameters)."""
-        if self.spki == leaf.shape.spki:
+        if self.spki == leaf.outline.spki:
             return True
         if self.kind is not leaf.key_type:
             return False

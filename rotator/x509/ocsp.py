@@ -23,7 +23,7 @@ from cryptography.x509.oid import SignatureAlgorithmOID
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.x509 import der
-from rotator.x509.certificate import Certificate, Signed
+from rotator.x509.certificate import Certificate, SignatureScheme
 from rotator.x509.panics import contained
 from rotator.x509.parse import read_certificate
 
@@ -95,23 +95,23 @@ _SCHEMES: Mapping[str, _Scheme] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Outline:
+class ResponseOutline:
     """What the library does not say of a response (RFC 6960 4.2.1).
 
     Args:
         algorithm: DER of how it is signed.
-        strange: the critical extension of the whole that is not understood, dotted; empty if none is there.
+        unknown_critical: the critical extension of the whole that is not understood, dotted; empty if none is there.
         answers: the same of each of its answers.
         certificates: DER of those that were sent along.
     """
 
     algorithm: bytes
-    strange: str
+    unknown_critical: str
     answers: tuple[str, ...]
     certificates: tuple[bytes, ...]
 
 
-def outline(data: bytes) -> Outline:
+def response_outline(data: bytes) -> ResponseOutline:
     """The outline of a successful response.
 
     Raises:
@@ -125,9 +125,9 @@ def outline(data: bytes) -> Outline:
     skip = 1 if inner and inner[0].tag == _CONTEXT_0 else 0  # its version
     answers = der.children(data, der.nth(inner, skip + 2, der.SEQUENCE))  # after the responder and the time
     sent = der.children(data, der.nth(der.children(data, parts[3]), 0, der.SEQUENCE)) if len(parts) > 3 else []
-    return Outline(
+    return ResponseOutline(
         algorithm=der.whole(data, der.nth(parts, 1, der.SEQUENCE)),
-        strange=_strange(data, inner[skip + 3 :], _UNDERSTOOD),
+        unknown_critical=_strange(data, inner[skip + 3 :], _UNDERSTOOD),
         answers=tuple(
             _strange(data, der.children(data, der.expect(one, der.SEQUENCE))[3:], _UNDERSTOOD_OF_ANSWERS)
             for one in answers
@@ -148,7 +148,7 @@ def _strange(data: bytes, parts: Sequence[der.Element], understood: frozenset[st
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SingleResponse:
     """What a response says of one certificate (SingleResponse, RFC 6960 4.2.1).
 
     Args:
@@ -161,7 +161,7 @@ class Answer:
         reason: why, in the words of RFC 5280 section 5.3.1; empty where nothing is said.
         begin: when this was known to be so, UTC.
         end: when something newer will be known, UTC; None where that is not said.
-        strange: a critical extension that is not understood, dotted; empty if there is none.
+        unknown_critical: a critical extension that is not understood, dotted; empty if there is none.
     """
 
     serial: int
@@ -173,13 +173,13 @@ class Answer:
     reason: str
     begin: datetime
     end: datetime | None
-    strange: str
+    unknown_critical: str
 
     def is_about(self, certificate: Certificate, issuer: Certificate) -> bool:
         """Whether this certificate of this issuer is meant (CertID, RFC 6960 4.1.1)."""
         return (
-            self.serial == certificate.shape.serial
-            and self.name_hash == _digest(self.algorithm, certificate.shape.issuer)
+            self.serial == certificate.outline.serial
+            and self.name_hash == _digest(self.algorithm, certificate.outline.issuer)
             and self.key_hash == _digest(self.algorithm, issuer.key_bits)
         )
 
@@ -192,7 +192,7 @@ class Response:
         file: where it was found.
         binary: whether it stands there as DER, as nginx takes it.
         loaded: as the library has it.
-        shape: its outline.
+        outline: its outline.
         produced: when it was signed, UTC.
         responder: who signed it, by name; None where that is said by the hash of a key.
         answers: those whose digest is known, in its order.
@@ -201,10 +201,10 @@ class Response:
     file: str
     binary: bool
     loaded: ocsp.OCSPResponse = field(repr=False)
-    shape: Outline = field(repr=False)
+    outline: ResponseOutline = field(repr=False)
     produced: datetime
     responder: x509.Name | None
-    answers: tuple[Answer, ...]
+    answers: tuple[SingleResponse, ...]
     _signers: dict[tuple[bytes, bytes], Certificate | None] = field(default_factory=dict, repr=False)
 
     @property
@@ -218,9 +218,9 @@ class Response:
         return self.loaded.signature_algorithm_oid.dotted_string
 
     @property
-    def scheme(self) -> Signed | None:
+    def scheme(self) -> SignatureScheme | None:
         """The same, as the library has it; None where that is nothing to rely on."""
-        return _PSS.get(self.shape.algorithm) or _SCHEMES.get(self.algorithm)
+        return _PSS.get(self.outline.algorithm) or _SCHEMES.get(self.algorithm)
 
     def signer(self, issuer: Certificate) -> Certificate | None:
         """Whose key made its signature, who calls himself so in it: the issuer, or one whose certificate came along.
@@ -228,7 +228,7 @@ class Response:
         Whether that one may is not asked. Computed once for each issuer, as it is asked of often.
         """
         if issuer.logical not in self._signers:
-            sent = [read_certificate(raw, self.file)[0] for raw in self.shape.certificates[:MAX_SIGNERS]]
+            sent = [read_certificate(raw, self.file)[0] for raw in self.outline.certificates[:MAX_SIGNERS]]
             named = [one for one in (issuer, *sent) if one is not None and self._names(one)]
             self._signers[issuer.logical] = next((one for one in named if self._signed_by(one)), None)
         return self._signers[issuer.logical]
@@ -241,7 +241,7 @@ class Response:
 
     def _signed_by(self, signer: Certificate) -> bool:
         scheme = self.scheme
-        return scheme is not None and signer.made(self.loaded.signature, self.loaded.tbs_response_bytes, scheme)
+        return scheme is not None and signer.verifies(self.loaded.signature, self.loaded.tbs_response_bytes, scheme)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -257,12 +257,12 @@ class Responses:
 
     name: str
     digest: str
-    by_serial: Mapping[int, Sequence[tuple[Response, Answer]]] = field(repr=False)
+    by_serial: Mapping[int, Sequence[tuple[Response, SingleResponse]]] = field(repr=False)
     faults: tuple[Problem, ...] = ()
 
-    def about(self, certificate: Certificate, issuer: Certificate) -> list[tuple[Response, Answer]]:
+    def about(self, certificate: Certificate, issuer: Certificate) -> list[tuple[Response, SingleResponse]]:
         """The answers that are about a certificate, whoever gave them."""
-        answers = self.by_serial.get(certificate.shape.serial, ())
+        answers = self.by_serial.get(certificate.outline.serial, ())
         return [(response, answer) for response, answer in answers if answer.is_about(certificate, issuer)]
 
     @classmethod
@@ -274,7 +274,7 @@ class Responses:
             name: what to call them together; the files' names without one.
         """
         whole = hashlib.sha256()
-        by_serial: dict[int, list[tuple[Response, Answer]]] = {}
+        by_serial: dict[int, list[tuple[Response, SingleResponse]]] = {}
         faults: list[Problem] = []
         titles: list[str] = []
         for file, data in files:
@@ -327,9 +327,9 @@ def _read_all(data: bytes, title: str) -> tuple[list[Response], str]:
 
 
 def _read(data: bytes, loaded: ocsp.OCSPResponse, title: str, *, binary: bool) -> Response:
-    shape = outline(data)
+    outline = response_outline(data)
     answers = []
-    for single, strange in zip(loaded.responses, shape.answers, strict=True):
+    for single, strange in zip(loaded.responses, outline.answers, strict=True):
         try:
             algorithm = single.hash_algorithm.name
         except UnsupportedAlgorithm:
@@ -338,7 +338,7 @@ def _read(data: bytes, loaded: ocsp.OCSPResponse, title: str, *, binary: bool) -
             continue
         reason = single.revocation_reason
         answers.append(
-            Answer(
+            SingleResponse(
                 serial=single.serial_number,
                 algorithm=algorithm,
                 name_hash=single.issuer_name_hash,
@@ -348,10 +348,10 @@ def _read(data: bytes, loaded: ocsp.OCSPResponse, title: str, *, binary: bool) -
                 reason=reason.value if reason else "",
                 begin=single.this_update_utc,
                 end=single.next_update_utc,
-                strange=strange or shape.strange,
+                unknown_critical=strange or outline.unknown_critical,
             )
         )
     with warnings.catch_warnings():  # of names that the library means to refuse one day
         warnings.simplefilter("ignore")
         responder = loaded.responder_name
-    return Response(title, binary, loaded, shape, loaded.produced_at_utc, responder, tuple(answers))
+    return Response(title, binary, loaded, outline, loaded.produced_at_utc, responder, tuple(answers))

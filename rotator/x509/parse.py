@@ -80,24 +80,26 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
 
     problems: tuple[Problem, ...] = ()
     try:
-        shape = der.certificate(data)
-        if shape.end < len(data):
-            words = f"{where}{len(data) - shape.end} bytes follow the certificate inside its block; they are left out."
+        outline = der.certificate(data)
+        if outline.end < len(data):
+            words = (
+                f"{where}{len(data) - outline.end} bytes follow the certificate inside its block; they are left out."
+            )
             problems = (Problem(Code.TRAILING_DATA, Severity.WARN, words, "", file, line),)
-            data = data[: shape.end]
-        public = der.public_key(shape.spki)
+            data = data[: outline.end]
+        public = der.public_key(outline.spki)
     except der.DerError as error:
         return refused(Code.PARSE_ERROR, f"what stands there is no certificate: it {error}.")
-    if shape.version not in (1, 3):
-        return refused(Code.BAD_VERSION, f"a certificate of version {shape.version}; clients read version 3.")
+    if outline.version not in (1, 3):
+        return refused(Code.BAD_VERSION, f"a certificate of version {outline.version}; clients read version 3.")
     try:
         # warnings are of serial numbers and countries that the library means to refuse one day
         with warnings.catch_warnings(), contained():
             warnings.simplefilter("ignore")
-            loaded, whole = _load(data, shape)
+            loaded, whole = _load(data, outline)
             subject, issuer = _name(loaded, "subject"), _name(loaded, "issuer")
             unreadable = [which for which, text in (("subject", subject), ("issuer", issuer)) if text == UNREADABLE]
-            extensions, readable, faults = _extensions(data, loaded, shape)
+            extensions, readable, faults = _extensions(data, loaded, outline)
     except PanicError:
         return refused(Code.PARSE_ERROR, f"the certificate cannot be read: {BROKE_OFF}.", HINT)
     except (ValueError, TypeError, LookupError, x509.InvalidVersion):
@@ -109,7 +111,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
     certificate = Certificate(
         raw=data,
         loaded=loaded,
-        shape=shape,
+        outline=outline,
         key=public,
         subject=subject,
         issuer=issuer,
@@ -118,11 +120,11 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
         extensions={type(extension.value): extension.value for extension in extensions},
         strict=whole and readable,
         faults=(
-            *_structure(shape, begin, end),
+            *_structure(outline, begin, end),
             *(() if whole else _lengths(data)),
             *(Fault(Code.PARSE_ERROR, f"has a name of its {which} that cannot be read") for which in unreadable),
             *faults,
-            *_unread(extensions, shape),
+            *_unread(extensions, outline),
         ),
         file=file,
         line=line,
@@ -130,7 +132,7 @@ def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certif
     return certificate, problems
 
 
-def _load(data: bytes, shape: der.Shape) -> tuple[x509.Certificate, bool]:
+def _load(data: bytes, outline: der.CertificateOutline) -> tuple[x509.Certificate, bool]:
     """The certificate, and whether it was read as it stands rather than as a copy in strict DER.
 
     Raises:
@@ -142,7 +144,7 @@ def _load(data: bytes, shape: der.Shape) -> tuple[x509.Certificate, bool]:
         loaded.subject, loaded.issuer  # noqa: B018 - that they can be read
     except ValueError:
         try:
-            return x509.load_der_x509_certificate(reencode.with_extensions(data, shape.extensions)), False
+            return x509.load_der_x509_certificate(reencode.with_extensions(data, outline.extensions)), False
         except (ValueError, IndexError):  # a DerError is a ValueError
             if loaded is None:
                 raise
@@ -157,22 +159,22 @@ def _name(loaded: x509.Certificate, which: str) -> str:
         return UNREADABLE
 
 
-def _structure(shape: der.Shape, begin: datetime, end: datetime) -> tuple[Fault, ...]:
+def _structure(outline: der.CertificateOutline, begin: datetime, end: datetime) -> tuple[Fault, ...]:
     """Faults of the outline (RFC 5280 4.1.1.2, 4.1.2.1, 4.1.2.2, 4.1.2.4, 4.1.2.5, 4.2)."""
     faults: list[Fault] = []
-    if shape.version != 3:
-        faults.append(Fault(Code.BAD_VERSION, f"is of X.509 version {shape.version}; clients need version 3"))
-    if shape.serial <= 0 or shape.serial.bit_length() > 160:  # the octet of a sign is not counted, as clients do
-        kind = "longer than 20 octets" if shape.serial > 0 else "not a positive number"
+    if outline.version != 3:
+        faults.append(Fault(Code.BAD_VERSION, f"is of X.509 version {outline.version}; clients need version 3"))
+    if outline.serial <= 0 or outline.serial.bit_length() > 160:  # the octet of a sign is not counted, as clients do
+        kind = "longer than 20 octets" if outline.serial > 0 else "not a positive number"
         faults.append(Fault(Code.BAD_SERIAL, f"has a serial number that is {kind}"))
-    if not shape.algorithms_agree:
+    if not outline.algorithms_agree:
         faults.append(Fault(Code.BAD_SIGNATURE, "names two different signature algorithms"))
-    if shape.issuer == b"\x30\x00":
+    if outline.issuer == b"\x30\x00":
         faults.append(Fault(Code.PARSE_ERROR, "has an empty issuer name"))
     if end < begin:
         faults.append(Fault(Code.BAD_VALIDITY, f"ends ({end:%Y-%m-%d}) before it begins ({begin:%Y-%m-%d})"))
     seen: set[str] = set()
-    for extension in shape.extensions:
+    for extension in outline.extensions:
         if extension.oid in seen:
             faults.append(Fault(Code.DUPLICATE_EXTENSION, f"holds the extension {_label(extension.oid)} twice"))
         seen.add(extension.oid)
@@ -202,10 +204,10 @@ def _label(oid: str) -> str:
     return f"{oid} ({name})" if name and name != "Unknown OID" else oid
 
 
-def _unread(extensions: x509.Extensions, shape: der.Shape) -> list[Fault]:
+def _unread(extensions: x509.Extensions, outline: der.CertificateOutline) -> list[Fault]:
     """Faults inside of extensions that the library reads over and clients refuse."""
     faults: list[Fault] = []
-    limits = next((e.value for e in shape.extensions if e.oid == ExtensionOID.NAME_CONSTRAINTS.dotted_string), None)
+    limits = next((e.value for e in outline.extensions if e.oid == ExtensionOID.NAME_CONSTRAINTS.dotted_string), None)
     read = {type(extension.value) for extension in extensions}
     if limits is not None and x509.NameConstraints in read and not der.bare_subtrees(limits):
         words = "has name constraints with a minimum or maximum, which RFC 5280 forbids and clients refuse"
@@ -221,7 +223,7 @@ def _unread(extensions: x509.Extensions, shape: der.Shape) -> list[Fault]:
 
 
 def _extensions(
-    data: bytes, loaded: x509.Certificate, shape: der.Shape
+    data: bytes, loaded: x509.Certificate, outline: der.CertificateOutline
 ) -> tuple[x509.Extensions, bool, tuple[Fault, ...]]:
     """The extensions, whether the library reads them as they stand, and the faults of those that nobody reads."""
     try:
@@ -230,11 +232,13 @@ def _extensions(
         pass  # a lookup: of a TLS feature whose number it does not know
     # Not DER, or one is damaged, or one stands there twice: each by itself tells which, and leaves the others readable.
     faults: list[Fault] = []
-    if len(shape.extensions) > MAX_ALONE:  # what stands behind those could be a limit that clients keep to
-        words = f"has an extension that cannot be read among {len(shape.extensions)}; {MAX_ALONE} are looked at singly"
+    if len(outline.extensions) > MAX_ALONE:  # what stands behind those could be a limit that clients keep to
+        words = (
+            f"has an extension that cannot be read among {len(outline.extensions)}; {MAX_ALONE} are looked at singly"
+        )
         faults.append(Fault(Code.PARSE_ERROR, words))
     readable: dict[str, x509.Extension[x509.ExtensionType]] = {}
-    for extension in shape.extensions[:MAX_ALONE]:
+    for extension in outline.extensions[:MAX_ALONE]:
         if extension.oid in readable:
             continue
         try:

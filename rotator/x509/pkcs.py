@@ -55,7 +55,7 @@ class _RefusedError(Exception):
 
 
 @dataclass(slots=True)
-class Unpacked:
+class ContainerContents:
     """What a container holds.
 
     Args:
@@ -69,7 +69,7 @@ class Unpacked:
     spent: int = 0
 
 
-def unpack(block: Block, password: Secret | None, budget: int) -> Unpacked:
+def unpack(block: Block, password: Secret | None, budget: int) -> ContainerContents:
     """The certificates and keys in a PKCS#7 or PKCS#12 block.
 
     Args:
@@ -81,14 +81,14 @@ def unpack(block: Block, password: Secret | None, budget: int) -> Unpacked:
         What could be read, and the problems: `parse-error`, `key-encrypted`, `bad-password`, `key-format`,
         `chain-too-long`. Never raises.
     """
-    found = Unpacked()
+    found = ContainerContents()
     try:
         with contained():
             data = _definite(block.data)
             if block.label == PKCS7:
                 _signed_data(data, block, found)
             else:
-                _Safe(block, password, budget, found).unseal(data)
+                _Pkcs12Reader(block, password, budget, found).unseal(data)
     except _RefusedError as refused:
         found.problems.append(_problem(block, refused))
     except PanicError:
@@ -107,7 +107,7 @@ def _problem(block: Block, refused: _RefusedError) -> Problem:
     return Problem(refused.code, Severity.REJECT, message, refused.hint, block.file, block.line)
 
 
-def _add(found: Unpacked, label: str, data: bytes, block: Block) -> None:
+def _add(found: ContainerContents, label: str, data: bytes, block: Block) -> None:
     if len(found.blocks) >= MAX_PARTS:
         words = f"more than {MAX_PARTS} certificates and keys are in there."
         raise _RefusedError(Code.CHAIN_TOO_LONG, words, "Leave the leaf, its chain and its key.")
@@ -174,7 +174,7 @@ def _octets(data: bytes) -> bytes:
     return data[string.body : string.end]
 
 
-def _signed_data(data: bytes, block: Block, found: Unpacked) -> None:
+def _signed_data(data: bytes, block: Block, found: ContainerContents) -> None:
     """The certificates of a SignedData, in its order, which means nothing (RFC 2315 section 9.1)."""
     kind, signed = _content(data, der.element(data, 0, len(data)))
     if kind != der.SIGNED_DATA:
@@ -190,13 +190,13 @@ def _signed_data(data: bytes, block: Block, found: Unpacked) -> None:
 
 
 @dataclass(slots=True)
-class _Safe:
+class _Pkcs12Reader:
     """A PKCS#12 file that is being opened."""
 
     block: Block
     password: Secret | None
     budget: int
-    found: Unpacked
+    found: ContainerContents
 
     def unseal(self, data: bytes) -> None:
         """Its bags, in the order of the file."""

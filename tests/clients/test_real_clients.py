@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from rotator.core.problems import Code
-from rotator.validation.client_support import RULES, Client, Condition, Fate
+from rotator.validation.client_support import RULES, Client, Compatibility, Condition
 from tests.clients import programs
 from tests.clients.browsers import Browser, Chromium, Firefox
 from tests.clients.cases import Case
@@ -41,11 +41,11 @@ def wrong(
             continue
         said = servers.predicted[case.name][client]
         fine = {
-            (Fate.ACCEPTS, None): True,
-            (Fate.FAILS, None): False,
-            (Fate.DEPENDS, Condition.FETCH): case.fetched == "reachable",
-            (Fate.DEPENDS, Condition.MEMORY): case.name in known,
-            (Fate.DEPENDS, Condition.VERSION): not strict,
+            (Compatibility.ACCEPTS, None): True,
+            (Compatibility.FAILS, None): False,
+            (Compatibility.DEPENDS, Condition.FETCH): case.fetched == "reachable",
+            (Compatibility.DEPENDS, Condition.MEMORY): case.name in known,
+            (Compatibility.DEPENDS, Condition.VERSION): not strict,
         }[said["fate"], said["on"]]
         if fine != (not answers[case.name]):
             found[case.name] = f"predicted {said}, but: {answers[case.name] or 'accepted'}"
@@ -64,7 +64,7 @@ def test_every_line_of_the_table_is_met_by_a_case(servers: Servers) -> None:
 
 
 def test_what_is_said_of_a_good_chain_is_that_all_accept_it(servers: Servers) -> None:
-    assert {said["fate"] for said in servers.predicted["full chain"].values()} == {Fate.ACCEPTS}
+    assert {said["fate"] for said in servers.predicted["full chain"].values()} == {Compatibility.ACCEPTS}
 
 
 def test_chromium_fetches_what_is_missing_and_fails_where_it_cannot(servers: Servers) -> None:
@@ -135,8 +135,10 @@ def test_a_probe_of_what_is_served_predicts_the_same_as_a_check_of_the_files(ser
         )
         (served,) = result.answer["served"]
         assert served["clients"] == servers.predicted[case.name], case.name
-        breaks = any(said["fate"] == Fate.FAILS for said in served["clients"].values())
-        harmless = case.codes <= {code for code, rule in RULES.items() if Fate.FAILS not in map(rule.fate, Client)}
+        breaks = any(said["fate"] == Compatibility.FAILS for said in served["clients"].values())
+        harmless = case.codes <= {
+            code for code, rule in RULES.items() if Compatibility.FAILS not in map(rule.compatibility, Client)
+        }
         assert breaks != harmless, case.name
         assert result.status == (3 if served["codes"] else 0), case.name
 
@@ -144,7 +146,7 @@ def test_a_probe_of_what_is_served_predicts_the_same_as_a_check_of_the_files(ser
 def test_negative_control_a_table_that_is_wrong_in_one_cell_is_noticed(servers: Servers) -> None:
     require("openssl")
     (case,) = [case for case in servers.cases if Code.ORDER_SENSITIVE in case.codes]
-    hope: dict[str, dict[str, object]] = {Client.OPENSSL: {"fate": Fate.ACCEPTS, "on": None}}
+    hope: dict[str, dict[str, object]] = {Client.OPENSSL: {"fate": Compatibility.ACCEPTS, "on": None}}
     hopeful = replace(servers, predicted={case.name: hope}, cases=(case,))
     answers = {case.name: programs.openssl(case, servers.ports[case.name], servers.roots)}
     assert "certificate has expired" in wrong(hopeful, Client.OPENSSL, answers)[case.name]

@@ -43,7 +43,6 @@ SAID = {
 _KNOWN = {
     CRLEntryExtensionOID.CRL_REASON,
     CRLEntryExtensionOID.INVALIDITY_DATE,
-    CRLEntryExtensionOID.CERTIFICATE_ISSUER,
 }
 
 
@@ -117,7 +116,7 @@ class Beside:
             raise BrokenError(f"it took {spent:.2f} s")
         for one in evidence.revocations.lists if evidence and evidence.revocations else ():
             for issued in self.chains:
-                demand_same_as_library(one, self.ca.cert.subject.public_bytes(), issued.leaf.serial_number)
+                demand_same_as_library(one, issued.leaf.serial_number)
 
     def _evidence(self, files: Files) -> Evidence:
         named = [(f"file{number}", data) for number, data in enumerate(files)]
@@ -156,7 +155,7 @@ class Beside:
     def _said_by_authority(self, evidence: Evidence) -> bool:
         signed = []
         if evidence.revocations:
-            signed += [one.shape.raw[slice(*one.shape.signed)] for one in evidence.revocations.lists]
+            signed += [one.outline.raw[slice(*one.outline.signed)] for one in evidence.revocations.lists]
         if evidence.responses:
             signed += [
                 response.loaded.tbs_response_bytes
@@ -194,7 +193,7 @@ class Beside:
         return data
 
 
-def demand_same_as_library(one: crl.Crl, issuer: bytes, serial: int) -> None:
+def demand_same_as_library(one: crl.Crl, serial: int) -> None:
     """Searching in a list finds what going through it entry by entry finds.
 
     Raises:
@@ -205,20 +204,12 @@ def demand_same_as_library(one: crl.Crl, issuer: bytes, serial: int) -> None:
         critical = {e.oid for held in entries for e in held.extensions if e.critical}
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return
-    if bool(critical - _KNOWN) and not one.strange:
+    if bool(critical - _KNOWN) and not one.unknown_critical:
         raise BrokenError("an unknown critical extension of an entry is passed over")
-    if one.strange or one.fault:
+    if one.unknown_critical or one.fault:
         return
-    speaks_of, found = one.shape.issuer, None
-    for held in entries:
-        for extension in held.extensions if one.indirect else ():
-            if isinstance(extension.value, x509.CertificateIssuer):
-                names = extension.value.get_values_for_type(x509.DirectoryName)
-                speaks_of = names[0].public_bytes() if names else b"?"
-        if held.serial_number == serial and (not one.indirect or speaks_of == issuer):
-            found = held
-            break
-    if one.entry(issuer, serial) != (crl._revoked(found) if found else None):
+    found = next((held for held in entries if held.serial_number == serial), None)
+    if one.entry(serial) != (crl._revoked(found) if found else None):
         raise BrokenError("searching in a list does not find what it says")
 
 

@@ -24,7 +24,7 @@ from cryptography.x509 import ocsp
 from rotator.validation.blocklist import MAX_BLOCKLIST
 from rotator.validation.sct import MAX_LIST
 from rotator.validation.trust_anchors import MAX_STORE
-from rotator.x509.crl import MAX_CRL, MAX_INDIRECT
+from rotator.x509.crl import MAX_CRL
 from rotator.x509.ocsp import MAX_RESPONSES
 from rotator.x509.pem import MAX_FILE
 from tests.support.authority import der_pem, rewritten_response, wrap
@@ -300,12 +300,11 @@ UNNAMED = "revocation-unknown"
 """What is told of the authority, of which no list speaks."""
 
 
-def listed(entries: Iterable[bytes], party: Party = AUTHORITY, *, indirect: bool = False) -> bytes:
+def listed(entries: Iterable[bytes], party: Party = AUTHORITY) -> bytes:
     """A revocation list of these entries."""
     algorithm, sign = signing(party.key)
     number = raw_extension("2.5.29.20", b"\x02\x01\x01")
-    scope = raw_extension("2.5.29.28", sequence(b"\x84\x01\xff"), critical=True)
-    extensions = wrap(0xA0, sequence(number, *[scope] * indirect))
+    extensions = wrap(0xA0, sequence(number))
     dates = utc(NOW - timedelta(days=1)), utc(NOW + timedelta(days=6))
     tbs = sequence(b"\x02\x01\x01", algorithm, party.subject, *dates, sequence(*entries), extensions)
     return sequence(tbs, algorithm, wrap(3, b"\0" + sign(tbs)))
@@ -366,15 +365,9 @@ LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
     ),
     "a list as long as is read": ("revocations", lambda: listed(filled(MAX_CRL, entry(b"\5"))), [UNNAMED]),
     "a list that is all critical": ("revocations", lambda: listed(filled(MAX_CRL, entry(b"\5", REASON))), [UNNAMED]),
-    "an indirect list": ("revocations", lambda: listed(filled(MAX_INDIRECT, entry(b"\5")), indirect=True), [UNNAMED]),
-    "an indirect list that is too long": (
+    "a list that names an issuer for each entry": (
         "revocations",
-        lambda: listed(filled(MAX_CRL, entry(b"\5")), indirect=True),
-        ["crl-unusable", UNNAMED],
-    ),
-    "an indirect list of many issuers": (
-        "revocations",
-        lambda: listed(issuers(40_000), indirect=True),
+        lambda: listed(issuers(40_000)),
         ["crl-unusable", UNNAMED],
     ),
     "as many roots as are read": (

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from rotator.core.model import Candidate, KeyType, Secret, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.validation import candidate as pair
-from rotator.validation.candidate import MAX_CERTIFICATES, MAX_CHAIN, MAX_KEYS, Match, match, read_candidate
+from rotator.validation.candidate import MAX_CERTIFICATES, MAX_CHAIN, MAX_KEYS, KeyMatch, match_keys, read_candidate
 from rotator.x509 import der, keys
 from rotator.x509.keys import MAX_COST, Key, cost_of, read_key
 from rotator.x509.pem import Block, read_blocks
@@ -39,9 +39,9 @@ def candidate(*files: bytes | SourceFile) -> Candidate:
 
 def paired(
     *files: bytes | SourceFile, need_key: bool = True, password: Secret | None = None
-) -> tuple[tuple[Match, ...], tuple[Problem, ...]]:
+) -> tuple[tuple[KeyMatch, ...], tuple[Problem, ...]]:
     reading = read_candidate(replace(candidate(*files), password=password))
-    matches, problems = match(reading, ["a.example.com"], NOW, need_key=need_key)
+    matches, problems = match_keys(reading, ["a.example.com"], NOW, need_key=need_key)
     return matches, (*reading.problems, *problems)
 
 
@@ -539,7 +539,7 @@ def test_no_byte_of_a_key_shows_in_a_message_a_repr_or_a_traceback(issued: Issue
     for data in faulty(issued.key_pem):
         source = candidate(issued.chain_pem, data)
         reading = read_candidate(replace(source, password=password))
-        matches, problems = match(reading, [], NOW)
+        matches, problems = match_keys(reading, [], NOW)
         seen += [repr(source), repr(reading), repr(matches), repr(problems)]
         seen += [str(m.key.secret) for m in matches if m.key]
         seen += [found for block in read_blocks(SourceFile("k", data))[0] for found in told(block, password)]

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 from rotator.core.problems import Code, Problem, Severity
-from rotator.validation.client_support import DOCUMENTED, RULES, TITLES, Client, Condition, Fate, predict, who_breaks
+from rotator.validation.client_support import (
+    DOCUMENTED,
+    RULES,
+    TITLES,
+    Client,
+    Compatibility,
+    Condition,
+    predict,
+    who_breaks,
+)
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 URL = "http://ca.example/ica.crt"
@@ -24,12 +33,12 @@ COLUMNS = (
     (Client.PLATFORM,),
 )
 CELLS = {
-    (Fate.ACCEPTS, None): "works",
-    (Fate.FAILS, None): "**fails**",
-    (Fate.UNKNOWN, None): "?",
-    (Fate.DEPENDS, Condition.FETCH): "fetches",
-    (Fate.DEPENDS, Condition.MEMORY): "if known",
-    (Fate.DEPENDS, Condition.VERSION): "fails since 3.13",
+    (Compatibility.ACCEPTS, None): "works",
+    (Compatibility.FAILS, None): "**fails**",
+    (Compatibility.UNKNOWN, None): "?",
+    (Compatibility.DEPENDS, Condition.FETCH): "fetches",
+    (Compatibility.DEPENDS, Condition.MEMORY): "if known",
+    (Compatibility.DEPENDS, Condition.VERSION): "fails since 3.13",
 }
 
 
@@ -44,7 +53,7 @@ def table() -> str:
     for code, rule in RULES.items():
         cells = []
         for group in COLUMNS:
-            (cell,) = {CELLS[rule.fate(client), rule.depends.get(client)] for client in group}
+            (cell,) = {CELLS[rule.compatibility(client), rule.depends.get(client)] for client in group}
             cells.append(cell)
         lines.append(f"| {rule.title} | `{code}` | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
@@ -65,41 +74,41 @@ def test_every_line_names_its_source() -> None:
 
 
 def test_without_a_problem_every_client_accepts() -> None:
-    assert {p.fate for p in predict([]).values()} == {Fate.ACCEPTS}
+    assert {p.compatibility for p in predict([]).values()} == {Compatibility.ACCEPTS}
 
 
 def test_a_missing_intermediate_is_hidden_only_by_those_who_can_get_it() -> None:
     found = predict([reject(Code.INCOMPLETE_CHAIN)], URL)
-    assert {c for c, p in found.items() if p.fate is Fate.FAILS} == {
+    assert {c for c, p in found.items() if p.compatibility is Compatibility.FAILS} == {
         *OPENSSL,
         Client.PYTHON,
         Client.GO,
         Client.JAVA,
         Client.ANDROID,
     }
-    assert (found[Client.CHROME].on, found[Client.CHROME].url) == (Condition.FETCH, URL)
-    assert (found[Client.FIREFOX].on, found[Client.FIREFOX].url) == (Condition.MEMORY, "")
+    assert (found[Client.CHROME].condition, found[Client.CHROME].url) == (Condition.FETCH, URL)
+    assert (found[Client.FIREFOX].condition, found[Client.FIREFOX].url) == (Condition.MEMORY, "")
 
 
 @pytest.mark.parametrize("url", ["", "https://ca.example/ica.crt", "ldap://ca.example/cn=ica"])
 def test_nobody_fetches_where_no_http_address_is_named(url: str) -> None:
-    assert predict([reject(Code.INCOMPLETE_CHAIN)], url)[Client.CHROME].fate is Fate.FAILS
+    assert predict([reject(Code.INCOMPLETE_CHAIN)], url)[Client.CHROME].compatibility is Compatibility.FAILS
 
 
 def test_of_several_problems_the_worst_counts_and_is_named() -> None:
     found = predict([reject(Code.INCOMPLETE_CHAIN), reject(Code.EXPIRED)], URL)
-    assert (found[Client.CHROME].fate, found[Client.CHROME].because) == (Fate.FAILS, (Code.EXPIRED,))
-    assert found[Client.GO].because == (Code.INCOMPLETE_CHAIN, Code.EXPIRED)
+    assert (found[Client.CHROME].compatibility, found[Client.CHROME].codes) == (Compatibility.FAILS, (Code.EXPIRED,))
+    assert found[Client.GO].codes == (Code.INCOMPLETE_CHAIN, Code.EXPIRED)
 
 
 def test_a_refusal_that_is_not_in_the_table_is_no_prediction() -> None:
     found = predict([reject(Code.SCT_MISSING)])
-    assert {(p.fate, p.because) for p in found.values()} == {(Fate.UNKNOWN, (Code.SCT_MISSING,))}
+    assert {(p.compatibility, p.codes) for p in found.values()} == {(Compatibility.UNKNOWN, (Code.SCT_MISSING,))}
 
 
 def test_a_warning_that_is_not_in_the_table_breaks_nobody() -> None:
     found = predict([Problem(Code.EXPIRES_SOON, Severity.WARN, "…")])
-    assert {p.fate for p in found.values()} == {Fate.ACCEPTS}
+    assert {p.compatibility for p in found.values()} == {Compatibility.ACCEPTS}
 
 
 def test_who_breaks_is_told_in_sentences() -> None:

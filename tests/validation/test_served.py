@@ -1,4 +1,4 @@
-"""What a server sends, judged as it stands: the first certificate is the leaf, and nothing is put right."""
+"""A chain as a server sends it, judged without any correction: its first certificate is the leaf."""
 
 from __future__ import annotations
 
@@ -43,32 +43,32 @@ def test_a_second_leaf_behind_the_first_is_not_judged_as_one() -> None:
     other = ICA.issue("other.example.cn")
     verdict = judge(GOOD.leaf, other.leaf, ICA.cert)
     assert (verdict.codes, verdict.warnings) == ((), (Code.UNUSED_CERT,))
-    assert "it is sent for nothing" in verdict.problems[0].message
+    assert "sending it has no use" in verdict.problems[0].message
 
 
-def test_the_wrong_order_is_told_by_places_and_not_said_to_be_put_right() -> None:
+def test_the_wrong_order_is_reported_by_places_and_not_said_to_be_corrected() -> None:
     upper = ROOT.intermediate("Upper", pathlen=1)
     lower = upper.intermediate("Lower")
     verdict = judge(lower.issue(NAME).leaf, upper.cert, lower.cert)
     assert (verdict.codes, verdict.warnings) == ((), (Code.CHAIN_ORDER,))
     assert verdict.problems[0].message == (
-        "CN=Upper (certificate 2) stands before CN=Lower (certificate 3), which it signed."
+        "CN=Upper (certificate 2) comes before CN=Lower (certificate 3), which it signed."
     )
 
 
-def test_what_is_sent_twice_or_for_nothing_is_told_and_harmless() -> None:
+def test_what_is_sent_twice_or_without_use_is_reported_and_harmless() -> None:
     verdict = judge(*GOOD.chain, ICA.cert, ROOT.cert)
     assert verdict.accepted
     assert set(verdict.warnings) == {Code.DUPLICATE_CERT, Code.ROOT_INCLUDED}
 
 
-def test_a_path_that_only_some_clients_find_is_refused_as_nobody_puts_it_right() -> None:
+def test_a_path_that_only_some_clients_find_is_refused_as_nothing_corrects_it() -> None:
     key = new_key()
     good = ROOT.intermediate("Two-way", key=key)
     bad = OLD_ROOT.intermediate("Two-way", key=key, not_before=NOW - timedelta(days=300), days=800)
     verdict = judge(good.issue(NAME).leaf, bad.cert, good.cert, roots=(ROOT, OLD_ROOT))
     assert verdict.codes == (Code.ORDER_SENSITIVE,)
-    assert "put right" not in "".join(p.message for p in verdict.problems)
+    assert "corrected" not in "".join(p.message for p in verdict.problems)
 
 
 def test_of_what_is_sent_twice_the_first_place_counts() -> None:

@@ -10,10 +10,10 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotator.x509.hostnames import Covered, ascii_form, entry_fault
+from rotator.x509.hostnames import CoveredNames, ascii_form, entry_fault
 from tests.support.authority import CA, NOW
 
-COVERED = Covered.of(
+COVERED = CoveredNames.of(
     ["Signal.example.cn", "*.example.org", "xn--strae-oqa.de", "*.com", "w*.example.net", "*.xn--mnchen-3ya.de"],
     [ip_address("192.0.2.7"), ip_address("2001:db8::1")],
 )
@@ -55,7 +55,7 @@ def test_a_name_that_is_not_listed_is_not_covered(name: str, why: str) -> None:
 def test_a_wildcard_is_covered_by_the_same_wildcard_only() -> None:
     assert COVERED.covers("*.example.org")
     assert not COVERED.covers("*.a.example.org")
-    assert not Covered.of(["www.example.org"], []).covers("*.example.org")
+    assert not CoveredNames.of(["www.example.org"], []).covers("*.example.org")
 
 
 def test_a_wildcard_may_be_international() -> None:
@@ -110,6 +110,6 @@ def test_it_never_covers_what_a_strict_verifier_does_not(sans: list[str], name: 
         accepted = True
     except VerificationError:
         accepted = False
-    ours = Covered.of(sans, []).covers(name)
+    ours = CoveredNames.of(sans, []).covers(name)
     # the one difference: a wildcard directly under a top-level domain, which OpenSSL and browsers refuse
     assert ours == (accepted and not (name == "x.net" and "*.net" in sans))

@@ -23,7 +23,7 @@ from rotator.x509 import der
 from rotator.x509.keys import MAX_COST
 from rotator.x509.pbe import _pkcs12_bytes
 from rotator.x509.pem import PKCS7, PKCS12, Block
-from rotator.x509.pkcs import MAX_PARTS, Unpacked, unpack
+from rotator.x509.pkcs import MAX_PARTS, ContainerContents, unpack
 from tests.support.authority import CA, NOW, Issued, der_pem, encrypted, key_pem, pem, rsa_key, wrap
 
 NAME = "signal.example.cn"
@@ -374,7 +374,7 @@ def timed(work: Callable[[], Verdict]) -> tuple[Verdict, float]:
     return found, time.perf_counter() - begin
 
 
-def unpacked(data: bytes, label: str = PKCS12, password: Secret | None = PASSWORD) -> Unpacked:
+def unpacked(data: bytes, label: str = PKCS12, password: Secret | None = PASSWORD) -> ContainerContents:
     return unpack(Block(label, data, "x", 0), password, MAX_COST)
 
 
