@@ -18,7 +18,7 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
-from rotator.config.assembly import system_roots
+from rotator.config.system_roots import system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code, Problem, Severity

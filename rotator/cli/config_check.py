@@ -1,4 +1,4 @@
-"""`rotator config`: its commands; `check` shows every mistake, and what a mistake is, is known elsewhere."""
+"""`rotator config`: the group of commands, and `config check`, which shows every mistake in the configuration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rotator.core.errors import Exit
 
 @click.group()
 def config() -> None:
-    """Look after the configuration."""
+    """Check the configuration, or have the daemon load it again."""
 
 
 config.add_command(config_reload)
@@ -23,64 +23,64 @@ config.add_command(config_reload)
 
 @config.command(
     "check",
-    short_help="Tell every mistake in the configuration, each with its line.",
+    short_help="Show every mistake in the configuration, each with its line.",
     epilog=epilog("rotator config check\nrotator --config ./rotator.toml config check --json", Exit.DONE, Exit.CONFIG),
 )
 @pass_context
 def config_check(context: Context) -> int:
-    """Tell every mistake in the configuration, one a line, as file:line: what is wrong.
+    """Show every mistake in the configuration, one per line, as FILE:LINE: MESSAGE.
 
-    What is written is checked as a whole. Files that it names are looked for too, but one that is missing is only
-    mentioned: it may come later, or this may be another host.
+    The whole file is checked. The files that it names are looked up, too, but a missing file is only a note: it may
+    be created later, or on another host. Nothing is changed.
     """
     output = context.output
     path = Path(context.config_path)
-    found, mistakes = check(read_text(path), path)
-    if found is None:
+    checked, mistakes = check(read_text(path), path)
+    if checked is None:
         if output.json:
             output.data(
                 {
                     "ok": False,
                     "file": path,
                     "mistakes": [
-                        {"line": one.line, "key": one.key, "message": one.message, "hint": one.hint} for one in mistakes
+                        {"line": m.line, "key": m.key, "message": m.message, "hint": m.hint} for m in mistakes
                     ],
                 }
             )
-        for one in () if output.json else mistakes:
-            output.line(one.told(path))
-        output.say(f"{len(mistakes)} mistake{'s' * (len(mistakes) > 1)}; nginx serves what it served.")
+        for mistake in () if output.json else mistakes:
+            output.line(mistake.located(path))
+        output.say(f"{_count(len(mistakes), 'mistake')}; nginx serves the same certificates as before.")
         return Exit.CONFIG
-    missing, idle = _missing(found), _idle(found)
+    missing, ineffective = _missing_files(checked), _settings_without_effect(checked)
     if output.json:
-        sites = [one.site.name for one in found.sites]
-        output.data({"ok": True, "file": path, "sites": sites, "missing": missing, "without_effect": idle})
+        sites = [site_config.site.name for site_config in checked.sites]
+        output.data({"ok": True, "file": path, "sites": sites, "missing": missing, "without_effect": ineffective})
     else:
-        names = sum(len(one.site.names) for one in found.sites)
-        output.line(f"{path}: good: {_count(len(found.sites), 'site')}, {_count(names, 'name')}")
-    for note in (*missing, *idle):
+        names = sum(len(site_config.site.names) for site_config in checked.sites)
+        output.line(f"{path}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
+    for note in (*missing, *ineffective):
         output.say(f"note: {note}")
     return Exit.DONE
 
 
-def _missing(found: Config) -> list[str]:
-    """What the configuration names and this host does not have, as far as this user can see."""
-    named = {f"roots of site {one.site.name}": one.roots for one in found.sites}
-    named |= {f"source of site {one.site.name}": one.source for one in found.sites if one.source}
-    for one in found.sites:
-        files = one.evidence
-        beside = {"crls": files.crls, "ct_logs": files.ct_logs, "blocklist": files.blocklist, "ocsp": files.ocsp}
-        named |= {f"{what} of site {one.site.name}": path for what, path in beside.items() if path}
-    named |= {"state_dir": found.state_dir, "incoming": found.incoming}
-    return [f"{what}: {path} does not exist" for what, path in named.items() if _is_missing(path)]
+def _missing_files(config: Config) -> list[str]:
+    """The files and directories that the configuration names and this user does not find on this host."""
+    paths = {f"roots of site {c.site.name}": c.roots for c in config.sites}
+    paths |= {f"source of site {c.site.name}": c.source for c in config.sites if c.source}
+    for site_config in config.sites:
+        files = site_config.evidence
+        evidence = {"crls": files.crls, "ct_logs": files.ct_logs, "blocklist": files.blocklist, "ocsp": files.ocsp}
+        paths |= {f"{key} of site {site_config.site.name}": path for key, path in evidence.items() if path}
+    paths |= {"state_dir": config.state_dir, "incoming": config.incoming}
+    return [f"{key}: {path} does not exist" for key, path in paths.items() if _is_missing(path)]
 
 
-def _idle(found: Config) -> list[str]:
-    """What is written and asks nothing, because of something else that is written."""
+def _settings_without_effect(config: Config) -> list[str]:
+    """The settings that have no effect because of another setting."""
     return [
-        f"ct_logs of site {one.site.name}: without effect, as no client wants SCTs of a private CA"
-        for one in found.sites
-        if one.evidence.ct_logs and not one.site.policy.binds_public
+        f"ct_logs of site {c.site.name}: without effect, because clients ask a private CA for no SCTs"
+        for c in config.sites
+        if c.evidence.ct_logs and not c.site.policy.binds_public
     ]
 
 
@@ -89,10 +89,10 @@ def _is_missing(path: Path) -> bool:
         path.stat()
     except FileNotFoundError:
         return True
-    except OSError:  # not for this user to see
+    except OSError:  # it may exist: this user may not look
         return False
     return False
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"

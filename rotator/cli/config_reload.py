@@ -1,4 +1,4 @@
-"""`rotator config reload`: has the running daemon read its configuration anew, and waits for its answer."""
+"""`rotator config reload`: has the running daemon load its configuration again, and waits for the result."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.storage.locks import Locks
 
-LOOK_EVERY = 0.02
-"""Seconds between two looks at what the daemon says."""
+POLL_EVERY = 0.02
+"""Seconds between two reads of the daemon's note."""
 
 
 @click.command(
     "reload",
-    short_help="Have the running daemon read it anew, and wait until it has.",
+    short_help="Have the running daemon load it again, and wait for the result.",
     epilog=epilog("rotator config reload", Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.CONFIG),
 )
 @click.option(
@@ -30,33 +30,34 @@ LOOK_EVERY = 0.02
     type=click.FloatRange(0),
     default=150.0,
     show_default=True,
-    help="How long to wait for its answer.",
+    help="How long to wait for the daemon.",
 )
 @pass_context
 def config_reload(context: Context, within: float) -> int:
-    """Have the running daemon read its configuration anew, and wait until it has.
+    """Have the running daemon load its configuration again, and wait for the result.
 
-    A configuration with a mistake is told here and not sent; what the daemon itself refuses is told too, and the
-    configuration of before stays in force. A rotation in flight comes first. `systemctl reload rotator` does this.
+    A configuration with a mistake is reported here, and the daemon is not asked. If the daemon refuses it, the reason
+    is shown, and the previous configuration stays in force. The daemon first completes a rotation that is in progress.
+    `systemctl reload rotator` runs this command.
     """
     locks, path = Locks(context.config.state_dir), Path(context.config_path).absolute()
     before = locks.daemon_note()
     pid = before.get("pid")
     if not isinstance(pid, int):
         if not os.access(context.config.state_dir, os.X_OK, effective_ids=True):
-            words = f"{context.config.state_dir}, where the daemon's note lies, is closed to this user"
-            raise RotatorError("permission", words, "As root: systemctl reload rotator")
-        words = f"no daemon is running for {context.config.state_dir}"
-        raise RotatorError("no-daemon", words, "systemctl start rotator")
+            message = f"this user may not read {context.config.state_dir}, where the daemon keeps its note"
+            raise RotatorError("permission", message, "As root: systemctl reload rotator")
+        message = f"no daemon is running for {context.config.state_dir}"
+        raise RotatorError("no-daemon", message, "systemctl start rotator")
     if before.get("config", str(path)) != str(path):
-        words = f"the daemon, pid {pid}, reads {before['config']}, not {path}"
-        raise RotatorError("usage", words, f"rotator --config {before['config']} config reload", Exit.USAGE)
+        message = f"the daemon, pid {pid}, uses {before['config']}, not {path}"
+        raise RotatorError("usage", message, f"rotator --config {before['config']} config reload", Exit.USAGE)
     _become_owner(context.config.state_dir)
-    _hang_up(pid)
-    after = _answer(locks, before, within)
+    _send_hangup(pid)
+    after = _await_reload(locks, before, within)
     if refused := after.get("refused"):
-        words = f"the daemon did not take it: {refused}. The configuration of before stays in force"
-        raise RotatorError("configuration", words, "journalctl -u rotator tells it too", Exit.CONFIG)
+        message = f"the daemon refused the configuration: {refused}. The previous configuration stays in force"
+        raise RotatorError("configuration", message, "journalctl -u rotator shows it, too", Exit.CONFIG)
     sites = f"{len(context.config.sites)} site{'s' * (len(context.config.sites) != 1)}"
     if context.json:
         context.output.data({"pid": pid, "config": path, "sites": len(context.config.sites)})
@@ -66,7 +67,7 @@ def config_reload(context: Context, within: float) -> int:
 
 
 def _become_owner(state_dir: Path) -> None:
-    """Gives up root: the owner of the store writes the pid there, and could name any process of this host."""
+    """Gives up root's rights. The owner of the store writes the pid, so it could name any process of this host."""
     if os.geteuid() != 0:
         return
     from rotator.privsep.fork import become
@@ -76,7 +77,7 @@ def _become_owner(state_dir: Path) -> None:
         become(owner.st_uid, owner.st_gid)
 
 
-def _hang_up(pid: int) -> None:
+def _send_hangup(pid: int) -> None:
     try:
         process = os.pidfd_open(pid)
         try:
@@ -90,17 +91,27 @@ def _hang_up(pid: int) -> None:
         raise RotatorError("permission", f"the daemon, pid {pid}, belongs to another user", hint) from e
 
 
-def _answer(locks: Locks, before: dict[str, Any], within: float) -> dict[str, Any]:
-    """What the daemon says after its next load."""
-    end = time.monotonic() + within
+def _await_reload(locks: Locks, before: dict[str, Any], within: float) -> dict[str, Any]:
+    """The daemon's note after its next load of the configuration.
+
+    Args:
+        locks: where the note is read.
+        before: the note before the signal.
+        within: the seconds to wait.
+
+    Raises:
+        RotatorError: `no-daemon` if the daemon has ended, `not-decided` if it has not loaded the configuration in time.
+    """
+    deadline = time.monotonic() + within
     while True:
         note = locks.daemon_note()
         if note.get("pid") != before["pid"]:
-            words = f"the daemon, pid {before['pid']}, ended before it answered"
-            raise RotatorError("no-daemon", words, "systemctl status rotator")
+            message = f"the daemon, pid {before['pid']}, ended before it loaded the configuration"
+            raise RotatorError("no-daemon", message, "systemctl status rotator")
         if note.get("loads") != before.get("loads"):
             return note
-        if time.monotonic() >= end:
-            words = f"the daemon, pid {before['pid']}, has not read its configuration within {within:g} s"
-            raise RotatorError("not-decided", words, "A rotation in flight comes first; see: systemctl status rotator")
-        time.sleep(LOOK_EVERY)
+        if time.monotonic() >= deadline:
+            message = f"the daemon, pid {before['pid']}, has not loaded its configuration within {within:g} s"
+            hint = "It first completes a rotation that is in progress; see: systemctl status rotator"
+            raise RotatorError("not-decided", message, hint)
+        time.sleep(POLL_EVERY)

@@ -69,7 +69,7 @@ class Context:
         from pathlib import Path
 
         from rotator.config.addresses import name as spelling
-        from rotator.config.values import BadValueError
+        from rotator.config.value_parsers import BadValueError
         from rotator.core.errors import RotatorError
 
         if not names or not Path(self.config_path).exists():

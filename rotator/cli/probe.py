@@ -21,8 +21,8 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.config.addresses import bind_address, concrete_name, listener
-from rotator.config.assembly import system_roots
-from rotator.config.values import BadValueError
+from rotator.config.system_roots import system_roots
+from rotator.config.value_parsers import BadValueError
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Served, Target
 from rotator.core.problems import Problem

@@ -1,13 +1,13 @@
-"""The configuration file: read once, checked whole, handed on frozen. Never: what its values do."""
+"""The configuration: the TOML file, read once, checked whole, returned as frozen values. Never: what its values do."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from rotator.config.assembly import assemble
-from rotator.config.shape import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
-from rotator.config.text import NotTomlError, parse
+from rotator.config.builder import build_config
+from rotator.config.settings import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
+from rotator.config.toml_document import TomlSyntaxError, parse
 from rotator.core.errors import Exit, RotatorError
 
 __all__ = [
@@ -22,59 +22,60 @@ __all__ = [
 ]
 
 MAX_BYTES = 4 * 1024 * 1024
-"""Larger than the configuration of 10,000 sites; what is larger is another file, named by mistake."""
+"""The largest configuration that is read, in bytes: more than 10,000 sites need. A larger file was named by mistake."""
 
 
 def load(path: Path) -> Config:
     """The configuration in this file.
 
     Raises:
-        RotatorError: `configuration`, telling all mistakes at once, each with its line; exit status 78.
+        RotatorError: `configuration`, with every mistake and its line; exit status 78.
     """
     config, mistakes = check(read_text(path), path)
     if config is None:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "one mistake"
         raise RotatorError(
             "configuration",
-            "\n".join([f"{path} has {count}:", *(f"  {mistake.told(path)}" for mistake in mistakes)]),
-            "Nothing was changed, and nginx serves what it served. Correct the file, then: rotator config check",
+            "\n".join([f"{path} has {count}:", *(f"  {mistake.located(path)}" for mistake in mistakes)]),
+            "Nothing was changed, and nginx serves the same certificates as before. "
+            "Correct the file, then: rotator config check",
             Exit.CONFIG,
         )
     return config
 
 
 def check(text: str, path: str | os.PathLike[str]) -> tuple[Config | None, tuple[Mistake, ...]]:
-    """The configuration and no mistake, or None and all mistakes in the order of their lines.
+    """The configuration and an empty tuple, or None and every mistake in the order of the lines.
 
-    It depends on the text alone: whether files, users and addresses exist is not looked at, so that an unmounted disk
-    does not make a good configuration bad.
+    The answer depends on the text alone. Whether the files, users and addresses exist is not checked here, so that an
+    unmounted disk does not make a correct configuration invalid.
 
     Args:
         text: the content of the file.
-        path: where it came from; kept in the configuration, not opened.
+        path: the file that the text comes from; it is kept in the configuration and not opened.
     """
     try:
         document = parse(text)
-    except NotTomlError as error:
-        return None, (Mistake(error.line, "", error.message, "it is written in TOML: https://toml.io"),)
-    return assemble(document, Path(path))
+    except TomlSyntaxError as error:
+        return None, (Mistake(error.line, "", error.message, "the file is written in TOML: https://toml.io"),)
+    return build_config(document, Path(path))
 
 
 def read_text(path: Path) -> str:
-    """The file's text.
+    """The text of the file.
 
     Raises:
-        RotatorError: `configuration`, with the command that mends it; exit status 78.
+        RotatorError: `configuration`, with the command that solves it; exit status 78.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = f"Begin with a copy of conf.example.toml at {path}, or name another file: --config FILE, ROTATOR_CONFIG"
+        hint = f"Start with a copy of conf.example.toml at {path}, or name another file: --config FILE, ROTATOR_CONFIG"
         raise _unreadable(f"{path} does not exist", hint) from None
     except PermissionError as error:
-        hint = f"Open it to this user, such as: chmod a+r {path}; it holds no secret"
-        raise _unreadable(f"{path} may not be read by this user", hint) from error
+        hint = f"Allow this user to read it (it holds no secret): chmod a+r {path}"
+        raise _unreadable(f"this user may not read {path}", hint) from error
     except (OSError, ValueError) as error:
         raise _unreadable(
             f"{path}: {getattr(error, 'strerror', None) or error}", "Name a file: --config FILE"
@@ -89,7 +90,7 @@ def read_text(path: Path) -> str:
             raise _unreadable(f"{path} is UTF-16, not UTF-8", hint) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(
-            f"{path}:{line}: is not UTF-8", f"Convert it, such as: iconv -f latin1 -t utf-8 {path}"
+            f"{path}:{line}: the line is not UTF-8", f"Convert it, such as: iconv -f latin1 -t utf-8 {path}"
         ) from None
 
 

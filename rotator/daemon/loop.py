@@ -213,8 +213,8 @@ class Loop:
         known = [one for one in entries if one.get("site") in self.runtime.sites]
         if theirs := [one for one in known if one.get("who") != WHO]:
             self.maintenance.look_at({one["site"] for one in theirs})
-            counted = self.telemetry.counters.heard(theirs)
-            self.telemetry.counters = counted.remembering(known)  # the last swap may be ours all the same
+            counted = self.telemetry.counters.after_commands(theirs)
+            self.telemetry.counters = counted.with_last_swaps(known)  # the last swap may be ours all the same
 
     # -- deciding
 

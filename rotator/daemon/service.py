@@ -129,7 +129,7 @@ class Daemon:
         self.journal.say("starting", f"pid {os.getpid()}, {_count(len(self.config.sites))}, {self.path}", NOTICE)
         ports = self.loop.runtime.ports
         self.telemetry.config = self.telemetry.config.then(True, ports.clock.now())
-        self.telemetry.counters = self.telemetry.counters.remembering(ports.history.entries(limit=REMEMBERED))
+        self.telemetry.counters = self.telemetry.counters.with_last_swaps(ports.history.entries(limit=REMEMBERED))
         self._start()
         self._starting = False
         self._tell_loaded()

@@ -16,7 +16,7 @@ from rotator.core.model import Outcome, Result, Workers
 from rotator.core.problems import Problem, Severity
 from rotator.daemon.drop_state import DropState
 from rotator.daemon.journal import NOTICE, WARNING, Journal
-from rotator.metrics import Counters, InputState, Last, Registry, SiteFacts, Snapshot, http
+from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, http
 from rotator.privsep.apply import Applied
 from rotator.rotation.decide import Held, Nothing, Rotate, Settling, Wait
 from rotator.rotation.ports import Ports
@@ -37,7 +37,7 @@ class Telemetry:
     def __init__(self, journal: Journal) -> None:
         self.journal = journal
         self.counters = Counters()
-        self.config = Last()
+        self.config = LastResult()
         self.registry: Registry | None = None
         self._server: http.Server | None = None
         self._listen = ""

@@ -1,19 +1,19 @@
-"""The metrics: counters, a snapshot that the loop publishes, its page and web server. Never: who updates them."""
+"""The metrics: counters, the snapshot that the loop publishes, its page and web server. Never: who updates them."""
 
 from __future__ import annotations
 
-from rotator.metrics.counters import Counters, Last
-from rotator.metrics.gathering import site_facts
+from rotator.metrics.counters import Counters, LastResult
+from rotator.metrics.observed import site_facts
 from rotator.metrics.snapshot import InputState, SiteFacts, Snapshot
 
-__all__ = ["Counters", "InputState", "Last", "Registry", "SiteFacts", "Snapshot", "site_facts"]
+__all__ = ["Counters", "InputState", "LastResult", "Registry", "SiteFacts", "Snapshot", "site_facts"]
 
 
 class Registry:
-    """Holds the last snapshot; any thread may publish or render, and nobody waits for anybody."""
+    """The last published snapshot and its page. Any thread may publish or render, and no thread waits for another."""
 
     def __init__(self) -> None:
-        # Not at the top: the library costs 90 ms and 20 MB, and what reads only the values needs none of it.
+        # Imported here, because the library costs 90 ms and 20 MB, and a user of the values alone does not need it.
         from rotator.metrics.collector import CONTENT_TYPE, exposition
 
         self.content_type = CONTENT_TYPE
@@ -22,11 +22,11 @@ class Registry:
         self._page: tuple[Snapshot, bytes] | None = None
 
     def publish(self, snapshot: Snapshot) -> None:
-        """Makes this the snapshot that is shown from now on: one swap of a reference."""
+        """Replaces the snapshot by one assignment, which is atomic."""
         self._snapshot = snapshot
 
     def render(self) -> bytes:
-        """The page of the last snapshot, made once however many ask for it."""
+        """The page of the last snapshot, rendered once and then cached."""
         snapshot, page = self._snapshot, self._page
         if page is None or page[0] is not snapshot:
             page = self._page = (snapshot, self._exposition(snapshot))

@@ -1,7 +1,7 @@
-"""The page that Prometheus reads, made from one snapshot; the only place that knows metric names or prometheus_client.
+"""The collector: renders a snapshot as the page that Prometheus reads. All metric names are defined here.
 
-What is not known is left out: a 0 or a NaN would be taken for a fact. Value series carry the site and the listener
-only; what changes with each renewal stands in one info series.
+An unknown value is left out, because a 0 or a NaN would pass for a fact. The labels of a value are the site, the
+listener and the key type; the facts that change with each renewal are the labels of one info metric.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rotator.metrics.counters import (
     TRIGGERS,
     Counters,
     Histogram,
-    Last,
+    LastResult,
 )
 from rotator.metrics.snapshot import InputState, SiteFacts, Snapshot
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 
 LONGEST_LABEL = 200
-"""Characters of a label's value: some of it comes out of certificates."""
+"""The most characters of a label's value; certificates supply some of these values."""
 
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -41,19 +41,19 @@ Value = float | datetime | timedelta | None
 
 def exposition(snapshot: Snapshot) -> bytes:
     """The page, in Prometheus' text format."""
-    return generate_latest(_Snapshotted(snapshot))
+    return generate_latest(_SnapshotCollector(snapshot))
 
 
 def clean(text: str) -> str:
-    """A label's value that any reader takes: no control character, no half of a surrogate pair, of bounded length."""
+    """A text as the value of a label, without control characters and lone surrogates, and of bounded length."""
     return text[:LONGEST_LABEL] if text.isprintable() else _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)[:LONGEST_LABEL]
 
 
-class _Snapshotted(Collector):
-    """The one collector; it lives as long as one rendering.
+class _SnapshotCollector(Collector):
+    """The collector for one rendering.
 
     Args:
-        snapshot: what is shown.
+        snapshot: the values to show.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -77,7 +77,7 @@ class _Snapshotted(Collector):
 
 
 class _Gauge:
-    """A gauge; a value that is not known, or whose labels have been there before, adds nothing."""
+    """A gauge. An unknown value, and a second value with the same labels, is ignored."""
 
     def __init__(self, name: str, text: str, labels: Sequence[str] = ()) -> None:
         self.metric = self._family(f"rotator_{name}", text, labels)
@@ -97,7 +97,7 @@ class _Gauge:
 
 
 class _Counter(_Gauge):
-    """A counter; given no time of creation, the library shows none."""
+    """A counter. Without a creation time, the library renders no `_created` series."""
 
     @staticmethod
     def _family(name: str, text: str, labels: Sequence[str]) -> CounterMetricFamily:
@@ -128,107 +128,113 @@ def _number(value: Value) -> float | None:
 
 def _certificates(sites: Sequence[SiteFacts]) -> Families:
     keys = ("site", "key_type")
-    begins = _Gauge(
-        "certificate_not_before_timestamp_seconds", "When the certificate on disk begins to be valid.", keys
+    not_before = _Gauge(
+        "certificate_not_before_timestamp_seconds", "When the validity of the certificate on disk begins.", keys
     )
-    ends = _Gauge("certificate_not_after_timestamp_seconds", "When the certificate on disk ends.", keys)
-    path = _Gauge(
-        "certificate_chain_not_after_timestamp_seconds", "When the first certificate on the path on disk ends.", keys
+    not_after = _Gauge("certificate_not_after_timestamp_seconds", "When the certificate on disk expires.", keys)
+    chain_not_after = _Gauge(
+        "certificate_chain_not_after_timestamp_seconds",
+        "When the first certificate of the path on disk expires.",
+        keys,
     )
-    info = _Gauge(
-        "certificate_info", "Which certificate is on disk.", (*keys, "fingerprint_sha256", "serial", "issuer")
+    info = _Gauge("certificate_info", "The certificate on disk.", (*keys, "fingerprint_sha256", "serial", "issuer"))
+    accepted = _Gauge(
+        "live_accepted", "Whether the live certificates would be accepted now: valid, trusted, not revoked.", ("site",)
     )
-    fit = _Gauge("live_accepted", "Whether what is live would be accepted now: not revoked, trusted, valid.", ("site",))
     for site in sites:
-        fit.add((site.name,), site.live_accepted)
-        for one in site.certificates:
-            labels = (site.name, one.key_type)
-            begins.add(labels, one.not_before)
-            ends.add(labels, one.not_after)
-            path.add(labels, one.chain_not_after)
-            info.add((*labels, one.fingerprint, one.serial, one.issuer), 1)
-    return begins, ends, path, info, fit
+        accepted.add((site.name,), site.live_accepted)
+        for certificate in site.certificates:
+            labels = (site.name, certificate.key_type)
+            not_before.add(labels, certificate.not_before)
+            not_after.add(labels, certificate.not_after)
+            chain_not_after.add(labels, certificate.chain_not_after)
+            info.add((*labels, certificate.fingerprint, certificate.serial, certificate.issuer), 1)
+    return not_before, not_after, chain_not_after, info, accepted
 
 
 def _served(sites: Sequence[SiteFacts]) -> Families:
     keys = ("site", "listener", "key_type")
-    begins = _Gauge(
-        "served_certificate_not_before_timestamp_seconds", "When the certificate as served begins to be valid.", keys
+    not_before = _Gauge(
+        "served_certificate_not_before_timestamp_seconds", "When the validity of the served certificate begins.", keys
     )
-    ends = _Gauge("served_certificate_not_after_timestamp_seconds", "When the certificate as served ends.", keys)
-    same = _Gauge(
-        "served_certificate_matches_disk", "Whether the chain as served is the one on disk, for every name.", keys
+    not_after = _Gauge("served_certificate_not_after_timestamp_seconds", "When the served certificate expires.", keys)
+    matches = _Gauge(
+        "served_certificate_matches_disk", "Whether the served chain is the one on disk, for every name.", keys
     )
-    success = _Gauge("served_probe_success", "Whether the last handshakes with the listener came about.", keys[:2])
-    when = _Gauge("served_probe_timestamp_seconds", "When the last handshakes with the listener were made.", keys[:2])
+    success = _Gauge("served_probe_success", "Whether the last handshakes with the listener succeeded.", keys[:2])
+    probed_at = _Gauge(
+        "served_probe_timestamp_seconds", "When the last handshakes with the listener were made.", keys[:2]
+    )
     for site in sites:
-        for one in site.served:
-            labels = (site.name, one.listener, one.key_type)
-            begins.add(labels, one.not_before)
-            ends.add(labels, one.not_after)
-            same.add(labels, one.matches)
+        for served in site.served:
+            labels = (site.name, served.listener, served.key_type)
+            not_before.add(labels, served.not_before)
+            not_after.add(labels, served.not_after)
+            matches.add(labels, served.matches)
         for probe in site.probes:
             success.add((site.name, probe.listener), probe.successful)
-            when.add((site.name, probe.listener), probe.at)
-    return begins, ends, same, success, when
+            probed_at.add((site.name, probe.listener), probe.at)
+    return not_before, not_after, matches, success, probed_at
 
 
 def _swaps(sites: Sequence[str], counters: Counters) -> Families:
     attempts = _Counter("swap_attempts_total", "Swaps that were begun.", ("site", "trigger"))
-    failures = _Counter("swap_failures_total", "Swaps that failed, by the stage that they ended in.", ("site", "stage"))
-    rollbacks = _Counter("rollbacks_total", "Swaps that had to go back.", ("site",))
-    lost = _Counter("rollback_failures_total", "Rollbacks after which neither pair was proved.", ("site",))
-    ok = _Gauge("last_swap_successful", "Whether the last swap succeeded.", ("site",))
-    when = _Gauge("last_swap_success_timestamp_seconds", "When a swap last succeeded.", ("site",))
-    took = _Histogram("swap_duration_seconds", "How long the stages of swaps took.", ("stage",))
+    failures = _Counter(
+        "swap_failures_total", "Swaps that failed, by the stage in which they ended.", ("site", "stage")
+    )
+    rollbacks = _Counter("rollbacks_total", "Swaps that were rolled back.", ("site",))
+    stranded = _Counter("rollback_failures_total", "Rollbacks after which neither pair was proved.", ("site",))
+    successful = _Gauge("last_swap_successful", "Whether the last swap succeeded.", ("site",))
+    success_at = _Gauge("last_swap_success_timestamp_seconds", "When a swap last succeeded.", ("site",))
+    durations = _Histogram("swap_duration_seconds", "The durations of the stages of swaps.", ("stage",))
     for site in sites:
         for trigger in TRIGGERS:
             attempts.add((site, trigger), counters.attempts.get((site, trigger), 0))
         for stage in STAGES:
             failures.add((site, stage), counters.failures.get((site, stage), 0))
         rollbacks.add((site,), counters.rollbacks.get(site, 0))
-        lost.add((site,), counters.rollback_failures.get(site, 0))
-        last = counters.swaps.get(site, Last())
-        ok.add((site,), last.successful)
-        when.add((site,), last.success_at)
+        stranded.add((site,), counters.rollback_failures.get(site, 0))
+        last = counters.swaps.get(site, LastResult())
+        successful.add((site,), last.successful)
+        success_at.add((site,), last.success_at)
     for stage in STAGES:
-        took.add((stage,), counters.durations.get(stage, Histogram()))
-    return attempts, failures, rollbacks, lost, ok, when, took
+        durations.add((stage,), counters.durations.get(stage, Histogram()))
+    return attempts, failures, rollbacks, stranded, successful, success_at, durations
 
 
 def _nginx(snapshot: Snapshot, counters: Counters) -> Families:
-    reloads = _Counter("nginx_reloads_total", "Reloads of nginx that the daemon made or tried.")
-    failures = _Counter("nginx_reload_failures_total", "Reloads of nginx that failed.", ("reason",))
-    ok = _Gauge("nginx_last_reload_successful", "Whether the last reload of nginx succeeded.")
-    when = _Gauge("nginx_last_reload_success_timestamp_seconds", "When a reload of nginx last succeeded.")
-    took = _Histogram("nginx_reload_duration_seconds", "How long reloads of nginx took.")
+    reloads = _Counter("nginx_reloads_total", "Reloads of nginx that the daemon made or tried to make.")
+    failures = _Counter("nginx_reload_failures_total", "Reloads of nginx that failed, by reason.", ("reason",))
+    successful = _Gauge("nginx_last_reload_successful", "Whether the last reload of nginx succeeded.")
+    success_at = _Gauge("nginx_last_reload_success_timestamp_seconds", "When a reload of nginx last succeeded.")
+    durations = _Histogram("nginx_reload_duration_seconds", "The durations of reloads of nginx.")
     workers = _Gauge(
         "nginx_worker_processes",
-        "Workers of nginx: those that accept connections, and old ones that only finish theirs.",
+        "Workers of nginx: current ones accept connections, old ones only complete their last connections.",
         ("generation",),
     )
     reloads.add((), counters.reloads)
     for reason in RELOAD_REASONS:
         failures.add((reason,), counters.reload_failures.get(reason, 0))
-    ok.add((), counters.reload.successful)
-    when.add((), counters.reload.success_at)
-    took.add((), counters.reload_duration)
+    successful.add((), counters.reload.successful)
+    success_at.add((), counters.reload.success_at)
+    durations.add((), counters.reload_duration)
     if snapshot.workers is not None:
         workers.add(("current",), len(snapshot.workers.active))
         workers.add(("old",), len(snapshot.workers.draining))
-    return reloads, failures, ok, when, took, workers
+    return reloads, failures, successful, success_at, durations, workers
 
 
 def _inputs(snapshot: Snapshot, counters: Counters) -> Families:
-    inputs = _Gauge("inputs", "Drops by what has become of that which lies there.", ("state",))
+    inputs = _Gauge("inputs", "Drops that are not empty, by their state.", ("state",))
     rejected = _Counter(
         "inputs_rejected_total", "Inputs that were rejected, by the code of the worst problem.", ["code"]
     )
-    up = _Gauge("watcher_up", "Whether changes of the drops are told by events.")
-    overflows = _Counter("watcher_overflows_total", "Times that events were lost.")
-    when = _Gauge("scan_last_success_timestamp_seconds", "When all drops could last be looked at.")
-    interval = _Gauge("scan_interval_seconds", "How often the drops are looked at without an event.")
-    errors = _Counter("scan_errors_total", "Times that a drop could no longer be looked at.", ("reason",))
+    up = _Gauge("watcher_up", "Whether the system reports changes of the drops by events.")
+    overflows = _Counter("watcher_overflows_total", "How often the watcher lost events.")
+    scanned_at = _Gauge("scan_last_success_timestamp_seconds", "When all drops were last scanned without an error.")
+    interval = _Gauge("scan_interval_seconds", "The time between two scans of the drops without an event.")
+    errors = _Counter("scan_errors_total", "How often a drop became unreadable, by reason.", ("reason",))
     if snapshot.sites is not None:
         states = [site.input for site in snapshot.sites]
         for state in InputState:
@@ -237,22 +243,22 @@ def _inputs(snapshot: Snapshot, counters: Counters) -> Families:
         rejected.add((code,), counters.rejected.get(code, 0))
     up.add((), snapshot.watcher_up)
     overflows.add((), counters.overflows)
-    when.add((), snapshot.scanned_at)
+    scanned_at.add((), snapshot.scanned_at)
     interval.add((), snapshot.scan_interval)
     for reason in SCAN_REASONS:
         errors.add((reason,), counters.scan_errors.get(reason, 0))
-    return inputs, rejected, up, overflows, when, interval, errors
+    return inputs, rejected, up, overflows, scanned_at, interval, errors
 
 
 def _daemon(snapshot: Snapshot) -> Families:
     managed = _Gauge("sites", "Sites of the configuration in force.")
-    ok = _Gauge("config_last_reload_successful", "Whether the configuration was last read without a mistake.")
-    when = _Gauge(
-        "config_last_reload_success_timestamp_seconds", "When the configuration was last read without a mistake."
+    successful = _Gauge("config_last_reload_successful", "Whether the last load of the configuration succeeded.")
+    success_at = _Gauge(
+        "config_last_reload_success_timestamp_seconds", "When a load of the configuration last succeeded."
     )
-    build = _Gauge("build_info", "What is running.", ("version", "python"))
+    build = _Gauge("build_info", "The versions of rotator and of Python.", ("version", "python"))
     managed.add((), None if snapshot.sites is None else len(snapshot.sites))
-    ok.add((), snapshot.config.successful)
-    when.add((), snapshot.config.success_at)
+    successful.add((), snapshot.config.successful)
+    success_at.add((), snapshot.config.success_at)
     build.add((__version__, platform.python_version()), 1)
-    return managed, ok, when, build
+    return managed, successful, success_at, build

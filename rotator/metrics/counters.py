@@ -1,7 +1,7 @@
-"""What has been counted since the start, as immutable values; nothing is rendered or read from the world here.
+"""The counters: the counts since the daemon's start, as immutable values.
 
-Every reason, stage and code that can be known beforehand is counted under its own word, any other one under `other`, so
-that a label never takes more values than stand here.
+Every reason, stage and code of the lists below is counted under its own name and any other one as `other`, so that a
+label has a fixed set of values.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ OTHER = "other"
 STAGES = ("detect", "validate", "test", "store", "apply", "prove")
 """The stages of a swap, in their order."""
 TRIGGERS = ("drop", "recover", "rollback", "swap", OTHER)
-"""What causes a swap."""
+"""The causes of a swap."""
 CODES = (*map(str, Code), OTHER)
-"""Why an input is rejected."""
+"""The reasons for which an input is rejected."""
 RELOAD_REASONS = (
     *("refused", "gone", "not-proved", "permission", "signal-permission", "disk-full", "io-error"),
     *("apply-unit", "apply-denied", "apply-lost", "no-result-dir", OTHER),
 )
-"""Why a reload of nginx failed."""
+"""The reasons for which a reload of nginx fails."""
 SCAN_REASONS = ("missing", "permission", "io-error", OTHER)
-"""Why a place where renewals arrive could not be read."""
+"""The reasons for which a drop cannot be read."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-"""Upper bounds of the histograms, in seconds."""
+"""The upper bounds of the histograms' buckets, in seconds."""
 
 WAITING = frozenset({"not-yet-valid", "lock-busy", "settling", "would-rotate"}) | REASONS
-"""Reasons of `deferred` for which it is too early only: no attempt was made, and none has failed."""
+"""The reasons of `deferred` that only mean "too early": they count neither as an attempt nor as a failure."""
 
 _STAGE_OF = {
     "disk-full": "store",
@@ -48,105 +48,110 @@ _STAGE_OF = {
     "nginx-upgrade": "test",
     "not-wired": "test",
 }
-"""The stage of an outcome that ended before anything was applied, by its reason: an outcome that is made in the middle
-of a stage does not have it among those that it timed."""
+"""The stage in which an outcome with this reason ends. Such an outcome is made in the middle of the stage, so the stage
+is not among those that it has timed."""
 
 K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often something took how long.
+    """A histogram of durations.
 
     Args:
-        counts: observations by bucket of `BUCKETS`, and last those beyond.
-        total: the sum of all, in seconds.
+        counts: the number of observations in each bucket of `BUCKETS`, and last of those above all buckets.
+        total: the sum of all observations, in seconds.
     """
 
     counts: tuple[int, ...] = (0,) * (len(BUCKETS) + 1)
     total: float = 0.0
 
     def plus(self, seconds: float) -> Histogram:
-        """With one observation more."""
-        slot = bisect_left(BUCKETS, seconds)
-        counts = (*self.counts[:slot], self.counts[slot] + 1, *self.counts[slot + 1 :])
+        """The histogram with one more observation."""
+        bucket = bisect_left(BUCKETS, seconds)
+        counts = (*self.counts[:bucket], self.counts[bucket] + 1, *self.counts[bucket + 1 :])
         return Histogram(counts, self.total + seconds)
 
     @property
     def cumulative(self) -> tuple[tuple[str, float], ...]:
-        """(upper bound, observations up to it), the last bound being +Inf."""
+        """Each upper bound with the number of observations up to it; the last bound is +Inf."""
         bounds = (*map(str, BUCKETS), "+Inf")
         return tuple((bound, float(n)) for bound, n in zip(bounds, accumulate(self.counts), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
-    """How something ended the last time.
+class LastResult:
+    """The last result of a repeated action.
 
     Args:
-        successful: whether it succeeded; None if that is not known.
-        success_at: when it last succeeded, UTC; None if that is not known.
+        successful: whether it succeeded the last time; None if that is unknown.
+        success_at: when it last succeeded, UTC; None if that is unknown.
     """
 
     successful: bool | None = None
     success_at: datetime | None = None
 
-    def then(self, successful: bool, at: datetime | None) -> Last:  # noqa: FBT001 - the one thing it says
-        """After it ended once more."""
-        return Last(successful, at if successful else self.success_at)
+    def then(self, successful: bool, at: datetime | None) -> LastResult:  # noqa: FBT001 - its main argument
+        """The last result after one more action.
+
+        Args:
+            successful: whether that succeeded.
+            at: when it ended, UTC.
+        """
+        return LastResult(successful, at if successful else self.success_at)
 
 
-def _nothing() -> Mapping[K, int]:
+def _no_counts() -> Mapping[K, int]:
     return MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
-    """Everything counted; each method gives another one.
+    """All counts; each method returns a new object.
 
     Args:
-        attempts: swaps begun, by (site, trigger).
-        failures: swaps failed, by (site, stage).
-        rollbacks: swaps that had to go back, by site.
-        rollback_failures: those of them after which neither pair was proved, by site.
-        swaps: how the last swap of a site ended.
-        rejected: inputs rejected, by code.
-        durations: how long the stages of swaps took.
-        reloads: times that nginx was told to reload.
-        reload_failures: those that failed, by reason.
-        reload: how the last one ended.
-        reload_duration: how long they took.
-        overflows: times that the watcher lost events.
-        scan_errors: places that could not be read, by reason.
+        attempts: the swaps that were begun, by (site, trigger).
+        failures: the swaps that failed, by (site, stage).
+        rollbacks: the swaps that were rolled back, by site.
+        rollback_failures: the rollbacks after which neither pair was proved, by site.
+        swaps: the result of the last swap, by site.
+        rejected: the inputs that were rejected, by code.
+        durations: the durations of the stages of swaps, by stage.
+        reloads: the reloads of nginx that were requested.
+        reload_failures: the reloads that failed, by reason.
+        reload: the result of the last reload.
+        reload_duration: the durations of reloads.
+        overflows: how often the watcher lost events.
+        scan_errors: the drops that could not be read, by reason.
     """
 
-    attempts: Mapping[tuple[str, str], int] = field(default_factory=_nothing)
-    failures: Mapping[tuple[str, str], int] = field(default_factory=_nothing)
-    rollbacks: Mapping[str, int] = field(default_factory=_nothing)
-    rollback_failures: Mapping[str, int] = field(default_factory=_nothing)
-    swaps: Mapping[str, Last] = field(default_factory=lambda: MappingProxyType({}))
-    rejected: Mapping[str, int] = field(default_factory=_nothing)
+    attempts: Mapping[tuple[str, str], int] = field(default_factory=_no_counts)
+    failures: Mapping[tuple[str, str], int] = field(default_factory=_no_counts)
+    rollbacks: Mapping[str, int] = field(default_factory=_no_counts)
+    rollback_failures: Mapping[str, int] = field(default_factory=_no_counts)
+    swaps: Mapping[str, LastResult] = field(default_factory=lambda: MappingProxyType({}))
+    rejected: Mapping[str, int] = field(default_factory=_no_counts)
     durations: Mapping[str, Histogram] = field(default_factory=lambda: MappingProxyType({}))
     reloads: int = 0
-    reload_failures: Mapping[str, int] = field(default_factory=_nothing)
-    reload: Last = Last()
+    reload_failures: Mapping[str, int] = field(default_factory=_no_counts)
+    reload: LastResult = LastResult()
     reload_duration: Histogram = Histogram()
     overflows: int = 0
-    scan_errors: Mapping[str, int] = field(default_factory=_nothing)
+    scan_errors: Mapping[str, int] = field(default_factory=_no_counts)
 
     def after(self, outcome: Outcome, trigger: str) -> Counters:
-        """With one outcome more.
+        """The counts with one more outcome.
 
         Args:
-            outcome: how it ended. `unchanged` and what is only too early are no attempts.
+            outcome: the outcome. `unchanged`, and a deferral that only means "too early", are not attempts.
             trigger: one of `TRIGGERS`.
         """
         site, result = outcome.site, outcome.result
-        if result is Result.UNCHANGED:  # what is wanted is live and proved: no failure stands any more
+        if result is Result.UNCHANGED:  # the wanted pair is live and proved, so the last swap is no longer a failure
             known = self.swaps.get(site)
             if known is None or known.successful is not False:
                 return self
-            return replace(self, swaps=_with(self.swaps, site, Last(True, known.success_at)))
+            return replace(self, swaps=_with(self.swaps, site, LastResult(True, known.success_at)))
         if result is Result.DEFERRED and outcome.reason in WAITING:
             return self
         done = result is Result.ROTATED
@@ -163,7 +168,7 @@ class Counters:
             rollback_failures=(
                 _one_more(self.rollback_failures, site) if result is Result.STRANDED else self.rollback_failures
             ),
-            swaps=_with(self.swaps, site, self.swaps.get(site, Last()).then(done, outcome.at)),
+            swaps=_with(self.swaps, site, self.swaps.get(site, LastResult()).then(done, outcome.at)),
             rejected=(
                 _one_more(self.rejected, _known(outcome.reason, CODES)) if result is Result.REJECTED else self.rejected
             ),
@@ -171,12 +176,12 @@ class Counters:
         )
 
     def after_reload(self, failure: str, at: datetime, seconds: float | None = None) -> Counters:
-        """With one reload of nginx more.
+        """The counts with one more reload of nginx.
 
         Args:
-            failure: why it failed, one of `RELOAD_REASONS`; empty if it did not.
+            failure: why it failed, one of `RELOAD_REASONS`; empty if it succeeded.
             at: when it ended, UTC.
-            seconds: how long it took; None if that is not known.
+            seconds: how long it took; None if that is unknown.
         """
         failures = _one_more(self.reload_failures, _known(failure, RELOAD_REASONS)) if failure else self.reload_failures
         return replace(
@@ -188,22 +193,22 @@ class Counters:
         )
 
     def after_overflows(self, count: int) -> Counters:
-        """With so many times in all that the watcher lost events; never fewer than were counted."""
+        """The counts with the watcher's total of lost events; a smaller total than the current one has no effect."""
         return self if count <= self.overflows else replace(self, overflows=count)
 
     def after_scan_error(self, reason: str) -> Counters:
-        """With one more place that could not be read.
+        """The counts with one more drop that could not be read.
 
         Args:
             reason: one of `SCAN_REASONS`.
         """
         return replace(self, scan_errors=_one_more(self.scan_errors, _known(reason, SCAN_REASONS)))
 
-    def heard(self, entries: Iterable[Mapping[str, Any]]) -> Counters:
-        """With what commands did beside the daemon.
+    def after_commands(self, entries: Iterable[Mapping[str, Any]]) -> Counters:
+        """The counts with the outcomes of commands, which run outside the daemon.
 
         Args:
-            entries: theirs, of the store's history, oldest first; those that cannot be read are passed over.
+            entries: their entries in the store's history, oldest first; an unreadable entry is ignored.
         """
         counters = self
         for entry in entries:
@@ -216,11 +221,11 @@ class Counters:
             counters = counters.after(done, str(entry.get("trigger", "")))
         return counters
 
-    def remembering(self, entries: Iterable[Mapping[str, object]]) -> Counters:
-        """With what the history tells of each site's last swap, which a restart must not make unknown.
+    def with_last_swaps(self, entries: Iterable[Mapping[str, object]]) -> Counters:
+        """The counts with the last swap of each site as the history has it, so that a restart does not forget it.
 
         Args:
-            entries: of the store's history, oldest first; those that cannot be read are passed over.
+            entries: entries of the store's history, oldest first; an unreadable entry is ignored.
         """
         swaps = dict(self.swaps)
         for entry in entries:
@@ -229,15 +234,16 @@ class Counters:
                 at = datetime.fromisoformat(str(entry["at"]))
             except (KeyError, ValueError):
                 continue
-            known, early = swaps.get(site, Last()), result is Result.DEFERRED and str(entry.get("reason")) in WAITING
+            known = swaps.get(site, LastResult())
+            early = result is Result.DEFERRED and str(entry.get("reason")) in WAITING
             if result is Result.UNCHANGED and known.successful is False:
-                swaps[site] = Last(True, known.success_at)  # as in `after`
+                swaps[site] = LastResult(True, known.success_at)  # as in `after`
             elif result is not Result.UNCHANGED and not early:
                 swaps[site] = known.then(result is Result.ROTATED, at)
         return replace(self, swaps=MappingProxyType(swaps))
 
     def only(self, sites: Iterable[str]) -> Counters:
-        """Without what was counted for any other site: a site that comes back begins anew."""
+        """The counts of these sites alone. A site that is removed and added again starts from zero."""
         keep = frozenset(sites)
         return replace(
             self,
@@ -250,20 +256,20 @@ class Counters:
 
 
 def failed_stage(outcome: Outcome) -> str:
-    """The stage that an outcome which is no success ended in."""
+    """The stage in which an unsuccessful outcome ended."""
     if late := [stage for stage in ("prove", "apply") if stage in outcome.stages]:
         return late[0]
-    timed = [stage for stage in outcome.stages if stage in STAGES]  # in the order in which they were begun
+    timed = [stage for stage in outcome.stages if stage in STAGES]  # in the order in which they began
     return _STAGE_OF.get(outcome.reason) or (timed[-1] if timed else "detect")
 
 
-def _known(word: str, words: tuple[str, ...]) -> str:
-    return word if word in words else OTHER
+def _known(value: str, values: tuple[str, ...]) -> str:
+    return value if value in values else OTHER
 
 
 def _one_more(counts: Mapping[K, int], key: K) -> Mapping[K, int]:
     return MappingProxyType({**counts, key: counts.get(key, 0) + 1})
 
 
-def _with(lasts: Mapping[str, Last], site: str, last: Last) -> Mapping[str, Last]:
+def _with(lasts: Mapping[str, LastResult], site: str, last: LastResult) -> Mapping[str, LastResult]:
     return MappingProxyType({**lasts, site: last})

@@ -1,9 +1,9 @@
-"""A small HTTP server with hard bounds, in one thread, for metrics and health; what they say comes from others.
+"""The web server of the metrics and the health checks: small, in one thread, with hard limits.
 
-Whoever connects is not trusted to send, to read or to go away. One thread serves all connections without waiting for
-any of them; each has so many seconds for its request and for taking the answer; there is room for so many of them, and
-when it is full, whoever has stood still for longest makes room for who comes. So a crowd of slow clients costs one
-thread and a bounded memory, and a client that reads on is served beside it.
+A client is not trusted to send, to read or to disconnect. One thread serves all connections and never waits for one of
+them. Each connection has a time limit for its request and for the answer. The number of connections is limited: when
+the limit is reached, a new client replaces the one that has been idle for longest. So many slow clients cost one thread
+and a bounded amount of memory, and a client that keeps reading is still served.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from typing import Protocol
 from rotator.core.errors import RotatorError
 
 MAX_CONNECTIONS = 64
-"""Connections that are open at once."""
+"""The most connections that are open at the same time."""
 MAX_REQUEST = 8 * 1024
-"""Bytes of a request up to the empty line."""
+"""The most bytes of a request, up to and including the empty line."""
 REQUEST_WITHIN = 5.0
-"""Seconds from connecting to the end of the request."""
+"""The seconds that a client has for its request, from the connection on."""
 ANSWER_WITHIN = 30.0
-"""Seconds for taking the answer."""
+"""The seconds that a client has to read the answer."""
 LINGER_WITHIN = 1.0
-"""Seconds after the answer for the client to close. Closing first would destroy what it has not read yet."""
+"""The seconds after the answer in which the client may close. Closing before it does could discard unread data."""
 CLOSE_WITHIN = 5.0
-"""Seconds that the end of the thread is waited for: one page may just be being made."""
+"""The seconds that `Server.close` waits for the thread, which may be rendering a page."""
 PAUSE = 0.2
-"""Seconds without new connections after the system had no descriptor for one."""
+"""The seconds without new connections after the system had no descriptor for one."""
 
 _BACKLOG = 128
-_PIECE = 256 * 1024
-_AT_ONCE = 16
+_SEND_SIZE = 256 * 1024
+_ACCEPTED_PER_ROUND = 16
 _REQUEST = re.compile(rb"([A-Z]{1,16}) ([!-~]{1,2048}) HTTP/1\.[0-9]\r?\Z")
 _END = re.compile(rb"\r?\n\r?\n")
 _PLAIN = "text/plain; charset=utf-8"
@@ -57,7 +57,7 @@ _log = logging.getLogger(__name__)
 
 
 class Page(Protocol):
-    """What `/metrics` shows; called in the server's thread."""
+    """The page at `/metrics`; it is rendered in the server's thread."""
 
     content_type: str
 
@@ -66,30 +66,30 @@ class Page(Protocol):
 
 
 class Health(Protocol):
-    """What `/healthz` and `/readyz` ask, in the server's thread: it must answer at once."""
+    """The answers of `/healthz` and `/readyz`; called in the server's thread, so each must return at once."""
 
     def alive(self) -> bool:
         """Whether the loop is working."""
 
     def ready(self) -> bool:
-        """Whether the first reconcile is done."""
+        """Whether the first pass over all sites is complete."""
 
 
 def serve(listen: str, page: Page, health: Health) -> Server:
-    """Begins to listen and to answer.
+    """Starts a server.
 
     Args:
         listen: `host:port` or `[v6]:port`; port 0 lets the system choose.
-        page: what `/metrics` shows.
-        health: what `/healthz` and `/readyz` ask.
+        page: the page at `/metrics`.
+        health: the answers of `/healthz` and `/readyz`.
 
     Raises:
-        RotatorError: `address-in-use`, `permission` or `io-error`; nothing is left open, and it may be tried again.
+        RotatorError: `address-in-use`, `permission` or `io-error`. No socket is left open, so the call may be repeated.
     """
     host, _, port = listen.rpartition(":")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
+        addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = addresses[0]
         listener = socket.socket(family, kind, protocol)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,13 +105,14 @@ def serve(listen: str, page: Page, health: Health) -> Server:
 
 
 def _not_listening(listen: str, e: OSError) -> RotatorError:
-    told = f"metrics cannot be served at {listen}: {e.strerror or e}"
+    message = f"metrics cannot be served at {listen}: {e.strerror or e}"
     if e.errno == errno.EADDRINUSE:
-        hint = f"See who listens there (ss -ltnp 'sport = :{listen.rpartition(':')[2]}'), or set listen under [metrics]"
-        return RotatorError("address-in-use", told, hint)
+        port = listen.rpartition(":")[2]
+        hint = f"Find the program that listens there (ss -ltnp 'sport = :{port}'), or change listen under [metrics]"
+        return RotatorError("address-in-use", message, hint)
     if e.errno in (errno.EACCES, errno.EPERM):
-        return RotatorError("permission", told, "Take a port above 1023: listen under [metrics]")
-    return RotatorError("io-error", told, "Set listen under [metrics] to an address of this host")
+        return RotatorError("permission", message, "Choose a port above 1023: listen under [metrics]")
+    return RotatorError("io-error", message, "Set listen under [metrics] to an address of this host")
 
 
 class _Phase(Enum):
@@ -125,24 +126,27 @@ class _Connection:
     """One client.
 
     Args:
-        socket: its own, non-blocking.
-        deadline: when the phase has to be over, monotonic.
-        moved: when it last sent or took something, monotonic.
+        socket: its socket, non-blocking.
+        deadline: when the phase must have ended, in seconds of the monotonic clock.
+        active_at: when the client last sent or read some bytes, in seconds of the monotonic clock.
+        phase: the phase that it is in.
+        request: the bytes of its request so far.
+        answer: the parts of the answer that are not sent yet.
     """
 
     socket: socket.socket
     deadline: float
-    moved: float
+    active_at: float
     phase: _Phase = _Phase.REQUEST
     request: bytearray = field(default_factory=bytearray)
     answer: list[memoryview] = field(default_factory=list)
 
 
 class Server:
-    """A running server; `serve` makes it.
+    """A running server; `serve` starts one.
 
     Args:
-        listener: listening, non-blocking; it belongs to the server from here on.
+        listener: a listening, non-blocking socket, which the server closes at its end.
         page: see `serve`.
         health: see `serve`.
     """
@@ -151,7 +155,7 @@ class Server:
         self._listener, self._page, self._health = listener, page, health
         host, port = listener.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        """Where it listens, with the port that the system chose if it was to."""
+        """The address that it listens at, with the port that the system chose for port 0."""
         self._connections: set[_Connection] = set()
         self._paused_until = 0.0
         self._failing = False
@@ -160,20 +164,17 @@ class Server:
         self._wake, self._woken = socket.socketpair()
         self._selector.register(self._woken, selectors.EVENT_READ)
         self._selector.register(listener, selectors.EVENT_READ)
-        # A daemon thread: a crash of the loop must end the process, not leave its metrics behind.
+        # A daemon thread, so that a crash of the loop ends the process together with its metrics.
         self._thread = threading.Thread(target=self._run, name="rotator-web", daemon=True)
         try:
             self._thread.start()
-        except RuntimeError as e:  # the one way in which Python tells of a limit on threads
-            for one in (self._selector, self._wake, self._woken):
-                one.close()
+        except RuntimeError as e:  # Python raises it when the system has no thread left
+            for resource in (self._selector, self._wake, self._woken):
+                resource.close()
             raise OSError(errno.EAGAIN, "no thread can be started") from e
 
     def close(self) -> None:
-        """Closes every connection and ends the thread; returns when both are gone, which takes no client's consent.
-
-        May be called again.
-        """
+        """Closes every connection, ends the thread and waits for its end. May be called again."""
         self._closing.set()
         with contextlib.suppress(OSError):
             self._wake.send(b".")
@@ -181,7 +182,7 @@ class Server:
         self._wake.close()
 
     def is_alive(self) -> bool:
-        """Whether it answers; not after `close`, nor after a bug that has ended its thread."""
+        """Whether the thread is running: until `close`, or until a bug ends it."""
         return self._thread.is_alive()
 
     # -- the thread ------------------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ class Server:
     def _run(self) -> None:
         try:
             while not self._closing.is_set():
-                for key, _ in self._selector.select(self._patience()):
+                for key, _ in self._selector.select(self._seconds_to_deadline()):
                     if key.fileobj is self._listener:
                         self._accept()
                     elif isinstance(key.data, _Connection) and key.data in self._connections:
@@ -197,28 +198,28 @@ class Server:
                 self._expire()
         finally:
             for connection in tuple(self._connections):
-                self._drop(connection)
+                self._close(connection)
             self._selector.close()
             self._listener.close()
             self._woken.close()
 
-    def _patience(self) -> float | None:
-        """Seconds until something is due without an event."""
-        due = [connection.deadline for connection in self._connections]
+    def _seconds_to_deadline(self) -> float | None:
+        """The seconds until the next deadline; None if there is none."""
+        deadlines = [connection.deadline for connection in self._connections]
         if self._paused_until:
-            due.append(self._paused_until)
-        return max(0.0, min(due) - time.monotonic()) if due else None
+            deadlines.append(self._paused_until)
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
 
     def _expire(self) -> None:
         now = time.monotonic()
         for connection in [c for c in self._connections if c.deadline <= now]:
-            self._drop(connection)
+            self._close(connection)
         if self._paused_until and self._paused_until <= now:
             self._paused_until = 0.0
             self._selector.register(self._listener, selectors.EVENT_READ)
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):  # then the others have their turn
+        for _ in range(_ACCEPTED_PER_ROUND):  # then the open connections are served
             try:
                 client, _ = self._listener.accept()
             except BlockingIOError:
@@ -227,9 +228,11 @@ class Server:
                 if e.errno in _SCARCE:
                     self._pause()
                     return
-                continue  # it has gone already
+                continue  # the client has disconnected already
             client.setblocking(False)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)  # or the kernel keeps megabytes for each
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_SIZE
+            )  # by default the kernel buffers megabytes
             if len(self._connections) >= MAX_CONNECTIONS:
                 self._make_room()
             now = time.monotonic()
@@ -238,19 +241,20 @@ class Server:
             self._selector.register(client, selectors.EVENT_READ, connection)
 
     def _pause(self) -> None:
-        """No descriptor for who is waiting: one is given back, and the listener is left alone for a moment, or it would
-        be ready for ever and this thread never rest.
+        """Closes one connection and ignores the listener for a moment, because the system has no descriptor left.
+
+        The listener stays readable while a client waits, so without the pause this thread would never sleep.
         """
         self._make_room()
         self._selector.unregister(self._listener)
         self._paused_until = time.monotonic() + PAUSE
 
     def _make_room(self) -> None:
-        """Drops who has been answered, or else who has stood still for longest."""
+        """Closes a connection that has its answer, or otherwise the one that has been idle for longest."""
         if self._connections:
-            self._drop(min(self._connections, key=lambda c: (c.phase is not _Phase.LINGER, c.moved)))
+            self._close(min(self._connections, key=lambda c: (c.phase is not _Phase.LINGER, c.active_at)))
 
-    def _drop(self, connection: _Connection) -> None:
+    def _close(self, connection: _Connection) -> None:
         self._connections.discard(connection)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(connection.socket)
@@ -265,23 +269,23 @@ class Server:
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
-            self._drop(connection)
+            self._close(connection)
 
     def _receive(self, connection: _Connection) -> None:
         data = connection.socket.recv(MAX_REQUEST)
         if not data:
-            self._drop(connection)
+            self._close(connection)
             return
         if connection.phase is _Phase.LINGER:
-            return  # thrown away: one request to a connection
-        connection.moved = time.monotonic()
+            return  # ignored: a connection has one request
+        connection.active_at = time.monotonic()
         connection.request += data
         end = _END.search(connection.request)
         if end is not None and end.end() <= MAX_REQUEST:
             line, _, _ = bytes(connection.request[: end.start()]).partition(b"\n")
             head, body = self._answer(line)
         elif len(connection.request) >= MAX_REQUEST:
-            head, body = _answered(431, "the request is too large\n")
+            head, body = _response(431, "the request is too large\n")
         else:
             return
         connection.request.clear()
@@ -292,8 +296,8 @@ class Server:
         self._send(connection)
 
     def _send(self, connection: _Connection) -> None:
-        sent = connection.socket.sendmsg([part[:_PIECE] for part in connection.answer])
-        connection.moved = time.monotonic()
+        sent = connection.socket.sendmsg([part[:_SEND_SIZE] for part in connection.answer])
+        connection.active_at = time.monotonic()
         while connection.answer and sent >= len(connection.answer[0]):
             sent -= len(connection.answer.pop(0))
         if connection.answer:
@@ -301,21 +305,21 @@ class Server:
             return
         connection.socket.shutdown(socket.SHUT_WR)
         connection.phase = _Phase.LINGER
-        connection.deadline = connection.moved + LINGER_WITHIN
+        connection.deadline = connection.active_at + LINGER_WITHIN
         self._selector.modify(connection.socket, selectors.EVENT_READ, connection)
 
-    # -- what is answered ------------------------------------------------------------------------------------------
+    # -- the answers -----------------------------------------------------------------------------------------------
 
     def _answer(self, line: bytes) -> tuple[bytes, bytes]:
-        """Head and body for the first line of a request."""
+        """The head and the body that answer the first line of a request."""
         request = _REQUEST.match(line)
         if request is None:
-            return _answered(400, "this is no HTTP request\n")
+            return _response(400, "this is not an HTTP request\n")
         method, path = request[1], request[2].partition(b"?")[0]
         if path not in (b"/metrics", b"/healthz", b"/readyz"):
-            head, body = _answered(404, "here are: /metrics, /healthz, /readyz\n")
+            head, body = _response(404, "the pages are /metrics, /healthz and /readyz\n")
         elif method not in (b"GET", b"HEAD"):
-            head, body = _answered(405, "GET and HEAD only\n", "Allow: GET, HEAD\r\n")
+            head, body = _response(405, "only GET and HEAD are allowed\n", "Allow: GET, HEAD\r\n")
         else:
             head, body = self._content(path)
         return head, b"" if method == b"HEAD" else body
@@ -323,22 +327,22 @@ class Server:
     def _content(self, path: bytes) -> tuple[bytes, bytes]:
         try:
             if path == b"/metrics":
-                answer = _answered(200, self._page.render(), kind=self._page.content_type)
+                answer = _response(200, self._page.render(), kind=self._page.content_type)
             elif path == b"/healthz":
-                answer = _answered(200, "alive\n") if self._health.alive() else _answered(503, "not alive\n")
+                answer = _response(200, "alive\n") if self._health.alive() else _response(503, "not alive\n")
             else:
-                answer = _answered(200, "ready\n") if self._health.ready() else _answered(503, "not ready\n")
+                answer = _response(200, "ready\n") if self._health.ready() else _response(503, "not ready\n")
         except Exception:
-            # A bug, but one of the pages': the other pages and the rotations go on, and the scrape shows it as down.
-            if not self._failing:  # once, not at each scrape
-                _log.exception("%s cannot be shown", path.decode())
+            # A bug in a page must not stop the other pages or the rotations; Prometheus shows this host as down.
+            if not self._failing:  # logged once, not at each scrape
+                _log.exception("%s cannot be rendered", path.decode())
             self._failing = True
-            return _answered(500, "the log tells why this cannot be shown\n")
+            return _response(500, "this page cannot be rendered; the log shows the error\n")
         self._failing = False
         return answer
 
 
-def _answered(status: int, body: str | bytes, more: str = "", kind: str = _PLAIN) -> tuple[bytes, bytes]:
+def _response(status: int, body: str | bytes, more: str = "", kind: str = _PLAIN) -> tuple[bytes, bytes]:
     content = body.encode() if isinstance(body, str) else body
     head = (
         f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"

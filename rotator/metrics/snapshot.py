@@ -1,4 +1,4 @@
-"""What the metrics are made of: one immutable snapshot of all that is known; nothing is gathered or rendered here."""
+"""The snapshot: everything that the metrics show at one moment, as immutable values."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from rotator.core.model import KeyType, Workers
-from rotator.metrics.counters import Counters, Last
+from rotator.metrics.counters import Counters, LastResult
 
 
 class InputState(StrEnum):
-    """What has become of that which lies in a site's drop."""
+    """The state of a site's drop."""
 
     ACCEPTED = "accepted"
     REJECTED = "rejected"
@@ -25,13 +25,13 @@ class CertificateFacts:
     """One certificate that nginx's configuration names.
 
     Args:
-        key_type: the kind of its key.
-        not_before: the leaf's, UTC.
-        not_after: the leaf's, UTC.
+        key_type: its key type.
+        not_before: notBefore of the leaf, UTC.
+        not_after: notAfter of the leaf, UTC.
         chain_not_after: the earliest notAfter on its path, UTC.
-        fingerprint: SHA-256 of the leaf, lower-case hex.
-        serial: the leaf's, lower-case hex.
-        issuer: the leaf's.
+        fingerprint: the SHA-256 of the leaf in lower-case hexadecimal.
+        serial: the serial number of the leaf in lower-case hexadecimal.
+        issuer: the name of the leaf's issuer.
     """
 
     key_type: KeyType
@@ -45,14 +45,14 @@ class CertificateFacts:
 
 @dataclass(frozen=True, slots=True)
 class ServedFacts:
-    """What handshakes with a listener showed, for one kind of key.
+    """The certificate that a listener served in handshakes with one key type.
 
     Args:
         listener: its address.
-        key_type: the kind of key that is expected there.
-        not_before: of the leaf that ends first, UTC; None if it cannot be read.
-        not_after: the same.
-        matches: whether it is what is on disk, for every name; None if nothing is.
+        key_type: the key type that is expected there.
+        not_before: notBefore of the leaf that expires first, UTC; None if it cannot be parsed.
+        not_after: notAfter of the same leaf, UTC; None if it cannot be parsed.
+        matches: whether the served chain is the one on disk, for every name; None if the disk has none.
     """
 
     listener: str
@@ -68,8 +68,8 @@ class ProbeFacts:
 
     Args:
         listener: its address.
-        successful: whether every one of them came about, whatever it showed.
-        at: when, UTC.
+        successful: whether all of them were completed, with any certificate.
+        at: the time of the handshakes, UTC.
     """
 
     listener: str
@@ -79,15 +79,15 @@ class ProbeFacts:
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """What is known of one site; empty or None is not known.
+    """One site; an empty or None value means that the fact is unknown.
 
     Args:
-        name: the site's.
-        certificates: on disk, one for each kind of key.
-        served: one for each listener and kind of key.
-        probes: one for each listener.
-        input: what has become of its drop; None if nothing lies there.
-        live_accepted: whether what is live would be accepted now, by policy, roots and lists.
+        name: the name of the site.
+        certificates: the live certificates on disk, one for each key type.
+        served: the served certificates, one for each listener and key type.
+        probes: the last handshakes, one for each listener.
+        input: the state of its drop; None if the drop is empty.
+        live_accepted: whether the live certificates would be accepted now by policy, roots and lists.
     """
 
     name: str
@@ -100,16 +100,16 @@ class SiteFacts:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Everything that is known at one moment; None is not known, and is not shown.
+    """Everything that the metrics show at one moment; a value of None is unknown and is not shown.
 
     Args:
-        sites: every site of the configuration in force; None before one was read.
-        workers: nginx's processes.
-        watcher_up: whether changes of the drops are told by events.
-        scanned_at: when all drops could last be looked at, UTC.
-        scan_interval: how often they are looked at anyway.
-        config: how the last reading of the configuration ended.
-        counters: what was counted since the start.
+        sites: every site of the configuration in force; None before one was loaded.
+        workers: the worker processes of nginx.
+        watcher_up: whether the system reports changes of the drops by events.
+        scanned_at: when all drops were last scanned without an error, UTC.
+        scan_interval: the time between two scans without an event.
+        config: the result of the last load of the configuration.
+        counters: the counts since the start.
     """
 
     sites: tuple[SiteFacts, ...] | None = None
@@ -117,5 +117,5 @@ class Snapshot:
     watcher_up: bool | None = None
     scanned_at: datetime | None = None
     scan_interval: timedelta | None = None
-    config: Last = field(default_factory=Last)
+    config: LastResult = field(default_factory=LastResult)
     counters: Counters = field(default_factory=Counters)

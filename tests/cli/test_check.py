@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
-from rotator.config.assembly import system_roots
+from rotator.config.system_roots import system_roots
 from tests.support.authority import CA, NOW, der_pem, encrypted, key_pem, new_key, pem
 from tests.support.calls import Called, call
 from tests.support.transparency import Keeper
@@ -178,7 +178,7 @@ def test_without_roots_the_system_s_are_taken_and_named() -> None:
 
 @pytest.mark.usefixtures("inside")
 def test_the_system_s_roots_are_found_where_any_system_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rotator.config.assembly.SYSTEM_ROOTS", ("absent.pem", "roots.pem"))
+    monkeypatch.setattr("rotator.config.system_roots.SYSTEM_ROOTS", ("absent.pem", "roots.pem"))
     result = call("check", "--cert", "chain.pem", "--name", NAME, "--at", AT)
     assert (result.status, "roots: roots.pem (sha256" in result.stderr) == (0, True)
 

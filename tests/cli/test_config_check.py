@@ -17,7 +17,7 @@ from tests.support.other_user import NOBODY, in_child
 
 def test_a_good_configuration_is_one_line(tmp_path: Path) -> None:
     file = host(tmp_path)
-    assert call("--config", file, "config", "check").stdout == f"{file}: good: 1 site, 1 name\n"
+    assert call("--config", file, "config", "check").stdout == f"{file}: valid: 1 site, 1 name\n"
 
 
 def test_a_good_configuration_exits_with_0(tmp_path: Path) -> None:
@@ -52,7 +52,8 @@ def test_mistakes_exit_with_configuration(tmp_path: Path) -> None:
 def test_mistakes_say_what_is_served_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("settel = 1\n" + SITE)
     assert (
-        call("--config", tmp_path / "r.toml", "config", "check").stderr == "1 mistake; nginx serves what it served.\n"
+        call("--config", tmp_path / "r.toml", "config", "check").stderr
+        == "1 mistake; nginx serves the same certificates as before.\n"
     )
 
 
@@ -71,7 +72,7 @@ def test_what_has_no_effect_beside_something_else_is_mentioned_but_no_mistake(tm
     (tmp_path / "logs.json").touch()
     logs = f'ct_logs = "{tmp_path}/logs.json"\n'
     file = host(tmp_path, SITE + logs + 'policy = "private-ca"\n')
-    told = "ct_logs of site shop: without effect, as no client wants SCTs of a private CA"
+    told = "ct_logs of site shop: without effect, because clients ask a private CA for no SCTs"
     result = call("--config", file, "config", "check")
     assert result.status == Exit.DONE
     assert f"note: {told}" in result.stderr

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rotator.config import Config, EvidenceFiles, Mistake, SiteConfig, check, load, schema
-from rotator.config.assembly import SYSTEM_ROOTS, system_roots
-from rotator.config.text import NotTomlError, parse
-from rotator.config.values import BadValueError, duration, in_words
+from rotator.config.system_roots import SYSTEM_ROOTS, system_roots
+from rotator.config.toml_document import TomlSyntaxError, parse
+from rotator.config.value_parsers import BadValueError, as_duration, duration
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Policy
 from rotator.validation.validate import private_ca, public
@@ -121,7 +121,9 @@ def test_incoming_lies_below_another_state_directory() -> None:
 
 def test_the_systems_roots_are_the_first_file_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "second.pem").touch()
-    monkeypatch.setattr("rotator.config.assembly.SYSTEM_ROOTS", (str(tmp_path / "first"), str(tmp_path / "second.pem")))
+    monkeypatch.setattr(
+        "rotator.config.system_roots.SYSTEM_ROOTS", (str(tmp_path / "first"), str(tmp_path / "second.pem"))
+    )
     assert system_roots() == tmp_path / "second.pem"
 
 
@@ -217,7 +219,7 @@ def test_nothing_is_looked_up_by_default() -> None:
 
 def test_an_answer_can_only_be_demanded_of_lists_that_are_named() -> None:
     line = "policy = { require_crls = true }"
-    assert "require_crls and no crls" in only(in_site(line)).message
+    assert "require_crls but no crls" in only(in_site(line)).message
     assert the_site(in_site(line + '\ncrls = "/crls"')).site.policy.require_crls
 
 
@@ -316,7 +318,7 @@ def test_a_probe_name_that_the_wildcard_does_not_cover_is_a_mistake(name: str) -
 
 def test_a_probe_name_that_is_a_wildcard_is_a_mistake() -> None:
     found = mistakes(site_with(names='["*.a.org"]', probe_name='"*.a.org"'))
-    assert "a handshake needs a name" in found[-1].message
+    assert "a handshake needs one name" in found[-1].message
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ def test_a_name_written_twice_is_a_mistake() -> None:
 
 def test_two_sites_may_not_claim_one_name_at_one_listener() -> None:
     second = '[[site]]\nname = "b"\nnames = ["b.org", "a.example.org"]\nlisteners = ["127.0.0.1:443"]\n'
-    assert '"a.example.org" at 127.0.0.1:443 is site "a"\'s, line 1' in only(SITE + second).message
+    assert 'site "a", line 1, already claims "a.example.org" at 127.0.0.1:443' in only(SITE + second).message
 
 
 def test_two_sites_that_claim_one_name_at_many_listeners_are_one_mistake() -> None:
@@ -393,7 +395,7 @@ def test_two_sites_may_share_a_name_at_different_listeners() -> None:
 
 
 def test_two_sites_of_one_name_are_a_mistake() -> None:
-    assert "the site at line 1 too" in only(SITE + site_with(names='["b.org"]')).message
+    assert "also the name of the site at line 1" in only(SITE + site_with(names='["b.org"]')).message
 
 
 @pytest.mark.parametrize("key", ["names", "listeners"])
@@ -443,7 +445,7 @@ def test_a_site_name_outside_the_grammar_is_a_mistake(name: str) -> None:
 
 
 def test_a_site_name_outside_the_grammar_gets_a_near_one_suggested() -> None:
-    assert 'call it "example-shop"' in only(site_with(name='"Example Shop"')).hint
+    assert 'write "example-shop"' in only(site_with(name='"Example Shop"')).hint
 
 
 # --- directories and nginx
@@ -463,12 +465,12 @@ def test_an_include_directory_that_nginx_reads_whole_is_a_mistake(path: str) -> 
 
 @pytest.mark.parametrize("path", ["/var/lib/rotator", "/var/lib/rotator/nginx"])
 def test_an_include_directory_that_the_daemon_could_write_is_a_mistake(path: str) -> None:
-    assert "where root's nginx must not read" in mistakes(f'[nginx]\ninclude_dir = "{path}"\n' + SITE)[0].message
+    assert "root's nginx must not read there" in mistakes(f'[nginx]\ninclude_dir = "{path}"\n' + SITE)[0].message
 
 
 @pytest.mark.parametrize("path", ["/var/lib/rotator", "/var/lib/rotator/incoming/results"])
 def test_a_result_directory_that_the_daemon_could_write_is_a_mistake(path: str) -> None:
-    assert "where root must not write" in mistakes(f'[nginx]\nresult_dir = "{path}"\n' + SITE)[0].message
+    assert "root must not write there" in mistakes(f'[nginx]\nresult_dir = "{path}"\n' + SITE)[0].message
 
 
 @pytest.mark.parametrize("word", ["systemd", "direct"])
@@ -544,7 +546,7 @@ def test_a_time_out_of_all_reason_is_a_mistake(line: str) -> None:
 @given(st.integers(0, 10**6), st.sampled_from(["ms", "s", "m", "h"]))
 def test_a_time_in_words_means_the_same_time(count: int, unit: str) -> None:
     seconds = duration(0, 1e12)(f"{count}{unit}")
-    assert duration(0, 1e12)(in_words(seconds)) == pytest.approx(seconds, rel=1e-5)
+    assert duration(0, 1e12)(as_duration(seconds)) == pytest.approx(seconds, rel=1e-5)
 
 
 @given(st.text(max_size=30))
@@ -609,7 +611,7 @@ def test_the_same_table_twice_is_a_mistake_with_its_line() -> None:
 
 
 def test_a_table_that_stands_there_twice_is_called_as_it_is_written() -> None:
-    with pytest.raises(NotTomlError, match=r"^cannot declare \[nginx\] twice$"):
+    with pytest.raises(TomlSyntaxError, match=r"^cannot declare \[nginx\] twice$"):
         parse("[nginx]\n[nginx]\n")
 
 
@@ -640,14 +642,14 @@ def test_a_byte_order_mark_is_passed_over() -> None:
 
 
 def test_a_mistake_is_told_as_compilers_do() -> None:
-    assert only("settel = 1\n" + SITE).told(FILE) == (
+    assert only("settel = 1\n" + SITE).located(FILE) == (
         '/etc/rotator/rotator.toml:1: settel: unknown key; did you mean "settle"?'
     )
 
 
 @pytest.mark.parametrize("value", ["0x" + "f" * 5000, "9" * 5000, "[" * 2000 + "]" * 2000, '"' + "x" * 5000 + '"'])
 def test_a_monstrous_value_is_a_short_mistake(value: str) -> None:
-    assert max(len(one.told(FILE)) for one in mistakes(f"scan_interval = {value}\n" + SITE)) < 300
+    assert max(len(one.located(FILE)) for one in mistakes(f"scan_interval = {value}\n" + SITE)) < 300
 
 
 _VALUES = [
@@ -773,7 +775,7 @@ def _paths(value: object, where: tuple[str | int, ...] = ()) -> list[tuple[str |
 def test_every_key_outside_of_inline_tables_has_a_line_of_its_own(text: str) -> None:
     try:
         document = parse(text)
-    except NotTomlError:
+    except TomlSyntaxError:
         return
     if "{" in text:
         return
@@ -826,7 +828,7 @@ def test_a_file_with_mistakes_exits_with_configuration(tmp_path: Path) -> None:
 
 def test_the_hint_tells_what_is_served_meanwhile(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text("x")
-    assert "nginx serves what it served" in load_error(tmp_path / "r.toml").hint
+    assert "nginx serves the same certificates as before" in load_error(tmp_path / "r.toml").hint
 
 
 def test_a_missing_file_is_told_how_to_begin(tmp_path: Path) -> None:
@@ -839,7 +841,7 @@ def test_a_directory_is_no_configuration(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_utf8_tells_the_line(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_bytes(b"# fine\n# caf\xe9\n")
-    assert "r.toml:2: is not UTF-8" in load_error(tmp_path / "r.toml").message
+    assert "r.toml:2: the line is not UTF-8" in load_error(tmp_path / "r.toml").message
 
 
 def test_a_file_without_an_end_is_refused() -> None:

@@ -412,7 +412,7 @@ def test_a_reload_by_command_waits_only_so_long(edge: Edge) -> None:
             done = edge.cli("config", "reload", "--within", "0.3")
         finally:
             daemon.tell(signal.SIGCONT)
-    assert (done.returncode, "has not read its configuration within 0.3 s" in done.stderr) == (1, True)
+    assert (done.returncode, "has not loaded its configuration within 0.3 s" in done.stderr) == (1, True)
 
 
 def test_a_live_certificate_that_is_revoked_is_told_when_the_list_is_read_anew(edge: Edge) -> None:

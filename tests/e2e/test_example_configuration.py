@@ -66,7 +66,7 @@ def test_with_two_lines_changed_it_takes_over_a_real_nginx_and_rotates_it(
     nginx.blocks = [ServerBlock(edge.name("example"), edge.addresses, include_line(include))]
     edge.config_path.write_text(on(with_two_lines_changed(edge.name("example"), edge.addresses[0]), edge))
     checked = edge.cli("config", "check")
-    assert (checked.returncode, ": good: 1 site" in checked.stdout) == (0, True), checked.stderr
+    assert (checked.returncode, ": valid: 1 site" in checked.stdout) == (0, True), checked.stderr
 
     first, renewal = edge.issue(), edge.issue()
     chain, key = edge.write_pair(first)

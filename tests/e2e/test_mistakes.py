@@ -120,14 +120,14 @@ def no_names(desk: Desk) -> list[str | Path]:
     return ["config", "check"]
 
 
-@mistake(Exit.CONFIG, '"example" is the name of the site at line', "call one of them otherwise")
+@mistake(Exit.CONFIG, '"example" is also the name of the site at line', "give one of them another name")
 def two_sites_with_one_name(desk: Desk) -> list[str | Path]:
     text = desk.edge.config_path.read_text()
     desk.edit(text, text + text[text.index("\n[[site]]") :])
     return ["config", "check"]
 
 
-@mistake(Exit.CONFIG, '"443" is no address with a port', '"127.0.0.1:443"')
+@mistake(Exit.CONFIG, '"443" is not an address with a port', '"127.0.0.1:443"')
 def a_listener_without_an_address(desk: Desk) -> list[str | Path]:
     desk.edit(f'"{desk.address}"', '"443"')
     return ["config", "check"]
@@ -367,7 +367,7 @@ def test_called_by_a_user_without_rights_it_says_who_may(
     ("words", "status", "told"),
     [
         (["swap", "example"], Exit.REJECTED, ("incoming/example may not be read by this user", "setfacl -m u:")),
-        (["config", "reload"], Exit.FAILURE, ("is closed to this user", "As root: systemctl reload rotator")),
+        (["config", "reload"], Exit.FAILURE, ("this user may not read", "As root: systemctl reload rotator")),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )

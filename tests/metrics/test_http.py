@@ -198,7 +198,7 @@ def test_a_page_that_fails_is_told_once_and_the_others_go_on(caplog: pytest.LogC
         assert ask(server, "/healthz")[0] == 200
         pages.broken = False
         assert ask(server, "/metrics")[:2] == (200, pages.body)
-    assert [record.getMessage() for record in caplog.records] == ["/metrics cannot be shown"]
+    assert [record.getMessage() for record in caplog.records] == ["/metrics cannot be rendered"]
     assert "LookupError: a bug" in caplog.text
 
 

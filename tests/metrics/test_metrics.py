@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rotator.core.model import KeyType, Outcome, Result, Site, Workers
 from rotator.core.problems import Code
-from rotator.metrics import Counters, InputState, Last, Registry, SiteFacts, Snapshot, site_facts
+from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, site_facts
 from rotator.metrics.collector import LONGEST_LABEL, clean
 from rotator.metrics.counters import BUCKETS, CODES, OTHER, RELOAD_REASONS, SCAN_REASONS, STAGES, TRIGGERS, Histogram
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts
@@ -108,7 +108,7 @@ def everything(*sites: SiteFacts) -> Snapshot:
         watcher_up=True,
         scanned_at=NOW,
         scan_interval=timedelta(seconds=15),
-        config=Last(True, NOW),
+        config=LastResult(True, NOW),
         counters=counters,
     )
 
@@ -172,7 +172,7 @@ def test_each_unknown_leaves_out_its_own_series_only() -> None:
     assert missing(watcher_up=None) == {"watcher_up"}
     assert missing(scanned_at=None) == {"scan_last_success_timestamp_seconds"}
     assert missing(scan_interval=None) == {"scan_interval_seconds"}
-    assert missing(config=Last(False)) == {"config_last_reload_success_timestamp_seconds"}
+    assert missing(config=LastResult(False)) == {"config_last_reload_success_timestamp_seconds"}
     assert missing(sites=(SiteFacts("example"),)) == {
         name for name, (_, labels) in DOCUMENTED.items() if labels >= DISK or "listener" in labels
     } | {"live_accepted"}
@@ -323,14 +323,14 @@ def test_a_failure_is_counted_where_it_happened(done: Outcome, stage: str) -> No
     counters = Counters().after(done, "drop")
     assert dict(counters.attempts) == {("example", "drop"): 1}
     assert dict(counters.failures) == {("example", stage): 1}
-    assert counters.swaps["example"] == Last(False)
+    assert counters.swaps["example"] == LastResult(False)
 
 
 def test_a_rotation_is_an_attempt_that_did_not_fail() -> None:
     counters = Counters().after(outcome(Result.ROTATED, "rotated", detect=0.3, prove=0.02, rollback=1.0), "swap")
     assert dict(counters.attempts) == {("example", "swap"): 1}
     assert not counters.failures
-    assert counters.swaps["example"] == Last(True, NOW)
+    assert counters.swaps["example"] == LastResult(True, NOW)
     assert set(counters.durations) == {"detect", "prove"}
 
 
@@ -343,14 +343,14 @@ def test_a_rollback_is_counted_and_its_failure_too() -> None:
 
 def test_a_failure_keeps_the_time_of_the_last_success() -> None:
     counters = Counters().after(outcome(Result.ROTATED), "drop").after(outcome(Result.ROLLED_BACK), "drop")
-    assert counters.swaps["example"] == Last(False, NOW)
+    assert counters.swaps["example"] == LastResult(False, NOW)
 
 
 def test_what_is_unchanged_is_no_attempt_and_ends_a_failure() -> None:
     unchanged = outcome(Result.UNCHANGED, "same", prove=0.01)
     assert Counters().after(unchanged, "drop") == Counters()
     healed = Counters().after(outcome(Result.REJECTED, "expired"), "drop").after(unchanged, "drop")
-    assert healed.swaps["example"] == Last(True)
+    assert healed.swaps["example"] == LastResult(True)
     assert dict(healed.attempts) == {("example", "drop"): 1}
 
 
@@ -377,14 +377,14 @@ def test_reloads_are_counted() -> None:
     counters = Counters().after_reload("", NOW, 0.2).after_reload("refused", LATER)
     assert counters.reloads == 2
     assert dict(counters.reload_failures) == {"refused": 1}
-    assert counters.reload == Last(False, NOW)
+    assert counters.reload == LastResult(False, NOW)
     assert counters.reload_duration.total == 0.2
 
 
 def test_counting_changes_nothing_that_is_there() -> None:
     before = Counters()
     before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload("gone", NOW, 1).after_overflows(3)
-    before.after_scan_error("missing").remembering([]).only([])
+    before.after_scan_error("missing").with_last_swaps([]).only([])
     assert before == Counters()
     with pytest.raises(TypeError):
         before.attempts["example", "drop"] = 1  # type: ignore[index]
@@ -396,7 +396,7 @@ def test_a_restart_remembers_how_the_last_swap_ended() -> None:
     def entry(result: Result, at: datetime, reason: str = "") -> dict[str, object]:
         return {"site": "example", "result": str(result), "at": at.isoformat(), "reason": reason}
 
-    counters = Counters().remembering(
+    counters = Counters().with_last_swaps(
         [
             entry(Result.ROTATED, NOW),
             entry(Result.ROLLED_BACK, LATER),
@@ -407,14 +407,14 @@ def test_a_restart_remembers_how_the_last_swap_ended() -> None:
             {"site": "other", "result": "rotated", "at": "yesterday"},
         ]
     )
-    assert dict(counters.swaps) == {"example": Last(False, NOW)}
+    assert dict(counters.swaps) == {"example": LastResult(False, NOW)}
     assert not counters.attempts, "what was counted before the start is not counted again"
 
 
 def test_what_a_command_did_is_counted_as_its_history_tells_it() -> None:
     entry = {"site": "example", "result": "rolled-back", "at": NOW.isoformat(), "reason": "not-proved"}
     told = entry | {"trigger": "swap", "stages": {"apply": 0.1, "prove": 5.0}}
-    counters = Counters().heard([told, {"site": "other"}, told | {"result": "a word of tomorrow"}, entry])
+    counters = Counters().after_commands([told, {"site": "other"}, told | {"result": "a word of tomorrow"}, entry])
     assert dict(counters.attempts) == {("example", "swap"): 1}
     assert dict(counters.failures) == {("example", "prove"): 1}
     assert dict(counters.rollbacks) == {"example": 1}
@@ -425,10 +425,12 @@ def test_a_restart_remembers_that_what_is_live_was_proved_after_a_failure() -> N
     def entry(result: Result) -> dict[str, object]:
         return {"site": "example", "result": str(result), "at": LATER.isoformat(), "reason": ""}
 
-    failed = Counters(swaps={"example": Last(True, NOW)}).remembering([entry(Result.ROLLED_BACK)])
-    assert dict(failed.swaps) == {"example": Last(False, NOW)}
-    assert dict(failed.remembering([entry(Result.UNCHANGED)]).swaps) == {"example": Last(True, NOW)}
-    assert dict(Counters().remembering([entry(Result.UNCHANGED)]).swaps) == {}, "nobody knows when that was swapped in"
+    failed = Counters(swaps={"example": LastResult(True, NOW)}).with_last_swaps([entry(Result.ROLLED_BACK)])
+    assert dict(failed.swaps) == {"example": LastResult(False, NOW)}
+    assert dict(failed.with_last_swaps([entry(Result.UNCHANGED)]).swaps) == {"example": LastResult(True, NOW)}
+    assert dict(Counters().with_last_swaps([entry(Result.UNCHANGED)]).swaps) == {}, (
+        "nobody knows when that was swapped in"
+    )
 
 
 def test_sites_that_are_gone_are_forgotten() -> None:

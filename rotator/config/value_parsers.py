@@ -1,6 +1,7 @@
-"""One value of the configuration each: from what TOML gave to what it means; no key or table is known here.
+"""The parsers of single values: paths, times, numbers, names.
 
-Every reader takes the raw value and returns the meant one, or raises `BadValueError` with words for whoever wrote it.
+Each parser takes a value as TOML gave it and returns the parsed value, or raises `BadValueError` with a message for
+the author of the file.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ T = TypeVar("T")
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # the grammar that the privileged step accepts, too
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+@-]+")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,245}\.service")
 _GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 
 
 class BadValueError(Exception):
-    """A value that cannot be meant.
+    """A value that its key may not have.
 
     Args:
         message: what is wrong with it.
-        hint: what to write instead; empty where there is no telling.
+        hint: what to write instead; empty if that is unknown.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -38,13 +39,13 @@ class BadValueError(Exception):
 
 
 def quoted(value: object) -> str:
-    """A value as the file may have it, short enough and safe for one line of a message."""
+    """A value as the file writes it, shortened and escaped to fit into one line of a message."""
     if isinstance(value, str):
         clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
         return f'"{clean}"' if len(clean) <= 80 else f'"{clean[:80]}…"'
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) and abs(value) >= 10**18:  # Python refuses to write out the largest
+    if isinstance(value, int) and abs(value) >= 10**18:  # Python refuses to convert very long ones to text
         return "a number of that size"
     if isinstance(value, Mapping):
         return "a table"
@@ -70,37 +71,48 @@ def boolean(value: object) -> bool:
 
 
 def whole(least: int, most: int, unit: str) -> Callable[[object], int]:
-    """A reader of whole numbers of some unit between two bounds, both allowed."""
+    """A parser of whole numbers.
+
+    Args:
+        least: the smallest number that is allowed.
+        most: the largest number that is allowed.
+        unit: the unit, in the plural, for messages.
+    """
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
             raise BadValueError(f"{quoted(value)} is not a whole number", f"write a number of {unit}, without quotes")
         if not least <= value <= most:
-            raise BadValueError(f"{quoted(value)} {unit} are not between {least} and {most}")
+            raise BadValueError(f"{quoted(value)} is out of range: {least} to {most} {unit}")
         return value
 
     return read
 
 
 def duration(least: float, most: float) -> Callable[[object], float]:
-    """A reader of times such as "500ms", "15s", "2m" or "1h", between two bounds in seconds, both allowed."""
+    """A parser of times such as "500ms", "15s", "2m" or "1h"; it returns seconds.
+
+    Args:
+        least: the shortest time that is allowed, in seconds.
+        most: the longest time that is allowed, in seconds.
+    """
 
     def read(value: object) -> float:
-        found = _DURATION.fullmatch(value) if isinstance(value, str) else None
-        if found is None:
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        if match is None:
             raise BadValueError(
                 f"{quoted(value)} is not a time", 'write a number and a unit, such as "500ms", "15s", "2m", "1h"'
             )
-        seconds = float(found[1]) * _UNITS[found[2]]
+        seconds = float(match[1]) * _UNITS[match[2]]
         if not least <= seconds <= most:
-            raise BadValueError(f"{quoted(value)} is not between {in_words(least)} and {in_words(most)}")
+            raise BadValueError(f"{quoted(value)} is not between {as_duration(least)} and {as_duration(most)}")
         return seconds
 
     return read
 
 
-def in_words(seconds: float) -> str:
-    """A time as the configuration writes it, in the largest unit that leaves a whole number."""
+def as_duration(seconds: float) -> str:
+    """A time as the configuration writes it, in the largest unit that gives a whole number."""
     for unit, size in reversed(_UNITS.items()):
         count = seconds / size
         if count >= 1 and math.isclose(count, round(count)):
@@ -108,72 +120,87 @@ def in_words(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def choice(*words: str) -> Callable[[object], str]:
-    """A reader of one of these words."""
+def choice(*choices: str) -> Callable[[object], str]:
+    """A parser of one of these words."""
 
     def read(value: object) -> str:
-        if value not in words:
+        if value not in choices:
             raise BadValueError(
-                f"{quoted(value)} is not known here", "write " + " or ".join(f'"{word}"' for word in words)
+                f"{quoted(value)} is not one of the possible values",
+                "write " + " or ".join(f'"{choice}"' for choice in choices),
             )
         return str(value)
 
     return read
 
 
-def optional(read: Callable[[object], T], word: str = "") -> Callable[[object], T | None]:
-    """The same reader, where one word (by default the empty string) means none."""
+def optional(read: Callable[[object], T], none: str = "") -> Callable[[object], T | None]:
+    """A parser that returns None for one string, and the value of another parser for everything else.
+
+    Args:
+        read: the other parser.
+        none: the string that means None.
+    """
 
     def read_optional(value: object) -> T | None:
-        return None if value == word else read(value)
+        return None if value == none else read(value)
 
     return read_optional
 
 
 def array(read: Callable[[object], T], *, least: int = 0) -> Callable[[object], tuple[T, ...]]:
-    """A reader of an array of that, without the same twice; it raises `BadElementsError` for all wrong elements."""
+    """A parser of an array without duplicates; it raises one `BadElementsError` for all wrong elements.
+
+    Args:
+        read: the parser of one element.
+        least: the smallest number of elements that is allowed.
+    """
 
     def read_array(value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
             raise BadValueError(f"{quoted(value)} is not an array", f"write it in brackets: [{quoted(value)}]")
         if len(value) < least:
-            raise BadValueError("holds nothing")
-        got: dict[T, None] = {}
-        wrong: dict[int, BadValueError] = {}
+            raise BadValueError("the array is empty", "write at least one element")
+        parsed: dict[T, None] = {}
+        errors: dict[int, BadValueError] = {}
         for index, element in enumerate(value):
             try:
-                one = read(element)
-                if one in got:
-                    raise BadValueError(f"{quoted(element)} stands there twice", "leave one of them")
-                got[one] = None
+                item = read(element)
+                if item in parsed:
+                    raise BadValueError(f"{quoted(element)} is in the array twice", "remove one of the two")
+                parsed[item] = None
             except BadValueError as error:
-                wrong[index] = error
-        if wrong:
-            raise BadElementsError(wrong)
-        return tuple(got)
+                errors[index] = error
+        if errors:
+            raise BadElementsError(errors)
+        return tuple(parsed)
 
     return read_array
 
 
 class BadElementsError(BadValueError):
-    """Elements of an array cannot be meant; `wrong` tells of each, by its index."""
+    """Wrong elements of an array.
 
-    def __init__(self, wrong: Mapping[int, BadValueError]) -> None:
-        super().__init__(f"{len(wrong)} elements are wrong")
-        self.wrong = wrong
+    Args:
+        errors: the error of each wrong element, by its index.
+    """
+
+    def __init__(self, errors: Mapping[int, BadValueError]) -> None:
+        super().__init__(f"{len(errors)} elements are wrong")
+        self.errors = errors
 
 
 def command(value: object) -> tuple[str, ...]:
-    """A program and its arguments, as an array: no shell is asked to split a string."""
+    """A program and its arguments as an array; rotator does not run a shell, which could split a string."""
     if isinstance(value, str):
-        parts = ", ".join(quoted(word) for word in value.split())
+        parts = ", ".join(quoted(part) for part in value.split())
         raise BadValueError(f"{quoted(value)} is a string, and no shell splits it", f"write it as an array: [{parts}]")
     if not isinstance(value, list) or not value:
         raise BadValueError(f"{quoted(value)} is not an array of a program and its arguments", 'write ["nginx"]')
-    words = tuple(text(word) for word in value)
-    if not words[0]:
-        raise BadValueError("the program has no name", 'write ["nginx"]')
-    return words
+    arguments = tuple(text(part) for part in value)
+    if not arguments[0]:
+        raise BadValueError("the name of the program is empty", 'write ["nginx"]')
+    return arguments
 
 
 def path(value: object) -> Path:
@@ -182,39 +209,41 @@ def path(value: object) -> Path:
     if not written.startswith("/"):
         raise BadValueError(f"{quoted(written)} is not an absolute path", "begin it with a slash")
     if ".." in written.split("/"):
-        raise BadValueError(f'{quoted(written)} holds ".."', "write where it leads")
+        raise BadValueError(f'{quoted(written)} has a ".." in it', "write the path without it")
     return Path("/" + written.lstrip("/"))
 
 
 def plain_path(value: object) -> Path:
-    """An absolute path of characters that nginx reads as they stand in its configuration."""
-    found = path(value)
-    strange = sorted(set(_PLAIN_PATH.sub("", str(found))))
-    if strange:
+    """An absolute path of a directory for includes, with only characters that have no meaning to nginx."""
+    directory = path(value)
+    special = sorted(set(_PLAIN_PATH.sub("", str(directory))))
+    if special:
         raise BadValueError(
-            f"{quoted(value)} holds {', '.join(quoted(c) for c in strange)}: nginx expands $, splits at spaces and ;",
+            f"{quoted(value)} contains {', '.join(quoted(c) for c in special)}: "
+            "nginx expands $ and splits at spaces and ;",
             "use letters, digits and . _ / + @ - only",
         )
-    if found.name in ("", "conf.d", "sites-enabled"):
+    if directory.name in ("", "conf.d", "sites-enabled"):
         raise BadValueError(
-            f"{quoted(value)} is no directory for rotator alone: nginx includes all that stands there, in every block",
-            'use a directory of its own, such as "/etc/nginx/rotator"',
+            f"{quoted(value)} is not a directory for rotator alone: nginx includes every file of it in every block",
+            'use a separate directory, such as "/etc/nginx/rotator"',
         )
-    return found
+    return directory
 
 
 def site_name(value: object) -> str:
-    """A site's name: it becomes the name of directories and files, so its grammar is strict."""
+    """The name of a site. Directories and files get this name, so its grammar is strict."""
     written = text(value)
     if not _SITE.fullmatch(written):
         raise BadValueError(
-            f"{quoted(written)} is no name for a site: at most 64 of a-z 0-9 . _ -, the first a letter or a digit",
-            f"call it {quoted(suggestion)}" if _SITE.fullmatch(suggestion := _as_site_name(written)) else "",
+            f"{quoted(written)} is not a valid name of a site: at most 64 characters of a-z 0-9 . _ -, "
+            "the first a letter or a digit",
+            f"write {quoted(suggestion)}" if _SITE.fullmatch(suggestion := _as_site_name(written)) else "",
         )
     if ".." in written or written.endswith((".", ".conf")) or written == "pairs":
         raise BadValueError(
-            f"{quoted(written)} would mix with rotator's own files",
-            'write no "..", no ".conf" or "." at its end, and not "pairs"',
+            f"{quoted(written)} conflicts with the names of rotator's own files",
+            'choose another name: without "..", not "pairs", and without "." or ".conf" at its end',
         )
     return written
 
@@ -227,18 +256,18 @@ def unit(value: object) -> str:
     """The name of a service unit of systemd."""
     written = text(value)
     if not _UNIT.fullmatch(written):
-        raise BadValueError(f"{quoted(written)} is no service unit", 'write it like "nginx.service"')
+        raise BadValueError(f"{quoted(written)} is not a service unit", 'write it like "nginx.service"')
     return written
 
 
 def group(value: object) -> str:
-    """The name of a group; whether this host has it is not looked up."""
+    """The name of a group of users. The host is not asked whether the group exists."""
     written = text(value)
     if not _GROUP.fullmatch(written):
-        raise BadValueError(f"{quoted(written)} is no name of a group", 'write it like "www-data"')
+        raise BadValueError(f"{quoted(written)} is not a valid name of a group", 'write it like "www-data"')
     return written
 
 
 def key_type(value: object) -> KeyType:
-    """A kind of key."""
+    """A key type."""
     return KeyType(choice(*KeyType)(value))
