@@ -15,22 +15,10 @@ from rotator.metrics import InputState
 
 PAGE = Path(__file__).parents[2] / "rotator" / "manual" / "glossary.md"
 
-DESIGN = [
-    "site",
-    "drop",
-    "candidate",
-    "pair",
-    "policy",
-    "problem",
-    "generation",
-    "live",
-    "verified",
-    "apply",
-    "probe",
-    "served",
-    "outcome",
-    "reason",
-]
+DESIGN = {
+    *("site", "drop", "candidate", "pair", "policy", "problem", "generation", "live", "verified", "apply", "probe"),
+    *("served", "outcome", "reason"),
+}
 """The words that all of rotator is written in."""
 
 PROOFS = ("workers", "handshake-only")
