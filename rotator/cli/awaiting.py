@@ -6,9 +6,9 @@ import hashlib
 import time
 from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 from rotator.cli.context import Context
+from rotator.cli.formats import awaited_answer
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
@@ -16,6 +16,7 @@ from rotator.core.model import Candidate, Result, SourceFile
 from rotator.core.problems import Severity
 from rotator.sources.delivery import undisturbed
 from rotator.sources.scanner import Place, read_place
+from rotator.storage.entries import HistoryEntry, ProblemEntry
 from rotator.storage.generations import Store, demand_state_dir
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
@@ -73,10 +74,12 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
             if candidate.files and not _is_taken(last, Candidate(tuple(delivered), candidate.password)):
                 words = f"{name} has another pair than the delivered one: {place.directory} held a better one beside it"
                 hint = f"Remove there what is not wanted, and deliver again: ls -la {place.directory}"
-                raise RotatorError("not-taken", f"{words} ({last.get('message')})", hint, Exit.REJECTED)
+                raise RotatorError(
+                    "not-taken", f"{words} ({last.message if last else intent.reason})", hint, Exit.REJECTED
+                )
             return _tell(context, name, intent, last)
-        if intent.hold and intent.hold.digest == digest:
-            words = f"what lies in the drop is held by {intent.hold.by} since {intent.hold.since}"
+        if intent.hold and intent.hold.covers(digest, readable=True):
+            words = f"the content of the drop is {intent.hold}"
             raise RotatorError("held", words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
         now = time.monotonic()
         if not locks.daemon_pid():
@@ -97,45 +100,48 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
         time.sleep(LOOK_EVERY)
 
 
-def _is_taken(last: dict[str, Any], delivered: Candidate) -> bool:
+def _is_taken(last: HistoryEntry | None, delivered: Candidate) -> bool:
     """Whether what is live now is of the delivered files, as far as they hold certificates."""
-    live = set((last.get("fingerprints") or {}).values())
-    if last.get("result") not in (Result.ROTATED, Result.UNCHANGED) or not live:
+    if last is None or last.result not in (Result.ROTATED, Result.UNCHANGED) or not last.fingerprints:
         return True
+    live = set(last.fingerprints.values())
     own = {hashlib.sha256(one.raw).hexdigest() for one in read_candidate(delivered).certificates}
     return not own or not own.isdisjoint(live)
 
 
-def _tell(context: Context, name: str, intent: Intent, last: dict[str, Any]) -> int:
+def _tell(context: Context, name: str, intent: Intent, last: HistoryEntry | None) -> int:
     """What was decided, with what the history tells of it."""
     output = context.output
-    code = Exit.DIFFERS if last.get("unproved") else EXITS[Result(intent.result)]
+    code = Exit.DIFFERS if last and last.unproved else EXITS.get(intent.result, Exit.DEFERRED)
     if output.json:
-        decided = {"site": name, "result": intent.result, "reason": intent.reason}
-        output.data({**decided, "outcome": last or None, "exit": int(code)})
+        output.data(awaited_answer(name, intent, last, int(code)))
         return code
     word = intent.result.replace("-", " ").upper()
-    output.line(f"{word} {name}: {last.get('message') or intent.reason}", "good" if code is Exit.DONE else "bad")
-    for target in last.get("unproved", ()):
+    message = last.message if last else ""
+    output.line(f"{word} {name}: {message or intent.reason}", "good" if code is Exit.DONE else "bad")
+    if last is None:
+        return code
+    for target in last.unproved:
         output.line(f"  not proved: {target}", "warn")
-    if last.get("hint"):
-        output.line(f"  next: {last['hint']}")
-    for problem in last.get("problems", ()):
+    if last.hint:
+        output.line(f"  next: {last.hint}")
+    for problem in last.problems:
         _tell_problem(context, problem, last)
     return code
 
 
-def _tell_problem(context: Context, problem: dict[str, Any], last: dict[str, Any]) -> None:
+def _tell_problem(context: Context, problem: ProblemEntry, last: HistoryEntry) -> None:
     """One that the outcome's own sentence does not tell already."""
-    refuses = problem.get("severity") == Severity.REJECT
-    message = str(problem.get("message", ""))
-    if refuses and str(last.get("message", "")).startswith(message.rstrip(".")):
+    refuses = problem.severity == Severity.REJECT
+    if refuses and last.message.startswith(problem.message.rstrip(".")):
         return
-    context.output.line(f"  {'also' if refuses else 'warning'} {problem.get('code')}: {message}", "warn")
-    if refuses and problem.get("hint"):
-        context.output.line(f"    next: {problem['hint']}")
+    context.output.line(f"  {'also' if refuses else 'warning'} {problem.code}: {problem.message}", "warn")
+    if refuses and problem.hint:
+        context.output.line(f"    next: {problem.hint}")
 
 
-def _last(name: str, intent: Intent, history: History) -> dict[str, Any]:
+def _last(name: str, intent: Intent, history: History) -> HistoryEntry | None:
     ended = (intent.result, intent.reason)
-    return next((e for e in islice(history.newest_first(name), 5) if (e.get("result"), e.get("reason")) == ended), {})
+    return next(
+        (entry for entry in islice(history.newest_first(name), 5) if (entry.result, entry.reason) == ended), None
+    )

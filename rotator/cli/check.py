@@ -16,6 +16,7 @@ from typing import TypeVar
 import click
 
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import CHECK_VERSION, problem_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.config.system_roots import system_roots
@@ -59,23 +60,13 @@ class Report:
 
     @property
     def body(self) -> dict[str, object]:
-        """The JSON answer."""
+        """The JSON answer, without its version."""
         verdict, end = self.verdict, self.verdict.effective_not_after
         return {
             "verdict": "accept" if verdict.accepted else "reject",
             "codes": [code.value for code in verdict.codes],
             "warnings": [code.value for code in verdict.warnings],
-            "problems": [
-                {
-                    "code": p.code.value,
-                    "severity": p.severity.value,
-                    "message": p.message,
-                    "hint": p.hint,
-                    "file": p.file,
-                    "line": p.line,
-                }
-                for p in verdict.problems
-            ],
+            "problems": [problem_answer(problem) for problem in verdict.problems],
             "served_sha256": [hashlib.sha256(raw).hexdigest() for pair in verdict.pairs for raw in pair.chain],
             "effective_not_after": rfc3339(end) if end else None,
             "missing_issuer": verdict.missing_issuer or None,
@@ -348,7 +339,7 @@ def check(
     if private and ct_logs:
         output.say(f"note: {shown(ct_logs)} was not asked about SCTs: no client wants them of a private CA.")
     if output.json:
-        output.data(report.body)
+        output.data({"schema_version": CHECK_VERSION, **report.body})
     else:
         for line in report.lines:
             output.line(line, STYLES.get(line.partition(" ")[0], ""))

@@ -6,7 +6,6 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -14,6 +13,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.storage.locks import Locks
+from rotator.storage.notes import DaemonNote
 
 POLL_EVERY = 0.02
 """Seconds between two reads of the daemon's note."""
@@ -42,21 +42,21 @@ def config_reload(context: Context, within: float) -> int:
     """
     locks, path = Locks(context.config.state_dir), Path(context.config_path).absolute()
     before = locks.daemon_note()
-    pid = before.get("pid")
-    if not isinstance(pid, int):
+    pid = before.pid
+    if not pid:
         if not os.access(context.config.state_dir, os.X_OK, effective_ids=True):
             message = f"this user may not read {context.config.state_dir}, where the daemon keeps its note"
             raise RotatorError("permission", message, "As root: systemctl reload rotator")
         message = f"no daemon is running for {context.config.state_dir}"
         raise RotatorError("no-daemon", message, "systemctl start rotator")
-    if before.get("config", str(path)) != str(path):
-        message = f"the daemon, pid {pid}, uses {before['config']}, not {path}"
-        raise RotatorError("usage", message, f"rotator --config {before['config']} config reload", Exit.USAGE)
+    if before.config not in ("", str(path)):
+        message = f"the daemon, pid {pid}, uses {before.config}, not {path}"
+        raise RotatorError("usage", message, f"rotator --config {before.config} config reload", Exit.USAGE)
     _become_owner(context.config.state_dir)
     _send_hangup(pid)
     after = _await_reload(locks, before, within)
-    if refused := after.get("refused"):
-        message = f"the daemon refused the configuration: {refused}. The previous configuration stays in force"
+    if after.refused:
+        message = f"the daemon refused the configuration: {after.refused}. The previous configuration stays in force"
         raise RotatorError("configuration", message, "journalctl -u rotator shows it, too", Exit.CONFIG)
     sites = f"{len(context.config.sites)} site{'s' * (len(context.config.sites) != 1)}"
     if context.json:
@@ -91,7 +91,7 @@ def _send_hangup(pid: int) -> None:
         raise RotatorError("permission", f"the daemon, pid {pid}, belongs to another user", hint) from e
 
 
-def _await_reload(locks: Locks, before: dict[str, Any], within: float) -> dict[str, Any]:
+def _await_reload(locks: Locks, before: DaemonNote, within: float) -> DaemonNote:
     """The daemon's note after its next load of the configuration.
 
     Args:
@@ -105,13 +105,13 @@ def _await_reload(locks: Locks, before: dict[str, Any], within: float) -> dict[s
     deadline = time.monotonic() + within
     while True:
         note = locks.daemon_note()
-        if note.get("pid") != before["pid"]:
-            message = f"the daemon, pid {before['pid']}, ended before it loaded the configuration"
+        if note.pid != before.pid:
+            message = f"the daemon, pid {before.pid}, ended before it loaded the configuration"
             raise RotatorError("no-daemon", message, "systemctl status rotator")
-        if note.get("loads") != before.get("loads"):
+        if note.loads != before.loads:
             return note
         if time.monotonic() >= deadline:
-            message = f"the daemon, pid {before['pid']}, has not loaded its configuration within {within:g} s"
+            message = f"the daemon, pid {before.pid}, has not loaded its configuration within {within:g} s"
             hint = "It first completes a rotation that is in progress; see: systemctl status rotator"
             raise RotatorError("not-decided", message, hint)
         time.sleep(POLL_EVERY)

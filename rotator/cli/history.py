@@ -7,6 +7,7 @@ import click
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
+from rotator.cli.output import rfc3339
 from rotator.core.errors import Exit
 
 _EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
@@ -26,6 +27,7 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE: when, who, what and why, oldest first."""
+    from rotator.cli.formats import history_answer
     from rotator.storage.generations import demand_state_dir
     from rotator.storage.history import History
 
@@ -34,22 +36,22 @@ def history(context: Context, site: str, limit: int) -> int:
     entries = History(context.config.state_dir).entries(site, limit)
     output = context.output
     if output.json:
-        output.data({"site": site, "entries": list(entries)})
+        output.data(history_answer(site, entries))
         return Exit.DONE
     if not entries:
         output.say(f"nothing has happened to {site} yet")
         return Exit.DONE
     rows = [
         (
-            str(e.get("at", ""))[:19] + "Z",
-            str(e.get("who", "")),
-            str(e.get("trigger", "")),
-            f"{e.get('result', '')} {e.get('reason', '')}",
-            str(e.get("generation") or e.get("live") or ""),
-            str(e.get("message", "")),
+            rfc3339(entry.at) if entry.at else "",
+            entry.who,
+            entry.trigger,
+            f"{entry.result} {entry.reason}",
+            entry.generation or entry.live,
+            entry.message,
         )
-        for e in entries
+        for entry in entries
     ]
-    styles = [_STYLES.get(str(e.get("result", "")), "bad") for e in entries]
+    styles = [_STYLES.get(entry.result, "bad") for entry in entries]
     output.table(("when", "who", "by", "what", "generation", "why"), rows, styles)
     return Exit.DONE

@@ -18,6 +18,7 @@ import click
 
 from rotator.cli.check import ROOTS_HELP, STYLES, Report, read_anchors
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import PROBE_VERSION
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.config.addresses import bind_address, concrete_name, listener
@@ -109,7 +110,7 @@ class Seen:
 
     @property
     def body(self) -> dict[str, object]:
-        """The JSON answer."""
+        """The JSON answer, without its version."""
         ends = [end for one in self.sent if (end := one.verdict.effective_not_after)]
         return {
             "verdict": "accept" if self.exit is Exit.DONE else "reject" if self.exit is Exit.REJECTED else "failure",
@@ -301,7 +302,7 @@ def probe(
         where, names or (host,), anchors, within=within, now=now, private=private, proxy_protocol=proxy_protocol
     )
     if output.json:
-        output.data(seen.body)
+        output.data({"schema_version": PROBE_VERSION, **seen.body})
         return seen.exit
     output.say(f"address: {seen.address}")
     for line in seen.lines(now):

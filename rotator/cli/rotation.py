@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +12,7 @@ import click
 
 from rotator import bootstrap
 from rotator.cli.context import Context
+from rotator.cli.formats import outcome_answer
 from rotator.cli.output import Output, rfc3339
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Outcome, Result
@@ -28,14 +29,13 @@ from rotator.sources import delivery
 from rotator.sources.reader import read_named, read_password
 from rotator.sources.scanner import Place, read_place
 from rotator.storage.generations import demand_state_dir
-from rotator.storage.history import outcome_as_dict
 from rotator.storage.locks import Lock
 from rotator.storage.records import Hold, Intent
 
 LOCK_WITHIN = 30.0
 """Seconds that a command waits for another rotation, unless told otherwise."""
 
-EXITS = {
+EXITS: Mapping[str, Exit] = {
     Result.UNCHANGED: Exit.DONE,
     Result.ROTATED: Exit.DONE,
     Result.REJECTED: Exit.REJECTED,
@@ -178,9 +178,8 @@ def _generation_before(site: str, ports: Ports) -> str:
     """The newest generation that was proved once and is not live now; else the one stored before the live one."""
     live, stored = ports.live(site).generation, ports.store.names(site)
     for entry in ports.history.newest_first(site):
-        name = entry.get("live", "")
-        if entry.get("result") == str(Result.ROTATED) and name in stored and name != live:
-            return str(name)
+        if entry.result == Result.ROTATED and entry.live in stored and entry.live != live:
+            return entry.live
     before = stored[: stored.index(live)] if live in stored else ()
     if not before:
         raise RotatorError(
@@ -272,7 +271,7 @@ def _tell(done: Outcome, output: Output) -> int:
     """The outcome, for a reader or as JSON."""
     code = exit_of(done)
     if output.json:
-        output.data({**outcome_as_dict(done), "exit": int(code)})
+        output.data(outcome_answer(done, int(code)))
         return int(code)
     for line in done.explanation:
         output.line(line)

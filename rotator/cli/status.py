@@ -10,6 +10,7 @@ import click
 from rotator import bootstrap
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.cli.rotation import EXITS
@@ -18,11 +19,12 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Candidate, Result
 from rotator.rotation.observe import Facts, observe_all
-from rotator.rotation.outcomes import meta_pairs, meta_time
 from rotator.rotation.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
 from rotator.sources.scanner import Place, read_place
+from rotator.storage.entries import HistoryEntry
 from rotator.storage.generations import demand_state_dir
-from rotator.storage.records import Intent
+from rotator.storage.records import ANYTHING, Intent
+from rotator.system.files import stamp
 
 
 @click.command(
@@ -54,18 +56,17 @@ def status(context: Context, site: str) -> int:
     ports.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
     facts = observe_all([one.site for one in asked], ports)
-    told = ports.history.latest(f.site.name for f in facts)
-    last = {f.site.name: told.get(f.site.name, {}) for f in facts}
+    last = ports.history.latest(f.site.name for f in facts)
     new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}
     codes = {_code(context, one, f) for one, f in zip(asked, facts, strict=True)}
     code = next((one for one in _WORST_FIRST if one in codes), Exit.DONE)
     if output.json:
-        sites = [_as_dict(f, last[f.site.name], now, changed=new[f.site.name]) for f in facts]
-        output.data({"at": now, "sites": sites, "exit": int(code)})
+        sites = [site_answer(f, last.get(f.site.name), _ends(f), now, changed=new[f.site.name]) for f in facts]
+        output.data(status_answer(sites, now, int(code)))
     elif site:
-        _tell(facts[0], last[site], now, context, changed=new[site])
+        _tell(facts[0], last.get(site), now, context, changed=new[site])
     else:
-        rows = [_row(f, last[f.site.name], now, changed=new[f.site.name]) for f in facts]
+        rows = [_row(f, last.get(f.site.name), now, changed=new[f.site.name]) for f in facts]
         styles = ["" if f.well else "bad" for f in facts]
         output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
         for line in _advice(facts, new, code):
@@ -78,10 +79,12 @@ _WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Ex
 
 def _code(context: Context, one: SiteConfig, facts: Facts) -> Exit:
     """The exit status for one site: a renewal that is not live, though it lies there, is no good state either."""
-    ended = EXITS[Result(facts.intent.result)] if facts.intent.result else Exit.DONE
+    ended = EXITS.get(facts.intent.result, Exit.DEFERRED) if facts.intent.result else Exit.DONE
     if not facts.well:
         return Exit.STRANDED if ended is Exit.STRANDED else Exit.DIFFERS
-    if ended is Exit.DONE or facts.intent.hold:
+    if facts.intent.hold:
+        return Exit.DEFERRED if facts.intent.hold.digest == ANYTHING else Exit.DONE
+    if ended is Exit.DONE:
         return Exit.DONE
     return Exit.DONE if _is_gone(context, one, facts.intent) else ended
 
@@ -89,9 +92,14 @@ def _code(context: Context, one: SiteConfig, facts: Facts) -> Exit:
 def _advice(facts: Sequence[Facts], new: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
     """What the table has no room for: how a hold ends, and where the reasons are."""
     for one in facts:
+        if one.intent.caveat:
+            yield f"note: {one.site.name}: {one.intent.caveat}"
         if one.intent.hold and not new[one.site.name]:
             name = one.site.name
-            yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
+            if one.intent.hold.digest == ANYTHING:
+                yield f"HELD: nothing is taken from the drop until that is decided by hand: rotator swap {name}"
+            else:
+                yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
     if code is not Exit.DONE:
         yield "why, and what to do: rotator status SITE"
 
@@ -118,7 +126,7 @@ def _is_changed(context: Context, one: SiteConfig, intent: Intent) -> bool | Non
         candidate = _read_drop(context, one)
     except RotatorError:
         return None  # not for this user to read, or not to be read by anyone, as it may have been when it was held
-    return candidate is not None and candidate.digest != intent.hold.digest
+    return candidate is not None and not intent.hold.covers(candidate.digest, readable=True)
 
 
 def _waits(intent: Intent) -> str:
@@ -142,7 +150,7 @@ def _is_open(facts: Facts, result: str) -> bool:
 
 def _ends(facts: Facts) -> tuple[datetime, datetime] | None:
     """notBefore and the end of the pair that ends first."""
-    spans = [(meta_time(p, "not_before"), meta_time(p, "effective_not_after")) for p in meta_pairs(facts.live)]
+    spans = [(pair.not_before, pair.effective_not_after) for pair in (facts.live.record.pairs if facts.live else ())]
     return min(spans, key=lambda span: span[1]) if spans else None
 
 
@@ -167,7 +175,7 @@ def _served(facts: Facts) -> str:
     return "everywhere" if facts.served_everywhere else f"{good} of {len(facts.seen)} as on disk"
 
 
-def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool | None) -> tuple[str, ...]:
+def _row(facts: Facts, last: HistoryEntry | None, now: datetime, *, changed: bool | None) -> tuple[str, ...]:
     span = _ends(facts)
     on_disk = facts.problem or (facts.live.name if facts.live else "nothing")
     if facts.live and facts.verified != facts.live.name:
@@ -175,7 +183,7 @@ def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool 
     held = ""
     if facts.intent.hold:
         held = " drop changed" if changed else " HELD"
-    outcome = f"{last.get('result', 'nothing yet')} {_minute(last)}{held}"
+    outcome = f"{last.result if last else 'nothing yet'} {_minute(last)}{held}"
     return (
         facts.site.name,
         on_disk,
@@ -186,11 +194,11 @@ def _row(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool 
     )
 
 
-def _minute(last: dict[str, object]) -> str:
-    return f"{str(last['at'])[:16]}Z" if last.get("at") else ""
+def _minute(last: HistoryEntry | None) -> str:
+    return f"{last.at:%Y-%m-%dT%H:%MZ}" if last and last.at else ""
 
 
-def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context, *, changed: bool | None) -> None:
+def _tell(facts: Facts, last: HistoryEntry | None, now: datetime, context: Context, *, changed: bool | None) -> None:
     output, span, live = context.output, _ends(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
     intent = facts.intent
@@ -200,14 +208,17 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
     if waits := _waits(facts.intent):
         output.line(f"           {waits}", "warn")
     if (hold := facts.intent.hold) and changed:
-        output.line(f"           what {hold.by} held since {hold.since} lies in the drop no more: it has changed since")
+        output.line(f"           the content of the drop was {hold}, and has changed since")
         output.line(f"           a running daemon looks at it by itself, and so does: rotator swap {facts.site.name}")
     elif hold:
-        output.line(f"           what lies in the drop is held by {hold.by} since {hold.since}", "warn")
-        output.line(f"           until the drop changes; to take what lies there now: rotator swap {facts.site.name}")
+        output.line(f"           the content of the drop is {hold}", "warn")
+        until = "until that is decided by hand" if hold.digest == ANYTHING else "until the drop changes"
+        output.line(f"           {until}; to take its content now: rotator swap {facts.site.name}")
+    if intent.caveat:
+        output.line(f"           {intent.caveat}", "warn")
     output.line(f"  on disk  {facts.problem or (live.name if live else 'nothing')}", "bad" if facts.problem else "")
-    for pair in meta_pairs(live):
-        output.line(f"           leaf {pair['fingerprint_sha256']} by {pair['issuer']}")
+    for pair in live.record.pairs if live else ():
+        output.line(f"           leaf {pair.fingerprint} by {pair.issuer}")
     if span:
         output.line(f"           until {rfc3339(span[1])}, left: {_left(facts, now)}")
     proved = "this one" if live and facts.verified == live.name else facts.verified or "none yet"
@@ -226,46 +237,7 @@ def _tell(facts: Facts, last: dict[str, object], now: datetime, context: Context
         output.line(f"  next     See that the server block of each such listener includes {include}: nginx -T")
         output.line(f"           then: systemctl reload nginx && rotator swap {facts.site.name}")
     if last:
-        output.line(f"  last     {last.get('result')} {last.get('at')} by {last.get('who')}: {last.get('message')}")
-        if last.get("hint") and _is_open(facts, str(last.get("result"))):
-            output.line(f"  next     {last.get('hint')}")
-
-
-def _as_dict(facts: Facts, last: dict[str, object], now: datetime, *, changed: bool | None) -> dict[str, object]:
-    span, workers = _ends(facts), facts.workers
-    return {
-        "site": facts.site.name,
-        "names": list(facts.site.names),
-        "well": facts.well,
-        "wanted": {
-            "result": facts.intent.result,
-            "reason": facts.intent.reason,
-            "next_try": facts.intent.next_try or None,
-            "held_by": facts.intent.hold.by if facts.intent.hold else None,
-            "held_since": facts.intent.hold.since if facts.intent.hold else None,
-            "drop_changed_since": changed,
-        },
-        "on_disk": {
-            "generation": facts.live.name if facts.live else None,
-            "verified": facts.verified or None,
-            "problem": facts.problem or None,
-            "fingerprints": [str(p["fingerprint_sha256"]) for p in meta_pairs(facts.live)],
-            "not_after": span[1] if span else None,
-            "seconds_left": (span[1] - now).total_seconds() if span else None,
-            "share_of_life_left": round(share_of_life_left(*span, now), 4) if span else None,
-        },
-        "served": [
-            {
-                "listener": one.served.target.listener,
-                "name": one.served.target.name,
-                "key_type": one.served.target.key_type,
-                "matches_disk": one.matches,
-                "failure": one.words or None,
-            }
-            for one in facts.seen
-        ],
-        "nginx": None
-        if workers is None
-        else {"master": workers.master, "active": len(workers.active), "draining": len(workers.draining)},
-        "last": last or None,
-    }
+        at = stamp(last.at) if last.at else "at an unknown time"
+        output.line(f"  last     {last.result} {at} by {last.who}: {last.message}")
+        if last.hint and _is_open(facts, last.result):
+            output.line(f"  next     {last.hint}")

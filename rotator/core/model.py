@@ -201,6 +201,84 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class PairRecord:
+    """The facts about one stored pair that are known without its files, as `meta.json` holds them.
+
+    Args:
+        key_type: the kind of the leaf's key.
+        fingerprint: SHA-256 of the leaf, lower-case hex.
+        serial: the leaf's serial number, lower-case hex.
+        subject: the leaf's subject; may be empty.
+        issuer: the leaf's issuer.
+        names: the leaf's subject alternative names.
+        not_before: the leaf's, UTC.
+        not_after: the leaf's, UTC.
+        effective_not_after: the earliest notAfter on the served path, UTC.
+        unknown: keys of a newer version, kept as they are.
+    """
+
+    key_type: KeyType
+    fingerprint: str
+    serial: str
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    effective_not_after: datetime
+    unknown: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, pair: Pair) -> PairRecord:
+        """The record of a pair."""
+        return cls(
+            pair.key_type,
+            pair.fingerprint,
+            pair.serial,
+            pair.subject,
+            pair.issuer,
+            pair.names,
+            pair.not_before,
+            pair.not_after,
+            pair.effective_not_after,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """How a generation came into the store.
+
+    Args:
+        origin: the names of the files that it was made from.
+        who: the user, or `rotatord`.
+        when: when it was stored, UTC; None where that is not recorded.
+    """
+
+    origin: tuple[str, ...] = ()
+    who: str = ""
+    when: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRecord:
+    """The content of a generation's `meta.json`.
+
+    Args:
+        pairs: one for each kind of key.
+        digest: `pairs_digest` of the chains.
+        provenance: how it came into the store.
+        schema_version: of the file.
+        unknown: keys of a newer version, kept as they are.
+    """
+
+    pairs: tuple[PairRecord, ...] = ()
+    digest: str = ""
+    provenance: Provenance = Provenance()
+    schema_version: int = 0
+    unknown: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """An immutable, stored pair directory, without its keys.
 
@@ -208,13 +286,13 @@ class Generation:
         site: the site's name.
         name: `<seq>-<digest12>`.
         chains: the DER chain of each pair, leaf first.
-        meta: the content of meta.json (fingerprints, names, dates, origin, who, when).
+        record: the content of `meta.json`.
     """
 
     site: str
     name: str
     chains: Mapping[KeyType, tuple[bytes, ...]]
-    meta: Mapping[str, object] = field(default_factory=dict, repr=False)
+    record: GenerationRecord = field(default=GenerationRecord(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

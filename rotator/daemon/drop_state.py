@@ -13,7 +13,7 @@ from rotator.daemon.runtime import WHO, ManagedSite, Runtime
 from rotator.rotation import validate_candidate
 from rotator.rotation.conclude import write_down
 from rotator.rotation.decide import Decided, Decision, Deferral, Drop, Moment, Nothing
-from rotator.rotation.outcomes import Judged, Wanted, meta_pairs, meta_time, still_serves
+from rotator.rotation.outcomes import Judged, Wanted, still_serves
 from rotator.sources.scanner import DropLook, Signature
 from rotator.storage.records import Intent
 from rotator.validation.validate import Verdict
@@ -190,10 +190,10 @@ def critical_in(runtime: Runtime, name: str, now: Moment) -> float:
     """Seconds until what is live is in the critical rest of its life; 0, which is urgent, if nobody can tell."""
     try:
         live = runtime.ports.live(name).generation
-        pairs = meta_pairs(runtime.ports.store.load(name, live)) if live else ()
+        pairs = runtime.ports.store.load(name, live).record.pairs if live else ()
     except RotatorError:
         return 0.0
-    begins = (critical_from(meta_time(p, "not_before"), meta_time(p, "effective_not_after")) for p in pairs)
+    begins = (critical_from(pair.not_before, pair.effective_not_after) for pair in pairs)
     return min(((begin - now.wall).total_seconds() for begin in begins), default=0.0)
 
 

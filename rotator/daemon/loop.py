@@ -210,9 +210,9 @@ class Loop:
     def _note_commands(self) -> None:
         """What commands have done beside us: the page is to show it soon, and not when its turn comes."""
         self._history_position, entries = self.runtime.ports.history.news(self._history_position)
-        known = [one for one in entries if one.get("site") in self.runtime.sites]
-        if theirs := [one for one in known if one.get("who") != WHO]:
-            self.maintenance.look_at({one["site"] for one in theirs})
+        known = [entry for entry in entries if entry.site in self.runtime.sites]
+        if theirs := [entry for entry in known if entry.who != WHO]:
+            self.maintenance.look_at({entry.site for entry in theirs})
             counted = self.telemetry.counters.after_commands(theirs)
             self.telemetry.counters = counted.with_last_swaps(known)  # the last swap may be ours all the same
 
@@ -273,7 +273,7 @@ class Loop:
                 if look.young:
                     state.due = now.monotonic + YOUNG_FOR
                 if isinstance(decision, Held) and first:
-                    words = f"what lies in the drop is held by {decision.hold.by} since {decision.hold.since}"
+                    words = f"the content of the drop is {decision.hold}; this ends it: rotator swap {name}"
                     self.journal.say("held", words, NOTICE, site=name)
         return None
 

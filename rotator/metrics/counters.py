@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code
 from rotator.rotation.pacing import REASONS
+from rotator.storage.entries import HistoryEntry
 
 OTHER = "other"
 STAGES = ("detect", "validate", "test", "store", "apply", "prove")
@@ -51,6 +52,7 @@ _STAGE_OF = {
 """The stage in which an outcome with this reason ends. Such an outcome is made in the middle of the stage, so the stage
 is not among those that it has timed."""
 
+_RESULTS = frozenset(map(str, Result))
 K = TypeVar("K")
 
 
@@ -204,42 +206,37 @@ class Counters:
         """
         return replace(self, scan_errors=_one_more(self.scan_errors, _known(reason, SCAN_REASONS)))
 
-    def after_commands(self, entries: Iterable[Mapping[str, Any]]) -> Counters:
+    def after_commands(self, entries: Iterable[HistoryEntry]) -> Counters:
         """The counts with the outcomes of commands, which run outside the daemon.
 
         Args:
-            entries: their entries in the store's history, oldest first; an unreadable entry is ignored.
+            entries: their entries in the store's history, oldest first; one without a time, or with the result of a newer
+                version, is ignored.
         """
         counters = self
         for entry in entries:
-            try:
-                stages = {str(stage): float(seconds) for stage, seconds in entry["stages"].items()}
-                at = datetime.fromisoformat(entry["at"])
-                done = Outcome(str(entry["site"]), Result(entry["result"]), at, str(entry["reason"]), stages=stages)
-            except (AttributeError, KeyError, TypeError, ValueError):
-                continue
-            counters = counters.after(done, str(entry.get("trigger", "")))
+            if entry.at and entry.result in _RESULTS:
+                done = Outcome(entry.site, Result(entry.result), entry.at, entry.reason, stages=entry.stages)
+                counters = counters.after(done, entry.trigger)
         return counters
 
-    def with_last_swaps(self, entries: Iterable[Mapping[str, object]]) -> Counters:
+    def with_last_swaps(self, entries: Iterable[HistoryEntry]) -> Counters:
         """The counts with the last swap of each site as the history has it, so that a restart does not forget it.
 
         Args:
-            entries: entries of the store's history, oldest first; an unreadable entry is ignored.
+            entries: entries of the store's history, oldest first; one without a time, or with the result of a newer
+                version, is ignored.
         """
         swaps = dict(self.swaps)
         for entry in entries:
-            try:
-                site, result = str(entry["site"]), Result(str(entry["result"]))
-                at = datetime.fromisoformat(str(entry["at"]))
-            except (KeyError, ValueError):
+            if not entry.at or entry.result not in _RESULTS:
                 continue
-            known = swaps.get(site, LastResult())
-            early = result is Result.DEFERRED and str(entry.get("reason")) in WAITING
-            if result is Result.UNCHANGED and known.successful is False:
-                swaps[site] = LastResult(True, known.success_at)  # as in `after`
-            elif result is not Result.UNCHANGED and not early:
-                swaps[site] = known.then(result is Result.ROTATED, at)
+            known = swaps.get(entry.site, LastResult())
+            early = entry.result == Result.DEFERRED and entry.reason in WAITING
+            if entry.result == Result.UNCHANGED and known.successful is False:
+                swaps[entry.site] = LastResult(True, known.success_at)  # as in `after`
+            elif entry.result != Result.UNCHANGED and not early:
+                swaps[entry.site] = known.then(entry.result == Result.ROTATED, entry.at)
         return replace(self, swaps=MappingProxyType(swaps))
 
     def only(self, sites: Iterable[str]) -> Counters:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from rotator.core.model import Generation, KeyType
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts, SiteFacts
 from rotator.rotation.observe import Facts, Seen
-from rotator.rotation.outcomes import meta_time
 from rotator.x509.parse import read_certificate
 
 Validity = tuple[datetime, datetime]
@@ -39,29 +37,19 @@ def site_facts(facts: Facts, at: datetime) -> SiteFacts:
 
 
 def certificates(live: Generation | None) -> tuple[CertificateFacts, ...]:
-    """The certificate of each pair of the live generation, as its meta.json has it; an incomplete entry is left out."""
-    certificate_facts = []
-    for key_type, meta in _meta_pairs(live).items():
-        try:
-            certificate_facts.append(
-                CertificateFacts(
-                    KeyType(key_type),
-                    meta_time(meta, "not_before"),
-                    meta_time(meta, "not_after"),
-                    meta_time(meta, "effective_not_after"),
-                    str(meta["fingerprint_sha256"]),
-                    str(meta["serial"]),
-                    str(meta["issuer"]),
-                )
-            )
-        except (KeyError, ValueError):
-            continue
-    return tuple(certificate_facts)
-
-
-def _meta_pairs(live: Generation | None) -> Mapping[str, Mapping[str, object]]:
-    pairs = live.meta.get("pairs") if live else None
-    return {k: p for k, p in pairs.items() if isinstance(p, dict)} if isinstance(pairs, dict) else {}
+    """The certificate of each pair of the live generation."""
+    return tuple(
+        CertificateFacts(
+            pair.key_type,
+            pair.not_before,
+            pair.not_after,
+            pair.effective_not_after,
+            pair.fingerprint,
+            pair.serial,
+            pair.issuer,
+        )
+        for pair in (live.record.pairs if live else ())
+    )
 
 
 def _served(facts: Facts) -> tuple[ServedFacts, ...]:

@@ -177,7 +177,7 @@ def decide(
     """
     if not drop.digest:
         return Nothing()  # 1
-    if intent.hold and _is_held(drop, intent.hold):
+    if intent.hold and intent.hold.covers(drop.digest, readable=drop.error is None):
         return Held(intent.hold)  # 2
     if intent.digest == drop.digest and intent.policy == policy:
         if intent.result != Result.DEFERRED:
@@ -220,11 +220,6 @@ def resumed(intent: Intent, now: Moment) -> Deferral | None:
     except (ValueError, TypeError):
         left = 0.0  # a try by hand leaves none: it is due
     return Deferral(intent.digest, now.monotonic + min(max(0.0, left), LONGEST_WAIT), 1, intent.reason)
-
-
-def _is_held(drop: Drop, hold: Hold) -> bool:
-    """A hold without a digest is about what could not be read then: as long as it cannot be read, it lasts."""
-    return hold.digest == drop.digest or (not hold.digest and drop.error is not None)
 
 
 def _unreadable(

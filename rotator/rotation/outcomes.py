@@ -252,21 +252,9 @@ def refusal(applied: Applied) -> str:
 
 def still_serves(generation: Generation | None) -> str:
     """What nginx goes on serving, in words."""
-    pairs = meta_pairs(generation)
-    if generation is None or not pairs:
+    if generation is None:
         return "nginx's include names no pair yet"
-    told = " and ".join(
-        f"leaf {str(p.get('fingerprint_sha256', ''))[:16]}… until {str(p.get('not_after', ''))[:10]}" for p in pairs
+    leaves = " and ".join(
+        f"leaf {pair.fingerprint[:16]}… until {pair.not_after:%Y-%m-%d}" for pair in generation.record.pairs
     )
-    return f"nginx still serves {generation.name} ({told})"
-
-
-def meta_pairs(generation: Generation | None) -> tuple[Mapping[str, object], ...]:
-    """What meta.json tells of each pair."""
-    pairs = generation.meta.get("pairs") if generation else None
-    return tuple(p for p in pairs.values() if isinstance(p, dict)) if isinstance(pairs, dict) else ()
-
-
-def meta_time(pair: Mapping[str, object], key: str) -> datetime:
-    """A date of meta.json."""
-    return datetime.fromisoformat(str(pair[key]))
+    return f"nginx still serves {generation.name} ({leaves})"

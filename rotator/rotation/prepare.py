@@ -7,7 +7,7 @@ from types import TracebackType
 
 from rotator.core.errors import RotatorError
 from rotator.core.lifetime import is_critical
-from rotator.core.model import Generation, Outcome, Pair, Result, Target, pairs_digest
+from rotator.core.model import Generation, Outcome, Pair, Provenance, Result, Target, pairs_digest
 from rotator.core.problems import Code, Problem, Severity
 from rotator.rotation.outcomes import (
     AGAIN,
@@ -17,8 +17,6 @@ from rotator.rotation.outcomes import (
     Wanted,
     deferred,
     deferred_by,
-    meta_pairs,
-    meta_time,
     outcome,
     rejected,
     still_serves,
@@ -199,9 +197,8 @@ def _just_judged(wanted: Wanted, live: tuple[tuple[bytes, ...], ...], now: datet
 
 def _check_clock(ready: Ready, now: datetime, ports: Ports) -> None:
     """A clock that stands before what is known to have happened says nothing true about validity."""
-    known = [
-        (meta_time(p, "not_before"), "the live certificate is valid only from") for p in meta_pairs(ready.previous)
-    ]
+    live = ready.previous.record.pairs if ready.previous else ()
+    known = [(pair.not_before, "the live certificate is valid only from") for pair in live]
     if last := ports.history.last_entry_at():
         known.append((last - CLOCK_TOLERANCE, "something was written down an hour after"))
     for when, what in known:
@@ -233,9 +230,9 @@ def _ask_nginx(ready: Ready, ports: Ports) -> None:
 def _stage(ready: Ready, now: datetime, ports: Ports, *, dry: bool) -> None:
     """Step 4, with the questions to nginx and the listeners running side by side."""
     clock = ports.clock
-    meta = {"origin": list(ready.wanted.origin), "who": ready.wanted.who, "when": now.isoformat()}
+    provenance = Provenance(ready.wanted.origin, ready.wanted.who, now)
     with Timer(ready, "store", clock):
-        staged = ports.store.stage(ready.site.name, ready.pairs, meta)
+        staged = ports.store.stage(ready.site.name, ready.pairs, provenance)
     try:
         with Timer(ready, "test", clock):
             pending = ports.nginx.test_candidate(staged.path, staged.files)
@@ -277,8 +274,8 @@ def _ask_listeners(ready: Ready, ports: Ports) -> None:
     if not bad or ready.unwired:
         return
     now = ports.clock.now()
-    pairs = meta_pairs(ready.previous)
-    critical = any(is_critical(meta_time(p, "not_before"), meta_time(p, "effective_not_after"), now) for p in pairs)
+    pairs = ready.previous.record.pairs
+    critical = any(is_critical(pair.not_before, pair.effective_not_after, now) for pair in pairs)
     exempt = frozenset((target.listener, target.name) for target in bad)
     if (critical or ready.wanted.generation) and exempt != {(t.listener, t.name) for t in expected}:
         ready.exempt = exempt

@@ -159,8 +159,8 @@ def _served(ready: Ready, ports: Ports, *, interrupted: bool) -> Outcome:
 def _is_told(ready: Ready, ports: Ports) -> bool:
     """Whether the history has it already: the run before ended between its entry and the end of its note."""
     last = ports.history.entries(ready.site.name, 1)
-    proved = (str(Result.ROTATED), str(Result.UNCHANGED))
-    return any(e.get("result") in proved and e.get("live") == ready.new.name for e in last)
+    proved = (Result.ROTATED, Result.UNCHANGED)
+    return any(entry.result in proved and entry.live == ready.new.name for entry in last)
 
 
 def _nginx_down(ready: Ready, ports: Ports, test: _OneTest) -> Outcome:

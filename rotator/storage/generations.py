@@ -28,20 +28,33 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.core.model import Generation, KeyType, Pair, Secret, pairs_digest
-from rotator.storage.records import Hold, Intent
+from rotator.core.model import (
+    Generation,
+    GenerationRecord,
+    KeyType,
+    Pair,
+    PairRecord,
+    Provenance,
+    Secret,
+    pairs_digest,
+)
+from rotator.storage.records import (
+    ANYTHING,
+    Intent,
+    generation_object,
+    intent_object,
+    read_generation,
+    read_intent,
+)
 from rotator.system.files import (
     flush_dir,
     flush_file,
-    from_json,
     in_words,
     json_bytes,
     make_dir,
     read_file,
-    stamp,
     write_new,
 )
 from rotator.x509.pem import encode_chain
@@ -81,14 +94,15 @@ class Store:
         chains: dict[KeyType, tuple[bytes, ...]] = {}
         try:
             with self._in_words(path):
-                meta: Any = from_json(read_file(path / "meta.json"))
-                for kind in map(KeyType, meta["pairs"]):
-                    chains[kind] = _certificates(read_file(path / pair_files(kind, len(meta["pairs"]))[0]))
-        except (ValueError, KeyError, TypeError) as e:
-            raise self._damaged(path) from e
+                record = read_generation(read_file(path / "meta.json"))
+                for pair in record.pairs:
+                    chain_file, _ = pair_files(pair.key_type, len(record.pairs))
+                    chains[pair.key_type] = _certificates(read_file(path / chain_file))
+        except ValueError as e:
+            raise self._damaged(path, str(e)) from e
         if _digest(chains)[:12] != name.partition("-")[2]:
-            raise self._damaged(path)
-        return Generation(site, name, MappingProxyType(chains), MappingProxyType(meta))
+            raise self._damaged(path, "its chains are not those that its name stands for")
+        return Generation(site, name, MappingProxyType(chains), record)
 
     def load_pairs(self, site: str, name: str) -> tuple[Pair, ...]:
         """One generation with its keys, to be applied again.
@@ -99,34 +113,39 @@ class Store:
         generation = self.load(site, name)
         path = self._generations(site) / name
         pairs = []
-        try:
-            for kind, chain in generation.chains.items():
-                told = generation.meta["pairs"][kind]  # type: ignore[index]
-                with self._in_words(path):
-                    key = read_file(path / pair_files(kind, len(generation.chains))[1])
-                dates = (datetime.fromisoformat(told[d]) for d in ("not_before", "not_after", "effective_not_after"))
-                names = tuple(told["names"])
-                pairs.append(
-                    Pair(kind, chain, Secret(key), told["subject"], told["issuer"], told["serial"], names, *dates)
+        for known in generation.record.pairs:
+            with self._in_words(path):
+                key = read_file(path / pair_files(known.key_type, len(generation.chains))[1])
+            pairs.append(
+                Pair(
+                    known.key_type,
+                    generation.chains[known.key_type],
+                    Secret(key),
+                    known.subject,
+                    known.issuer,
+                    known.serial,
+                    known.names,
+                    known.not_before,
+                    known.not_after,
+                    known.effective_not_after,
                 )
-        except (ValueError, KeyError, TypeError) as e:
-            raise self._damaged(path) from e
+            )
         return tuple(pairs)
 
-    def stage(self, site: str, pairs: Sequence[Pair], meta: Mapping[str, object]) -> Staged:
+    def stage(self, site: str, pairs: Sequence[Pair], provenance: Provenance) -> Staged:
         """Writes a generation under a temporary name, unflushed, so that nginx can be asked about it meanwhile.
 
         Args:
             site: whose.
             pairs: one for each kind of key; each with its key.
-            meta: origin, who, when; names, dates and fingerprints are added.
+            provenance: how they came here.
 
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`; nothing is left behind.
         """
         home = self._generations(site)
         digest = pairs_digest(tuple(pairs))
-        contents = _contents(pairs, meta, digest)
+        contents = _contents(pairs, provenance, digest)
         files = tuple(pair_files(kind, len(pairs)) for kind in sorted(p.key_type for p in pairs))
         with self._in_words(home):
             self._make_home(site, flush=False)  # `Staged.flush` does
@@ -191,37 +210,38 @@ class Store:
     # -- intent ----------------------------------------------------------------------------------------------------
 
     def intent(self, site: str) -> Intent:
-        """What was decided last; an empty one if nothing was, or if the file is not readable as such."""
+        """The last decision; an empty one where there is none, or where the file is not readable as a JSON object."""
         try:
-            raw: Any = from_json(read_file(self._site(site) / "intent.json"))
-            hold = raw.pop("hold", None)
-            words = [*raw.values(), *(hold.values() if hold else ())]
-            if all(isinstance(word, str) for word in words):
-                return Intent(**raw, hold=Hold(**hold) if hold else None)
-        except (OSError, ValueError, TypeError, AttributeError):
-            pass
-        return Intent()  # it costs one needless look at the drop, never correctness
+            return read_intent(read_file(self._site(site) / "intent.json"))
+        except (OSError, ValueError):
+            return Intent()  # it costs one needless look at the drop, never correctness
 
     def write_intent(self, site: str, intent: Intent) -> None:
-        """Replaces what was decided; returns when that is on the disk.
+        """Replaces the last decision; returns when that is on the disk.
+
+        The keys that this version does not know stay. A file that is not understood is replaced only by a decision that
+        ends its hold.
 
         Raises:
-            RotatorError: `disk-full`, `permission` or `io-error`; what was decided before still stands then.
+            RotatorError: `disk-full`, `permission` or `io-error`; the earlier decision still stands then.
         """
+        if intent.hold and intent.hold.digest == ANYTHING:
+            return
         path = self._site(site) / "intent.json"
         with self._in_words(path):
             self._make_home(site)
-        self._replace(path, lambda new: write_new(new, json_bytes(asdict(intent), indent=1), 0o640, flush=True))
+        data = json_bytes(intent_object(intent.over(self.intent(site))), indent=1)
+        self._replace(path, lambda new: write_new(new, data, 0o640, flush=True))
 
     # -- what others are told of a generation ----------------------------------------------------------------------
 
     def fingerprints(self, site: str, name: str) -> dict[str, str]:
         """SHA-256 of the leaves of a generation, in hex, by kind of key; none if it cannot be read."""
         try:
-            pairs = self.load(site, name).meta["pairs"]
+            record = self.load(site, name).record
         except RotatorError:
             return {}
-        return {k: str(p["fingerprint_sha256"]) for k, p in pairs.items()} if isinstance(pairs, dict) else {}
+        return {str(pair.key_type): pair.fingerprint for pair in record.pairs}
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
@@ -275,10 +295,10 @@ class Store:
                 newest = max(newest, os.stat(home / name / "meta.json").st_mtime_ns)
         return max(time.time_ns(), (newest // 1_000_000_000 + 1) * 1_000_000_000)
 
-    def _damaged(self, path: Path) -> RotatorError:
+    def _damaged(self, path: Path, why: str) -> RotatorError:
         return RotatorError(
             "store-damaged",
-            f"{path} is not as rotator wrote it",
+            f"{path} is not as rotator wrote it: {why}",
             "Do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
         )
 
@@ -351,28 +371,17 @@ def pair_files(kind: KeyType, how_many: int) -> tuple[str, str]:
     return f"{prefix}fullchain.pem", f"{prefix}privkey.pem"
 
 
-def _contents(pairs: Sequence[Pair], meta: Mapping[str, object], digest: str) -> dict[str, tuple[bytes, int]]:
+def _contents(pairs: Sequence[Pair], provenance: Provenance, digest: str) -> dict[str, tuple[bytes, int]]:
+    """The files of a generation: content and mode by name."""
     contents: dict[str, tuple[bytes, int]] = {}
-    told: dict[str, object] = {}
-    for pair in sorted(pairs, key=lambda p: p.key_type):
+    ordered = sorted(pairs, key=lambda p: p.key_type)
+    for pair in ordered:
         assert pair.key is not None, "a pair without its key cannot be stored"  # noqa: S101 - a bug, not an input
         chain, key = pair_files(pair.key_type, len(pairs))
         contents[chain] = (encode_chain(pair.chain), 0o644)
         contents[key] = (pair.key.reveal(), 0o600)
-        told[str(pair.key_type)] = {
-            "fingerprint_sha256": pair.fingerprint,
-            "serial": pair.serial,
-            "subject": pair.subject,
-            "issuer": pair.issuer,
-            "names": list(pair.names),
-            "not_before": stamp(pair.not_before),
-            "not_after": stamp(pair.not_after),
-            "effective_not_after": stamp(pair.effective_not_after),
-        }
-    contents["meta.json"] = (
-        json_bytes({**meta, "schema_version": 1, "digest": digest, "pairs": told}, indent=1),
-        0o644,
-    )
+    record = GenerationRecord(tuple(map(PairRecord.of, ordered)), digest, provenance)
+    contents["meta.json"] = (json_bytes(generation_object(record), indent=1), 0o644)
     return contents
 
 

@@ -13,15 +13,14 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, has_reloaded
-from rotator.system.files import flush_dir, from_json, in_words, json_bytes, lock_file, stamp, write_all
+from rotator.storage.entries import HistoryEntry, entry_object, read_entry
+from rotator.system.files import flush_dir, in_words, json_bytes, lock_file, write_all
 
 CLOSE_AT = 4 * 1024 * 1024
 """Bytes from which on the file is closed: some 6,000 outcomes."""
@@ -37,7 +36,7 @@ _APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _BLOCK = 64 * 1024
 _CLOSED = re.compile(r"history-([0-9]{6,12})\.jsonl\Z")
 _SITE = re.compile(rb'\{"site": "([^"\\]*)"')
-"""How `outcome_as_dict` has a line begin: whose it is is known without parsing it."""
+"""The beginning of each line, by which its site is known unparsed."""
 
 
 Mark = tuple[int, int, int]
@@ -73,8 +72,8 @@ class History:
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`.
         """
-        told = {"who": who, "trigger": trigger, "fingerprints": dict(fingerprints)}
-        line = json_bytes(outcome_as_dict(outcome) | told)
+        entry = HistoryEntry.of(outcome, who=who, trigger=trigger, fingerprints=fingerprints)
+        line = json_bytes(entry_object(entry))
         with in_words(self.root, self._path):
             fd = self._opened()
             try:
@@ -164,7 +163,7 @@ class History:
 
     # -- reading
 
-    def entries(self, site: str = "", limit: int = 0) -> tuple[dict[str, Any], ...]:
+    def entries(self, site: str = "", limit: int = 0) -> tuple[HistoryEntry, ...]:
         """Entries, oldest first; torn lines are left out.
 
         Args:
@@ -176,7 +175,7 @@ class History:
         """
         return tuple(islice(self.newest_first(site), limit or None))[::-1]
 
-    def newest_first(self, site: str = "") -> Iterator[dict[str, Any]]:
+    def newest_first(self, site: str = "") -> Iterator[HistoryEntry]:
         """Entries, read backwards as far as they are asked for.
 
         Args:
@@ -187,7 +186,7 @@ class History:
         """
         return self._read({site} if site else ())
 
-    def news(self, mark: Mark) -> tuple[Mark, tuple[dict[str, Any], ...]]:
+    def news(self, mark: Mark) -> tuple[Mark, tuple[HistoryEntry, ...]]:
         """What was written since an earlier call, oldest first; one `stat` where nothing was.
 
         Never raises: what cannot be read is no news. Lines that stand in a file which was closed meanwhile may be
@@ -215,25 +214,25 @@ class History:
         entries = []
         for line in whole.split(b"\n"):
             with contextlib.suppress(ValueError):
-                entries.append(_entry(line))
+                entries.append(read_entry(line))
         return (*_identity(found), begin + len(whole) + bool(whole)), tuple(entries)
 
     def _mark(self) -> Mark:
         found = os.stat(self._path, follow_symlinks=False)
         return (*_identity(found), found.st_size)
 
-    def latest(self, sites: Iterable[str]) -> dict[str, dict[str, Any]]:
+    def latest(self, sites: Iterable[str]) -> dict[str, HistoryEntry]:
         """The newest entry of each of these sites that has one, in one pass.
 
         Raises:
             RotatorError: `permission` or `io-error`.
         """
         wanted = set(sites)
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, HistoryEntry] = {}
         if wanted:
             for entry in self._read(wanted):
-                wanted.remove(entry["site"])
-                found[entry["site"]] = entry
+                wanted.remove(entry.site)
+                found[entry.site] = entry
                 if not wanted:
                     break
         return found
@@ -241,30 +240,26 @@ class History:
     def last_entry_at(self) -> datetime | None:
         """When the last entry was written; None without one."""
         with contextlib.suppress(RotatorError):
-            for entry in self.newest_first():
-                with contextlib.suppress(KeyError, TypeError, ValueError):
-                    return datetime.fromisoformat(entry["at"]).astimezone(UTC)
+            return next((entry.at for entry in self.newest_first() if entry.at), None)
         return None
 
     def last_reload_seconds(self) -> float:
-        """How long the last reload took until it was proved; 0.0 if none of late is known."""
+        """How long the last reload took until it was proved; 0.0 if none of the newest entries has one."""
         with contextlib.suppress(RotatorError):
             for entry in islice(self.newest_first(), LATE):
-                with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-                    if entry["result"] == str(Result.ROTATED) and entry["stages"].get("apply"):
-                        return float(entry["stages"]["apply"]) + float(entry["stages"].get("prove", 0.0))
+                if entry.result == Result.ROTATED and (seconds := entry.stages.get("apply")):
+                    return seconds + entry.stages.get("prove", 0.0)
         return 0.0
 
     def last_reload_at(self) -> datetime | None:
-        """When the outcome of the last reload was known, whoever made it; None if none of late is known."""
+        """When the outcome of the last reload was known, of any process; None if it is not among the newest entries."""
         with contextlib.suppress(RotatorError):
             for entry in islice(self.newest_first(), LATE):
-                with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
-                    if has_reloaded(entry["result"], entry["reason"], entry["stages"]):
-                        return datetime.fromisoformat(entry["at"]).astimezone(UTC)
+                if entry.at and has_reloaded(entry.result, entry.reason, entry.stages):
+                    return entry.at
         return None
 
-    def _read(self, sites: Collection[str]) -> Iterator[dict[str, Any]]:
+    def _read(self, sites: Collection[str]) -> Iterator[HistoryEntry]:
         """Entries of these sites (of all if there are none), newest first; `sites` may become fewer on the way."""
         every = not sites
         with in_words(self.root, self._path):
@@ -273,10 +268,10 @@ class History:
                 if not every and whose and whose[1].decode("utf-8", "replace") not in sites:
                     continue
                 try:
-                    entry = _entry(line)
+                    entry = read_entry(line)
                 except ValueError:
                     continue
-                if every or entry.get("site") in sites:
+                if every or entry.site in sites:
                     yield entry
 
     def _lines(self) -> Iterator[bytes]:
@@ -307,35 +302,6 @@ class History:
                 if read and _identity(os.stat(path, follow_symlinks=False)) == _identity(read):
                     return closed[number + 1 :]
         return closed
-
-
-def outcome_as_dict(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as JSON has it: RFC 3339 UTC, seconds as numbers."""
-    return {
-        "site": outcome.site,
-        "result": str(outcome.result),
-        "at": stamp(outcome.at),
-        "reason": outcome.reason,
-        "message": outcome.message,
-        "hint": outcome.hint,
-        "problems": [asdict(p) for p in outcome.problems],
-        "generation": outcome.generation,
-        "previous": outcome.previous,
-        "live": outcome.live,
-        "proof": outcome.proof,
-        "unproved": list(outcome.unproved),
-        "stages": {k: round(v, 6) for k, v in outcome.stages.items()},
-        "nginx_words": list(outcome.nginx_words),
-        "retry_after": outcome.retry_after.total_seconds() if isinstance(outcome.retry_after, timedelta) else None,
-    }
-
-
-def _entry(line: bytes) -> dict[str, Any]:
-    """What a line tells; ValueError for one that tells of no outcome."""
-    match from_json(line):
-        case dict(entry) if isinstance(entry.get("site", ""), str):
-            return entry
-    raise ValueError("no outcome")
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

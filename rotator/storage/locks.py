@@ -1,7 +1,7 @@
-"""The locks of a state directory: one rotation at a time on this host, one daemon; not what is done under them.
+"""The locks of a state directory: one rotation at a time on this host, and one daemon.
 
-`lock` and `daemon.lock` are permanent files, locked with flock(2), so that a lock dies with its holder; who holds one
-stands in it only for people and for whoever comes after a crash.
+`lock` and `daemon.lock` are permanent files, locked with flock(2), so that a lock ends with its holder. The note in
+them is for people, and for the next holder after a crash.
 """
 
 from __future__ import annotations
@@ -11,16 +11,25 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.system.files import from_json, in_words, json_bytes, lock_file, stamp
+from rotator.storage.notes import (
+    DaemonNote,
+    RotationNote,
+    daemon_note_object,
+    read_daemon_note,
+    read_rotation_note,
+    rotation_note_object,
+)
+from rotator.system.files import in_words, json_bytes, lock_file, stamp
 
 NAMELESS_FOR = 0.1
-"""Seconds for which a lock may be held without a name in it: its holder has just come, or is about to go."""
+"""Seconds for which a lock may be held without a note: its holder has just come, or is about to go."""
+MAX_NOTE = 1024 * 1024
+"""Bytes of a lock file that are read."""
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -39,7 +48,7 @@ class Lock:
     in_flight: tuple[str, ...] = field(default=())
 
     def begin(self, sites: Sequence[str]) -> None:
-        """Notes which sites are between their old and their new generation, for whoever comes after a crash.
+        """Notes which sites are between their old and their new generation, for the next holder after a crash.
 
         Raises:
             RotatorError: what the disk said; as for `settled`.
@@ -55,28 +64,32 @@ class Lock:
 
     def _write(self) -> None:
         # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
-        note = {"pid": os.getpid(), "who": self._who, "since": stamp(datetime.now(UTC))}
+        sites = tuple(sorted({*self.in_flight, *self.interrupted}))
+        note = RotationNote(os.getpid(), self._who, stamp(datetime.now(UTC)), sites)
         with in_words(self._path.parent, self._path):
-            _replace_note(self._fd, note | {"in_flight": sorted({*self.in_flight, *self.interrupted})})
+            _replace_note(self._fd, rotation_note_object(note))
 
 
 @dataclass(slots=True)
 class DaemonLock:
-    """The held lock of the one daemon, and what it tells of itself there."""
+    """The held lock of the one daemon, and its note."""
 
     _fd: int
     _path: Path
-    _note: dict[str, object]
+    _note: DaemonNote
 
-    def tell(self, **facts: object) -> None:
-        """Adds to the note, for `daemon_note`.
+    def tell(self, *, config: str, loads: int, refused: str) -> None:
+        """Completes the note, for `daemon_note`; see `DaemonNote`.
 
         Raises:
-            RotatorError: what the disk said; the note of before stands then.
+            RotatorError: what the disk said; the earlier note stands then.
         """
+        self._write(replace(self._note, config=config, loads=loads, refused=refused))
+
+    def _write(self, note: DaemonNote) -> None:
         with in_words(self._path.parent, self._path):
-            _replace_note(self._fd, self._note | facts)
-        self._note |= facts
+            _replace_note(self._fd, daemon_note_object(note))
+        self._note = note
 
 
 class Locks:
@@ -96,7 +109,7 @@ class Locks:
         Args:
             who: the user, for the message that others get.
             within: seconds to wait for it.
-            waiting: told once who holds it, if it has to be waited for.
+            waiting: called once with the holder, if the lock is held.
 
         Raises:
             RotatorError: `lock-busy` (exit 7) with the holder's pid; or what the disk said.
@@ -107,12 +120,12 @@ class Locks:
         try:
             with in_words(self.root, path):
                 _acquire(fd, within, waiting)
-                left = _note(fd).get("in_flight", [])
-            lock = Lock(fd, path, who, tuple(str(s) for s in left) if isinstance(left, list) else ())
+                left = read_rotation_note(_first_bytes(fd)).in_flight
+            lock = Lock(fd, path, who, left)
             lock._write()
             yield lock
             if not lock.interrupted and not lock.in_flight:
-                with contextlib.suppress(OSError):  # a note that stays names nobody in flight
+                with contextlib.suppress(OSError):  # a note that stays names no site in flight
                     os.ftruncate(fd, 0)
         finally:
             with contextlib.suppress(OSError):
@@ -131,17 +144,17 @@ class Locks:
             fd = os.open(path, _OPEN, 0o640)
         try:
             with in_words(self.root, path):
-                if not lock_file(fd, 0.2):  # `daemon_pid` of another process may hold it for an instant
-                    note = _note(fd)
+                if not lock_file(fd, 0.2):  # `daemon_note` of another process may hold it for an instant
+                    note = read_daemon_note(_first_bytes(fd))
                     raise RotatorError(
                         "daemon-running",
-                        f"a daemon is running for {self.root} already: pid {note.get('pid', '?')}, "
-                        f"since {note.get('since', '?')}",
-                        "Stop that one first: systemctl stop rotator; or see what it does: rotator status",
+                        f"a daemon is running for {self.root} already: pid {note.pid or '?'}, "
+                        f"since {note.since or '?'}",
+                        "Stop that one first: systemctl stop rotator; or see its state: rotator status",
                         Exit.BUSY,
                     )
-            lock = DaemonLock(fd, path, {"pid": os.getpid(), "since": stamp(datetime.now(UTC))})
-            lock.tell()
+            lock = DaemonLock(fd, path, DaemonNote(os.getpid(), stamp(datetime.now(UTC))))
+            lock._write(lock._note)
             yield lock
             with contextlib.suppress(OSError):
                 os.ftruncate(fd, 0)
@@ -149,39 +162,34 @@ class Locks:
             os.close(fd)
 
     def daemon_pid(self) -> int:
-        """The pid of the daemon that runs for this state directory; 0 if none does or it cannot be told."""
-        pid = self.daemon_note().get("pid", 0)
-        return pid if isinstance(pid, int) else 0
+        """The pid of the daemon that runs for this state directory; 0 if none does or it cannot be read."""
+        return self.daemon_note().pid
 
-    def daemon_note(self) -> dict[str, Any]:
-        """What the daemon that runs tells of itself; nothing if none does or it cannot be told.
-
-        `pid`, `since`, and once it is ready `config` (the file that it reads), `loads` (how often it has read that)
-        and `refused` (why it did not take what it read last; empty if it did).
-        """
+    def daemon_note(self) -> DaemonNote:
+        """The note of the running daemon; an empty one if none runs or it cannot be read."""
         try:
             fd = os.open(self.root / "daemon.lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except OSError:
-            return {}
+            return DaemonNote()
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            return _note(fd)
+            return read_daemon_note(_first_bytes(fd))
         finally:
             os.close(fd)
-        return {}
+        return DaemonNote()
 
 
 def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
     nameless = time.monotonic() + NAMELESS_FOR
     while not lock_file(fd, 0.0):
-        if _note(fd) or time.monotonic() >= nameless:
+        if _holder(fd).pid or time.monotonic() >= nameless:
             break
         time.sleep(0.002)
     else:
         return
     if waiting:
-        waiting(_holder(fd))
+        waiting(str(_holder(fd)))
     if not lock_file(fd, within):
         raise RotatorError(
             "lock-busy",
@@ -191,21 +199,16 @@ def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> N
         )
 
 
-def _holder(fd: int) -> str:
-    note = _note(fd)
-    return f"pid {note.get('pid', '?')} ({note.get('who', '?')}, since {note.get('since', '?')})"
+def _holder(fd: int) -> RotationNote:
+    return read_rotation_note(_first_bytes(fd))
 
 
-def _note(fd: int) -> dict[str, Any]:
-    try:
-        found = from_json(os.pread(fd, 1024 * 1024, 0).partition(b"\n")[0])
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+def _first_bytes(fd: int) -> bytes:
+    return os.pread(fd, MAX_NOTE, 0)
 
 
 def _replace_note(fd: int, note: dict[str, object]) -> None:
-    """Over the note of before, of which `_note` reads the first line only: killed in between, it leaves a whole one."""
+    """Writes a note over the earlier one, of which the first line is read: killed in between, it leaves a whole one."""
     data, done = json_bytes(note), 0
     while done < len(data):  # a full disk may take a part, and says so only when it is asked to take the rest
         done += os.pwrite(fd, data[done:], done)

@@ -128,9 +128,10 @@ class Contest:
         before = len(self.edge.history.entries(SITE))
         took = self._timed(new, _writing(drop, new))
         entry = wait_until(lambda: self.edge.history.entries(SITE)[before:], 10.0, self.running.log.read_text())[0]
-        assert entry["result"] == "rotated", entry
-        self.times.told.append((datetime.fromisoformat(entry["at"]) - self._begun).total_seconds())
-        self.times.stages.append(entry["stages"])
+        assert entry.result == "rotated", entry
+        assert entry.at is not None
+        self.times.told.append((entry.at - self._begun).total_seconds())
+        self.times.stages.append(dict(entry.stages))
         return took
 
     @property

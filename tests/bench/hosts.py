@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.bootstrap import policy_of
+from rotator.core.model import Provenance
 from rotator.storage.records import Intent
 from rotator.validation.validate import examine
 from tests.support.authority import CA
@@ -65,7 +66,7 @@ def _install(edge: Edge, sites: Sequence[str]) -> None:
         edge.first[site] = edge.issue(site)
         verdict = examine(candidate_of(edge.first[site]), edge.site(site).policy, edge.anchors, now)
         assert verdict.accepted, verdict
-        staged = edge.store.stage(site, verdict.pairs, {"origin": [], "who": "bench", "when": now.isoformat()})
+        staged = edge.store.stage(site, verdict.pairs, Provenance(who="bench", when=now))
         staged.flush()
         stored[site] = staged.commit().name
     applied = edge.ports.apply(stored, hup=False)

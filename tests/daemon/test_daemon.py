@@ -21,7 +21,6 @@ from rotator.core.model import Candidate, Result, SourceFile
 from rotator.daemon.status import status_line
 from rotator.daemon.telemetry import input_state
 from rotator.metrics import InputState, Registry
-from rotator.rotation.outcomes import meta_pairs, meta_time
 from rotator.rotation.pacing import LastReload, Limits
 from rotator.sources import scanner as drops_module
 from rotator.storage.generations import Store
@@ -122,7 +121,7 @@ def test_a_drop_that_stays_incomplete_is_rejected_once_after_the_grace_time(daem
     daemon.run_for(3600)
     assert daemon.decided() == ("rejected", "incomplete-chain")
     assert daemon.said("rejected example", "incomplete-chain") == 1
-    assert [e["result"] for e in daemon.history.entries("example", 1)] == ["rejected"]
+    assert [e.result for e in daemon.history.entries("example", 1)] == ["rejected"]
     assert daemon.nginx.hups == 0
 
 
@@ -192,8 +191,8 @@ def test_a_drop_rejected_for_its_intermediate_is_taken_once_the_pool_has_it(daem
 
 def borrowed(daemon: Looping) -> list[str]:
     """What the last outcome says it took from outside the drop."""
-    problems = daemon.history.entries("example", 1)[0]["problems"]
-    return [p["message"] for p in problems if (p["code"], p["severity"]) == ("incomplete-chain", "warn")]
+    problems = daemon.history.entries("example", 1)[0].problems
+    return [p.message for p in problems if (p.code, p.severity) == ("incomplete-chain", "warn")]
 
 
 def test_an_encrypted_key_is_opened_with_the_password_file_of_the_site(daemon: Looping) -> None:
@@ -416,7 +415,7 @@ def test_what_waits_for_the_interval_is_told_once_and_shown_everywhere(paced: Lo
     paced.drop(paced.issue("b"), "b")
     paced.run_for(500)
     assert paced.said("deferred b", "min_reload_interval is 600 s", "rotator swap b") == 1
-    assert [e["reason"] for e in paced.history.entries("b")][-1:] == ["min-reload-interval"]
+    assert [e.reason for e in paced.history.entries("b")][-1:] == ["min-reload-interval"]
     assert "b waits (min-reload-interval)" in _line(paced)
     assert _deferred_inputs(paced) == ["b"]
     assert ("b", "drop") not in paced.loop.telemetry.counters.attempts
@@ -567,8 +566,8 @@ def test_draining_workers_hold_up_nobody_beyond_the_beginning_of_the_critical_re
     budgeted.drop(budgeted.issue("b"), "b")
     budgeted.run_for(60)
     begins = datetime.fromisoformat(budgeted.intent("b").next_try)
-    (life,) = meta_pairs(budgeted.store.load("b", budgeted.world.live("b")))
-    assert begins == critical_from(meta_time(life, "not_before"), meta_time(life, "effective_not_after"))
+    (life,) = budgeted.store.load("b", budgeted.world.live("b")).record.pairs
+    assert begins == critical_from(life.not_before, life.effective_not_after)
     budgeted.clock.sleep((begins - budgeted.clock.now()).total_seconds() - 30)
     budgeted.run_for(25)
     assert budgeted.nginx.hups == 1
@@ -723,8 +722,8 @@ def test_what_a_command_has_put_live_is_asked_for_at_the_next_look(daemon: Loopi
     done = daemon.by_hand(daemon.issue())
     daemon.tick()
     shown = daemon.loop.maintenance.seen["example"]
-    (leaf,) = daemon.store.load("example", done.generation).meta["pairs"].values()  # type: ignore[attr-defined]  # JSON
-    assert [one.fingerprint for one in shown.certificates] == [leaf["fingerprint_sha256"]]
+    (leaf,) = daemon.store.load("example", done.generation).record.pairs
+    assert [one.fingerprint for one in shown.certificates] == [leaf.fingerprint]
     assert all(one.matches for one in shown.served)
 
 
@@ -813,7 +812,7 @@ def test_what_a_command_left_in_flight_when_it_died_is_recovered_first(daemon: L
     daemon.drop(new)
     daemon.tick()
     assert daemon.shows(new)
-    assert [e["trigger"] for e in daemon.history.entries("example", 2)] == ["recover", "drop"]
+    assert [e.trigger for e in daemon.history.entries("example", 2)] == ["recover", "drop"]
 
 
 # -- life
@@ -1080,7 +1079,7 @@ def test_a_history_that_became_long_is_closed_after_the_outcome_that_made_it_so(
     chronicler.tick()
     assert chronicler.shows(new)
     assert closed(chronicler) == ["history-000001.jsonl"]
-    assert [e["trigger"] for e in chronicler.history.entries()[len(before) :]] == ["drop"]
+    assert [e.trigger for e in chronicler.history.entries()[len(before) :]] == ["drop"]
 
 
 def test_a_store_that_cannot_be_listed_is_told_when_it_is_tidied_up_and_ends_nothing(daemon: Looping) -> None:
@@ -1124,7 +1123,7 @@ def test_a_history_that_cannot_be_closed_is_told_once_and_holds_no_rotation_up(c
             chronicler.run_for(60)
             assert chronicler.shows(new)
     assert chronicler.said("permission", "the history could not be tidied up") == 1
-    assert [e["trigger"] for e in chronicler.history.entries("example", 3)] == ["drop"] * 3
+    assert [e.trigger for e in chronicler.history.entries("example", 3)] == ["drop"] * 3
 
 
 # -- what is wrong around it

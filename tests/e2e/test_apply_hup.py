@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from rotator.core.model import Provenance
 from rotator.privsep import apply as module
 from rotator.privsep.apply import Applied, Request, Setup, apply, hup_master, read_children
 from rotator.storage.generations import Store
@@ -28,7 +29,7 @@ class Host:
     ca: CA
 
     def store(self) -> str:
-        staged = Store(Path(self.setup.state_dir)).stage("site", [pair_of(self.ca.issue("site.test"))], {})
+        staged = Store(Path(self.setup.state_dir)).stage("site", [pair_of(self.ca.issue("site.test"))], Provenance())
         staged.flush()
         return staged.commit().name
 

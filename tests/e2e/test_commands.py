@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from rotator.cli.context import caller
+from rotator.core.model import Provenance
 from rotator.rotation.recover import recover
 from rotator.storage.history import CLOSE_AT
 from tests.support.authority import CA, pem
@@ -331,7 +332,7 @@ def test_status_believes_the_listeners_when_the_pid_file_is_the_wrong_one(edge: 
 def test_a_dry_run_keeps_out_of_the_way_of_a_rotation(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
     with edge.locks.rotation("somebody", 1.0):
-        staged = edge.store.stage("example", [pair_of(edge.issue())], {})
+        staged = edge.store.stage("example", [pair_of(edge.issue())], Provenance())
         done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--dry-run", "--wait", "0.1")
         assert (done.returncode, sorted(p.name for p in staged.path.iterdir())[0]) == (7, "fullchain.pem")
 
@@ -457,7 +458,7 @@ def _stage_as_nobody(edge: Edge) -> None:
     os.setuid(NOBODY)
     try:
         store = Store(edge.state)
-        staged = store.stage("example", [pair_of(edge.issue())], {})
+        staged = store.stage("example", [pair_of(edge.issue())], Provenance())
         staged.flush()
         store.mark_verified("example", staged.commit().name)
         store.prune("example", 1, frozenset())

@@ -602,4 +602,4 @@ def test_deliver_that_waits_is_told_when_somebody_else_has_delivered_meanwhile(e
 
 
 def _results(edge: Edge, site: str = "example") -> list[str]:
-    return [str(entry["result"]) for entry in edge.history.entries(site)]
+    return [entry.result for entry in edge.history.entries(site)]

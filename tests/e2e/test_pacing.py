@@ -95,7 +95,7 @@ def test_the_interval_counts_from_a_reload_by_a_command_and_goes_on_over_a_resta
             wait_until(lambda: 'rotator_inputs{state="deferred"} 1.0' in page(edge), 10)
             assert daemon.end() == 0
     assert edge.live() == live
-    assert [e["reason"] for e in edge.history.entries("example")].count("min-reload-interval") == 1
+    assert [e.reason for e in edge.history.entries("example")].count("min-reload-interval") == 1
     edge.nginx_extra = 'min_reload_interval = "0s"'
     edge.write_config()
     with running(edge):

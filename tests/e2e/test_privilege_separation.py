@@ -20,6 +20,7 @@ import pytest
 
 from rotator import bootstrap
 from rotator.core.errors import RotatorError
+from rotator.core.model import Provenance
 from rotator.privsep.apply import RESULT, copies_path, parse_applied
 from rotator.privsep.oneshot import APPLY_UNIT, TEST_UNIT, OneshotApply
 from tests.support.authority import CA, Issued
@@ -156,7 +157,7 @@ def test_with_nginx_stopped_its_own_test_is_made_by_root_at_the_start(edge: Edge
         wait_until(lambda: daemon.said("well example"), 20)
     told = edge.history.entries("example")[-1]
     assert manager.started[0] == f"{UID}: --no-ask-password start {TEST_UNIT}"
-    assert any(str(copy) in word for word in told["nginx_words"])
+    assert any(str(copy) in word for word in told.nginx_words)
 
 
 # -- when the oneshot does not come
@@ -352,7 +353,7 @@ def stored(edge: Edge, new: Issued) -> Path:
     """Another generation in the store, made by its owner."""
 
     def stage() -> str:
-        staged = edge.store.stage("example", [pair_of(new)], {})
+        staged = edge.store.stage("example", [pair_of(new)], Provenance())
         staged.flush()
         return str(staged.commit().name)
 

@@ -73,8 +73,8 @@ def _assert_recovered(edge: Edge, new: Issued, digest: str, where: str) -> None:
         assert edge.store.verified("example") == edge.live(), where
         assert one.end() == 0, where
     assert strays(edge) == [], where
-    mine = [e for e in edge.history.entries("example") if e["live"] == edge.live()]
-    told = [e["reason"] for e in mine if e["result"] == "rotated"]
+    mine = [e for e in edge.history.entries("example") if e.live == edge.live()]
+    told = [e.reason for e in mine if e.result == "rotated"]
     assert len(told) == 1, f"{where}: the history has to tell once that {edge.live()} went live: {mine}"
     assert (edge.state / "lock").read_bytes() == b"", f"{where}: a note of something in flight stays"
 

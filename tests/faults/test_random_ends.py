@@ -94,10 +94,10 @@ def _rotations(binary: Path, root: Path, issuing_ca: CA, root_ca: CA, seed: str)
         lines = (edge.state / "history.jsonl").read_bytes().splitlines()
         history = edge.history.entries("example")
         assert len(lines) == len(history), "a line of the history is torn"
-        assert {e["result"] for e in history} <= {"rotated", "unchanged", "deferred"}, history
-        told = Counter(e["live"] for e in history if e["result"] == "rotated")
+        assert {e.result for e in history} <= {"rotated", "unchanged", "deferred"}, history
+        told = Counter(e.live for e in history if e.result == "rotated")
         assert [one for one, count in told.items() if count > 1] == [], "told twice"
-        went_live = {f for e in history if e["result"] == "rotated" for f in e["fingerprints"].values()}
+        went_live = {f for e in history if e.result == "rotated" for f in e.fingerprints.values()}
         for new in waited:
             assert fingerprint(new.chain_der[0]) in went_live, "a drop that was decided is not in the history"
         assert records.failures == ()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rotator import bootstrap
+from rotator.core.model import Provenance
 from rotator.validation.validate import examine
 from tests.support.authority import CA, Issued, new_key
 from tests.support.client import served_leaf
@@ -59,7 +60,7 @@ def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_t
     foreign = {path for path in changed - shared if CHANGED not in str(path)}
     assert foreign == set()
     assert edge.include_dir / f"{CHANGED}.conf" in changed
-    assert [(e["site"], e["result"]) for e in edge.history.entries()[history:]] == [(CHANGED, "rotated")]
+    assert [(e.site, e.result) for e in edge.history.entries()[history:]] == [(CHANGED, "rotated")]
     for site in SITES[::50]:
         one = new if site == CHANGED else first[site]
         assert served_leaf(edge.addresses[0], edge.name(site)) == one.chain_der[0], site
@@ -73,7 +74,7 @@ def _stored(edge: Edge) -> dict[str, Issued]:
     for site in SITES:
         first[site] = edge.issuer.issue(edge.name(site), key=key, not_before=now - timedelta(hours=2))
         verdict = examine(candidate_of(first[site]), edge.site(site).policy, edge.anchors, now)
-        staged = ports.store.stage(site, verdict.pairs, {"origin": [], "who": "tester", "when": now.isoformat()})
+        staged = ports.store.stage(site, verdict.pairs, Provenance(who="tester", when=now))
         staged.flush()
         generations[site] = staged.commit().name
     applied = bootstrap.direct(bootstrap.make_setup(edge.config))(generations, hup=False)

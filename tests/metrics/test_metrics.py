@@ -20,6 +20,7 @@ from rotator.metrics.collector import LONGEST_LABEL, clean
 from rotator.metrics.counters import BUCKETS, CODES, OTHER, RELOAD_REASONS, SCAN_REASONS, STAGES, TRIGGERS, Histogram
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts
 from rotator.rotation.observe import observe
+from rotator.storage.entries import HistoryEntry
 from tests.support.hosts import LISTENERS, Host, make_site
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -393,18 +394,18 @@ def test_counting_changes_nothing_that_is_there() -> None:
 
 
 def test_a_restart_remembers_how_the_last_swap_ended() -> None:
-    def entry(result: Result, at: datetime, reason: str = "") -> dict[str, object]:
-        return {"site": "example", "result": str(result), "at": at.isoformat(), "reason": reason}
+    def entry(result: str, at: datetime | None, reason: str = "", site: str = "example") -> HistoryEntry:
+        return HistoryEntry(site, result, at, reason)
 
     counters = Counters().with_last_swaps(
         [
             entry(Result.ROTATED, NOW),
             entry(Result.ROLLED_BACK, LATER),
             entry(Result.DEFERRED, LATER, "not-yet-valid"),
-            {**entry(Result.DEFERRED, LATER), "reason": ["not-yet-valid"], "at": 7},
-            {"site": "other"},
-            {"site": "other", "result": "a word of tomorrow", "at": NOW.isoformat()},
-            {"site": "other", "result": "rotated", "at": "yesterday"},
+            entry(Result.DEFERRED, None),
+            HistoryEntry("other"),
+            entry("a word of tomorrow", NOW, site="other"),
+            entry(Result.ROTATED, None, site="other"),
         ]
     )
     assert dict(counters.swaps) == {"example": LastResult(False, NOW)}
@@ -412,9 +413,11 @@ def test_a_restart_remembers_how_the_last_swap_ended() -> None:
 
 
 def test_what_a_command_did_is_counted_as_its_history_tells_it() -> None:
-    entry = {"site": "example", "result": "rolled-back", "at": NOW.isoformat(), "reason": "not-proved"}
-    told = entry | {"trigger": "swap", "stages": {"apply": 0.1, "prove": 5.0}}
-    counters = Counters().after_commands([told, {"site": "other"}, told | {"result": "a word of tomorrow"}, entry])
+    entry = HistoryEntry(
+        "example", "rolled-back", NOW, "not-proved", trigger="swap", stages={"apply": 0.1, "prove": 5.0}
+    )
+    newer = dataclasses.replace(entry, result="a word of tomorrow")
+    counters = Counters().after_commands([entry, HistoryEntry("other"), newer, dataclasses.replace(entry, at=None)])
     assert dict(counters.attempts) == {("example", "swap"): 1}
     assert dict(counters.failures) == {("example", "prove"): 1}
     assert dict(counters.rollbacks) == {"example": 1}
@@ -422,8 +425,8 @@ def test_what_a_command_did_is_counted_as_its_history_tells_it() -> None:
 
 
 def test_a_restart_remembers_that_what_is_live_was_proved_after_a_failure() -> None:
-    def entry(result: Result) -> dict[str, object]:
-        return {"site": "example", "result": str(result), "at": LATER.isoformat(), "reason": ""}
+    def entry(result: Result) -> HistoryEntry:
+        return HistoryEntry("example", result, LATER)
 
     failed = Counters(swaps={"example": LastResult(True, NOW)}).with_last_swaps([entry(Result.ROLLED_BACK)])
     assert dict(failed.swaps) == {"example": LastResult(False, NOW)}

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 
 from rotator import config
 from rotator.bootstrap import make_setup
+from rotator.core.model import Provenance
 from rotator.privsep import apply as module
 from rotator.privsep.apply import (
     MAX_REQUEST,
@@ -85,7 +86,7 @@ class Host:
     def store(self, site: str, *issued: Issued) -> str:
         """Stores pairs, new ones by default; the generation's name."""
         pairs = [pair_of(one) for one in issued or (self.issue(),)]
-        staged = Store(self.state).stage(site, pairs, {})
+        staged = Store(self.state).stage(site, pairs, Provenance())
         staged.flush()
         return staged.commit().name
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from rotator.core.errors import RotatorError
-from rotator.core.model import Pair
+from rotator.core.model import Pair, Provenance
 from rotator.privsep import apply as apply_module
 from rotator.privsep.apply import Applied, Request, Setup, apply, read_live
 from rotator.storage.generations import Store
@@ -77,7 +77,7 @@ def contents(pair: Pair) -> tuple[bytes, ...]:
 
 def rotate(world: World, pair: Pair) -> tuple[Applied, str]:
     """The way of a rotation to the disk, with its own clearing up; apply's answer, and the word of what went wrong."""
-    staged = world.store.stage("site", [pair], {})
+    staged = world.store.stage("site", [pair], Provenance())
     try:
         staged.flush()
         generation = staged.commit()

@@ -246,7 +246,7 @@ def test_a_rotation_that_died_before_its_note_was_taken_back_stands_in_the_histo
         _interrupt(host, "example")
         host.recover()
     live = host.world.live("example")
-    told = [e["reason"] for e in host.world.history.entries("example") if e["live"] == live]
+    told = [e.reason for e in host.world.history.entries("example") if e.live == live]
     assert told == ["rotated"]
 
 
@@ -257,7 +257,7 @@ def test_a_pair_that_was_asked_for_twice_is_not_told_again_when_the_next_rotatio
     _interrupt(host, "example")
     host.recover()
     live = host.world.live("example")
-    told = [e["reason"] for e in host.world.history.entries("example") if e["live"] == live]
+    told = [e.reason for e in host.world.history.entries("example") if e.live == live]
     assert told == ["rotated", "same"]
 
 
@@ -274,7 +274,7 @@ def test_a_recovery_that_died_before_its_note_was_taken_back_stands_in_the_histo
         with pytest.raises(_Died):
             host.recover()
     host.recover()
-    assert [e["reason"] for e in host.world.history.entries("example")[before:]] == ["recovered"]
+    assert [e.reason for e in host.world.history.entries("example")[before:]] == ["recovered"]
 
 
 def _die(*_: object) -> None:

@@ -118,8 +118,8 @@ def test_every_outcome_stands_in_the_history_with_who_and_fingerprint(host: Host
     new = host.issue()
     host.swap(host.sites[0], new)
     entry = host.world.history.entries("example")[-1]
-    assert (entry["result"], entry["who"], entry["trigger"]) == ("rotated", "tester", "swap")
-    assert set(entry["fingerprints"]) == {"ecdsa"}
+    assert (entry.result, entry.who, entry.trigger) == ("rotated", "tester", "swap")
+    assert set(entry.fingerprints) == {"ecdsa"}
 
 
 def test_old_generations_are_pruned_but_never_what_is_live_verified_or_previous(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator.core.model import Outcome, Pair, Result
+from rotator.core.model import Outcome, Pair, Provenance, Result
 from rotator.privsep.apply import Request, Setup, apply, read_live
 from rotator.storage.generations import Store
 from rotator.storage.history import History
@@ -75,7 +75,7 @@ Operation = Callable[[World, Recorder], None]
 def install(world: World, log: Recorder, *, site: str, pair: str) -> None:
     """All that a rotation leaves on the disk, for one site."""
     with log.promising("stored", pair, value="whole"):
-        staged = world.store.stage(site, [world.pairs[pair]], {"who": "tester"})
+        staged = world.store.stage(site, [world.pairs[pair]], Provenance(who="tester"))
         staged.flush()
         generation = staged.commit().name
     put_live(world, log, generations={site: generation})
@@ -128,7 +128,7 @@ def prune(world: World, log: Recorder, *, site: str, gone: str) -> None:
 def back_and_first(world: World, log: Recorder) -> None:
     """One batch: a site goes back to what it had, another gets its first pair."""
     with log.promising("stored", "B1", value="whole"):
-        staged = world.store.stage("beta", [world.pairs["B1"]], {})
+        staged = world.store.stage("beta", [world.pairs["B1"]], Provenance())
         staged.flush()
         first = staged.commit().name
     put_live(world, log, generations={"alpha": world.store.names("alpha")[0], "beta": first})

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.core.model import KeyType, Outcome, Pair, Result, pairs_digest
+from rotator.core.model import KeyType, Outcome, Pair, Provenance, Result, pairs_digest
 from rotator.storage import generations as module
 from rotator.storage.generations import Staged, Store
 from rotator.storage.history import History
@@ -28,7 +28,7 @@ from tests.support.other_user import as_nobody
 from tests.support.pairs import pair_of
 from tests.support.powercut import StandIn, standing_in
 
-META = {"origin": ["/drop/site.pem"], "who": "tester", "when": "2026-11-22T12:00:00Z"}
+PROVENANCE = Provenance(("/drop/site.pem",), "tester", datetime(2026, 11, 22, 12, tzinfo=UTC))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def without_real_flushes() -> Iterator[None]:
 
 def keep(store: Store, *pairs: Pair, site: str = "site") -> str:
     """Stores a generation; its name."""
-    staged = store.stage(site, pairs, META)
+    staged = store.stage(site, pairs, PROVENANCE)
     staged.flush()
     return staged.commit().name
 
@@ -115,7 +115,7 @@ def test_two_kinds_of_key_lie_side_by_side_under_their_names(store: Store, ca: C
 
 
 def test_the_staged_files_are_named_for_whoever_asks_nginx(store: Store, ca: CA, pairs: list[Pair]) -> None:
-    staged = store.stage("site", [pair_of(ca.issue("site.test", kind="rsa")), pairs[0]], META)
+    staged = store.stage("site", [pair_of(ca.issue("site.test", kind="rsa")), pairs[0]], PROVENANCE)
     assert staged.files == (("ecdsa-fullchain.pem", "ecdsa-privkey.pem"), ("rsa-fullchain.pem", "rsa-privkey.pem"))
     assert all((staged.path / name).exists() for names in staged.files for name in names)
 
@@ -123,16 +123,16 @@ def test_the_staged_files_are_named_for_whoever_asks_nginx(store: Store, ca: CA,
 def test_the_description_tells_fingerprints_names_dates_origin_who_and_when(store: Store, pairs: list[Pair]) -> None:
     meta = json.loads((generations(store) / keep(store, pairs[0]) / "meta.json").read_bytes())
     told = meta["pairs"]["ecdsa"]
-    assert {key: meta[key] for key in META} == META
+    assert (meta["origin"], meta["who"], meta["when"]) == (["/drop/site.pem"], "tester", "2026-11-22T12:00:00.000Z")
     assert (told["fingerprint_sha256"], told["names"]) == (pairs[0].fingerprint, ["site.test", "www.site.test"])
     assert told["not_after"] == "2027-02-20T11:00:00.000Z"
 
 
 def test_a_file_name_that_is_no_utf_8_stands_in_the_description_and_comes_back(store: Store, pairs: list[Pair]) -> None:
     odd = os.fsdecode(b"/drop/\xff.pem")
-    staged = store.stage("site", [pairs[0]], {"origin": [odd]})
+    staged = store.stage("site", [pairs[0]], Provenance((odd,)))
     staged.flush()
-    assert store.load("site", staged.commit().name).meta["origin"] == [odd]
+    assert store.load("site", staged.commit().name).record.provenance.origin == (odd,)
 
 
 def test_numbers_go_up_by_one(store: Store, pairs: list[Pair]) -> None:
@@ -193,17 +193,17 @@ def test_all_files_of_a_generation_have_one_mtime(store: Store, pairs: list[Pair
 
 
 def test_what_is_staged_has_no_name_yet(store: Store, pairs: list[Pair]) -> None:
-    store.stage("site", [pairs[0]], META)
+    store.stage("site", [pairs[0]], PROVENANCE)
     assert store.names("site") == ()
 
 
 def test_what_is_discarded_leaves_nothing(store: Store, pairs: list[Pair]) -> None:
-    store.stage("site", [pairs[0]], META).discard()
+    store.stage("site", [pairs[0]], PROVENANCE).discard()
     assert os.listdir(generations(store)) == []
 
 
 def test_discarding_after_the_commit_does_no_harm(store: Store, pairs: list[Pair]) -> None:
-    staged = store.stage("site", [pairs[0]], META)
+    staged = store.stage("site", [pairs[0]], PROVENANCE)
     staged.flush()
     name = staged.commit().name
     staged.discard()
@@ -211,7 +211,7 @@ def test_discarding_after_the_commit_does_no_harm(store: Store, pairs: list[Pair
 
 
 def test_what_a_killed_run_staged_is_swept_by_the_next(store: Store, pairs: list[Pair]) -> None:
-    store.stage("site", [pairs[0]], META)
+    store.stage("site", [pairs[0]], PROVENANCE)
     name = keep(store, pairs[1])
     assert os.listdir(generations(store)) == [name]
 
@@ -223,7 +223,7 @@ def test_sweeping_a_site_that_has_nothing_yet_does_nothing(store: Store) -> None
 
 def test_a_generation_is_not_named_before_it_is_flushed(store: Store, pairs: list[Pair]) -> None:
     with pytest.raises(AssertionError):
-        store.stage("site", [pairs[0]], META).commit()
+        store.stage("site", [pairs[0]], PROVENANCE).commit()
 
 
 # -- loading
@@ -287,7 +287,7 @@ def test_a_missing_file_of_a_generation_is_told(store: Store, pairs: list[Pair],
 def test_no_key_byte_stands_in_anything_but_its_file(store: Store, pairs: list[Pair]) -> None:
     pair = pairs[0]
     assert pair.key is not None
-    staged = store.stage("site", [pair], META)
+    staged = store.stage("site", [pair], PROVENANCE)
     staged.flush()
     generation = staged.commit()
     prints = store.fingerprints("site", generation.name)
@@ -417,8 +417,8 @@ def test_what_was_decided_comes_back(store: Store) -> None:
     assert store.intent("site") == intent
 
 
-UNREADABLE = ["", "{", "[]", "7", '"x"', "null", '{"hold": 1}', '{"unknown": 1}', "\udcff", '[["a"]]']
-UNREADABLE += ['{"policy": 5}', '{"digest": null}', '{"result": ["rotated"]}', '{"hold": {"by": "ann", "since": 7}}']
+UNREADABLE = ["", "{", "[]", "7", '"x"', "null", '{"unknown": 1}', "\udcff", '[["a"]]']
+UNREADABLE += ['{"policy": 5}', '{"digest": null}', '{"result": ["rotated"]}']
 UNREADABLE += [DEEP, '{"digest": "' + 2_000_000 * "d" + '"}']
 
 
@@ -487,7 +487,7 @@ def test_an_error_is_told_with_its_path_its_words_and_the_next_step(
     store: Store, pairs: list[Pair], number: int
 ) -> None:
     with standing_in(Fails("write", number)):
-        error = refusal(lambda: store.stage("site", [pairs[0]], META))
+        error = refusal(lambda: store.stage("site", [pairs[0]], PROVENANCE))
     code, hint = WORDS[number]
     assert (error.code, hint in error.hint) == (code, True)
     assert error.message == f"{generations(store)}: {os.strerror(number)}"
@@ -497,7 +497,7 @@ def test_an_error_is_told_with_its_path_its_words_and_the_next_step(
 def test_what_cannot_be_staged_leaves_nothing(store: Store, pairs: list[Pair], call: str) -> None:
     keep(store, pairs[0])
     with standing_in(Fails(call, errno.ENOSPC)), contextlib.suppress(RotatorError):
-        store.stage("site", [pairs[1]], META)
+        store.stage("site", [pairs[1]], PROVENANCE)
     assert len(os.listdir(generations(store))) == 1
 
 
@@ -531,7 +531,7 @@ ACTIONS: dict[str, tuple[str, Callable[[Store, Staged, str], object]]] = {
 @pytest.mark.parametrize("action", ACTIONS)
 def test_every_call_turns_what_the_system_says_into_words(store: Store, pairs: list[Pair], action: str) -> None:
     name, _ = keep(store, pairs[0]), keep(store, pairs[2])
-    staged = store.stage("site", [pairs[1]], META)
+    staged = store.stage("site", [pairs[1]], PROVENANCE)
     call, work = ACTIONS[action]
     with standing_in(Fails(call, errno.EIO)):
         assert refusal(lambda: work(store, staged, name)).code == "io-error"
@@ -541,7 +541,7 @@ def test_a_state_directory_that_is_missing_is_told_with_the_command_that_makes_i
     tmp_path: Path, pairs: list[Pair]
 ) -> None:
     store = Store(tmp_path / "missing")
-    error = refusal(lambda: store.stage("site", [pairs[0]], META))
+    error = refusal(lambda: store.stage("site", [pairs[0]], PROVENANCE))
     assert f"install -d -o rotator -g rotator -m 0750 {tmp_path}/missing" in error.hint
 
 
@@ -549,7 +549,7 @@ def test_a_state_directory_that_is_closed_to_us_is_told(tmp_path: Path, pairs: l
     (tmp_path / "state").mkdir(mode=0o500)
 
     def tried() -> str:
-        return refusal(lambda: Store(Path("state")).stage("site", [pairs[0]], META)).code
+        return refusal(lambda: Store(Path("state")).stage("site", [pairs[0]], PROVENANCE)).code
 
     assert as_nobody(tried, cwd=tmp_path) == "permission"
 

@@ -25,6 +25,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.storage import history as module
+from rotator.storage.entries import HistoryEntry, read_entry
 from rotator.storage.history import NEVER, History
 from tests.support.failing import Fails, Kill, KilledError, refusal
 from tests.support.other_user import forked
@@ -60,7 +61,7 @@ def note(history: History, *reasons: str, site: str = "site") -> None:
 
 def told(history: History, site: str = "", limit: int = 0) -> str:
     """The reasons of the entries, which are one letter each."""
-    return "".join(entry["reason"] for entry in history.entries(site, limit))
+    return "".join(entry.reason for entry in history.entries(site, limit))
 
 
 def files(history: History) -> list[str]:
@@ -91,7 +92,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def test_what_was_recorded_comes_back_oldest_first(history: History) -> None:
     note(history, "first", "second")
-    assert [(entry["reason"], entry["who"], entry["trigger"]) for entry in history.entries()] == [
+    assert [(entry.reason, entry.who, entry.trigger) for entry in history.entries()] == [
         ("first", "tester", "swap"),
         ("second", "tester", "swap"),
     ]
@@ -111,7 +112,7 @@ def test_an_entry_is_one_line_with_all_of_the_outcome(history: History) -> None:
 def test_an_entry_about_a_file_whose_name_is_no_utf_8_is_written(history: History) -> None:
     odd = os.fsdecode(b"\xff.pem")
     record(history, outcome(message=odd))
-    assert history.entries()[0]["message"] == odd
+    assert history.entries()[0].message == odd
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
@@ -189,7 +190,7 @@ def test_the_latest_entry_of_each_site_is_found(history: History) -> None:
     history.tidy()
     note(history, "c", site="other")
     note(history, "d", site="unasked")
-    assert {name: e["reason"] for name, e in history.latest(["site", "other", "new"]).items()} == {
+    assert {name: e.reason for name, e in history.latest(["site", "other", "new"]).items()} == {
         "site": "b",
         "other": "c",
     }
@@ -260,8 +261,8 @@ def test_a_line_that_tells_of_no_outcome_is_neither_an_entry_nor_news(history: H
     with (history.root / "history.jsonl").open("ab") as f:
         f.write(line + b"\n")
     note(history, "b")
-    assert (told(history), told(history, "site"), history.latest(["site"])["site"]["reason"]) == ("ab", "ab", "b")
-    assert [entry["reason"] for entry in history.news(mark)[1]] == ["b"]
+    assert (told(history), told(history, "site"), history.latest(["site"])["site"].reason) == ("ab", "ab", "b")
+    assert [entry.reason for entry in history.news(mark)[1]] == ["b"]
 
 
 def test_files_that_only_look_like_closed_ones_are_left_alone(history: History) -> None:
@@ -293,11 +294,11 @@ def test_lines_of_other_sites_are_not_parsed(history: History, monkeypatch: pyte
     note(history, *"b" * 100, site="other")
     parsed: list[bytes] = []
 
-    def counting(line: bytes) -> object:
+    def counting(line: bytes) -> HistoryEntry:
         parsed.append(line)
-        return json.loads(line)
+        return read_entry(line)
 
-    monkeypatch.setattr(module, "from_json", counting)
+    monkeypatch.setattr(module, "read_entry", counting)
     assert told(history, "site", 1) == "a"
     assert len(list(filter(None, parsed))) == 1
 
@@ -320,7 +321,7 @@ def test_lines_of_any_length_come_back_whole(history: History) -> None:
         record(history, outcome(message="x" * length))
         if number % 20 == 0:
             history.tidy()
-    assert [len(entry["message"]) for entry in history.entries()] == lengths
+    assert [len(entry.message) for entry in history.entries()] == lengths
 
 
 # -- together with others
@@ -331,11 +332,11 @@ def test_a_file_that_is_closed_while_it_is_read_is_not_read_twice(history: Histo
     history.tidy()
     note(history, "b", "c")
     reading = history.newest_first()
-    first = next(reading)["reason"]
+    first = next(reading).reason
     history.tidy()
     note(history, "d")
     history.tidy()
-    assert [first, *(entry["reason"] for entry in reading)] == ["c", "b", "a"]
+    assert [first, *(entry.reason for entry in reading)] == ["c", "b", "a"]
 
 
 def test_a_closed_file_that_is_deleted_while_the_others_are_read_is_passed_over(history: History) -> None:
@@ -343,9 +344,9 @@ def test_a_closed_file_that_is_deleted_while_the_others_are_read_is_passed_over(
         note(history, reason)
         history.tidy()
     reading = history.newest_first()
-    assert next(reading)["reason"] == "c"
+    assert next(reading).reason == "c"
     (history.root / "history-000001.jsonl").unlink()
-    assert [entry["reason"] for entry in reading] == ["b"]
+    assert [entry.reason for entry in reading] == ["b"]
 
 
 def test_what_was_written_since_the_last_look_is_news_once(history: History) -> None:
@@ -355,7 +356,7 @@ def test_what_was_written_since_the_last_look_is_news_once(history: History) -> 
     note(history, "one")
     note(history, "two")
     mark, entries = history.news(mark)
-    assert ([entry["reason"] for entry in entries], history.news(mark)) == (["one", "two"], (mark, ()))
+    assert ([entry.reason for entry in entries], history.news(mark)) == (["one", "two"], (mark, ()))
 
 
 def test_a_line_that_is_only_half_written_is_news_when_it_is_whole(history: History) -> None:
@@ -365,7 +366,7 @@ def test_a_line_that_is_only_half_written_is_news_when_it_is_whole(history: Hist
         file.write(b'{"reason": "o')
         mark, half = history.news(mark)
         file.write(b'ne"}\n')
-    assert (half, [entry["reason"] for entry in history.news(mark)[1]]) == ((), ["one"])
+    assert (half, [entry.reason for entry in history.news(mark)[1]]) == ((), ["one"])
 
 
 def test_what_stands_in_the_next_file_is_news(history: History) -> None:
@@ -374,7 +375,7 @@ def test_what_stands_in_the_next_file_is_news(history: History) -> None:
     (history.root / "history.jsonl").rename(history.root / "history-000001.jsonl")
     assert history.news(mark) == (NEVER, ())
     note(history, "one")
-    assert [entry["reason"] for entry in history.news(mark)[1]] == ["one"]
+    assert [entry.reason for entry in history.news(mark)[1]] == ["one"]
 
 
 def test_who_waited_while_the_file_was_closed_writes_into_the_next(history: History) -> None:
@@ -428,14 +429,14 @@ def test_lines_of_many_processes_are_all_there_once_although_the_file_is_closed_
         while len(files(history)) < 10:
             assert time.monotonic() < end, "the file is not closed"
             history.tidy()
-            now = [entry["reason"] for entry in history.entries()]
+            now = [entry.reason for entry in history.entries()]
             assert now[: len(seen)] == seen, "who reads again sees more, and nothing twice or elsewhere"
             seen = now
     finally:
         stop.touch()
         for child in children:
             os.waitpid(child, 0)
-    found = [entry["reason"] for entry in history.entries()]
+    found = [entry.reason for entry in history.entries()]
     by_writer = {who: [one[1:] for one in found if one[0] == who] for who in writers}
     for lines in by_writer.values():
         assert lines == [*map(str, range(len(lines) - 1)), "end"]
@@ -570,7 +571,7 @@ def test_a_line_that_does_not_fit_whole_is_torn_and_the_next_stands_alone(histor
     with standing_in(Full()):
         assert refusal(lambda: record(history, outcome(message="x" * 480))).code == "disk-full"
     note(history, "later")
-    assert [entry["reason"] for entry in history.entries()] == ["later"]
+    assert [entry.reason for entry in history.entries()] == ["later"]
 
 
 def test_a_state_directory_that_is_missing_has_no_history_and_is_told_where_it_is_needed(tmp_path: Path) -> None:

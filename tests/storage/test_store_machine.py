@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rotator.core.model import Pair
+from rotator.core.model import Pair, Provenance
 from rotator.privsep.apply import Request, Setup, apply, read_live
 from rotator.storage.generations import Staged, Store
 from rotator.storage.records import Intent
@@ -64,7 +64,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(site=st.sampled_from(SITES), pair=st.integers(0, 3))
     def stage(self, site: str, pair: int) -> None:
-        self.staged[site] = self.store.stage(site, [self.pairs[pair]], {}), self.pairs[pair]
+        self.staged[site] = self.store.stage(site, [self.pairs[pair]], Provenance()), self.pairs[pair]
 
     @precondition(lambda self: self.staged)
     @rule(site=st.sampled_from(SITES))
@@ -136,7 +136,7 @@ class Machine(RuleBasedStateMachine):
     # -- the model
 
     def swap(self, site: str, pair: Pair) -> None:
-        staged = self.store.stage(site, [pair], {})
+        staged = self.store.stage(site, [pair], Provenance())
         staged.flush()
         apply(self.setup, Request("0" * 32, {site: staged.commit().name}, hup=False))
 

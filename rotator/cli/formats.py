@@ -1,0 +1,200 @@
+"""The JSON answers about outcomes, each built in one place; `rotator/manual/formats.md` has every key of them.
+
+They are made for programs that read them over years: they follow neither the records on the disk nor the types inside,
+and a key is added, never removed or given another meaning. Each has a version of its own, which rises with a new key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rotator.core.lifetime import share_of_life_left
+from rotator.core.model import Outcome
+from rotator.core.problems import Problem
+from rotator.system.files import stamp
+
+if TYPE_CHECKING:  # `rotator check` has no need of what these import
+    from rotator.rotation.observe import Facts
+    from rotator.storage.entries import HistoryEntry
+    from rotator.storage.records import Intent
+
+OUTCOME_VERSION = 1
+HISTORY_VERSION = 1
+AWAITED_VERSION = 1
+STATUS_VERSION = 1
+CHECK_VERSION = 1
+PROBE_VERSION = 1
+
+
+def outcome_answer(done: Outcome, exit: int) -> dict[str, object]:
+    """The answer of `swap` and `rollback`.
+
+    Args:
+        done: the outcome.
+        exit: the exit status.
+    """
+    return {
+        "schema_version": OUTCOME_VERSION,
+        "site": done.site,
+        "result": str(done.result),
+        "at": stamp(done.at),
+        "reason": done.reason,
+        "message": done.message,
+        "hint": done.hint,
+        "problems": [problem_answer(problem) for problem in done.problems],
+        "generation": done.generation,
+        "previous": done.previous,
+        "live": done.live,
+        "proof": done.proof,
+        "unproved": list(done.unproved),
+        "stages": {stage: round(seconds, 6) for stage, seconds in done.stages.items()},
+        "nginx_words": list(done.nginx_words),
+        "retry_after": done.retry_after.total_seconds() if done.retry_after is not None else None,
+        "exit": exit,
+    }
+
+
+def problem_answer(problem: Problem) -> dict[str, object]:
+    """One problem of an answer."""
+    return {
+        "code": str(problem.code),
+        "severity": str(problem.severity),
+        "message": problem.message,
+        "hint": problem.hint,
+        "file": problem.file,
+        "line": problem.line,
+    }
+
+
+def entry_answer(entry: HistoryEntry) -> dict[str, object]:
+    """One entry of the history, as `history`, `status` and `deliver --wait` show it."""
+    return {
+        "schema_version": HISTORY_VERSION,
+        "site": entry.site,
+        "result": entry.result,
+        "at": stamp(entry.at) if entry.at else None,
+        "reason": entry.reason,
+        "message": entry.message,
+        "hint": entry.hint,
+        "problems": [
+            {
+                "code": problem.code,
+                "severity": problem.severity,
+                "message": problem.message,
+                "hint": problem.hint,
+                "file": problem.file,
+                "line": problem.line,
+            }
+            for problem in entry.problems
+        ],
+        "generation": entry.generation,
+        "previous": entry.previous,
+        "live": entry.live,
+        "proof": entry.proof,
+        "unproved": list(entry.unproved),
+        "stages": dict(entry.stages),
+        "nginx_words": list(entry.nginx_words),
+        "retry_after": entry.retry_after,
+        "who": entry.who,
+        "trigger": entry.trigger,
+        "fingerprints": dict(entry.fingerprints),
+    }
+
+
+def history_answer(site: str, entries: Sequence[HistoryEntry]) -> dict[str, object]:
+    """The answer of `history`.
+
+    Args:
+        site: the site's name.
+        entries: oldest first.
+    """
+    return {"schema_version": HISTORY_VERSION, "site": site, "entries": [entry_answer(entry) for entry in entries]}
+
+
+def awaited_answer(site: str, intent: Intent, last: HistoryEntry | None, exit: int) -> dict[str, object]:
+    """The answer of `deliver --wait`.
+
+    Args:
+        site: the site's name.
+        intent: the decision.
+        last: the entry of the history about it; None where it has none.
+        exit: the exit status.
+    """
+    return {
+        "schema_version": AWAITED_VERSION,
+        "site": site,
+        "result": intent.result,
+        "reason": intent.reason,
+        "outcome": entry_answer(last) if last else None,
+        "exit": exit,
+    }
+
+
+def status_answer(sites: Sequence[Mapping[str, object]], at: datetime, exit: int) -> dict[str, object]:
+    """The answer of `status`.
+
+    Args:
+        sites: a `site_answer` each.
+        at: when they were looked at, UTC.
+        exit: the exit status.
+    """
+    return {"schema_version": STATUS_VERSION, "at": at, "sites": list(sites), "exit": exit}
+
+
+def site_answer(
+    facts: Facts,
+    last: HistoryEntry | None,
+    span: tuple[datetime, datetime] | None,
+    now: datetime,
+    *,
+    changed: bool | None,
+) -> dict[str, object]:
+    """One site in the answer of `status`.
+
+    Args:
+        facts: as they were observed.
+        last: the newest entry of its history.
+        span: notBefore and the end of the live pair that ends first; None without one.
+        now: when, UTC.
+        changed: whether the drop's content is another than what is held; None without a hold, or if that is not known.
+    """
+    workers, hold = facts.workers, facts.intent.hold
+    return {
+        "site": facts.site.name,
+        "names": list(facts.site.names),
+        "well": facts.well,
+        "wanted": {
+            "result": facts.intent.result,
+            "reason": facts.intent.reason,
+            "next_try": facts.intent.next_try or None,
+            "held_by": hold.by if hold else None,
+            "held_since": hold.since or None if hold else None,
+            "drop_changed_since": changed,
+            "note": facts.intent.caveat or None,
+        },
+        "on_disk": {
+            "generation": facts.live.name if facts.live else None,
+            "verified": facts.verified or None,
+            "problem": facts.problem or None,
+            "fingerprints": [pair.fingerprint for pair in (facts.live.record.pairs if facts.live else ())],
+            "not_after": span[1] if span else None,
+            "seconds_left": (span[1] - now).total_seconds() if span else None,
+            "share_of_life_left": round(share_of_life_left(*span, now), 4) if span else None,
+        },
+        "served": [
+            {
+                "listener": one.served.target.listener,
+                "name": one.served.target.name,
+                "key_type": one.served.target.key_type,
+                "matches_disk": one.matches,
+                "failure": one.words or None,
+            }
+            for one in facts.seen
+        ],
+        "nginx": None
+        if workers is None
+        else {"master": workers.master, "active": len(workers.active), "draining": len(workers.draining)},
+        "last": entry_answer(last) if last else None,
+    }

@@ -1,0 +1,106 @@
+"""The notes in the lock files as types, each with one reader and one writer; `records` has the rules of all records.
+
+A note is one line of JSON in a file that its writer holds locked. It lives as long as its writer, so that only versions
+of rotator that run at the same time read each other's: a command and the daemon around an upgrade.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rotator.storage import fields
+from rotator.storage.fields import Keys
+
+NOTE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RotationNote:
+    """The note of the process that holds the rotation lock.
+
+    Args:
+        pid: the process; 0 where the file has no note.
+        who: the user.
+        since: since when it holds the lock, RFC 3339.
+        in_flight: sites between their old and their new generation.
+    """
+
+    pid: int = 0
+    who: str = ""
+    since: str = ""
+    in_flight: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"pid {self.pid or '?'} ({self.who or '?'}, since {self.since or '?'})"
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonNote:
+    """The note of the running daemon.
+
+    Args:
+        pid: the process; 0 where the file has no note.
+        since: since when it runs, RFC 3339.
+        config: the configuration file that it reads; empty until it is ready.
+        loads: how often it has read that; 0 until it is ready.
+        refused: why it did not take what it read last; empty if it did.
+    """
+
+    pid: int = 0
+    since: str = ""
+    config: str = ""
+    loads: int = 0
+    refused: str = ""
+
+
+def read_rotation_note(data: bytes) -> RotationNote:
+    """The note in the first line of `lock`; an empty one where that is none."""
+    keys = _keys(data)
+    return RotationNote(
+        keys.take("pid", fields.whole, 0),
+        keys.take("who", fields.text, ""),
+        keys.take("since", fields.text, ""),
+        keys.take("in_flight", fields.texts, ()),
+    )
+
+
+def read_daemon_note(data: bytes) -> DaemonNote:
+    """The note in the first line of `daemon.lock`; an empty one where that is none."""
+    keys = _keys(data)
+    return DaemonNote(
+        keys.take("pid", fields.whole, 0),
+        keys.take("since", fields.text, ""),
+        keys.take("config", fields.text, ""),
+        keys.take("loads", fields.whole, 0),
+        keys.take("refused", fields.text, ""),
+    )
+
+
+def rotation_note_object(note: RotationNote) -> dict[str, object]:
+    """The JSON object of a note in `lock`."""
+    return {
+        "schema_version": NOTE_VERSION,
+        "pid": note.pid,
+        "who": note.who,
+        "since": note.since,
+        "in_flight": list(note.in_flight),
+    }
+
+
+def daemon_note_object(note: DaemonNote) -> dict[str, object]:
+    """The JSON object of a note in `daemon.lock`."""
+    return {
+        "schema_version": NOTE_VERSION,
+        "pid": note.pid,
+        "since": note.since,
+        "config": note.config,
+        "loads": note.loads,
+        "refused": note.refused,
+    }
+
+
+def _keys(data: bytes) -> Keys:
+    try:
+        return Keys.of(data.partition(b"\n")[0])
+    except ValueError:
+        return Keys({})
