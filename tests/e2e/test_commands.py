@@ -245,7 +245,7 @@ def test_status_says_that_the_drop_has_changed_since_it_was_held(edge: Edge) -> 
     chain, key = edge.write_pair(edge.issue())
     assert edge.cli("deliver", "example", chain, key).returncode == 0
     told = edge.cli("status", "example").stdout
-    assert "it has changed since" in told
+    assert "and has changed since" in told
     assert "is held by" not in told
     overview = edge.cli("status").stdout
     assert ("HELD" in overview, "drop changed" in overview) == (False, True)
