@@ -210,8 +210,8 @@ class Counters:
         """The counts with the outcomes of commands, which run outside the daemon.
 
         Args:
-            entries: their entries in the store's history, oldest first; one without a time, or with the result of a newer
-                version, is ignored.
+            entries: their entries in the store's history, oldest first; one without a time, or with the result of a
+                newer version, is ignored.
         """
         counters = self
         for entry in entries:

@@ -34,4 +34,4 @@ def page(edge: Edge) -> str:
 
 def rotations(edge: Edge, site: str = "example") -> int:
     """How often a pair was put live by a reload since the first one."""
-    return sum(e["result"] == "rotated" and e["reason"] == "rotated" for e in edge.history.entries(site))
+    return sum(e.result == "rotated" and e.reason == "rotated" for e in edge.history.entries(site))
