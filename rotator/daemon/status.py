@@ -38,7 +38,7 @@ def _words(state: DropState, degraded: Degraded | None) -> str:
         case Settling(why=why):
             return f"is settling ({why})"
         case Held(hold=hold):
-            held = f"is held by {hold.by} since {hold.since}"
+            held = f"is {hold}"
             return (
                 f"{_unproved(degraded)}, and {held}" if degraded else held
             )  # what is served comes before what is wanted

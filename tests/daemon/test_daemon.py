@@ -772,6 +772,19 @@ def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping)
     assert daemon.shows(newer)
 
 
+def test_a_decision_of_a_newer_version_holds_the_drop_until_it_is_decided_by_hand(daemon: Looping) -> None:
+    daemon.store.write_intent("example", Intent())
+    newer = daemon.store.root / "sites/example/intent.json"
+    newer.write_text('{"schema_version": 9, "decisions": [{"held": true}]}')
+    daemon.drop(daemon.issue())
+    daemon.run_for(60)
+    daemon.drop(daemon.issue())
+    daemon.run_for(60)
+    assert daemon.nginx.hups == 0
+    assert newer.read_text() == '{"schema_version": 9, "decisions": [{"held": true}]}'
+    assert daemon.said("held example", "does not understand", "rotator swap example") >= 1
+
+
 def test_a_command_that_was_quicker_is_not_repeated(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.drop(daemon.issue())
     real = Locks.rotation

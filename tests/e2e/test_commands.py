@@ -252,6 +252,20 @@ def test_status_says_that_the_drop_has_changed_since_it_was_held(edge: Edge) -> 
     assert _hold_in_json(edge)["drop_changed_since"] is True
 
 
+def test_a_decision_of_a_newer_version_holds_the_drop_until_swap_ends_it(edge: Edge) -> None:
+    file = edge.state / "sites/example/intent.json"
+    file.write_text('{"schema_version": 9, "decisions": []}')
+    chain, key = edge.write_pair(edge.issue())
+    assert edge.cli("deliver", "example", chain, key).returncode == 0
+    overview, told = edge.cli("status"), edge.cli("status", "example").stdout
+    assert (overview.returncode, "HELD" in overview.stdout) == (8, True)
+    assert "rotator swap example" in overview.stderr
+    assert "intent.json was written by a newer rotator (schema_version 9; this one knows 1)" in told
+    assert edge.cli("swap", "example").returncode == 0
+    assert json.loads(file.read_text()) == json.loads(file.read_text()) | {"decisions": [], "hold": None}
+    assert edge.cli("status").returncode == 0
+
+
 def test_status_without_a_hold_compares_nothing(edge: Edge) -> None:
     assert _hold_in_json(edge)["drop_changed_since"] is None
 
