@@ -20,7 +20,7 @@ from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.oneshot import ApplyPort, OneshotApply, request
 from rotator.rotation.ports import Ports
-from rotator.sources.reader import read_pool
+from rotator.sources.file_reader import read_pool
 from rotator.sources.trust_files import (
     demand_whole,
     read_blocklist,

@@ -9,7 +9,7 @@ import pytest
 
 from rotator.core.errors import RotatorError
 from rotator.core.problems import Code, Problem
-from rotator.sources.reader import read_named
+from rotator.sources.file_reader import read_named
 from rotator.validation.validate import Anchors, Verdict
 from tests.support.hosts import Host
 from tests.support.other_user import as_nobody
