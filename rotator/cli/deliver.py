@@ -63,7 +63,7 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
     writer = owner.uid if os.geteuid() == 0 else os.geteuid()
     if not dry_run:
         if os.geteuid() == 0 and owner.uid != 0:
-            from rotator.privsep.fork import become
+            from rotator.privsep.privilege_drop import become
 
             # For good: nothing that follows needs root, and root would follow what the owner has planted.
             become(owner.uid, owner.gid)

@@ -17,8 +17,8 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Outcome, Result
 from rotator.core.problems import Severity
 from rotator.privsep.apply import read_live
-from rotator.privsep.fork import run_as_owner
-from rotator.privsep.oneshot import ApplyPort
+from rotator.privsep.privilege_drop import run_as_owner
+from rotator.privsep.unit_client import ApplyPort
 from rotator.rotation.outcomes import Wanted
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan

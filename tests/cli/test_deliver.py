@@ -15,7 +15,7 @@ import pytest
 
 from rotator.core.errors import Exit
 from rotator.core.model import SourceFile
-from rotator.privsep import fork
+from rotator.privsep import privilege_drop
 from rotator.sources import delivery, file_reader
 from rotator.sources.delivery import Owner
 from tests.support.authority import CA
@@ -279,7 +279,7 @@ def test_a_drop_is_written_by_its_own_owner_rather_than_that_of_incoming(
     became: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(fork, "become", lambda uid, gid: became.append((uid, gid)))
+    monkeypatch.setattr(privilege_drop, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)
     assert became == [(1234, 5678)]
 
@@ -300,7 +300,7 @@ def test_root_reads_before_it_becomes_the_owner(
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(fork, "become", lambda *_: order.append("become"))
+    monkeypatch.setattr(privilege_drop, "become", lambda *_: order.append("become"))
     monkeypatch.setattr(file_reader, "read_named", read)
     monkeypatch.setattr(delivery, "write_drop", write)
     deliver(config, "shop", pair[0])
@@ -310,6 +310,6 @@ def test_root_reads_before_it_becomes_the_owner(
 def test_anybody_else_becomes_no_one(config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(fork, "become", lambda uid, gid: became.append((uid, gid)))
+    monkeypatch.setattr(privilege_drop, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)
     assert became == []
