@@ -18,9 +18,9 @@ from rotator.nginx.command import Nginx
 from rotator.nginx.pair_test import Verdict
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
-from rotator.privsep.oneshot import ApplyPort, OneshotApply, request
+from rotator.privsep.unit_client import ApplyPort, UnitClient, new_request
 from rotator.rotation.ports import Ports
-from rotator.sources.reader import read_pool
+from rotator.sources.file_reader import read_pool
 from rotator.sources.trust_files import (
     demand_whole,
     read_blocklist,
@@ -82,7 +82,7 @@ def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyPor
     """
 
     def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
-        return privileged.apply(setup, request(generations, hup=hup), waiting=waiting)
+        return privileged.apply(setup, new_request(generations, hup=hup), waiting=waiting)
 
     return apply
 
@@ -95,7 +95,7 @@ def applying(config: Config, waiting: Callable[[], None] = lambda: None) -> Appl
         waiting: called while the step is waited for.
     """
     setup = make_setup(config)
-    return OneshotApply(setup, waiting).apply if _asks_root(config) else direct(setup, waiting)
+    return UnitClient(setup, waiting).apply if _asks_root(config) else direct(setup, waiting)
 
 
 def _asks_root(config: Config) -> bool:
@@ -106,7 +106,7 @@ def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
     """nginx, whose whole configuration root alone can test where its files are root's."""
 
     def tested() -> Verdict:
-        answer = OneshotApply(make_setup(config), waiting).test()
+        answer = UnitClient(make_setup(config), waiting).test()
         return Verdict(answer.ok, answer.words)
 
     return Nginx(config.nginx.command, config.nginx.pid_file, tested if _asks_root(config) else None)

@@ -14,7 +14,7 @@ from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Result, SourceFile
 from rotator.core.problems import Severity
-from rotator.sources.delivery import undisturbed
+from rotator.sources.delivery import reading_lock
 from rotator.sources.scanner import Place, read_place
 from rotator.storage.entries import HistoryEntry, ProblemEntry
 from rotator.storage.generations import Store, demand_state_dir
@@ -54,7 +54,7 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
 
     def lying() -> Candidate:
         sites = [other.site.name for other in context.config.sites]
-        with undisturbed(place.directory):
+        with reading_lock(place.directory):
             return read_place(place, context.config.incoming, sites) or Candidate(())
 
     def is_superseded() -> bool:

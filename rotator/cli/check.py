@@ -25,7 +25,7 @@ from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.sources import trust_files
-from rotator.sources.reader import read_named, read_password, read_pool
+from rotator.sources.file_reader import read_named, read_password, read_pool
 from rotator.validation.candidate import leaf_like, read_candidate
 from rotator.validation.client_support import predict
 from rotator.validation.evidence import Evidence

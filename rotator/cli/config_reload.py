@@ -70,7 +70,7 @@ def _become_owner(state_dir: Path) -> None:
     """Gives up root's rights. The owner of the store writes the pid, so it could name any process of this host."""
     if os.geteuid() != 0:
         return
-    from rotator.privsep.fork import become
+    from rotator.privsep.privilege_drop import become
 
     owner = state_dir.stat()
     if owner.st_uid != 0:

@@ -14,7 +14,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
-from rotator.sources import delivery, reader
+from rotator.sources import delivery, file_reader
 
 _EXAMPLE = """\
 rotator deliver example.cn fullchain.pem privkey.pem
@@ -63,7 +63,7 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
     writer = owner.uid if os.geteuid() == 0 else os.geteuid()
     if not dry_run:
         if os.geteuid() == 0 and owner.uid != 0:
-            from rotator.privsep.fork import become
+            from rotator.privsep.privilege_drop import become
 
             # For good: nothing that follows needs root, and root would follow what the owner has planted.
             become(owner.uid, owner.gid)
@@ -81,7 +81,7 @@ def _beside(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
     mine = {delivery.base_name(source.name) for source in sources}
     with suppress(OSError):
         names = sorted(path.name for path in directory.iterdir())
-        return [reader.shown(name) for name in names if name not in mine and not reader.is_temporary(name)]
+        return [file_reader.shown(name) for name in names if name not in mine and not file_reader.is_temporary(name)]
     return []
 
 
@@ -91,23 +91,25 @@ def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
     Raises:
         RotatorError: the first file that is refused, and why; exit status 3. Nothing has been written then.
     """
-    if len(names) > reader.MAX_FILES:
-        raise _refused(f"{len(names)} files are more than the {reader.MAX_FILES} of a drop", "Deliver one renewal.")
+    if len(names) > file_reader.MAX_FILES:
+        raise _refused(
+            f"{len(names)} files are more than the {file_reader.MAX_FILES} of a drop", "Deliver one renewal."
+        )
     bases: dict[str, str] = {}
     sources: list[SourceFile] = []
     for name in names:
         base = Path(name).name
-        if base and reader.is_temporary(base):
+        if base and file_reader.is_temporary(base):
             hint = "Files of such names are passed over in a drop, because they are not finished. Rename it."
-            raise _refused(f"{reader.shown(name)} has the name of a temporary file", hint)
-        source = reader.read_named(name)
+            raise _refused(f"{file_reader.shown(name)} has the name of a temporary file", hint)
+        source = file_reader.read_named(name)
         if base in bases:
             raise _refused(f"{bases[base]} and {name} would have one name in the drop", "Rename one of them.")
         bases[base] = name
         sources.append(source)
     total = sum(len(source.data) for source in sources)
-    if total > reader.MAX_TOTAL:
-        raise _refused(f"{total} bytes are more than the {reader.MAX_TOTAL} of a drop", "Deliver one renewal.")
+    if total > file_reader.MAX_TOTAL:
+        raise _refused(f"{total} bytes are more than the {file_reader.MAX_TOTAL} of a drop", "Deliver one renewal.")
     return tuple(sources)
 
 

@@ -18,15 +18,15 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Outcome, Result
 from rotator.core.problems import Severity
 from rotator.privsep.apply import read_live
-from rotator.privsep.fork import run_as_owner
-from rotator.privsep.oneshot import ApplyPort
+from rotator.privsep.privilege_drop import run_as_owner
+from rotator.privsep.unit_client import ApplyPort
 from rotator.rotation.outcomes import Wanted
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan
 from rotator.rotation.recover import recover
 from rotator.rotation.rotate import rotate
 from rotator.sources import delivery
-from rotator.sources.reader import read_named, read_password
+from rotator.sources.file_reader import read_named, read_password
 from rotator.sources.scanner import Place, read_place
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.locks import Lock
@@ -139,7 +139,7 @@ def _read(context: Context, order: Order) -> Candidate | None:
         password, notes = read_password(password_file) if password_file else (None, ())
         return Candidate(tuple({source.name: source for source in files}.values()), password, notes)
     place = Place(order.site, context.config.drop(one), one.source is not None, password_file)
-    with nullcontext() if place.source else delivery.undisturbed(place.directory):
+    with nullcontext() if place.source else delivery.reading_lock(place.directory):
         return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
 
 

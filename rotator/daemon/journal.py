@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from rotator.core.model import Outcome, Result
-from rotator.sources.reader import shown
+from rotator.sources.file_reader import shown
 
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 """Priorities, as syslog counts them."""

@@ -1,1 +1,1 @@
-"""The demo: a CA, an nginx and a daemon in a temporary directory. Never: a rule of a renewal."""
+"""The demo: a CA, an nginx and a daemon in a temporary directory, and scenarios. Never: a rule of a renewal."""

@@ -1,4 +1,4 @@
-"""The demo's throw-away CA: a root, two intermediates and fresh leaves; nothing here is for real certificates."""
+"""The demo's throw-away CA: a root, two intermediates and new leaves."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ Key = ec.EllipticCurvePrivateKey
 
 CA_DAYS = 30
 LEAF_DAYS = 7
-"""Days that they live: a demo that is kept over a weekend still works, and its CA is worth nothing soon after."""
+"""The lifetimes in days: a demo still works after a weekend, and its CA is worthless soon after."""
 
 
 @dataclass(frozen=True, slots=True)
-class Fresh:
+class IssuedPair:
     """A leaf, its intermediate and its key, each as PEM.
 
     Args:
         leaf: the certificate alone.
-        bundle: the intermediate that belongs to it.
-        key: the private key; never shown.
+        bundle: the intermediate that issued it.
+        key: the private key, which `repr` leaves out.
     """
 
     leaf: bytes
@@ -34,22 +34,17 @@ class Fresh:
     key: bytes
 
     def __repr__(self) -> str:
-        return f"Fresh({self.fingerprint[:16]})"
+        return f"IssuedPair({self.fingerprint[:16]})"
 
     @property
     def fullchain(self) -> bytes:
-        """Leaf and intermediate, as most tools leave them."""
+        """The leaf and the intermediate in one file, as ACME clients write it."""
         return self.leaf + self.bundle
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the leaf in lower-case hex, by which a client knows it again."""
+        """The SHA-256 of the leaf in lower-case hexadecimal."""
         return x509.load_pem_x509_certificate(self.leaf).fingerprint(hashes.SHA256()).hex()
-
-    @property
-    def not_after(self) -> datetime:
-        """When the leaf ends."""
-        return x509.load_pem_x509_certificate(self.leaf).not_valid_after_utc
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +52,15 @@ class Issuer:
     """An intermediate that issues leaves.
 
     Args:
-        certificate: it.
+        certificate: its certificate.
         key: its private key.
     """
 
     certificate: x509.Certificate
     key: Key
 
-    def issue(self, names: Sequence[str]) -> Fresh:
-        """A leaf for these names, with a key of its own."""
+    def issue(self, names: Sequence[str]) -> IssuedPair:
+        """A leaf for these names with a new key."""
         key, begin = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC) - timedelta(minutes=5)
         builder = _certificate(names[0], self.certificate.subject, key, begin, begin + timedelta(days=LEAF_DAYS))
         leaf = (
@@ -76,10 +71,10 @@ class Issuer:
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
             .sign(self.key, hashes.SHA256())
         )
-        return Fresh(_pem(leaf), _pem(self.certificate), _key_pem(key))
+        return IssuedPair(_pem(leaf), _pem(self.certificate), _key_pem(key))
 
     def save(self, directory: Path) -> None:
-        """Keeps it, so that `load` can issue for a demo that is left running."""
+        """Writes the intermediate and its key into a new directory, for `load`."""
         directory.mkdir(mode=0o700)
         (directory / "issuing.pem").write_bytes(_pem(self.certificate))
         (directory / "issuing.key").touch(0o600)
@@ -87,26 +82,26 @@ class Issuer:
 
 
 def load(directory: Path) -> Issuer:
-    """What `Issuer.save` kept.
+    """The intermediate that `Issuer.save` wrote.
 
     Raises:
-        OSError: it is not there.
-        ValueError: it is something else.
+        OSError: the files cannot be read.
+        ValueError: the files do not hold an intermediate of the demo.
     """
     key = serialization.load_pem_private_key((directory / "issuing.key").read_bytes(), None)
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("not the key of a demo's CA")  # noqa: TRY004 - a wrong file, not a wrong type
+        raise ValueError("the key is not that of a demo's CA")  # noqa: TRY004 - a wrong file, not a wrong type
     return Issuer(x509.load_pem_x509_certificate((directory / "issuing.pem").read_bytes()), key)
 
 
-def found() -> tuple[bytes, Issuer, Issuer]:
-    """A new CA: its root as PEM, the intermediate that issues today, and the one that the CA will change to."""
+def create_authority() -> tuple[bytes, Issuer, Issuer]:
+    """A new CA: its root as PEM, its current intermediate, and the intermediate that it uses later."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     root = _authority("rotator demo root", None, key, key, now)
     issuers = []
     for name in ("rotator demo issuing CA 1", "rotator demo issuing CA 2"):
-        below = ec.generate_private_key(ec.SECP256R1())
-        issuers.append(Issuer(_authority(name, root.subject, below, key, now), below))
+        issuer_key = ec.generate_private_key(ec.SECP256R1())
+        issuers.append(Issuer(_authority(name, root.subject, issuer_key, key, now), issuer_key))
     return _pem(root), issuers[0], issuers[1]
 
 
@@ -116,8 +111,8 @@ def _authority(name: str, issuer: x509.Name | None, key: Key, signer: Key, now: 
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0 if issuer else None), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
     if issuer:
-        above = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
-        builder = builder.add_extension(above, critical=False)
+        authority_key_id = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
+        builder = builder.add_extension(authority_key_id, critical=False)
     return builder.sign(signer, hashes.SHA256())
 
 

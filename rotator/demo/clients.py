@@ -1,4 +1,4 @@
-"""The demo's own clients, by the standard library's TLS alone: strict, and on purpose independent of rotator's."""
+"""The demo's strict TLS clients. They use the standard library alone, so that they are independent of rotator."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-PATIENCE = 10.0
-"""Seconds that a client waits for nginx."""
-REST = 0.015
-"""Seconds between two connections of the crowd."""
+TIMEOUT = 10.0
+"""The seconds that a client waits for nginx."""
+PAUSE = 0.015
+"""The seconds between two rounds of the clients in the background."""
 
 
 class Client:
-    """A strict client of one name.
+    """A strict client of one host name.
 
     Args:
-        name: which.
-        roots: what it trusts, as PEM; nothing else.
+        name: the host name.
+        roots: the only roots that it trusts, as PEM.
     """
 
     def __init__(self, name: str, roots: bytes) -> None:
@@ -32,13 +32,13 @@ class Client:
         self.context.load_verify_locations(cadata=roots.decode())
 
     def connect(self, listener: str) -> ssl.SSLSocket:
-        """A fresh connection with a new session; that it comes about proves chain, key, name and dates.
+        """A new connection with a new TLS session. Its success proves chain, key, name and dates.
 
         Raises:
-            OSError: it did not, `ssl.SSLError` included.
+            OSError: the connection or the handshake failed (`ssl.SSLError` is an OSError).
         """
         host, port = listener.rsplit(":", 1)
-        raw = socket.create_connection((host, int(port)), PATIENCE)
+        raw = socket.create_connection((host, int(port)), TIMEOUT)
         try:
             return self.context.wrap_socket(raw, server_hostname=self.name)
         except BaseException:
@@ -46,7 +46,7 @@ class Client:
             raise
 
     def leaf(self, listener: str) -> str:
-        """SHA-256 of the leaf that is served there, in lower-case hex; or why there is none."""
+        """The SHA-256 of the served leaf in lower-case hexadecimal, or the error of the handshake."""
         try:
             with self.connect(listener) as connection:
                 return _fingerprint(connection)
@@ -54,38 +54,38 @@ class Client:
             return f"no handshake: {e}"
 
     def complaint(self, chain: Path, key: Path) -> str:
-        """What this client says to a server that sends exactly these certificates; empty if it takes them."""
-        server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        server.load_cert_chain(chain, key)
-        ways = ssl.MemoryBIO(), ssl.MemoryBIO()
-        theirs = server.wrap_bio(*ways, server_side=True)
-        ours = self.context.wrap_bio(ways[1], ways[0], server_hostname=self.name)
+        """This client's error about a server that sends exactly these certificates; empty if it accepts them."""
+        server_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        server_context.load_cert_chain(chain, key)
+        to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+        server = server_context.wrap_bio(to_server, to_client, server_side=True)
+        client = self.context.wrap_bio(to_client, to_server, server_hostname=self.name)
         try:
-            for end in (ours, theirs, ours, theirs):
+            for peer in (client, server, client, server):
                 with suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
+                    peer.do_handshake()
         except ssl.SSLCertVerificationError as e:
             return e.verify_message
         return ""
 
     def hold(self, listener: str) -> ssl.SSLSocket:
-        """A connection in the middle of its request, as a websocket is for its whole life."""
+        """A connection with an unfinished request, which stays open like a websocket."""
         connection = self.connect(listener)
         connection.sendall(self._request()[:-2])
         return connection
 
     def finish(self, connection: ssl.SSLSocket) -> bool:
-        """Ends a held request. Returns whether it was answered."""
+        """Completes the request of `hold`. Returns whether it was answered."""
         with connection, suppress(OSError):
             connection.sendall(b"\r\n")
             return connection.recv(64).startswith(b"HTTP/1.1 200")
         return False
 
     def ask(self, listener: str) -> str:
-        """One whole request on a fresh connection. Returns the leaf's SHA-256.
+        """Makes one request on a new connection. Returns the SHA-256 of the leaf.
 
         Raises:
-            OSError: it was not answered with 200.
+            OSError: the answer is not 200, or there is none.
         """
         with self.connect(listener) as connection:
             connection.sendall(self._request())
@@ -97,36 +97,36 @@ class Client:
         return f"GET / HTTP/1.1\r\nHost: {self.name}\r\nConnection: close\r\n\r\n".encode()
 
 
-class Crowd:
-    """Clients that come one after the other, at each listener in turn, until `stop`.
+class ClientLoad:
+    """Clients in the background: one connection after the other, to each listener in turn, until `stop`.
 
     Args:
-        client: what each of them is.
-        listeners: where they go.
+        client: makes the connections.
+        listeners: the addresses.
     """
 
     def __init__(self, client: Client, listeners: Sequence[str]) -> None:
         self._client, self._listeners = client, tuple(listeners)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._come, name="demo-clients", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="demo-clients", daemon=True)
         self.answered = 0
-        """Requests that were answered."""
+        """The number of requests that were answered."""
         self.failures: list[str] = []
-        """One line for each that was not."""
+        """One line for each request that failed."""
         self.first_seen: dict[tuple[str, str], float] = {}
-        """When (listener, leaf) was served first, in seconds since the epoch."""
+        """When a (listener, leaf) was first served, in seconds since the epoch."""
 
     def start(self) -> None:
-        """Lets them come."""
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns when the last one has gone."""
+        """Ends the thread and waits for its last connection."""
         self._stopped.set()
         if self._thread.is_alive():
-            self._thread.join(2 * PATIENCE)
+            self._thread.join(2 * TIMEOUT)
 
-    def _come(self) -> None:
+    def _run(self) -> None:
         while not self._stopped.is_set():
             for listener in self._listeners:
                 begun = time.time()
@@ -137,7 +137,7 @@ class Crowd:
                 else:
                     self.answered += 1
                     self.first_seen.setdefault((listener, leaf), time.time())
-            self._stopped.wait(REST)
+            self._stopped.wait(PAUSE)
 
 
 def _fingerprint(connection: ssl.SSLSocket) -> str:

@@ -1,4 +1,4 @@
-"""The demo's host in a temporary tree: nginx, rotator's daemon and its commands, as an operator would use them."""
+"""The demo's host in a temporary directory: nginx, rotator's daemon and rotator's commands."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ from typing import Any, Self
 
 from rotator.core.errors import RotatorError
 from rotator.demo import authority, binary
-from rotator.demo.authority import Fresh
-from rotator.demo.processes import Group, undisturbed
+from rotator.demo.authority import IssuedPair
+from rotator.demo.processes import Group, signals_blocked
 
 SITE = "example.cn"
 NAME = "signal.example.cn"
-"""What the demo's clients call; it is looked up by nobody."""
+"""The host name that the demo's clients send; DNS is not asked for it."""
 READY_WITHIN = 20.0
+"""The seconds that nginx and the daemon have to become ready."""
 CALL_WITHIN = 60.0
-"""Seconds."""
+"""The seconds that a command has to end."""
 
 _ZONE_KEY = "$binary_remote_addr"
 
 
 class Host:
-    """A tree, an nginx with two listeners, and a daemon; leaving it ends everything and removes the tree.
+    """A directory, an nginx with two listeners, and a daemon. The end of its block ends and removes everything.
 
     Args:
-        nginx: the binary.
+        nginx: the path of the nginx program.
     """
 
     tree: Path
-    """Everything lies in it; there is one only within the block."""
+    """The directory of all files; it exists within the block."""
     _group: Group | None = None
 
     def __init__(self, nginx: str) -> None:
         self.nginx = nginx
         self.files_of_second: tuple[Path, Path] | None = None
-        """Certificate and key that the second listener's block names by itself, instead of the include."""
+        """The certificate and the key that the block of the second listener names instead of the include."""
         self.zone_key = _ZONE_KEY
         self._reserved: list[socket.socket] = []
 
     @property
     def drop(self) -> Path:
-        """Where its one site's renewals arrive."""
+        """The drop of the site."""
         return self.tree / "incoming" / SITE
 
     @property
@@ -62,23 +63,24 @@ class Host:
 
     @property
     def daemon_log(self) -> Path:
-        """What the daemon says."""
+        """The daemon's log."""
         return self.tree / "daemon.log"
 
     def __enter__(self) -> Self:
-        """Makes the tree, and a place for its processes.
+        """Creates the directory and the process group.
 
         Raises:
-            RotatorError: `demo-failed`: this host has no room for them; nothing is left.
+            RotatorError: `demo-failed`: one of them cannot be created; nothing is left behind.
         """
         try:
-            with undisturbed():  # a signal meanwhile strikes when both are there, to be ended and removed
+            with signals_blocked():  # a signal arrives after this block, when both exist and can be removed
                 self.tree = Path(tempfile.mkdtemp(prefix="rotator-demo-")).resolve()
                 self._group = Group(self.tree)
         except OSError as e:
             self._end()
-            words = f"the demo's directory or its first process cannot be made: {e.strerror}"
-            raise RotatorError("demo-failed", words, "Name another place for temporary files: TMPDIR=/path") from e
+            message = f"the demo's directory or its first process cannot be created: {e.strerror}"
+            hint = "Name another directory for temporary files: TMPDIR=/path rotator demo"
+            raise RotatorError("demo-failed", message, hint) from e
         except BaseException:
             self._end()
             raise
@@ -90,7 +92,7 @@ class Host:
         self._end()
 
     def _end(self) -> None:
-        with undisturbed():
+        with signals_blocked():
             if self._group is not None:
                 self._group.close()
             while self._reserved:
@@ -100,17 +102,17 @@ class Host:
 
     @property
     def group(self) -> Group:
-        """Its processes."""
-        assert self._group is not None, "asked for outside of its block"  # noqa: S101 - a bug, not an input
+        """The processes of the host."""
+        assert self._group is not None, "used outside of its block"  # noqa: S101 - a bug, not an input
         return self._group
 
     # -- from nothing to a host that serves
 
     def build(self) -> None:
-        """Makes the tree, the CA and both configurations."""
+        """Creates the directories, the CA and both configurations."""
         self.listeners = (self._reserve(), self._reserve())
         self.metrics = self._reserve()
-        self.roots, self.issuer, self.next_issuer = authority.found()
+        self.roots, self.issuer, self.next_issuer = authority.create_authority()
         self.roots_file.write_bytes(self.roots)
         self.issuer.save(self.tree / "ca")
         for directory in ("state", "include"):
@@ -120,26 +122,26 @@ class Host:
         self.config.write_text(self._rotator_config())
 
     def start_nginx(self) -> None:
-        """Returns when it answers.
+        """Starts nginx and waits until it accepts connections.
 
         Raises:
-            RotatorError: `demo-nginx`, with its words.
+            RotatorError: `demo-failed`, with nginx's output.
         """
         master = self._start(self._nginx_command, self.tree / "nginx.stderr")
         self._await(master, "nginx", self.tree / "nginx.stderr", lambda: all(map(_accepts, self.listeners)))
 
     def start_daemon(self) -> None:
-        """Returns when it is ready.
+        """Starts the daemon and waits until it is ready.
 
         Raises:
-            RotatorError: `demo-daemon`, with its words.
+            RotatorError: `demo-failed`, with the end of the daemon's log.
         """
         daemon = self._start([*self.rotator_command, "run"], self.daemon_log)
         self._await(daemon, "daemon", self.daemon_log, lambda: self.page("readyz") != "")
 
     @property
     def version(self) -> str:
-        """What nginx calls itself."""
+        """The version of nginx, such as `nginx/1.27.4`."""
         return self._call([self.nginx, "-v"]).stderr.strip().rpartition(": ")[2] or self.nginx
 
     @property
@@ -149,66 +151,66 @@ class Host:
 
     @property
     def rotator_command(self) -> list[str]:
-        """How rotator is called for this host."""
+        """The command line of rotator for this host."""
         return [sys.executable, "-m", "rotator", "--config", str(self.config)]
 
-    # -- what an operator does
+    # -- the operator's actions
 
-    def rotator(self, *words: str | Path) -> dict[str, Any]:
-        """Runs a command of rotator with `--json`. Returns its answer, in any case with the exit status in `exit`."""
-        done = self._call([*self.rotator_command, "--json", *map(str, words)])
+    def rotator(self, *arguments: str | Path) -> dict[str, Any]:
+        """Runs a command of rotator with `--json`. Returns its answer with the exit status in `exit`."""
+        done = self._call([*self.rotator_command, "--json", *map(str, arguments)])
         try:
             answer = json.loads(done.stdout)
         except ValueError:
             answer = {"error": {"message": done.stderr.strip()[-400:]}}
         return {**answer, "exit": done.returncode}
 
-    def told(self, *words: str | Path) -> list[str]:
-        """Runs a command of rotator as for people. Returns the lines of its answer."""
-        return self._call([*self.rotator_command, *map(str, words)]).stdout.splitlines()
+    def output_of(self, *arguments: str | Path) -> list[str]:
+        """Runs a command of rotator. Returns the lines of its answer."""
+        return self._call([*self.rotator_command, *map(str, arguments)]).stdout.splitlines()
 
     def deliver(self, fullchain: bytes, key: bytes) -> dict[str, Any]:
-        """Hands a renewal to the daemon, and waits for its outcome."""
+        """Delivers a renewal and waits for the daemon's outcome."""
         return self.rotator("deliver", "--wait", "--within", "45", SITE, *self.write("renewed", fullchain, key))
 
     def write(self, directory: str, fullchain: bytes, key: bytes) -> tuple[Path, Path]:
-        """Chain and key as files, under the names that every ACME client gives them."""
+        """Writes a chain and a key into a directory of the host, with the names that ACME clients use."""
         return write_pair(self.tree / directory, fullchain, key)
 
     def reload_nginx(self) -> None:
-        """As `systemctl reload nginx` does it; which tells nothing about what is served afterwards."""
+        """Writes nginx.conf and reloads nginx, as an operator does it. It does not wait for the new workers."""
         self.write_nginx_config()
         self._call([*self._nginx_command, "-s", "reload"])
 
     def write_nginx_config(self) -> None:
-        """nginx.conf as it is meant now; nginx reads it at its next reload."""
+        """Writes nginx.conf; nginx reads it at its next reload."""
         self._nginx_conf.write_text(self._nginx_config())
 
     def page(self, name: str) -> str:
-        """A page of the daemon; empty if there is none."""
+        """A page of the daemon's web server; empty if it does not answer."""
         try:
-            with urllib.request.urlopen(f"http://{self.metrics}/{name}", timeout=5) as answer:
-                text: bytes = answer.read()
+            with urllib.request.urlopen(f"http://{self.metrics}/{name}", timeout=5) as response:
+                text: bytes = response.read()
         except OSError:
             return ""
         return text.decode()
 
     def samples(self) -> dict[str, float]:
-        """Every series of the daemon's metrics page, by its name and labels as they stand there."""
+        """The value of every series of the metrics page, by its name and labels as the page has them."""
         lines = [line for line in self.page("metrics").splitlines() if line and not line.startswith("#")]
         return {series: float(value) for series, _, value in (line.rpartition(" ") for line in lines)}
 
-    def fresh(self) -> Fresh:
-        """A renewal that is as it should be."""
+    def issue(self) -> IssuedPair:
+        """A correct renewal."""
         return self.issuer.issue((NAME,))
 
-    def last_words(self, lines: int = 5) -> list[str]:
-        """The end of the daemon's log."""
+    def log_tail(self, lines: int = 5) -> list[str]:
+        """The last lines of the daemon's log."""
         with suppress(OSError):
             return self.daemon_log.read_text(errors="replace").splitlines()[-lines:]
         return []
 
-    # -- inside
+    # -- helpers
 
     @property
     def _nginx_conf(self) -> Path:
@@ -219,12 +221,12 @@ class Host:
         return [self.nginx, "-e", str(self.tree / "error.log"), "-p", str(self.tree), "-c", str(self._nginx_conf)]
 
     def _reserve(self) -> str:
-        """A free address that is ours until the end: bound, but it does not listen, so that nginx can."""
-        holder = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        self._reserved.append(holder)
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        holder.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{holder.getsockname()[1]}"
+        """A free address, reserved until the end by a socket that is bound but does not listen, so that nginx can."""
+        reserved = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._reserved.append(reserved)
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{reserved.getsockname()[1]}"
 
     def _start(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
         try:
@@ -238,16 +240,17 @@ class Host:
         except OSError as e:
             raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
         except subprocess.TimeoutExpired as e:
-            told = " ".join(command[:8])
-            raise RotatorError("demo-failed", f"not done within {CALL_WITHIN:g} s: {told}") from e
+            shown = " ".join(command[:8])
+            raise RotatorError("demo-failed", f"a command has not ended within {CALL_WITHIN:g} s: {shown}") from e
 
-    def _await(self, process: subprocess.Popen[bytes], what: str, log: Path, ready: Callable[[], bool]) -> None:
+    def _await(self, process: subprocess.Popen[bytes], name: str, log: Path, is_ready: Callable[[], bool]) -> None:
+        """Waits until a process is ready."""
         deadline = time.monotonic() + READY_WITHIN
-        while not ready():
+        while not is_ready():
             if process.poll() is not None or time.monotonic() > deadline:
-                said = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) or "it says nothing"
-                ended = f"has ended ({process.returncode})" if process.returncode is not None else "is not ready"
-                raise RotatorError("demo-failed", f"the demo's {what} {ended}: {said}", binary.HINT)
+                output = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) or "it has written nothing"
+                state = f"has ended ({process.returncode})" if process.returncode is not None else "is not ready"
+                raise RotatorError("demo-failed", f"the demo's {name} {state}: {output}", binary.HINT)
             time.sleep(0.02)
 
     def _nginx_config(self) -> str:
@@ -288,23 +291,23 @@ class Host:
 
 
 def write_pair(directory: Path, fullchain: bytes, key: bytes) -> tuple[Path, Path]:
-    """Chain and key as files in a directory, which is made if need be."""
+    """Writes a chain and a key into a directory, which is created if it is missing. Returns both paths."""
     directory.mkdir(mode=0o700, exist_ok=True)
-    chain, secret = directory / "fullchain.pem", directory / "privkey.pem"
-    chain.write_bytes(fullchain)
-    secret.touch(0o600)
-    secret.write_bytes(key)
-    return chain, secret
+    chain_path, key_path = directory / "fullchain.pem", directory / "privkey.pem"
+    chain_path.write_bytes(fullchain)
+    key_path.touch(0o600)
+    key_path.write_bytes(key)
+    return chain_path, key_path
 
 
 def stages_of(answer: Mapping[str, Any]) -> dict[str, float]:
-    """Milliseconds of each stage, from the answer of a command."""
-    told = (answer.get("outcome") or answer).get("stages") or {}
-    return {str(stage): float(seconds) * 1000 for stage, seconds in told.items()}
+    """The milliseconds of each stage, from the JSON answer of a command."""
+    stages = (answer.get("outcome") or answer).get("stages") or {}
+    return {str(stage): float(seconds) * 1000 for stage, seconds in stages.items()}
 
 
 def _user_line() -> str:
-    """As root nginx gives its workers a user: its built-in one is not on every system."""
+    """nginx.conf's line with the user of the workers, which root must name: nginx's built-in one may not exist here."""
     if os.geteuid() != 0:
         return ""
     import grp

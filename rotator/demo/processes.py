@@ -1,4 +1,4 @@
-"""The demo's processes: one group of them, started together and ended together, however the demo ends; nothing else."""
+"""The demo's processes: one process group, which ends completely however the demo ends."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _GUARD = (
     "trap '' TERM INT HUP; read -r _; "
     'kill -s TERM -- "-$$"; sleep 1; rm -rf -- "$1"; kill -s KILL -- "-$$"'
 )  # fmt: skip
-"""Ends the group and removes the tree when the demo itself was killed: its end of the pipe closes with it."""
+"""The leader of the group. It waits on a pipe from the demo, which closes even if the demo is killed; then it ends the
+group and removes the directory."""
 
 END_WITHIN = 5.0
-"""Seconds that all of them get to end by themselves."""
+"""The seconds that the processes have to end after SIGTERM."""
 
 
 class Group:
-    """A process group of its own, which no Ctrl-C of a terminal reaches; its leader only waits for the demo's end.
+    """A separate process group, which a terminal's Ctrl-C does not reach. Its leader waits for the end of the demo.
 
     Args:
-        tree: the directory that nothing of is to be left.
+        tree: the directory to remove at the end.
     """
 
     def __init__(self, tree: Path) -> None:
@@ -38,7 +39,7 @@ class Group:
             stderr=subprocess.DEVNULL,
             process_group=0,
         )
-        # Without what would have the daemon speak to the manager of the shell that the demo was called from.
+        # Without these variables the daemon does not report to the service manager of the user's session.
         self._environment = {
             name: value
             for name, value in os.environ.items()
@@ -46,7 +47,7 @@ class Group:
         }
 
     def start(self, command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
-        """Starts a process whose words go to a file.
+        """Starts a process whose output goes to a file.
 
         Raises:
             OSError: it cannot be started.
@@ -68,7 +69,7 @@ class Group:
 
         Raises:
             OSError: it cannot be started.
-            subprocess.TimeoutExpired: it did not end within so many seconds, and was killed.
+            subprocess.TimeoutExpired: it did not end within `within` seconds and was killed.
         """
         return subprocess.run(
             command,
@@ -83,14 +84,14 @@ class Group:
         )
 
     def close(self) -> None:
-        """Ends all of them, those that they have started too: each by itself first, so that it ends its own."""
+        """Ends all processes: first each started one by SIGTERM, so that it ends its children, then the whole group."""
         for process in reversed(self._started):
             process.terminate()
         deadline = time.monotonic() + END_WITHIN
         with suppress(subprocess.TimeoutExpired):
             for process in self._started:
                 process.wait(max(0.0, deadline - time.monotonic()))
-        os.killpg(self._leader.pid, signal.SIGKILL)  # the leader is not reaped yet: the group is ours
+        os.killpg(self._leader.pid, signal.SIGKILL)  # the leader is not reaped yet, so the id is still this group's
         for process in (*self._started, self._leader):
             process.wait()
         if self._leader.stdin is not None:
@@ -106,8 +107,8 @@ class Group:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Cleaning up takes a moment, and no impatient Ctrl-C is to cut it short."""
+def signals_blocked() -> Iterator[None]:
+    """Blocks SIGINT, SIGTERM and SIGHUP, so that a second Ctrl-C does not interrupt the clean-up."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     try:
         yield

@@ -1,4 +1,4 @@
-"""How this host's nginx is called, for a full configuration test; the only place that runs the configured command."""
+"""The nginx of this host: its configured command, its tests and its workers. Only this module runs that command."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ class Nginx:
     """One nginx of this host.
 
     Args:
-        command: how it is called, with the options that select its configuration, e.g. `("nginx", "-c", "/x.conf")`.
-        pid_file: what its `pid` directive names.
-        tested: its own test by somebody who may read all that it reads; None to run it here.
+        command: the program and the options that select its configuration, e.g. `("nginx", "-c", "/x.conf")`.
+        pid_file: the file that its `pid` directive names.
+        privileged_test: runs `nginx -t` as root, who may read every file of the configuration; None to run it in this
+            process.
     """
 
     command: tuple[str, ...]
     pid_file: Path
-    tested: Callable[[], Verdict] | None = None
+    privileged_test: Callable[[], Verdict] | None = None
 
     def workers(self) -> Workers | None:
-        """See `workers.look`."""
+        """The current workers; see `workers.look`."""
         return workers.look(self.pid_file)
 
     def test_candidate(self, directory: Path, files: Sequence[tuple[str, str]]) -> CandidateTest:
@@ -35,24 +36,24 @@ class Nginx:
         return CandidateTest(self.command[0], directory, files)
 
     def full_test(self, within: float = 45.0) -> Verdict:
-        """`nginx -t` of the whole configuration, as a cold start would read it.
+        """The result of `nginx -t` with the whole configuration, which is what a cold start reads.
 
         Args:
-            within: seconds; 10,000 server blocks take 14.
+            within: the seconds that it may take; 10,000 server blocks take 14.
 
         Raises:
-            RotatorError: `nginx-missing` or `io-error` if the program cannot be run; what `tested` raises.
+            RotatorError: `nginx-missing` or `io-error` if the program cannot be run; the errors of `privileged_test`.
         """
-        if self.tested:
-            return self.tested()
+        if self.privileged_test:
+            return self.privileged_test()
         try:
-            done = subprocess.run(
+            completed = subprocess.run(
                 [*self.command, "-t"], stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False
             )
         except subprocess.TimeoutExpired:
             return Verdict(False, (f"nginx -t did not answer within {within:g} s",))
         except OSError as e:
             raise cannot_run(self.command[0], e) from e
-        lines = done.stderr.decode("utf-8", "replace").splitlines()
+        lines = completed.stderr.decode("utf-8", "replace").splitlines()
         emerg = [line for line in lines if "[emerg]" in line]
-        return Verdict(done.returncode == 0, tuple(line[:500] for line in emerg[:10]))
+        return Verdict(completed.returncode == 0, tuple(line[:500] for line in emerg[:10]))

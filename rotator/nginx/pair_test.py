@@ -1,4 +1,4 @@
-"""Would this nginx take this pair? Asks its own `-t` with a private configuration that touches nothing live."""
+"""The pair test: asks this nginx, by `nginx -t` with a private configuration, whether it would load a pair."""
 
 from __future__ import annotations
 
@@ -30,27 +30,30 @@ http {{
     }}
 }}
 """
-"""Every path is the process's own directory, so nothing is created elsewhere, nothing needs quoting, and a long state
-directory does not outgrow a socket's 107 characters."""
+"""Every path is the working directory of the process. So nginx creates no file elsewhere, no path needs quoting, and
+the path of a long state directory does not exceed the 107 bytes of a socket's path (unix(7))."""
 
 _AS_ROOT = "user root root;\n"
-"""Run by root, nginx gives its temporary paths to its user (`nobody`): here, the stored pair's own directory."""
+"""Run as root, nginx changes the owner of its temporary directories to its user (`nobody` by default). Here they are
+the directory of the stored pair, which must keep its owner."""
 
-_MAX_WORDS = 64 * 1024
+_MAX_OUTPUT = 64 * 1024
+"""The most bytes of nginx's output that are kept."""
 _MORE_TEMP = (
     "    fastcgi_temp_path /proc/self/cwd;\n    uwsgi_temp_path /proc/self/cwd;\n    scgi_temp_path /proc/self/cwd;"
 )
 _NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELOOP)
-_NOISE = ("the configuration file", "configuration file /proc/self/fd", 'the "user" directive')
+_IRRELEVANT = ("the configuration file", "configuration file /proc/self/fd", 'the "user" directive')
+"""The beginnings of messages about the private configuration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What nginx said.
+    """The answer of nginx.
 
     Args:
-        ok: whether it would load it.
-        words: its error lines, without the name of the private configuration.
+        ok: whether it would load the files.
+        words: its error messages, without the name of the private configuration.
     """
 
     ok: bool
@@ -58,23 +61,28 @@ class Verdict:
 
 
 def cannot_run(program: str, e: OSError) -> RotatorError:
-    """Why nginx's test could not be run: `nginx-missing`, or `io-error` where this host is short of something."""
-    words = f"{program} cannot be run: {e.strerror}"
+    """The error for a test that cannot be run: `nginx-missing`, or `io-error` if the host lacks a resource.
+
+    Args:
+        program: the nginx program.
+        e: the error of the system.
+    """
+    message = f"{program} cannot be run: {e.strerror}"
     if e.errno in _NO_PROGRAM:
         hint = 'Set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]'
-        return RotatorError("nginx-missing", words, hint)
+        return RotatorError("nginx-missing", message, hint)
     hint = "This host is short of files, processes or memory: see LimitNOFILE= and TasksMax= of the unit, and `dmesg`"
-    return RotatorError("io-error", words, hint)
+    return RotatorError("io-error", message, hint)
 
 
 class CandidateTest:
-    """One running `nginx -t`; start it, do something else, then ask for the `verdict`.
+    """One running `nginx -t`, started at once; `verdict` waits for its answer.
 
     Args:
         binary: the nginx program.
-        directory: where the files lie; also the process's working directory.
-        files: (chain, key) file names in it.
-        within: seconds until it is ended (nginx hangs on a FIFO, and a host can be slow).
+        directory: the directory of the files, which is also the working directory of the process.
+        files: the names of the (chain, key) files in it.
+        within: the seconds after which it is killed, because nginx waits without limit on a FIFO.
 
     Raises:
         RotatorError: `nginx-missing` or `io-error` if the program cannot be run.
@@ -90,10 +98,10 @@ class CandidateTest:
         Raises:
             RotatorError: as for the class; the program has ended then.
         """
-        verdict = self._answer()
-        if any("unknown directive" in word and "_temp_path" in word for word in verdict.words):
-            self._process = self._start(with_temp_paths=False)  # an nginx built without these modules
-            verdict = self._answer()
+        verdict = self._await_answer()
+        if any("unknown directive" in message and "_temp_path" in message for message in verdict.words):
+            self._process = self._start(with_temp_paths=False)  # an nginx that was built without these modules
+            verdict = self._await_answer()
         return verdict
 
     def _start(self, *, with_temp_paths: bool) -> subprocess.Popen[bytes]:
@@ -120,7 +128,7 @@ class CandidateTest:
         except OSError as e:
             raise cannot_run(self._binary, e) from e
 
-    def _answer(self) -> Verdict:
+    def _await_answer(self) -> Verdict:
         with self._process as process:
             try:
                 errors = _read_until_exit(process, self._within)
@@ -128,7 +136,7 @@ class CandidateTest:
                 process.kill()
                 raise cannot_run(self._binary, e) from e
             except BaseException:
-                process.kill()  # whoever asked was told to end: it must not wait for an nginx that hangs
+                process.kill()  # this process was asked to end, and must not wait for an nginx that hangs
                 raise
             if errors is None:
                 process.kill()
@@ -136,48 +144,48 @@ class CandidateTest:
             (self._directory / "rotator-test.sock").unlink()
         if errors is None:
             return Verdict(False, (f"nginx -t did not answer within {self._within:g} s",))
-        return Verdict(process.returncode == 0, _words(errors))
+        return Verdict(process.returncode == 0, _emerg_messages(errors))
 
 
 def _read_until_exit(process: subprocess.Popen[bytes], within: float) -> bytes | None:
-    """What a process wrote to stderr; None if it did not end in time.
+    """The output of a process on stderr; None if the process did not end in time.
 
-    Popen.communicate with a timeout sleeps up to 8 ms past the exit, which is most of what the whole test costs.
+    Popen.communicate with a timeout sleeps up to 8 ms after the exit; the whole test takes little longer than that.
     """
     assert process.stderr is not None  # noqa: S101 - a bug, not an input
-    end, errors = time.monotonic() + within, b""
-    ended = os.pidfd_open(process.pid)
+    deadline, errors = time.monotonic() + within, b""
+    process_fd = os.pidfd_open(process.pid)
     try:
         pipe = process.stderr.fileno()
         os.set_blocking(pipe, False)
-        while ready := _wait([ended, pipe], end):
-            over = ended in ready
-            part = process.stderr.read(_MAX_WORDS) or b""
-            errors += part if len(errors) < _MAX_WORDS else b""
-            if over:
+        while ready := _wait([process_fd, pipe], deadline):
+            has_ended = process_fd in ready
+            part = process.stderr.read(_MAX_OUTPUT) or b""
+            errors += part if len(errors) < _MAX_OUTPUT else b""
+            if has_ended:
                 return errors
-            if not part:  # closed by a process that goes on
-                return errors if _wait([ended], end) else None
+            if not part:  # the process has closed the pipe and is still running
+                return errors if _wait([process_fd], deadline) else None
         return None
     finally:
-        os.close(ended)
+        os.close(process_fd)
 
 
-def _wait(descriptors: list[int], end: float) -> set[int]:
-    """Those that became ready until `end`; poll(2), as select(2) takes no descriptor above 1023."""
+def _wait(descriptors: list[int], deadline: float) -> set[int]:
+    """The descriptors that become ready before the deadline; by poll(2), as select(2) takes none above 1023."""
     poll = select.poll()
     for fd in descriptors:
         poll.register(fd, select.POLLIN)
-    return {fd for fd, _ in poll.poll(max(0.0, end - time.monotonic()) * 1000)}
+    return {fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
 
 
-def _words(errors: bytes) -> tuple[str, ...]:
-    """nginx's own words of level emerg, without time stamps and without what concerns the private configuration."""
-    told = []
+def _emerg_messages(errors: bytes) -> tuple[str, ...]:
+    """nginx's messages of level emerg, without time stamps and without those about the private configuration."""
+    messages = []
     for line in errors.decode("utf-8", "replace").splitlines():
         text = line.split("[emerg] ", 1)[-1] if "[emerg]" in line else ""
         text = text.partition(": ")[2] if text.partition(": ")[0].replace("#", "").isdigit() else text
         text = text.replace("/proc/self/cwd/", "").partition(" in /proc/self/fd/")[0]
-        if text and not text.startswith(_NOISE):
-            told.append(text[:500])
-    return tuple(told[:10])
+        if text and not text.startswith(_IRRELEVANT):
+            messages.append(text[:500])
+    return tuple(messages[:10])

@@ -1,4 +1,4 @@
-"""nginx's processes as /proc shows them, at one look; nothing here waits, signals or judges."""
+"""The processes of nginx at one moment, as /proc shows them."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _MASTER = b"nginx: master process"
 
 
 def look(pid_file: Path) -> Workers | None:
-    """All workers that this host's nginx has now.
+    """All current workers of this host's nginx.
 
     Args:
         pid_file: the file that nginx's `pid` directive names.
 
     Returns:
-        The workers (`master=None` where nginx is not running), or None where it cannot be seen: /proc mounted with
-        hidepid, or a pid file that this user may not read.
+        The workers (`master=None` if nginx is not running). None if its processes are invisible: /proc is mounted with
+        hidepid, or this user may not read the pid file.
     """
-    # During a binary upgrade (USR2) the pid file is renamed to .oldbin; that master keeps its workers, and they keep
-    # serving the old pair, while a signal reaches the new master only.
+    # During an upgrade of the binary (USR2) the pid file is renamed to .oldbin. The old master keeps its workers, which
+    # still serve the old pair, while a signal to the new pid reaches the new master only.
     try:
         old, pid = _read_pid(Path(f"{pid_file}.oldbin")), _read_pid(pid_file)
     except PermissionError:
@@ -37,15 +37,16 @@ def look(pid_file: Path) -> Workers | None:
     masters = [m for m in (master, old) if m is not None]
     if not masters:
         return Workers(master=None)
-    looks = [_workers(m, masters) for m in masters]
-    # An old master that was told to go waits for its last client, maybe for days; all that matters has happened then.
-    upgrading = old is not None and (master is None or bool(looks[-1][0]))
-    active = frozenset[tuple[int, int]]().union(*(look[0] for look in looks))
-    draining = frozenset[tuple[int, int]]().union(*(look[1] for look in looks))
+    groups = [_workers_of(m, masters) for m in masters]
+    # An old master without active workers only waits for its last clients, maybe for days; its upgrade is complete.
+    upgrading = old is not None and (master is None or bool(groups[-1][0]))
+    active = frozenset[tuple[int, int]]().union(*(group[0] for group in groups))
+    draining = frozenset[tuple[int, int]]().union(*(group[1] for group in groups))
     return Workers(master or old, active, draining, upgrading)
 
 
-def _workers(master: int, masters: list[int]) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
+def _workers_of(master: int, masters: list[int]) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
+    """The active and the draining workers of one master, each as its pid and start time."""
     active, draining = set(), set()
     for pid in _children(master):
         title, started = _title(pid), _start_time(pid)
@@ -54,27 +55,27 @@ def _workers(master: int, masters: list[int]) -> tuple[frozenset[tuple[int, int]
         if title.startswith(_DRAINING):
             draining.add((pid, started))
         elif title.startswith((_WORKER, _MASTER)):
-            active.add((pid, started))  # a child that was forked this instant still has its parent's title
+            active.add((pid, started))  # a child that was just forked still has the title of its parent
     return frozenset(active), frozenset(draining)
 
 
 def _children(pid: int) -> frozenset[int]:
-    """A single read may skip a child while a sibling exits (proc(5)), so two equal reads are asked for."""
-    last: frozenset[int] | None = None
+    """The children of a process. One read may miss a child while a sibling exits (proc(5)), so two must be equal."""
+    previous: frozenset[int] | None = None
     union: frozenset[int] = frozenset()
     for _ in range(5):
         try:
-            now = frozenset(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()))
+            current = frozenset(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_bytes().split()))
         except OSError:
             return union
-        if now == last:
-            return now
-        last, union = now, union | now
+        if current == previous:
+            return current
+        previous, union = current, union | current
     return union
 
 
 def _title(pid: int) -> bytes | None:
-    """The process title; None where there is no such process to see, or it is a zombie."""
+    """The title of a process; None if it does not exist, is invisible or is a zombie."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes() or None
     except OSError:
@@ -82,7 +83,7 @@ def _title(pid: int) -> bytes | None:
 
 
 def _start_time(pid: int) -> int | None:
-    """Start time in clock ticks since boot (proc(5), field 22): tells a process from a later one with its pid."""
+    """The start time in clock ticks since boot (proc(5), field 22); it differs for a later process with this pid."""
     try:
         return int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
@@ -100,9 +101,9 @@ def _exists(pid: int) -> bool:
 
 
 def _read_pid(pid_file: Path) -> int | None:
-    """The pid in a file; None where there is none (`nginx -t` by root leaves an empty one when nginx is stopped)."""
+    """The pid in a file; None without a file or a pid (`nginx -t` by root leaves an empty file if nginx is stopped)."""
     try:
-        fd = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO in its place must not stop us
+        fd = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block this process
     except PermissionError:
         raise
     except OSError:

@@ -1,1 +1,1 @@
-"""The privileged step, and the ways to reach it. Never: parsing what a stranger could have written."""
+"""The privileged step and the ways to reach it. Never: parsing bytes that other users could have written."""

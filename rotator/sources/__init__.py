@@ -1,1 +1,1 @@
-"""Where renewals and trust files come from: reading, scanning and delivering files. Never: parsing or judging them."""
+"""The sources of renewals and trust files: reading, scanning and delivering them. Never: parsing or judging them."""

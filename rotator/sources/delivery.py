@@ -1,13 +1,13 @@
-"""The only writer of drops: files appear in them whole and together, or not; nothing is judged here.
+"""The writer of drops: it puts the files of one renewal into a drop, each of them whole and all of them together.
 
-Whoever delivers may be killed at any moment and may deliver beside others, so each file is written under a temporary
-name that the drop's reader passes over, all of them are on the disk before the first takes its name, and a lock on
-the directory keeps two deliveries from mixing.
+A delivery can be killed at any moment, and several can run at the same time. So each file is written under a temporary
+name that the drop's reader ignores, all files are on the disk before the first one gets its final name, and a lock on
+the directory keeps two deliveries apart.
 
-One delivery is one renewal: what an earlier one has put there makes room for the next, or a CA that calls its
-files otherwise each time would fill the drop with old pairs. Only what is byte for byte the copy that a delivery wrote
-is removed, which the file's own attribute tells; what people and their tools put there stays. On a file system without
-such attributes everything stays, and the command line tells what else lies there.
+One delivery is one renewal, so it removes the files of earlier deliveries. Otherwise a CA that uses new file names each
+time would fill the drop with old pairs. A delivery marks its files with an extended attribute, the hash of the content,
+and only an unchanged file with this mark is removed; the files of people and of other tools stay. On a file system
+without such attributes every file stays, and the command line names the other files.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from rotator.system.files import flush_dir, open_dir, write_all
 
 DIRECTORY_MODE = 0o2770
 FILE_MODE = 0o640
-LOCKED_FOR = 2.0
-"""Seconds to wait for whoever else is at work in a drop: a delivery takes a few flushes, a reader less."""
+LOCK_WITHIN = 2.0
+"""The seconds to wait for the lock on a drop: a delivery holds it for a few flushes, a reader for less."""
 _PREFIX = ".rotator-deliver-"
 _MARK = "user.rotator.delivered"
-"""The attribute of a delivered file: SHA-256 of what was written, so that a later change by hand shows."""
+"""The attribute of a delivered file: the SHA-256 of the written content, so that a later change by hand shows."""
 _MARKED_MAX = 1024 * 1024
-"""Bytes up to which a file is looked at for whether it is a delivered one."""
+"""The largest file, in bytes, that can count as a delivered one."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who a drop belongs to, or would belong to.
+    """The owner of a drop, or the owner that it will have.
 
     Args:
         uid: the user.
         gid: the group.
-        exists: whether the directory is there already.
+        exists: whether the directory exists already.
     """
 
     uid: int
@@ -59,60 +59,61 @@ class Owner:
 
 
 def owner_of(directory: Path) -> Owner:
-    """Whom root has to become before it writes there: the directory's owner, or its parent's if it is to be made.
+    """The user that root must become before it writes to a drop: the owner of the drop, or of its parent if it is new.
 
     Raises:
-        RotatorError: `io-error` or `permission`: the parent is missing, the directory is a link or something else, or
-            it belongs to root in another one's directory, who could put it in place of any other.
+        RotatorError: `io-error` or `permission`: the parent is missing, the drop is not a directory, or root owns the
+            drop but another user its parent, and that user could replace the drop.
     """
     parent = directory.parent
     quoted = shlex.quote(str(directory))
     try:
-        above = _looked_at(parent)
+        parent_status = _status(parent)
     except FileNotFoundError as error:
-        hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(parent))}"
-        raise _failed(f"{parent}, where drops lie, does not exist", hint) from error
+        hint = f"Create it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(parent))}"
+        raise _failed(f"{parent}, the directory of the drops, does not exist", hint) from error
     except OSError as error:
         _translate(error, parent)
     try:
-        found = os.lstat(directory)
+        status = os.lstat(directory)
     except FileNotFoundError:
-        return Owner(above.st_uid, above.st_gid, exists=False)
+        return Owner(parent_status.st_uid, parent_status.st_gid, exists=False)
     except OSError as error:
         _translate(error, directory)
-    if not stat.S_ISDIR(found.st_mode):
-        what = "a link" if stat.S_ISLNK(found.st_mode) else "no directory"
-        hint = f"Nothing is written through it. Remove it, and deliver makes a directory: rm {quoted}"
-        raise _failed(f"the drop {directory} is {what}", hint)
-    if found.st_uid == 0 != above.st_uid:
-        hint = f"Give it to whom the other belongs: chown --reference={shlex.quote(str(parent))} {quoted}"
-        raise _failed(f"the drop {directory} belongs to root, but the directory around it to uid {above.st_uid}", hint)
-    return Owner(found.st_uid, found.st_gid, exists=True)
+    if not stat.S_ISDIR(status.st_mode):
+        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
+        hint = f"Remove it; rotator deliver then creates a directory: rm {quoted}"
+        raise _failed(f"the drop {directory} is {kind}; nothing was written", hint)
+    if status.st_uid == 0 != parent_status.st_uid:
+        message = f"the drop {directory} belongs to root, but its parent directory to uid {parent_status.st_uid}"
+        hint = f"Give it to the owner of its parent: chown --reference={shlex.quote(str(parent))} {quoted}"
+        raise _failed(message, hint)
+    return Owner(status.st_uid, status.st_gid, exists=True)
 
 
-def _looked_at(directory: Path) -> os.stat_result:
-    """What is known of a directory; root is led nowhere else by a link of others."""
+def _status(directory: Path) -> os.stat_result:
+    """The status of a directory. As root, it does not follow a link that another user could set."""
     if os.geteuid() != 0:
         return os.stat(directory)  # noqa: PTH116 - beside lstat above
-    held = open_dir(directory)
+    directory_fd = open_dir(directory)
     try:
-        return os.fstat(held)
+        return os.fstat(directory_fd)
     finally:
-        os.close(held)
+        os.close(directory_fd)
 
 
 def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]:
-    """Writes the files into the drop, each under the last part of its name; the drop is made if it is missing.
+    """Writes files into a drop, each under the last part of its name. A missing drop is created.
 
-    A file of that name is replaced in one step. What an earlier delivery wrote under another name is removed, unless
-    it was changed since; everything else there stays.
+    A file with the same name is replaced in one step. The unchanged files of an earlier delivery are removed; every
+    other file stays.
 
     Args:
-        files: their names must differ in their last part.
+        files: the files; the last parts of their names must differ.
         directory: the drop; its parent exists.
 
     Returns:
-        Where they are, in the order given.
+        The new paths, in the given order.
 
     Raises:
         RotatorError: `io-error`, `permission`, or `busy` while another delivery writes there. Nothing has changed
@@ -120,20 +121,20 @@ def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]
     """
     names = [base_name(source.name) for source in files]
     try:
-        with _opened(directory) as held:
-            _remove_own_strays(held)
+        with _locked_drop(directory) as drop_fd:
+            _remove_own_leftovers(drop_fd)
             pending: list[str] = []
             try:
                 for source in files:
                     pending.append(_PREFIX + secrets.token_hex(8))
-                    _write(held, pending[-1], source.data)
-                with _making_room(held, names):
-                    placed = _place(held, directory, pending, names)
+                    _write(drop_fd, pending[-1], source.data)
+                with _earlier_delivery_removed(drop_fd, names):
+                    placed = _place(drop_fd, directory, pending, names)
             finally:
                 for temporary in pending:
                     with suppress(OSError):
-                        os.unlink(temporary, dir_fd=held)
-            _confirm(held, directory)
+                        os.unlink(temporary, dir_fd=drop_fd)
+            _flush(drop_fd, directory)
     except OSError as error:
         _translate(error, directory)
     return placed
@@ -143,69 +144,72 @@ def base_name(name: str) -> str:
     """The name that a file has in the drop.
 
     Raises:
-        RotatorError: `io-error`, for a name that no drop may hold; exit status 3.
+        RotatorError: `io-error`, for a name that a file in a drop may not have; exit status 3.
     """
     base = name.rpartition("/")[2]
     if not base or base.startswith(".") or not base.isprintable():
-        raise _failed(f"{name!r} is no name for a file in a drop", "Rename it: no dot first.", Exit.REJECTED)
+        message = f"a file in a drop may not have the name {name!r}"
+        raise _failed(message, "Rename it to printable characters, without a dot at the beginning.", Exit.REJECTED)
     return base
 
 
-def _place(held: int, directory: Path, pending: Sequence[str], names: Sequence[str]) -> tuple[Path, ...]:
+def _place(drop_fd: int, directory: Path, pending: Sequence[str], names: Sequence[str]) -> tuple[Path, ...]:
+    """Gives the temporary files their final names."""
     placed: list[Path] = []
     for temporary, name in zip(pending, names, strict=True):
         try:
-            os.rename(temporary, name, src_dir_fd=held, dst_dir_fd=held)
+            os.rename(temporary, name, src_dir_fd=drop_fd, dst_dir_fd=drop_fd)
         except OSError as error:
-            there = ", ".join(path.name for path in placed) or "none"
-            message = f"{directory / name} cannot be put in place: {error.strerror} (already in place: {there})"
-            raise _failed(message, f"See what stands there: ls -la {shlex.quote(str(directory))}") from error
+            in_place = ", ".join(path.name for path in placed) or "none"
+            message = f"{directory / name} cannot be put in place: {error.strerror} (already in place: {in_place})"
+            raise _failed(message, f"See the files there: ls -la {shlex.quote(str(directory))}") from error
         placed.append(directory / name)
     return tuple(placed)
 
 
-def _write(held: int, name: str, data: bytes) -> None:
-    fd = os.open(name, _CREATE, 0o600, dir_fd=held)  # nobody else reads it before it is whole
+def _write(drop_fd: int, name: str, data: bytes) -> None:
+    fd = os.open(name, _CREATE, 0o600, dir_fd=drop_fd)  # no other user may read it before it is whole
     try:
         write_all(fd, data)
-        with suppress(OSError):  # not every file system has them
+        with suppress(OSError):  # not every file system has extended attributes
             os.setxattr(fd, _MARK, hashlib.sha256(data).digest())
-        os.fchmod(fd, FILE_MODE)  # its group is the directory's
+        os.fchmod(fd, FILE_MODE)  # its group is that of the directory
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
 @contextmanager
-def _making_room(held: int, keep: Sequence[str]) -> Iterator[None]:
-    """What an earlier delivery wrote is out of the reader's sight while the block lasts, then gone; back if it fails.
+def _earlier_delivery_removed(drop_fd: int, keep: Sequence[str]) -> Iterator[None]:
+    """Hides the files of an earlier delivery, and removes them after the block; if it fails, they get their names back.
 
-    Out of sight before the new files come, so that no mixture of two renewals is ever seen. What cannot be moved stays.
+    They are hidden before the new files appear, so that a reader never sees a mixture of two renewals. A file that
+    cannot be renamed stays.
     """
-    with os.scandir(held) as entries:
+    with os.scandir(drop_fd) as entries:
         others = [e.name for e in entries if e.is_file(follow_symlinks=False) and e.name not in keep]
-    aside: list[tuple[str, str]] = []
+    hidden: list[tuple[str, str]] = []
     for name in others:
         with suppress(OSError):
-            if not name.startswith(_PREFIX) and _is_delivered(held, name):
+            if not name.startswith(_PREFIX) and _is_delivered(drop_fd, name):
                 temporary = _PREFIX + secrets.token_hex(8)
-                os.rename(name, temporary, src_dir_fd=held, dst_dir_fd=held)
-                aside.append((temporary, name))
+                os.rename(name, temporary, src_dir_fd=drop_fd, dst_dir_fd=drop_fd)
+                hidden.append((temporary, name))
     try:
         yield
     except RotatorError:
-        for temporary, name in aside:
+        for temporary, name in hidden:
             with suppress(OSError):
-                os.rename(temporary, name, src_dir_fd=held, dst_dir_fd=held)
+                os.rename(temporary, name, src_dir_fd=drop_fd, dst_dir_fd=drop_fd)
         raise
-    for temporary, _ in aside:
+    for temporary, _ in hidden:
         with suppress(OSError):
-            os.unlink(temporary, dir_fd=held)
+            os.unlink(temporary, dir_fd=drop_fd)
 
 
-def _is_delivered(held: int, name: str) -> bool:
-    """Whether the file is byte for byte what a delivery wrote."""
-    fd = os.open(name, _READ, dir_fd=held)
+def _is_delivered(drop_fd: int, name: str) -> bool:
+    """Whether a delivery wrote the file and its content is unchanged."""
+    fd = os.open(name, _READ, dir_fd=drop_fd)
     try:
         mark = os.getxattr(fd, _MARK)
         return os.fstat(fd).st_size <= _MARKED_MAX and hashlib.sha256(os.read(fd, _MARKED_MAX)).digest() == mark
@@ -213,73 +217,76 @@ def _is_delivered(held: int, name: str) -> bool:
         os.close(fd)
 
 
-def _confirm(held: int, directory: Path) -> None:
+def _flush(drop_fd: int, directory: Path) -> None:
     try:
-        os.fsync(held)
+        os.fsync(drop_fd)
     except OSError as error:
         message = f"the files are in place in {directory}, but the disk did not confirm it: {error.strerror}"
-        raise _failed(message, "A power cut now could undo it; deliver again when the disk is well.") from error
+        hint = "A power failure now could undo it; deliver again when the disk works."
+        raise _failed(message, hint) from error
 
 
 @contextmanager
-def _opened(directory: Path) -> Iterator[int]:
-    """The drop, made if missing, held and locked."""
-    made = False
+def _locked_drop(directory: Path) -> Iterator[int]:
+    """The descriptor of a drop with an exclusive lock. A missing drop is created."""
+    is_new = False
     with suppress(FileExistsError):
         os.mkdir(directory, 0o700)  # noqa: PTH102 - beside its fchmod
-        made = True
-    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        is_new = True
+    drop_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if made:
-            os.fchmod(held, DIRECTORY_MODE)  # not left to the umask
+        if is_new:
+            os.fchmod(drop_fd, DIRECTORY_MODE)  # independent of the umask
             flush_dir(directory.parent)
-        if not _locked(held, fcntl.LOCK_EX):
-            hint = "Nothing was written; it takes a moment only: try again."
-            raise RotatorError("busy", f"another delivery writes into {directory}", hint, Exit.BUSY)
-        yield held
+        if not _lock(drop_fd, fcntl.LOCK_EX):
+            hint = "Nothing was written. A delivery takes only a moment: try again."
+            raise RotatorError("busy", f"another delivery writes to {directory}", hint, Exit.BUSY)
+        yield drop_fd
     finally:
-        os.close(held)
+        os.close(drop_fd)
 
 
 @contextmanager
-def undisturbed(directory: Path) -> Iterator[None]:
-    """Within this block no delivery puts files into the drop, so that who reads it sees none of them or all.
+def reading_lock(directory: Path) -> Iterator[None]:
+    """Keeps deliveries out of a drop while its block reads it, so that the block sees all files of one or none.
 
-    What is no drop, or is locked for long, is left as it is: what is read there tells what is wrong.
+    Without a directory, or if the lock is not free in time, the block runs without the lock: its own reads report the
+    problem.
     """
     try:
-        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        drop_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         yield
         return
     try:
-        _locked(held, fcntl.LOCK_SH)
+        _lock(drop_fd, fcntl.LOCK_SH)
         yield
     finally:
-        os.close(held)
+        os.close(drop_fd)
 
 
-def _locked(held: int, how: int) -> bool:
-    end = time.monotonic() + LOCKED_FOR
+def _lock(drop_fd: int, mode: int) -> bool:
+    """Whether the lock was granted within `LOCK_WITHIN` seconds."""
+    deadline = time.monotonic() + LOCK_WITHIN
     while True:
         try:
-            fcntl.flock(held, how | fcntl.LOCK_NB)
+            fcntl.flock(drop_fd, mode | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= end:
+            if time.monotonic() >= deadline:
                 return False
             time.sleep(0.005)
         else:
             return True
 
 
-def _remove_own_strays(held: int) -> None:
-    """Removes what a killed delivery of this user left; the lock tells that none is at work."""
-    with os.scandir(held) as entries:
-        strays = [entry.name for entry in entries if entry.name.startswith(_PREFIX)]
-    for name in strays:
+def _remove_own_leftovers(drop_fd: int) -> None:
+    """Removes the temporary files of this user's killed deliveries. The caller's lock excludes a running delivery."""
+    with os.scandir(drop_fd) as entries:
+        leftovers = [entry.name for entry in entries if entry.name.startswith(_PREFIX)]
+    for name in leftovers:
         with suppress(OSError):
-            if os.stat(name, dir_fd=held, follow_symlinks=False).st_uid == os.geteuid():
-                os.unlink(name, dir_fd=held)
+            if os.stat(name, dir_fd=drop_fd, follow_symlinks=False).st_uid == os.geteuid():
+                os.unlink(name, dir_fd=drop_fd)
 
 
 def _translate(error: OSError, path: Path) -> NoReturn:
@@ -287,14 +294,14 @@ def _translate(error: OSError, path: Path) -> NoReturn:
     match error.errno:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             hint = f"Deliver as root, or as a member of the group that owns it: ls -ld {quoted}"
-            message = f"{path} may not be written by this user"
+            message = f"this user may not write to {path}"
             if error.errno == errno.EROFS:
-                message, hint = f"{path} lies on a file system that is read-only", f"findmnt -T {quoted}"
+                message, hint = f"{path} is on a read-only file system", f"findmnt -T {quoted}"
             raise RotatorError("permission", message, hint) from error
         case errno.ENOSPC | errno.EDQUOT:
-            hint = f"Nothing was changed. Make room and deliver again: df -h {quoted}"
-            raise _failed(f"there is no room for it in {path}", hint) from error
-    hint = f"Nothing was changed. See what stands there: ls -la {quoted}"
+            hint = f"Nothing was changed. Free some space and deliver again: df -h {quoted}"
+            raise _failed(f"no space is left in {path}", hint) from error
+    hint = f"Nothing was changed. See the files there: ls -la {quoted}"
     raise _failed(f"{path} cannot be written: {error.strerror}", hint) from error
 
 

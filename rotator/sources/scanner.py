@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.core.model import Candidate, SourceFile
-from rotator.sources.reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password, shown
+from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password, shown
 
 YOUNG_NS = 2_000_000_000
 """Nanoseconds after a change within which another one may go unseen: the coarsest clock of a file system."""

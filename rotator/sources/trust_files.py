@@ -1,4 +1,4 @@
-"""Files that a verdict is shown: roots, lists, OCSP responses, logs, keys; read whole and bounded, judged elsewhere."""
+"""The reader of trust files: roots, revocation lists, OCSP responses, CT logs and blocklists, within bounds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from rotator.x509.crl import MAX_CRL, Revocations
 from rotator.x509.ocsp import MAX_RESPONSES, Responses
 
 MAX_FILES = 1000
-"""Files that a directory may hold; CAs that split their revocation lists have some hundred parts."""
+"""The most files of a directory. CAs that split their revocation lists publish a few hundred parts."""
 
 MAX_LISTS = 32 * 1024 * 1024
-"""Bytes that all revocation lists may hold together: as many stay in memory as long as they are in use."""
+"""The most bytes of all revocation lists together. They stay in memory while they are in use."""
 
 MAX_STAPLES = 8 * 1024 * 1024
-"""Bytes that all OCSP responses may hold together: a thousand have two."""
+"""The most bytes of all OCSP responses together. A thousand responses have about 2 MiB."""
 
 
 Listed = TypeVar("Listed", Revocations, Responses)
@@ -34,13 +34,13 @@ def read_roots(path: str | os.PathLike[str]) -> Anchors:
     """The roots that clients trust.
 
     Raises:
-        RotatorError: `io-error` or `permission`; what `Anchors.from_pem` says of its content.
+        RotatorError: `io-error` or `permission`; the errors of `Anchors.from_pem`.
     """
     return Anchors.from_pem(_read(Path(path), MAX_STORE), str(path))
 
 
 def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
-    """Revocation lists: of files, or of all files in a directory but hidden ones; what cannot be read is in `faults`.
+    """Revocation lists: of files, or of all files of a directory except hidden ones; `faults` has the unreadable ones.
 
     Raises:
         RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` for a directory without a file.
@@ -50,7 +50,7 @@ def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
 
 
 def read_responses(*paths: str | os.PathLike[str]) -> Responses:
-    """OCSP responses: of files, or of all files in a directory but hidden ones; what cannot be read is in `faults`.
+    """OCSP responses: of files, or of all files of a directory except hidden ones; `faults` has the unreadable ones.
 
     Raises:
         RotatorError: `io-error`, `permission` or `too-large`; `revocation-unknown` for a directory without a file.
@@ -59,31 +59,31 @@ def read_responses(*paths: str | os.PathLike[str]) -> Responses:
     return Responses.from_files(files, ", ".join(shown(str(path)) for path in paths))
 
 
-def demand_whole(found: Listed) -> Listed:
-    """The same, if all of it could be read: half of what was named would pass what the other half revokes.
+def demand_whole(listed: Listed) -> Listed:
+    """The same lists or responses, if all of them could be read; an unreadable one may be the one that revokes.
 
     Raises:
-        RotatorError: the first of its faults.
+        RotatorError: the first of the faults.
     """
-    for fault in found.faults:
+    for fault in listed.faults:
         raise RotatorError(fault.code, fault.message, fault.hint, Exit.REJECTED)
-    return found
+    return listed
 
 
 def read_logs(path: str | os.PathLike[str]) -> Logs:
-    """A list of logs.
+    """The list of Certificate Transparency logs.
 
     Raises:
-        RotatorError: `io-error` or `permission`; what `Logs.from_json` says of its content.
+        RotatorError: `io-error` or `permission`; the errors of `Logs.from_json`.
     """
     return Logs.from_json(_read(Path(path), MAX_LIST), str(path))
 
 
 def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
-    """A blocklist.
+    """The list of compromised keys.
 
     Raises:
-        RotatorError: `io-error` or `permission`; what `Blocklist.from_text` says of its content.
+        RotatorError: `io-error` or `permission`; the errors of `Blocklist.from_text`.
     """
     return Blocklist.from_text(_read(Path(path), MAX_BLOCKLIST), str(path))
 
@@ -91,57 +91,57 @@ def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
 def _each(
     paths: Iterable[str | os.PathLike[str]], what: str, limit: int, together: int, missing: Code
 ) -> Iterator[tuple[str, bytes]]:
-    """The files one after the other, those of directories in the order of their names; none is held on to.
+    """The path and the content of each file, one after the other; those of a directory in the order of their names.
 
     Args:
         paths: files and directories.
-        what: what they hold, in the plural.
-        limit: the bytes that each may hold.
-        together: the bytes that all may hold.
-        missing: the code for a directory without any.
+        what: their content in the plural, for messages.
+        limit: the most bytes of one file.
+        together: the most bytes of all files.
+        missing: the code for a directory without files.
     """
     left = together
     for path in paths:
-        for one in _listed(Path(path), what, missing):
-            data = _read(one, limit)
+        for file in _files_of(Path(path), what, missing):
+            data = _read(file, limit)
             left -= len(data)
             if left < 0:
-                words = f"{shown(str(path))}: the {what} have more than {together >> 20} MiB together."
-                hint = "Leave those of the CAs that issue for this host there."
-                raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
-            yield str(one), data
+                message = f"{shown(str(path))}: the {what} have more than {together >> 20} MiB together."
+                hint = "Keep only those of the CAs that issue for this host."
+                raise RotatorError(Code.TOO_LARGE, message, hint, Exit.REJECTED)
+            yield str(file), data
 
 
-def _listed(path: Path, what: str, missing: Code) -> list[Path]:
+def _files_of(path: Path, what: str, missing: Code) -> list[Path]:
     try:
         if not path.is_dir():
             return [path]
-        found = sorted(one for one in path.iterdir() if not one.name.startswith(".") and one.is_file())
+        files = sorted(file for file in path.iterdir() if not file.name.startswith(".") and file.is_file())
     except (OSError, ValueError) as error:
         raise _translated(error, path) from error
-    if not found:
-        words = f"{shown(str(path))} is a directory without any file."
-        raise RotatorError(missing, words, f"Fetch the CA's {what} into it.", Exit.REJECTED)
-    if len(found) > MAX_FILES:
-        words = f"{shown(str(path))} holds {len(found)} files; {MAX_FILES} are read."
-        raise RotatorError(Code.TOO_LARGE, words, f"Leave the {what} there, and nothing else.", Exit.REJECTED)
-    return found
+    if not files:
+        message = f"{shown(str(path))} is a directory without any file."
+        raise RotatorError(missing, message, f"Download the CA's {what} into it.", Exit.REJECTED)
+    if len(files) > MAX_FILES:
+        message = f"{shown(str(path))} holds {len(files)} files; {MAX_FILES} are allowed."
+        raise RotatorError(Code.TOO_LARGE, message, f"Keep only {what} there.", Exit.REJECTED)
+    return files
 
 
 def _read(path: Path, limit: int) -> bytes:
-    """A regular file, up to one byte more than it may hold: whoever parses it says so."""
+    """The content of a regular file, up to one byte more than the limit; the parser then reports its size."""
     try:
-        with open(path, "rb", opener=_at_once) as file:
+        with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                words = f"{shown(str(path))} is not a regular file."
-                raise RotatorError(Code.IO_ERROR, words, "Name a file.", Exit.REJECTED)
+                message = f"{shown(str(path))} is not a regular file."
+                raise RotatorError(Code.IO_ERROR, message, "Name a file.", Exit.REJECTED)
             return file.read(limit + 1)
     except (OSError, ValueError) as error:
         raise _translated(error, path) from error
 
 
-def _at_once(path: str, flags: int) -> int:
-    """Opens without waiting for whoever might write into a FIFO."""
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file without waiting for the writer of a FIFO."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -151,5 +151,5 @@ def _translated(error: OSError | ValueError, path: Path) -> RotatorError:
         return RotatorError(
             Code.PERMISSION, f"{title} may not be read by this user.", f"chmod a+r {title}", Exit.REJECTED
         )
-    words = f"{title} cannot be read: {getattr(error, 'strerror', None) or error}."
-    return RotatorError(Code.IO_ERROR, words, f"Put it there, or name another: ls -l {title}", Exit.REJECTED)
+    message = f"{title} cannot be read: {getattr(error, 'strerror', None) or error}."
+    return RotatorError(Code.IO_ERROR, message, f"Create it, or name another file: ls -l {title}", Exit.REJECTED)

@@ -15,8 +15,8 @@ import pytest
 
 from rotator.core.errors import Exit
 from rotator.core.model import SourceFile
-from rotator.privsep import fork
-from rotator.sources import delivery, reader
+from rotator.privsep import privilege_drop
+from rotator.sources import delivery, file_reader
 from rotator.sources.delivery import Owner
 from tests.support.authority import CA
 from tests.support.calls import SITE, Called, call, host
@@ -165,7 +165,7 @@ def bad_file(top: Path, kind: str) -> Path:
         case "empty":
             path.touch()
         case "large":
-            path.write_bytes(b"x" * (reader.MAX_FILE + 1))
+            path.write_bytes(b"x" * (file_reader.MAX_FILE + 1))
         case "fifo":
             os.mkfifo(path)
         case "directory":
@@ -203,13 +203,13 @@ def test_two_files_of_one_name_are_rejected(config: Path, pair: tuple[Path, Path
 
 
 def test_more_files_than_a_drop_holds_are_rejected(config: Path, pair: tuple[Path, Path]) -> None:
-    assert deliver(config, "shop", *[pair[0]] * (reader.MAX_FILES + 1)).status == Exit.REJECTED
+    assert deliver(config, "shop", *[pair[0]] * (file_reader.MAX_FILES + 1)).status == Exit.REJECTED
 
 
 def test_more_bytes_than_a_drop_holds_are_rejected(config: Path, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.pem" for number in range(reader.MAX_TOTAL // reader.MAX_FILE + 1)]
+    files = [tmp_path / f"{number}.pem" for number in range(file_reader.MAX_TOTAL // file_reader.MAX_FILE + 1)]
     for file in files:
-        file.write_bytes(b"x" * reader.MAX_FILE)
+        file.write_bytes(b"x" * file_reader.MAX_FILE)
     assert deliver(config, "shop", *files).status == Exit.REJECTED
 
 
@@ -279,7 +279,7 @@ def test_a_drop_is_written_by_its_own_owner_rather_than_that_of_incoming(
     became: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(fork, "become", lambda uid, gid: became.append((uid, gid)))
+    monkeypatch.setattr(privilege_drop, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)
     assert became == [(1234, 5678)]
 
@@ -288,7 +288,7 @@ def test_root_reads_before_it_becomes_the_owner(
     config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    real_read, real_write = reader.read_named, delivery.write_drop
+    real_read, real_write = file_reader.read_named, delivery.write_drop
 
     def read(name: str) -> SourceFile:
         order.append("read")
@@ -300,8 +300,8 @@ def test_root_reads_before_it_becomes_the_owner(
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(fork, "become", lambda *_: order.append("become"))
-    monkeypatch.setattr(reader, "read_named", read)
+    monkeypatch.setattr(privilege_drop, "become", lambda *_: order.append("become"))
+    monkeypatch.setattr(file_reader, "read_named", read)
     monkeypatch.setattr(delivery, "write_drop", write)
     deliver(config, "shop", pair[0])
     assert order == ["read", "become", "write"]
@@ -310,6 +310,6 @@ def test_root_reads_before_it_becomes_the_owner(
 def test_anybody_else_becomes_no_one(config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[tuple[int, int]] = []
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(fork, "become", lambda uid, gid: became.append((uid, gid)))
+    monkeypatch.setattr(privilege_drop, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)
     assert became == []

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from rotator.cli.demo import Telling
+from rotator.cli.demo import ConsoleReporter
 from rotator.cli.output import Output
-from rotator.demo.acts import Act, Check
+from rotator.demo.scenarios import Check, Scenario
 
 
 class Screen(io.TextIOWrapper):
@@ -36,26 +36,26 @@ def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8") -> Screen
     return shown
 
 
-GOOD, BAD = Check("it is served", held=True), Check("it is served", held=False, found="another one is")
+GOOD, BAD = Check("it is served", passed=True), Check("it is served", passed=False, found="another one is")
 
 
 def test_what_held_is_ticked_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
-    Telling(Output()).checked(GOOD)
+    ConsoleReporter(Output()).checked(GOOD)
     assert screen.text == "\x1b[32m   ✔ it is served\x1b[0m\n"
 
 
 def test_what_did_not_hold_is_told_with_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
-    Telling(Output()).checked(BAD)
+    ConsoleReporter(Output()).checked(BAD)
     assert screen.text == "\x1b[31m   ✘ it is served; but another one is\x1b[0m\n"
 
 
 def test_without_a_terminal_there_are_words_for_signs_and_no_colours(capsys: pytest.CaptureFixture[str]) -> None:
-    telling = Telling(Output())
-    telling.checked(GOOD)
-    telling.checked(BAD)
-    telling.timed({"prove": 104.2})
+    reporter = ConsoleReporter(Output())
+    reporter.checked(GOOD)
+    reporter.checked(BAD)
+    reporter.durations({"prove": 104.2})
     assert capsys.readouterr().out == (
         "   ok it is served\n   FAILED it is served; but another one is\n     prove      104.2 ms\n"
     )
@@ -63,41 +63,41 @@ def test_without_a_terminal_there_are_words_for_signs_and_no_colours(capsys: pyt
 
 def test_a_terminal_that_knows_no_such_sign_gets_the_word(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = terminal(monkeypatch, "ascii")
-    Telling(Output()).checked(GOOD)
+    ConsoleReporter(Output()).checked(GOOD)
     assert "ok it is served" in plain.text
 
 
 def test_the_bars_of_the_stages_are_as_long_as_they_took(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
-    Telling(Output()).timed({"apply": 25.0, "prove": 100.0, "store": 0.1})
+    ConsoleReporter(Output()).durations({"apply": 25.0, "prove": 100.0, "store": 0.1})
     assert [line.count("▇") for line in screen.text.splitlines()] == [8, 32, 1]
 
 
 def test_stages_that_took_no_time_at_all_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
-    Telling(Output()).timed({"store": 0.0})
+    ConsoleReporter(Output()).durations({"store": 0.0})
     assert "store" in screen.text
 
 
 def test_a_wait_is_shown_on_a_terminal_and_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = terminal(monkeypatch)
-    with Telling(Output()).waiting("the daemon is at work"):
+    with ConsoleReporter(Output()).waiting("the daemon is working"):
         pass
-    assert "the daemon is at work" in screen.text
+    assert "the daemon is working" in screen.text
     assert screen.text.endswith("\x1b[2K")  # the line is erased
 
 
 def test_beside_a_json_answer_everything_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    telling = Telling(Output(json=True))
-    telling.begin(Act(1, "A renewal goes live"))
-    telling.checked(GOOD)
-    with telling.waiting("the daemon is at work"):
+    reporter = ConsoleReporter(Output(json=True))
+    reporter.begin(Scenario(1, "A renewal goes live"))
+    reporter.checked(GOOD)
+    with reporter.waiting("the daemon is working"):
         pass
     told = capsys.readouterr()
     assert (told.out, "A renewal goes live" in told.err, "ok it is served" in told.err) == ("", True, True)
 
 
 def test_an_act_in_which_nothing_was_checked_did_not_hold() -> None:
-    assert not Act(1, "nothing").held
-    assert Act(1, "something", [GOOD]).held
-    assert not Act(1, "something", [GOOD, BAD]).held
+    assert not Scenario(1, "nothing").passed
+    assert Scenario(1, "something", [GOOD]).passed
+    assert not Scenario(1, "something", [GOOD, BAD]).passed

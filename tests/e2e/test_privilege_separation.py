@@ -22,7 +22,7 @@ from rotator import bootstrap
 from rotator.core.errors import RotatorError
 from rotator.core.model import Provenance
 from rotator.privsep.apply import RESULT, copies_path, parse_applied
-from rotator.privsep.oneshot import APPLY_UNIT, TEST_UNIT, OneshotApply
+from rotator.privsep.unit_client import APPLY_UNIT, TEST_UNIT, UnitClient
 from tests.support.authority import CA, Issued
 from tests.support.edge import Edge
 from tests.support.misbehave import changed_zone
@@ -199,7 +199,7 @@ def asked_with_path(edge: Edge, path: str) -> tuple[str, str]:
     def ask() -> tuple[str, str]:
         os.environ["PATH"] = path
         try:
-            OneshotApply(bootstrap.make_setup(edge.config)).test()
+            UnitClient(bootstrap.make_setup(edge.config)).test()
         except RotatorError as e:
             return e.code, e.hint
         return "", ""

@@ -14,7 +14,7 @@ from rotator.cli.context import Context
 from rotator.config import check
 from rotator.core.errors import Exit
 from rotator.core.problems import Code
-from rotator.demo.acts import ACTS
+from rotator.demo.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -80,7 +80,7 @@ def test_the_demo_line_is_one_line_that_installs_what_it_needs_and_runs_it() -> 
 
 def test_the_demo_is_shown_with_its_acts() -> None:
     shown = re.findall(r"^\d  (.+)$", README, re.MULTILINE)
-    assert shown == [title for title, _ in ACTS]
+    assert shown == [title for title, _ in SCENARIOS]
 
 
 def test_both_lines_come_before_everything_else() -> None:

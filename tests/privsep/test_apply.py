@@ -149,7 +149,7 @@ def test_the_include_names_the_two_files_of_the_copy_and_nothing_else(host: Host
     host.apply(one=name)
     where = host.etc / "pairs" / "one" / name
     assert host.include("one").read_text() == (
-        "# Written by rotator; it replaces this file whole. Change nothing here: see `rotator status`.\n"
+        "# Written by rotator, which replaces the whole file. Do not edit it: see `rotator status`.\n"
         f"ssl_certificate     {where}/fullchain.pem;\n"
         f"ssl_certificate_key {where}/privkey.pem;\n"
     )
@@ -817,7 +817,7 @@ def make_a_link(path: Path) -> None:
 
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "fullchain.pem is not a regular file": lambda path: make_a_link(path / "fullchain.pem"),
-    "fullchain.pem holds more than 262144 bytes": lambda path: os.truncate(path / "fullchain.pem", 1 << 20),
+    "fullchain.pem has more than 262144 bytes": lambda path: os.truncate(path / "fullchain.pem", 1 << 20),
     "these are not the files of a generation": lambda path: (path / "privkey.pem").unlink(),
     "No such file or directory": lambda path: path.rename(path.with_name("moved")),
 }
@@ -1144,7 +1144,7 @@ def test_the_program_does_not_repeat_a_request_that_it_has_answered(host: Host, 
     first, second = host.store("one"), host.store("one")
     program(generations={"one": first})
     done = program(generations={"one": second})
-    assert (done.returncode, "answered already" in done.stdout, host.live("one")) == (0, True, first)
+    assert (done.returncode, "has its answer already" in done.stdout, host.live("one")) == (0, True, first)
 
 
 def test_the_program_leaves_what_nginx_says_of_its_whole_configuration(host: Host, program: Program) -> None:
@@ -1157,7 +1157,7 @@ def test_the_program_leaves_what_nginx_says_of_its_whole_configuration(host: Hos
 def test_the_program_leaves_no_answer_where_others_could_change_it(host: Host, program: Program, unsafe: int) -> None:
     (host.root / "results").chmod(unsafe)
     done = program(generations={"one": host.store("one")})
-    assert (done.returncode, "writable by nobody else" in done.stderr, host.live("one")) == (1, True, "")
+    assert (done.returncode, "no other user may write to it" in done.stderr, host.live("one")) == (1, True, "")
 
 
 @pytest.mark.parametrize(
@@ -1188,7 +1188,7 @@ def test_the_program_leaves_no_answer_to_what_is_no_request(host: Host, program:
 def test_a_configuration_that_others_can_write_is_refused(host: Host, program: Program, unsafe: int) -> None:
     (host.root / "rotator.toml").chmod(unsafe)
     done = program(generations={"one": host.store("one")})
-    assert (done.returncode, "writable by nobody else" in done.stderr) == (1, True)
+    assert (done.returncode, "no other user may write to it" in done.stderr) == (1, True)
 
 
 def test_a_configuration_of_another_user_is_refused(host: Host, program: Program) -> None:

@@ -16,8 +16,8 @@ import pytest
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
 from rotator.sources import delivery as drop
-from rotator.sources.delivery import owner_of, undisturbed, write_drop
-from rotator.sources.reader import is_temporary, read_drop
+from rotator.sources.delivery import owner_of, reading_lock, write_drop
+from rotator.sources.file_reader import is_temporary, read_drop
 from tests.support.other_user import NOBODY, as_nobody
 
 FILES = (SourceFile("/elsewhere/full.pem", b"chain"), SourceFile("key.pem", b"key"))
@@ -227,7 +227,7 @@ def test_the_temporary_names_of_others_stay(tmp_path: Path) -> None:
 
 
 def test_two_deliveries_at_once_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drop, "LOCKED_FOR", 0.05)
+    monkeypatch.setattr(drop, "LOCK_WITHIN", 0.05)
     held = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
@@ -258,7 +258,7 @@ def test_who_reads_undisturbed_waits_for_the_end_of_a_delivery(tmp_path: Path) -
 
     later = threading.Timer(0.05, deliver)
     later.start()
-    with undisturbed(tmp_path):
+    with reading_lock(tmp_path):
         assert set(content(tmp_path)) == {"full.pem", "key.pem"}
     later.join()
 
@@ -266,12 +266,12 @@ def test_who_reads_undisturbed_waits_for_the_end_of_a_delivery(tmp_path: Path) -
 def test_who_reads_undisturbed_waits_only_so_long_and_for_nothing_that_is_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(drop, "LOCKED_FOR", 0.05)
+    monkeypatch.setattr(drop, "LOCK_WITHIN", 0.05)
     held = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         for place in (tmp_path, tmp_path / "nothing"):
-            with undisturbed(place):
+            with reading_lock(place):
                 pass
     finally:
         os.close(held)

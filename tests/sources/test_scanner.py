@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import RotatorError
-from rotator.sources.reader import read_flat
+from rotator.sources.file_reader import read_flat
 from rotator.sources.scanner import DropLook, Drops, Place, flat_site, read_place
 from tests.support.other_user import as_nobody
 

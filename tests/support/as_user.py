@@ -28,10 +28,10 @@ def main() -> None:
     for name in LATE:
         import_module(name)
     from rotator import cli
-    from rotator.privsep import fork
+    from rotator.privsep import privilege_drop
 
     _, uid, gid, *words = sys.argv
-    fork.become(int(uid), int(gid))
+    privilege_drop.become(int(uid), int(gid))
     sys.argv = ["rotator", *words]
     cli.main()
 

@@ -24,7 +24,7 @@ from typing import Any
 from rotator.cli import cli
 from rotator.core.model import SourceFile
 from rotator.sources import delivery
-from rotator.sources.reader import read_drop
+from rotator.sources.file_reader import read_drop
 from tests.support.authority import CA, Issued
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from rotator.core.errors import RotatorError
 from rotator.core.model import Secret, SourceFile
 from rotator.core.problems import Code
-from rotator.sources.reader import read_named
+from rotator.sources.file_reader import read_named
 from rotator.validation.blocklist import Blocklist
 from rotator.validation.evidence import Evidence
 from rotator.validation.sct import Logs

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rotator.privsep.apply import TEST_REQUEST, TEST_RESULT, Setup
-from rotator.privsep.oneshot import OneshotApply
+from rotator.privsep.unit_client import UnitClient
 from tests.support.failing import refusal
 from tests.support.other_user import as_nobody
 
@@ -21,7 +21,7 @@ printf '{{"id": "%s", "ok": true, "words": []}}' "$id" >"$RESULTS/{TEST_RESULT}"
 
 
 @pytest.fixture
-def oneshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OneshotApply:
+def oneshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UnitClient:
     """Oneshots that answer well, whoever asks."""
     for name in ("state", "results", "bin"):
         (tmp_path / name).mkdir()
@@ -33,17 +33,17 @@ def oneshots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OneshotApply:
     return _oneshots(tmp_path / "state", tmp_path / "results")
 
 
-def _oneshots(state: Path, results: Path) -> OneshotApply:
-    return OneshotApply(Setup(str(state), "/etc/nginx/rotator", "", "", frozenset(), result_dir=str(results)))
+def _oneshots(state: Path, results: Path) -> UnitClient:
+    return UnitClient(Setup(str(state), "/etc/nginx/rotator", "", "", frozenset(), result_dir=str(results)))
 
 
-def test_a_request_is_taken_back_when_it_was_answered(oneshots: OneshotApply, tmp_path: Path) -> None:
+def test_a_request_is_taken_back_when_it_was_answered(oneshots: UnitClient, tmp_path: Path) -> None:
     assert oneshots.test().ok
     assert list((tmp_path / "state").iterdir()) == []
 
 
 def test_a_request_that_cannot_be_taken_back_does_not_hide_its_answer(
-    oneshots: OneshotApply, monkeypatch: pytest.MonkeyPatch
+    oneshots: UnitClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = Path.unlink
 

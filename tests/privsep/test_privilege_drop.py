@@ -13,9 +13,9 @@ import pytest
 
 from rotator import bootstrap
 from rotator.core.errors import RotatorError
-from rotator.privsep import fork
+from rotator.privsep import privilege_drop
 from rotator.privsep.apply import Applied, Setup
-from rotator.privsep.oneshot import ApplyPort
+from rotator.privsep.unit_client import ApplyPort
 from rotator.storage.generations import demand_state_dir
 from tests.support.other_user import NOBODY, forked
 
@@ -34,7 +34,7 @@ def _run(setup: Setup, work: Callable[[ApplyPort], int]) -> int:
     def report(e: RotatorError) -> int:
         return 77
 
-    return fork.run_as_owner(
+    return privilege_drop.run_as_owner(
         setup,
         demand_state_dir(setup.state_dir),
         bootstrap.direct(setup),
@@ -69,7 +69,7 @@ def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
 
         return lie
 
-    monkeypatch.setattr(fork, "_through", through)
+    monkeypatch.setattr(privilege_drop, "_through", through)
     assert _run(setup, lambda apply: len(apply({}, hup=True).id)) == 77
 
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.sources import reader
-from rotator.sources.reader import MAX_FILE, MAX_FILES, read_drop, read_flat, read_named, read_password, read_pool
+from rotator.sources import file_reader
+from rotator.sources.file_reader import MAX_FILE, MAX_FILES, read_drop, read_flat, read_named, read_password, read_pool
 from tests.support.other_user import NOBODY, as_nobody, forked
 
 
@@ -110,7 +110,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_hint_for_a_missing_file_lists_what_there_is(tmp_path: Path) -> None:
-    assert refusal(lambda: read_named(tmp_path / "absent")).hint == f"See what there is: ls -la {tmp_path}"
+    assert refusal(lambda: read_named(tmp_path / "absent")).hint == f"See the files there: ls -la {tmp_path}"
 
 
 def test_no_hint_advises_to_remove_a_device() -> None:
@@ -269,7 +269,7 @@ def test_a_closed_directory_on_the_way_is_named(tmp_path: Path) -> None:
     shut.chmod(0)
     _, message, _ = as_nobody(lambda: told(lambda: read_named(shut / "f.key")), cwd=tmp_path)
     shut.chmod(0o700)
-    assert "is closed to it" in message
+    assert "who may not enter" in message
 
 
 def test_the_bytes_of_a_file_never_show_in_a_representation(tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_a_password_file_that_belongs_to_somebody_else_is_warned_about(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("text", "code"), [(None, "io-error"), (b"", "empty-file"), (b"x" * (reader.MAX_PASSWORD + 1), "too-large")]
+    ("text", "code"), [(None, "io-error"), (b"", "empty-file"), (b"x" * (file_reader.MAX_PASSWORD + 1), "too-large")]
 )
 def test_a_password_file_that_cannot_be_used_is_a_warning_that_says_why(
     tmp_path: Path, text: bytes | None, code: str
@@ -350,14 +350,14 @@ def test_a_pool_that_does_not_exist_is_named(tmp_path: Path) -> None:
 
 
 def test_a_pool_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_POOL_FILES", 2)
+    monkeypatch.setattr(file_reader, "MAX_POOL_FILES", 2)
     for number in range(3):
         (tmp_path / f"{number}.pem").write_bytes(b"x")
     assert refusal(lambda: read_pool(tmp_path)).code == "too-large"
 
 
 def test_a_pool_that_is_too_large_in_all_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "MAX_POOL_TOTAL", 1 << 20)
+    monkeypatch.setattr(file_reader, "MAX_POOL_TOTAL", 1 << 20)
     for number in range(3):
         (tmp_path / f"{number}.pem").write_bytes(b"x" * MAX_FILE if number else b"x")
     assert len(read_pool(tmp_path)) == 3
@@ -425,7 +425,10 @@ def led_astray(tmp_path: Path) -> Path:
 @pytest.mark.root
 def test_no_link_on_the_way_to_a_drop_leads_root_elsewhere(led_astray: Path) -> None:
     error = refusal(lambda: read_drop(led_astray / "shop"))
-    assert (error.code, "behind a symbolic link that others than root can set" in error.message) == ("io-error", True)
+    assert (error.code, "behind a symbolic link that users other than root can set" in error.message) == (
+        "io-error",
+        True,
+    )
 
 
 @pytest.mark.root
@@ -493,7 +496,7 @@ def test_one_file_more_than_the_bound_is_too_large(tmp_path: Path) -> None:
 
 
 def test_a_drop_of_too_many_bytes_in_all_is_too_large(tmp_path: Path) -> None:
-    for i in range(reader.MAX_TOTAL // MAX_FILE + 1):
+    for i in range(file_reader.MAX_TOTAL // MAX_FILE + 1):
         (tmp_path / f"{i}.pem").write_bytes(b"x" * MAX_FILE)
     assert "in all" in refusal(lambda: read_drop(tmp_path)).message
 
