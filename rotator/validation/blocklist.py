@@ -54,18 +54,18 @@ class Blocklist:
         """
         title = shown(name)
         if len(data) > MAX_BLOCKLIST:
-            words = f"{title} holds more than {MAX_BLOCKLIST >> 20} MiB."
-            raise RotatorError(Code.TOO_LARGE, words, "Leave the keys of your own field in it.", Exit.REJECTED)
+            message = f"{title} holds more than {MAX_BLOCKLIST >> 20} MiB."
+            raise RotatorError(Code.TOO_LARGE, message, "Leave the keys of your own field in it.", Exit.REJECTED)
         if data.count(b"\n") > MAX_LINES:
-            words = f"{title} has more than {MAX_LINES:,} lines."
-            raise RotatorError(Code.TOO_LARGE, words, "Leave the keys of your own field in it.", Exit.REJECTED)
+            message = f"{title} has more than {MAX_LINES:,} lines."
+            raise RotatorError(Code.TOO_LARGE, message, "Leave the keys of your own field in it.", Exit.REJECTED)
         read = _LINES.match(data)
         end = read.end() if read else 0
         if end < len(data):
             line = data.count(b"\n", 0, end) + 1
-            words = f"{title} line {line}: this is no SHA-256 of a public key in hexadecimal or base64."
+            message = f"{title} line {line}: this is no SHA-256 of a public key in hexadecimal or base64."
             hint = "Write 64 hexadecimal digits: openssl x509 -noout -pubkey | openssl pkey -pubin -outform der"
-            raise RotatorError(Code.PARSE_ERROR, words, f"{hint} | sha256sum", Exit.REJECTED)
+            raise RotatorError(Code.PARSE_ERROR, message, f"{hint} | sha256sum", Exit.REJECTED)
         found = (
             bytes.fromhex(one[1].replace(b":", b"").decode()) if one[1] else base64.b64decode(one[2])
             for one in _AT_ITS_BEGIN.finditer(data)
@@ -79,10 +79,10 @@ def problems_of(certificates: Sequence[Certificate], blocklist: Blocklist) -> tu
     for number, certificate in enumerate(certificates):
         found = hashlib.sha256(certificate.outline.spki).digest()
         if found in blocklist.hashes:
-            words = f"has a key that is known to others ({found.hex()[:16]}… is in {blocklist.name})"
+            message = f"has a key that is known to others ({found.hex()[:16]}… is in {blocklist.name})"
             hint = (
                 "Make a new key and order the certificate with it, at once: whoever has the key can pose as this host."
             )
             hint = hint if number == 0 else "Ask the CA for another chain."
-            problems.append(about(certificate, Code.COMPROMISED_KEY, words, hint))
+            problems.append(about(certificate, Code.COMPROMISED_KEY, message, hint))
     return tuple(problems)

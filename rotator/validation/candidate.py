@@ -137,9 +137,9 @@ class _Reader:
             else:
                 self.keys.setdefault(key.spki, key)
         if len(held) > left:
-            words = f"{name}: the files hold more than {MAX_KEYS} private keys."
+            reason = f"{name}: the files hold more than {MAX_KEYS} private keys."
             hint = "Leave one key for each certificate."
-            self.problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, hint, name, held[left].line))
+            self.problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, reason, hint, name, held[left].line))
         self.tried = min(MAX_KEYS, self.tried + len(held))
 
 
@@ -147,12 +147,12 @@ def _key_file(name: str, mode: int, held: Sequence[Block], *, with_chain: bool) 
     """What is unwise about a file that holds a key."""
     problems: list[Problem] = []
     if held and with_chain:
-        words = f"{name} holds the private key beside certificates; they are stored apart."
+        reason = f"{name} holds the private key beside certificates; they are stored apart."
         hint = "Keep the key in a file of its own: chain files are readable by everyone."
-        problems.append(Problem(Code.KEY_IN_CERT_FILE, Severity.WARN, words, hint, name, held[0].line))
+        problems.append(Problem(Code.KEY_IN_CERT_FILE, Severity.WARN, reason, hint, name, held[0].line))
     if held and mode & 0o007:
-        words = f"{name} holds a private key and is open to every user of the host (mode {mode & 0o777:04o})."
-        problems.append(Problem(Code.KEY_PERMISSIONS, Severity.WARN, words, f"chmod o= {name}", name, held[0].line))
+        reason = f"{name} holds a private key and is open to every user of the host (mode {mode & 0o777:04o})."
+        problems.append(Problem(Code.KEY_PERMISSIONS, Severity.WARN, reason, f"chmod o= {name}", name, held[0].line))
     return problems
 
 
@@ -162,20 +162,20 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate], left: i
     room = min(MAX_CHAIN, MAX_CERTIFICATES - len(into))
     if len(blocks) > room:
         extra = blocks[room]
-        words = (
+        reason = (
             f"{extra.file} holds {len(blocks)} certificates; {MAX_CHAIN} in a file, {MAX_CERTIFICATES} in all are read."
         )
         hint = "Leave the leaf and the intermediates of its chain; a bundle of roots does not belong there."
-        problems.append(Problem(Code.CHAIN_TOO_LONG, Severity.REJECT, words, hint, extra.file, extra.line))
+        problems.append(Problem(Code.CHAIN_TOO_LONG, Severity.REJECT, reason, hint, extra.file, extra.line))
         blocks = blocks[:room]
     here: dict[bytes, int] = {}
     for block in blocks:
         left -= len(block.data)
         if left < 0:
-            words = f"{place(block.file, block.line)}: the files hold more than {MAX_READ >> 10} KiB of certificates; "
-            words += "what stands from here on is not looked at."
+            reason = f"{place(block.file, block.line)}: the files hold more than {MAX_READ >> 10} KiB of certificates; "
+            reason += "what stands from here on is not looked at."
             hint = "Leave the leaf and the intermediates of its chain."
-            problems.append(Problem(Code.TOO_LARGE, Severity.REJECT, words, hint, block.file, block.line))
+            problems.append(Problem(Code.TOO_LARGE, Severity.REJECT, reason, hint, block.file, block.line))
             break
         certificate, found = read_certificate(block.data, block.file, block.line)
         problems += found
@@ -183,8 +183,8 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate], left: i
             continue
         if certificate.raw in here:
             lines = f" (line {here[certificate.raw]} and {block.line})" if block.line else ""
-            words = f"stands twice in {block.file}{lines}; once is kept"
-            problems.append(about(certificate, Code.DUPLICATE_CERT, words, "", Severity.WARN))
+            reason = f"stands twice in {block.file}{lines}; once is kept"
+            problems.append(about(certificate, Code.DUPLICATE_CERT, reason, "", Severity.WARN))
         here.setdefault(certificate.raw, block.line)
         into.setdefault(certificate.raw, certificate)
     return problems
@@ -220,9 +220,9 @@ def match_keys(
         found = KeyMatch(max(owned, key=lambda c: _rank(c, names, now, leaves)), key)
         rival = best.get(key.kind)
         if rival is not None:
-            words = "the files hold two pairs of one kind of key; the better one is taken."
+            reason = "the files hold two pairs of one kind of key; the better one is taken."
             problems.append(
-                Problem(Code.MULTIPLE_KEYS, Severity.WARN, words, "Remove the old pair.", key.file, key.line)
+                Problem(Code.MULTIPLE_KEYS, Severity.WARN, reason, "Remove the old pair.", key.file, key.line)
             )
         if rival is None or _rank(found.leaf, names, now, leaves) > _rank(rival.leaf, names, now, leaves):
             best[key.kind] = found
@@ -248,8 +248,8 @@ def _broken(contents: CandidateContents) -> bool:
 def _nothing(contents: CandidateContents) -> tuple[Problem, ...]:
     if _broken(contents):
         return ()  # the files say by themselves why there is none
-    words = "None of the files holds a certificate."
-    return (Problem(Code.CERT_MISSING, Severity.REJECT, words, "Add the certificate that the CA issued, as PEM."),)
+    reason = "None of the files holds a certificate."
+    return (Problem(Code.CERT_MISSING, Severity.REJECT, reason, "Add the certificate that the CA issued, as PEM."),)
 
 
 def leaf_like(certificates: Sequence[Certificate]) -> list[Certificate]:
@@ -281,10 +281,12 @@ def _proofs(matches: Collection[KeyMatch]) -> list[Problem]:
     problems: list[Problem] = []
     for found in matches:
         if found.key is not None and not found.key.proves(found.leaf):
-            words = f"{place(found.key.file, found.key.line)}: a signature made with this key does not verify with the "
-            words += f"certificate {found.leaf.title}: the private part is damaged."
+            reason = (
+                f"{place(found.key.file, found.key.line)}: a signature made with this key does not verify with the "
+            )
+            reason += f"certificate {found.leaf.title}: the private part is damaged."
             hint = "Restore the key from where it was made; without it the certificate has to be issued again."
-            problems.append(Problem(Code.KEY_INVALID, Severity.REJECT, words, hint, found.key.file, found.key.line))
+            problems.append(Problem(Code.KEY_INVALID, Severity.REJECT, reason, hint, found.key.file, found.key.line))
     return problems
 
 
@@ -296,18 +298,18 @@ def _orphans(
     keyless = [m.leaf for m in matches if m.key is None]
     for key in orphans:
         if not keyless or len(contents.keys) > len(matches):
-            words = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key belongs to none of the certificates."
+            reason = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key belongs to none of the certificates."
             hint = "Leave exactly one key for each certificate."
-            problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, words, hint, key.file, key.line))
+            problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, reason, hint, key.file, key.line))
         if keyless:
             leaf = keyless[0]
-            words = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key is not the key of {leaf.title} "
-            words += f"({place(leaf.file, leaf.line)})"
+            reason = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key is not the key of {leaf.title} "
+            reason += f"({place(leaf.file, leaf.line)})"
             if leaf.key_type is not key.kind:
-                words += f", whose key is {_KINDS[leaf.key_type] if leaf.key_type else 'of another kind'}"
-            words += "."
+                reason += f", whose key is {_KINDS[leaf.key_type] if leaf.key_type else 'of another kind'}"
+            reason += "."
             hint = "Find the key that the certificate was ordered with, or order the certificate again for this key."
-            problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, words, hint, key.file, key.line))
+            problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, reason, hint, key.file, key.line))
     # a key that stands there and cannot be read is told as that; a comment that speaks of one is no key
     told = contents.key_seen and any(p.severity is Severity.REJECT for p in contents.problems)
     if need_key and keyless and not orphans and (not told or len(keyless) < len(matches)):

@@ -219,10 +219,10 @@ def who_breaks(problem: Problem, url: str = "") -> list[str]:
     if len(broken) == len(Client):
         return ["Who breaks: every client."]
     lines = [f"{', '.join(broken)}."] if broken else []
-    for condition, words in _CONDITIONS.items():
+    for condition, reason in _CONDITIONS.items():
         names = [TITLES[c] for c, p in predictions.items() if p.condition is condition]
         if names:
-            lines.append(words.format(who=", ".join(names), url=url))
+            lines.append(reason.format(who=", ".join(names), url=url))
     return [f"Who breaks: {lines[0]}", *lines[1:]] if lines else []
 
 

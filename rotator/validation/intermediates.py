@@ -69,9 +69,9 @@ class Pool:
                 read = (read_certificate(b.data, b.file, b.line)[0] for b in inner if b.label in CERTIFICATE_LABELS)
                 certificates += [certificate for certificate in read if certificate is not None]
             if len(certificates) > MAX_POOL:
-                words = f"There are more than {MAX_POOL:,} certificates, counted up to {shown(source.name)}."
+                message = f"There are more than {MAX_POOL:,} certificates, counted up to {shown(source.name)}."
                 hint = "Leave the intermediates of the CAs that issue for this host there."
-                raise RotatorError(Code.TOO_LARGE, words, hint, Exit.REJECTED)
+                raise RotatorError(Code.TOO_LARGE, message, hint, Exit.REJECTED)
         return cls.of(certificates)
 
     @classmethod

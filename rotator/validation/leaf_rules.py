@@ -57,7 +57,7 @@ def problems_of(leaf: Certificate, policy: Policy, now: datetime) -> tuple[Probl
         now: the reference time, UTC.
     """
     return (
-        *(about(leaf, fault.code, fault.words, _ASK_CA) for fault in leaf.faults),
+        *(about(leaf, fault.code, fault.reason, _ASK_CA) for fault in leaf.faults),
         *_dates(leaf, policy, now),
         *_names(leaf, policy),
         *_purposes(leaf),
@@ -76,18 +76,18 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
         hint = "Wait until then, or check this host's clock."
         problems.append(about(leaf, Code.NOT_YET_VALID, f"is not valid before {begin:%Y-%m-%d %H:%M:%S}Z", hint))
     elif end - now < min((end - begin) / 3, SOON):
-        words = f"expires soon, on {end:%Y-%m-%d %H:%M}Z"
-        problems.append(about(leaf, Code.EXPIRES_SOON, words, "Is this the renewed one?", Severity.WARN))
+        reason = f"expires soon, on {end:%Y-%m-%d %H:%M}Z"
+        problems.append(about(leaf, Code.EXPIRES_SOON, reason, "Is this the renewed one?", Severity.WARN))
     cap = lifetime_cap(begin) if policy.lifetime_caps else None
     if cap is not None and end - begin + timedelta(seconds=1) > cap:
         days = (end - begin).total_seconds() / 86400
-        words = f"lives {days:.1f} days; issued on {begin:%Y-%m-%d} a public certificate may live {cap.days}"
+        reason = f"lives {days:.1f} days; issued on {begin:%Y-%m-%d} a public certificate may live {cap.days}"
         hint = "Order a shorter one; for a private CA choose the policy private-ca."
-        problems.append(about(leaf, Code.TOO_LONG, words, hint))
+        problems.append(about(leaf, Code.TOO_LONG, reason, hint))
     elif policy.max_lifetime and end - begin + timedelta(seconds=1) > timedelta(days=policy.max_lifetime):
         days = (end - begin).total_seconds() / 86400
-        words = f"lives {days:.1f} days; the policy takes {policy.max_lifetime} (max_lifetime)"
-        problems.append(about(leaf, Code.TOO_LONG, words, "Order a shorter one, or change the policy."))
+        reason = f"lives {days:.1f} days; the policy takes {policy.max_lifetime} (max_lifetime)"
+        problems.append(about(leaf, Code.TOO_LONG, reason, "Order a shorter one, or change the policy."))
     return problems
 
 
@@ -96,8 +96,8 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     problems: list[Problem] = []
     damaged = any(fault.code == Code.BAD_SAN for fault in leaf.faults)
     if not (leaf.dns_names or leaf.ip_names or damaged):
-        words = "has no subject alternative name for a host; clients ignore the common name"
-        problems.append(about(leaf, Code.NO_SAN, words, "Order it with every host name as alternative name."))
+        reason = "has no subject alternative name for a host; clients ignore the common name"
+        problems.append(about(leaf, Code.NO_SAN, reason, "Order it with every host name as alternative name."))
     if leaf.ext(x509.SubjectAlternativeName) is None:
         return problems
     problems += _entries(leaf, policy)
@@ -118,15 +118,15 @@ def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
     ]
     if bad:
         more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        words = f"holds malformed alternative names: {', '.join(bad[:3])}{more}"
-        problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
+        reason = f"holds malformed alternative names: {', '.join(bad[:3])}{more}"
+        problems.append(about(leaf, Code.BAD_SAN, reason, _ASK_CA))
     critical, empty = leaf.critical(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), leaf.outline.subject == b"\x30\x00"
     if empty and not critical:
-        words = "has an empty subject, so its alternative names must be critical"
-        problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
+        reason = "has an empty subject, so its alternative names must be critical"
+        problems.append(about(leaf, Code.BAD_SAN, reason, _ASK_CA))
     if critical and not empty and policy.binds_public:
-        words = "marks its alternative names as critical although it has a subject"
-        problems.append(about(leaf, Code.BAD_SAN, words, _ASK_CA))
+        reason = "marks its alternative names as critical although it has a subject"
+        problems.append(about(leaf, Code.BAD_SAN, reason, _ASK_CA))
     return problems
 
 
@@ -138,9 +138,9 @@ def _common(leaf: Certificate) -> list[Problem]:
         ip = address(name)
         listed = name.lower() in present or (ip in leaf.ip_names if ip else not _is_host(name))
         if not listed:
-            words = f"has the common name {shown(name, 80)!r}, which is not among its alternative names"
+            reason = f"has the common name {shown(name, 80)!r}, which is not among its alternative names"
             hint = "Clients ignore the common name: does anybody rely on it?"
-            problems.append(about(leaf, Code.CN_NOT_IN_SAN, words, hint, Severity.WARN))
+            problems.append(about(leaf, Code.CN_NOT_IN_SAN, reason, hint, Severity.WARN))
     return problems
 
 
@@ -152,13 +152,13 @@ def _missing(leaf: Certificate, missing: list[str]) -> Problem:
     has = [*(n for n in leaf.dns_names if not entry_fault(n, public=False)), *map(str, leaf.ip_names)]
     more = f" and {len(has) - 5} more" if len(has) > 5 else ""
     unknown = [name for name in missing if address(name) is None and not _writable(name)]
-    words = f"does not cover {', '.join(shown(n, 80) for n in missing[:20])}"
-    words += f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-    words += f"; it covers {shown(', '.join(has[:5]))}{more}" if has else ""
+    reason = f"does not cover {', '.join(shown(n, 80) for n in missing[:20])}"
+    reason += f" and {len(missing) - 20} more" if len(missing) > 20 else ""
+    reason += f"; it covers {shown(', '.join(has[:5]))}{more}" if has else ""
     hint = "Order the certificate with these names, or take them out of the configuration."
     if unknown:
         hint = f"{shown(unknown[0], 80)} is no host name; correct the configuration."
-    return about(leaf, Code.NAME_MISMATCH, words, hint)
+    return about(leaf, Code.NAME_MISMATCH, reason, hint)
 
 
 def _writable(name: str) -> bool:
@@ -173,40 +173,40 @@ def _purposes(leaf: Certificate) -> list[Problem]:
     """Extended key usage (RFC 5280 4.2.1.12). `any` does not do: OpenSSL asks for serverAuth by name."""
     purposes = leaf.ext(x509.ExtendedKeyUsage)
     if leaf.netscape_types is not None and not leaf.netscape_types & _NETSCAPE_SERVER:
-        words = "is not for TLS servers (nsCertType lacks server), and OpenSSL's clients still look at that"
-        return [about(leaf, Code.BAD_EKU, words, "Order a TLS server certificate.")]
+        reason = "is not for TLS servers (nsCertType lacks server), and OpenSSL's clients still look at that"
+        return [about(leaf, Code.BAD_EKU, reason, "Order a TLS server certificate.")]
     if purposes is None:
         if any(fault.code == Code.BAD_EKU for fault in leaf.faults):
             return []
-        words = "does not say what it is for (no extendedKeyUsage); some clients want serverAuth"
-        return [about(leaf, Code.NO_EKU, words, _ASK_CA, Severity.WARN)]
+        reason = "does not say what it is for (no extendedKeyUsage); some clients want serverAuth"
+        return [about(leaf, Code.NO_EKU, reason, _ASK_CA, Severity.WARN)]
     if ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
-        words = "is not for TLS servers (extendedKeyUsage lacks serverAuth)"
-        return [about(leaf, Code.BAD_EKU, words, "Order a TLS server certificate.")]
+        reason = "is not for TLS servers (extendedKeyUsage lacks serverAuth)"
+        return [about(leaf, Code.BAD_EKU, reason, "Order a TLS server certificate.")]
     if ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
-        words = "is for TLS clients too (clientAuth); public CAs stop issuing such certificates"
+        reason = "is for TLS clients too (clientAuth); public CAs stop issuing such certificates"
         hint = "Use another certificate where it acts as a client."
-        return [about(leaf, Code.CLIENT_AUTH_EKU, words, hint, Severity.WARN)]
+        return [about(leaf, Code.CLIENT_AUTH_EKU, reason, hint, Severity.WARN)]
     return []
 
 
 def _usage(leaf: Certificate) -> list[Problem]:
     """Basic constraints and key usage (RFC 5280 4.2.1.3, 4.2.1.9; TLS 1.3 signs with every kind of key)."""
     if leaf.is_ca:
-        words = "is a CA certificate, not one for a server"
-        return [about(leaf, Code.CA_LEAF, words, "Add the certificate that the CA issued for the host.")]
+        reason = "is a CA certificate, not one for a server"
+        return [about(leaf, Code.CA_LEAF, reason, "Add the certificate that the CA issued for the host.")]
     usage = leaf.ext(x509.KeyUsage)
     if usage is None:
         if any(fault.code == Code.BAD_KEY_USAGE for fault in leaf.faults):
             return []
-        words = "does not say how its key is used (no keyUsage)"
-        return [about(leaf, Code.NO_KEY_USAGE, words, _ASK_CA, Severity.WARN)]
+        reason = "does not say how its key is used (no keyUsage)"
+        return [about(leaf, Code.NO_KEY_USAGE, reason, _ASK_CA, Severity.WARN)]
     if usage.key_cert_sign:
-        words = "may sign certificates (keyUsage keyCertSign) without being a CA"
-        return [about(leaf, Code.BAD_KEY_USAGE, words, _ASK_CA)]
+        reason = "may sign certificates (keyUsage keyCertSign) without being a CA"
+        return [about(leaf, Code.BAD_KEY_USAGE, reason, _ASK_CA)]
     if not usage.digital_signature:
-        words = "may not sign handshakes (keyUsage lacks digitalSignature)"
-        return [about(leaf, Code.BAD_KEY_USAGE, words, _ASK_CA)]
+        reason = "may not sign handshakes (keyUsage lacks digitalSignature)"
+        return [about(leaf, Code.BAD_KEY_USAGE, reason, _ASK_CA)]
     return []
 
 
@@ -215,52 +215,52 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     key, kind = leaf.key, leaf.key_type
     if kind is None:
         curves = ", ".join(CURVES.values())
-        words = f"has a key that browsers do not take ({leaf.key_title}); RSA and the curves {curves} are taken"
-        return [about(leaf, Code.KEY_TYPE, words, _NEW_KEY)]
+        reason = f"has a key that browsers do not take ({leaf.key_title}); RSA and the curves {curves} are taken"
+        return [about(leaf, Code.KEY_TYPE, reason, _NEW_KEY)]
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))
         return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
     if key.algorithm != der.RSA:
         return _readable(leaf)
     if key.bits < policy.min_rsa_bits:
-        words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
-        return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
+        reason = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+        return [about(leaf, Code.WEAK_KEY, reason, _NEW_KEY)]
     if key.bits > policy.max_rsa_bits:
-        words = f"has an RSA key of {key.bits} bits; {policy.max_rsa_bits} are the most"
-        return [about(leaf, Code.KEY_LARGE, words, _NEW_KEY)]
+        reason = f"has an RSA key of {key.bits} bits; {policy.max_rsa_bits} are the most"
+        return [about(leaf, Code.KEY_LARGE, reason, _NEW_KEY)]
     if key.exponent < 0:  # longer than 64 bits
         return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
-    if words := rsa_weakness(leaf):
-        return [about(leaf, Code.WEAK_KEY, words, _NEW_KEY)]
+    if reason := rsa_weakness(leaf):
+        return [about(leaf, Code.WEAK_KEY, reason, _NEW_KEY)]
     problems = _readable(leaf)
     if key.exponent < 65537:
-        words = f"has an RSA key with the small exponent {key.exponent}"
-        problems.append(about(leaf, Code.SMALL_EXPONENT, words, _NEW_KEY, Severity.WARN))
+        reason = f"has an RSA key with the small exponent {key.exponent}"
+        problems.append(about(leaf, Code.SMALL_EXPONENT, reason, _NEW_KEY, Severity.WARN))
     if key.bits > LARGE_RSA_BITS:
-        words = f"has an RSA key of {key.bits} bits, which slows every handshake down"
-        problems.append(about(leaf, Code.KEY_LARGE, words, _NEW_KEY, Severity.WARN))
+        reason = f"has an RSA key of {key.bits} bits, which slows every handshake down"
+        problems.append(about(leaf, Code.KEY_LARGE, reason, _NEW_KEY, Severity.WARN))
     return problems
 
 
 def _readable(leaf: Certificate) -> list[Problem]:
     fault = leaf.key_fault
-    return [about(leaf, fault.code, fault.words, _NEW_KEY)] if fault else []
+    return [about(leaf, fault.code, fault.reason, _NEW_KEY)] if fault else []
 
 
 def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
     """Signature, poison, authority key identifier, name constraints; must-staple is `stapling`'s."""
     problems: list[Problem] = []
     if leaf.weak_signature:
-        words = f"is signed with {leaf.weak_signature}, which clients refuse"
-        problems.append(about(leaf, Code.WEAK_SIGNATURE, words, _RENEW))
+        reason = f"is signed with {leaf.weak_signature}, which clients refuse"
+        problems.append(about(leaf, Code.WEAK_SIGNATURE, reason, _RENEW))
     if any(e.oid == ExtensionOID.PRECERT_POISON.dotted_string for e in leaf.outline.extensions):
-        words = "is a precertificate (it carries the poison of RFC 6962), which no client accepts"
-        problems.append(about(leaf, Code.PRECERTIFICATE, words, "Fetch the final certificate from the CA."))
+        reason = "is a precertificate (it carries the poison of RFC 6962), which no client accepts"
+        problems.append(about(leaf, Code.PRECERTIFICATE, reason, "Fetch the final certificate from the CA."))
     if leaf.ext(x509.NameConstraints) is not None:
-        words = "carries name constraints, which belong in a CA only"
-        problems.append(about(leaf, Code.NAME_CONSTRAINTS, words, _ASK_CA))
+        reason = "carries name constraints, which belong in a CA only"
+        problems.append(about(leaf, Code.NAME_CONSTRAINTS, reason, _ASK_CA))
     if not leaf.authority_key_id and not leaf.self_issued:
         severity = Severity.REJECT if policy.binds_public else Severity.WARN
-        words = "does not name its issuer's key (no authority key identifier)"
-        problems.append(about(leaf, Code.NO_AKI, words, _ASK_CA, severity))
+        reason = "does not name its issuer's key (no authority key identifier)"
+        problems.append(about(leaf, Code.NO_AKI, reason, _ASK_CA, severity))
     return problems

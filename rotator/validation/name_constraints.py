@@ -66,9 +66,9 @@ def violation(authority: Certificate, below: Iterable[Certificate], budget: list
             budget[0] -= len(permitted) + len(excluded)
             if budget[0] < 0:
                 return "there are too many names and constraints to compare"
-            words = _judge(name, permitted, excluded)
-            if words:
-                return f"{_text(name)} of {certificate.title} {words}"
+            reason = _judge(name, permitted, excluded)
+            if reason:
+                return f"{_text(name)} of {certificate.title} {reason}"
     return ""
 
 

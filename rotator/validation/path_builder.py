@@ -168,9 +168,9 @@ class PathBuilder:
                 hint = "Order a certificate from a CA that the clients trust, or add this one to the roots."
                 problems.append(about(tip, Code.SELF_SIGNED, "is signed by itself and is not a trusted root", hint))
             else:
-                words = f"is a root that is not trusted (roots: {self.anchors.name})"
+                reason = f"is a root that is not trusted (roots: {self.anchors.name})"
                 hint = "Use a CA that the clients trust, or name its root in the configured roots."
-                problems.append(about(tip, Code.UNTRUSTED_ROOT, words, hint))
+                problems.append(about(tip, Code.UNTRUSTED_ROOT, reason, hint))
             return BuildResult(path, tuple(problems))
         namesakes = [c for c in self.pool if c.outline.subject == tip.outline.issuer and c.raw != tip.raw]
         namesakes += self.anchors.by_subject.get(tip.outline.issuer, ())
@@ -180,15 +180,15 @@ class PathBuilder:
         fitting = [c for c in known.values() if tip.names_key_of(c)]
         unusable = next((c for c in fitting if not c.usable_key or c.key_type is None), None)
         if unusable is not None:
-            words = f"has a key that no client checks signatures with ({unusable.key.algorithm})"
-            problems.append(about(unusable, Code.KEY_TYPE, words, "Order from a CA with an ECDSA or RSA key."))
+            reason = f"has a key that no client checks signatures with ({unusable.key.algorithm})"
+            problems.append(about(unusable, Code.KEY_TYPE, reason, "Order from a CA with an ECDSA or RSA key."))
             return BuildResult(path, tuple(problems))
         if fitting and (tip.weak_signature or not tip.outline.algorithms_agree):
             return BuildResult(path, tuple(problems))  # told as that: nobody checks such a signature, nor can we
         if fitting:
-            words = f"says that {fitting[0].title} signed it, but the signature is not of that key"
+            reason = f"says that {fitting[0].title} signed it, but the signature is not of that key"
             hint = "Fetch the certificate and its chain from the CA again."
-            problems.append(about(tip, Code.BAD_SIGNATURE, words, hint))
+            problems.append(about(tip, Code.BAD_SIGNATURE, reason, hint))
             return BuildResult(path, tuple(problems))
         problems.append(self._incomplete(tip, trail, list(known.values())))
         return BuildResult(path, tuple(problems), tip.issuer, tip.authority_key_id)
@@ -199,19 +199,21 @@ class PathBuilder:
             named += f", key id {colons(tip.authority_key_id)}"
         count = len(trail)
         lone = "stands alone" if count == 1 else f"ends a chain of {count}"
-        words = f"{lone}: its issuer is missing ({named})"
+        reason = f"{lone}: its issuer is missing ({named})"
         if namesakes:
             other = namesakes[0]
             where = f" in {place(other.file, other.line)}" if other.file else ""
-            words += f"; the CA of that name{where} was re-keyed: it has the key {colons(other.key_id) or 'without id'}"
+            reason += (
+                f"; the CA of that name{where} was re-keyed: it has the key {colons(other.key_id) or 'without id'}"
+            )
         elif any(c.key_id and c.key_id == tip.authority_key_id for c in self.pool):
-            words += "; a CA with that key is here, under another name"
+            reason += "; a CA with that key is here, under another name"
         hint = "Add the CA's bundle or chain file"
         url = ca_issuers(tip)
         hint += f", or the certificate at {url}." if url else "."
         if count > 1:
             hint += " If it is a root, it is none of those that are trusted: for a CA of your own, name it as `roots`."
-        return about(tip, Code.INCOMPLETE_CHAIN, words, hint)
+        return about(tip, Code.INCOMPLETE_CHAIN, reason, hint)
 
 
 def _preference(path: Path, problems: Sequence[Problem]) -> tuple[int, float, int, list[str]]:

@@ -82,10 +82,10 @@ def problems_of(path: Path, policy: Policy, now: datetime) -> tuple[Problem, ...
         problems += _authority(authority, depth, policy, trusted=trusted)
         problems += _path_length(authority, depth, len(below) - 1)
         problems += _signature(below[-1], authority)
-        words = name_constraints.violation(authority, below, budget)
-        if words:
+        reason = name_constraints.violation(authority, below, budget)
+        if reason:
             hint = "The CA may not issue for this name; order the certificate from another one."
-            problems.append(about(authority, Code.NAME_CONSTRAINTS, f"has name constraints: {words}", hint))
+            problems.append(about(authority, Code.NAME_CONSTRAINTS, f"has name constraints: {reason}", hint))
         if not authority.self_issued:
             depth += 1
         below.append(authority)
@@ -97,11 +97,11 @@ def _dates(authority: Certificate, now: datetime, *, trusted: bool) -> list[Prob
     kind = "root" if trusted or authority.self_issued else "intermediate"
     if now > authority.not_after:
         code = Code.EXPIRED_ROOT if kind == "root" else Code.EXPIRED_INTERMEDIATE
-        words = f"({kind}) expired on {authority.not_after:%Y-%m-%d %H:%M:%S}Z"
-        return [about(authority, code, words, "Fetch the CA's current chain file.")]
+        reason = f"({kind}) expired on {authority.not_after:%Y-%m-%d %H:%M:%S}Z"
+        return [about(authority, code, reason, "Fetch the CA's current chain file.")]
     if now < authority.not_before:
-        words = f"({kind}) is not valid before {authority.not_before:%Y-%m-%d %H:%M:%S}Z"
-        return [about(authority, Code.NOT_YET_VALID, words, "Wait, or check this host's clock.")]
+        reason = f"({kind}) is not valid before {authority.not_before:%Y-%m-%d %H:%M:%S}Z"
+        return [about(authority, Code.NOT_YET_VALID, reason, "Wait, or check this host's clock.")]
     return []
 
 
@@ -109,8 +109,8 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     """Whether a certificate may sign at this place (RFC 5280 6.1.4 k, n, o; CA/B BR 7.1.2.5, 7.1.2.10)."""
     problems: list[Problem] = []
 
-    def wrong(code: Code, words: str, hint: str = _ASK_CA) -> None:
-        problems.append(about(authority, code, words, hint))
+    def wrong(code: Code, reason: str, hint: str = _ASK_CA) -> None:
+        problems.append(about(authority, code, reason, hint))
 
     public = policy.binds_public and not trusted
     basic, usage = authority.ext(x509.BasicConstraints), authority.ext(x509.KeyUsage)
@@ -133,7 +133,7 @@ def _authority(authority: Certificate, depth: int, policy: Policy, *, trusted: b
     problems += _key(authority, policy)
     for fault in authority.faults:
         if not (trusted and fault.code == Code.BAD_SERIAL):
-            wrong(fault.code, fault.words)
+            wrong(fault.code, fault.reason)
     return problems
 
 
@@ -151,13 +151,13 @@ def _path_length(authority: Certificate, depth: int, all_below: int) -> list[Pro
     if basic is None or not basic.ca or basic.path_length is None or basic.path_length >= all_below:
         return []
     if basic.path_length < depth:
-        words = f"allows {basic.path_length} intermediates below it, and there are {depth}"
+        reason = f"allows {basic.path_length} intermediates below it, and there are {depth}"
     else:
-        words = (
+        reason = (
             f"allows {basic.path_length} intermediates below it, and there are {all_below} with those that certify a "
             "new key of the same CA; OpenSSL does not count these (RFC 5280 6.1.4 l), Go and others do"
         )
-    return [about(authority, Code.PATHLEN, words, _ASK_CA)]
+    return [about(authority, Code.PATHLEN, reason, _ASK_CA)]
 
 
 def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[Problem]:
@@ -165,11 +165,11 @@ def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[P
     if trusted:
         return []
     if authority.self_issued and not authority.authority_key_id and not authority.signed(authority):
-        words = (
+        reason = (
             "certifies a new key of the CA of its own name and does not name the key that signed it (no authority key "
             "identifier), so OpenSSL takes it for an untrusted root"
         )
-        return [about(authority, Code.NO_AKI, words, _ASK_CA)]
+        return [about(authority, Code.NO_AKI, reason, _ASK_CA)]
     severity = Severity.REJECT if policy.binds_public else Severity.WARN
     lacking = [] if authority.key_id else ["its own key (no subject key identifier)"]
     lacking += (
@@ -177,26 +177,29 @@ def _key_ids(authority: Certificate, policy: Policy, *, trusted: bool) -> list[P
         if authority.authority_key_id or authority.self_issued
         else ["its issuer's key (no authority key identifier)"]
     )
-    words = "does not name {}, which Python since 3.13 and other strict clients demand"
-    return [about(authority, Code.NO_AKI, words.format(what), _ASK_CA, severity) for what in lacking]
+    reason = "does not name {}, which Python since 3.13 and other strict clients demand"
+    return [about(authority, Code.NO_AKI, reason.format(what), _ASK_CA, severity) for what in lacking]
 
 
 def _key(authority: Certificate, policy: Policy) -> list[Problem]:
     """Whether clients compute with its key (CA/B BR 6.1.5, 7.1.3.1)."""
-    key, words, code = authority.key, "", Code.WEAK_KEY
+    key, reason, code = authority.key, "", Code.WEAK_KEY
     if key.algorithm == der.RSA and key.bits < policy.min_rsa_bits:
-        words = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+        reason = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
     elif weak := rsa_weakness(authority):
-        words = weak
+        reason = weak
     elif not authority.usable_key:
-        words, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
+        reason, code = f"has a key that clients do not take ({key.algorithm})", Code.KEY_TYPE
     elif authority.key_type is None:
-        words, code = f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)", Code.KEY_TYPE
+        reason, code = (
+            f"has a key on a curve that clients do not know ({', '.join(CURVES.values())} are)",
+            Code.KEY_TYPE,
+        )
     elif authority.key_type is KeyType.ED25519 and policy.binds_public:
-        words, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
+        reason, code = "has an Ed25519 key, which browsers do not take", Code.KEY_TYPE
     elif fault := authority.key_fault:
-        words, code = fault.words, fault.code
-    return [about(authority, code, words, _ASK_CA)] if words else []
+        reason, code = fault.reason, fault.code
+    return [about(authority, code, reason, _ASK_CA)] if reason else []
 
 
 def rsa_weakness(certificate: Certificate) -> str:
@@ -215,25 +218,25 @@ def _signature(child: Certificate, authority: Certificate) -> list[Problem]:
     if child.names_key_of(authority):
         return []
     named, own = child.authority_key_id, authority.key_id
-    words = f"is signed by {authority.title} but names another "
+    reason = f"is signed by {authority.title} but names another "
     if named and own and named != own:
-        words += f"key as its issuer's: {colons(named)}, not {colons(own)}"
+        reason += f"key as its issuer's: {colons(named)}, not {colons(own)}"
     else:
-        words += "certificate as its issuer's, by serial number and issuer"
+        reason += "certificate as its issuer's, by serial number and issuer"
     hint = "Fetch the CA's chain file for exactly this certificate; the issuer was renewed under the same name."
-    return [about(child, Code.AKI_MISMATCH, words, hint)]
+    return [about(child, Code.AKI_MISMATCH, reason, hint)]
 
 
 def _whole(path: Path) -> list[Problem]:
     """What no certificate by itself is to blame for: how many there are, and how long."""
     problems: list[Problem] = []
     if len(path.served) - 1 > MAX_DEPTH:
-        words = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
-        problems.append(about(path.served[0], Code.CHAIN_TOO_LONG, words, _ASK_CA))
+        reason = f"needs {len(path.served) - 1} intermediates; clients follow {MAX_DEPTH}"
+        problems.append(about(path.served[0], Code.CHAIN_TOO_LONG, reason, _ASK_CA))
     size = 4 + sum(len(c.raw) + 5 for c in path.served)  # with what frames them in TLS 1.3 (RFC 8446 4.4.2)
     if size > MAX_SENT:
-        words = f"and its chain take {size >> 10} KiB in a handshake; above {MAX_SENT >> 10} KiB clients hang up"
-        problems.append(about(path.served[0], Code.TOO_LARGE, words, "Spread the names over several certificates."))
+        reason = f"and its chain take {size >> 10} KiB in a handshake; above {MAX_SENT >> 10} KiB clients hang up"
+        problems.append(about(path.served[0], Code.TOO_LARGE, reason, "Spread the names over several certificates."))
     return problems
 
 
@@ -327,7 +330,7 @@ _WORDS: Sequence[tuple[str, Code]] = (
 def _code_of(text: str) -> Code:
     """The code for what the library says; it has words only, of which the first that fits counts."""
     lower = text.lower()
-    return next((code for words, code in _WORDS if words in lower), Code.PARSE_ERROR)
+    return next((code for reason, code in _WORDS if reason in lower), Code.PARSE_ERROR)
 
 
 def warnings_of(path: Path, now: datetime) -> tuple[Problem, ...]:
@@ -348,12 +351,12 @@ def _unmarked(path: Path) -> list[Problem]:
         if not authority.critical(ExtensionOID.BASIC_CONSTRAINTS):
             lacking.append((Code.CRITICAL_EXTENSION, "does not mark its basicConstraints as critical"))
         title = "root" if root else "intermediate"
-        words = f"({title}) {{}}: Python since 3.13 refuses it, most other clients do not ask"
+        reason = f"({title}) {{}}: Python since 3.13 refuses it, most other clients do not ask"
         hint = "Ask the CA for another chain, if such clients matter."
-        problems += [about(authority, code, words.format(what), hint, Severity.WARN) for code, what in lacking]
+        problems += [about(authority, code, reason.format(what), hint, Severity.WARN) for code, what in lacking]
         if name_constraints.unknown_to_go(authority):
-            words = f"({title}) has critical name constraints of a kind that Go does not know: its clients refuse it"
-            problems.append(about(authority, Code.CRITICAL_EXTENSION, words, hint, Severity.WARN))
+            reason = f"({title}) has critical name constraints of a kind that Go does not know: its clients refuse it"
+            problems.append(about(authority, Code.CRITICAL_EXTENSION, reason, hint, Severity.WARN))
     return problems
 
 
@@ -364,6 +367,6 @@ def _sooner(path: Path, now: datetime) -> list[Problem]:
     problems: list[Problem] = []
     for authority in path.authorities:
         if now <= authority.not_after < end:
-            words = f"expires on {authority.not_after:%Y-%m-%d}, before the leaf ({end:%Y-%m-%d})"
-            problems.append(about(authority, Code.INTERMEDIATE_EXPIRES_FIRST, words, hint, Severity.WARN))
+            reason = f"expires on {authority.not_after:%Y-%m-%d}, before the leaf ({end:%Y-%m-%d})"
+            problems.append(about(authority, Code.INTERMEDIATE_EXPIRES_FIRST, reason, hint, Severity.WARN))
     return problems

@@ -63,9 +63,9 @@ def _rest(leaf: Certificate, policy: Policy, now: datetime) -> Problem | None:
     left = 100 * share_of_life_left(leaf.not_before, leaf.not_after, now)
     if now > leaf.not_after or left >= policy.min_life_left:
         return None
-    words = f"has {math.floor(left)} % of its life left (until {leaf.not_after:%Y-%m-%d %H:%M}Z)"
-    words += f"; the policy wants {policy.min_life_left} % of a renewal"
-    return about(leaf, Code.EXPIRES_SOON, words, "Is this the file of last time? Deliver the renewed one.")
+    reason = f"has {math.floor(left)} % of its life left (until {leaf.not_after:%Y-%m-%d %H:%M}Z)"
+    reason += f"; the policy wants {policy.min_life_left} % of a renewal"
+    return about(leaf, Code.EXPIRES_SOON, reason, "Is this the file of last time? Deliver the renewed one.")
 
 
 def _age(leaf: Certificate, old: Certificate, policy: Policy, *, force: bool) -> list[Problem]:
@@ -74,9 +74,9 @@ def _age(leaf: Certificate, old: Certificate, policy: Policy, *, force: bool) ->
     expires = f"{leaf.not_after:%Y-%m-%d %H:%M}Z, the live one on {old.not_after:%Y-%m-%d %H:%M}Z"
     if leaf.not_before < old.not_before and leaf.not_after < old.not_after:
         refuse = policy.forbid_downgrade and not force
-        words = f"is older than what is live: issued on {issued}; expires on {expires}"
+        reason = f"is older than what is live: issued on {issued}; expires on {expires}"
         hint = "Is this the file of last time? rotator rollback goes back; --force on the command line insists."
-        return [about(leaf, Code.DOWNGRADE, words, hint, Severity.REJECT if refuse else Severity.WARN)]
+        return [about(leaf, Code.DOWNGRADE, reason, hint, Severity.REJECT if refuse else Severity.WARN)]
     if leaf.not_before < old.not_before:
         return [about(leaf, Code.ISSUED_EARLIER, f"was issued on {issued}", "", Severity.WARN)]
     if leaf.not_after < old.not_after:
@@ -88,18 +88,18 @@ def _key(leaf: Certificate, old: Certificate, policy: Policy) -> list[Problem]:
     if leaf.outline.spki != old.outline.spki:
         return []
     if policy.allow_key_reuse:
-        words = "has the same key as the live one"
-        return [about(leaf, Code.KEY_REUSED, words, "Let the renewal make a new key.", Severity.WARN)]
-    words = "has the same key as the live one, which the policy forbids"
-    return [about(leaf, Code.KEY_REUSE, words, "Let the renewal make a new key.")]
+        reason = "has the same key as the live one"
+        return [about(leaf, Code.KEY_REUSED, reason, "Let the renewal make a new key.", Severity.WARN)]
+    reason = "has the same key as the live one, which the policy forbids"
+    return [about(leaf, Code.KEY_REUSE, reason, "Let the renewal make a new key.")]
 
 
 def _issuer(leaf: Certificate, old: Certificate) -> list[Problem]:
     """CAs change intermediates all the time: only another organisation is news, where the issuers name one."""
     if leaf.issuing_organisation == old.issuing_organisation:
         return []
-    words = f"comes from another CA than the live one: {leaf.issuer}; before: {old.issuer}"
-    return [about(leaf, Code.ISSUER_CHANGE, words, "Do all clients trust the new CA?", Severity.WARN)]
+    reason = f"comes from another CA than the live one: {leaf.issuer}; before: {old.issuer}"
+    return [about(leaf, Code.ISSUER_CHANGE, reason, "Do all clients trust the new CA?", Severity.WARN)]
 
 
 def _kinds(leaves: Sequence[Certificate], by_type: dict[KeyType | None, Certificate]) -> list[Problem]:
@@ -107,11 +107,11 @@ def _kinds(leaves: Sequence[Certificate], by_type: dict[KeyType | None, Certific
     if new == set(by_type):
         return []
     gone, come = sorted(filter(None, set(by_type) - new)), sorted(filter(None, new - set(by_type)))
-    words = "changes the kinds of key that are served:"
-    words += f" {', '.join(come)} is new" if come else ""
-    words += (";" if come else "") + f" {', '.join(gone)} goes" if gone else ""
+    reason = "changes the kinds of key that are served:"
+    reason += f" {', '.join(come)} is new" if come else ""
+    reason += (";" if come else "") + f" {', '.join(gone)} goes" if gone else ""
     hint = "Clients that only know the kind that goes are locked out."
-    return [about(leaves[0], Code.KEY_TYPE_CHANGE, words, hint if gone else "", Severity.WARN)]
+    return [about(leaves[0], Code.KEY_TYPE_CHANGE, reason, hint if gone else "", Severity.WARN)]
 
 
 def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Policy, *, force: bool) -> list[Problem]:
@@ -124,9 +124,9 @@ def _lost(leaves: Sequence[Certificate], olds: Sequence[Certificate], policy: Po
         lost = [name for name in before if not covered.covers(name) and name not in configured]
         if lost:
             more = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
-            words = f"no longer covers {shown(', '.join(lost[:10]))}{more}, which the live one does"
+            reason = f"no longer covers {shown(', '.join(lost[:10]))}{more}, which the live one does"
             severity = Severity.WARN if policy.allow_san_loss or force else Severity.REJECT
             hint = "Order it with these names too. If they go on purpose: --force on the command line, or "
             hint += "allow_san_loss = true in the site's policy."
-            problems.append(about(leaf, Code.SAN_LOST, words, hint, severity))
+            problems.append(about(leaf, Code.SAN_LOST, reason, hint, severity))
     return problems

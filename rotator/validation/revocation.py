@@ -47,7 +47,7 @@ class Unusable:
             mends that. Whatever else is wrong with a list is the lack of this host, and no renewal shall fail for it.
     """
 
-    words: str
+    reason: str
     authentic: bool = True
     breach: bool = False
 
@@ -121,8 +121,8 @@ def _look_up(
             continue
         unusable = _why_unusable(crl, keys, policy, now)
         if unusable:
-            words = f"{_called(crl)} {unusable.words}"
-            uncertain.append((Code.CRL_UNUSABLE, words, AGAIN, Severity.REJECT if unusable.breach else demanded))
+            reason = f"{_called(crl)} {unusable.reason}"
+            uncertain.append((Code.CRL_UNUSABLE, reason, AGAIN, Severity.REJECT if unusable.breach else demanded))
         found = crl.entry(certificate.outline.serial) if not unusable or unusable.authentic else None
         if found is not None and found.lifted:
             newest = max(newest, _age(crl)) if crl.delta else newest
@@ -134,9 +134,9 @@ def _look_up(
             return [_told(certificate, crl, found)]
         end = crl.loaded.next_update_utc
         if end is not None and end < now and not unusable:
-            words = f"{_called(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
+            reason = f"{_called(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
             hint = "Let whatever fetches the lists run again; until then a newer revocation would not be noticed."
-            uncertain.append((Code.CRL_STALE, words, hint, demanded))
+            uncertain.append((Code.CRL_STALE, reason, hint, demanded))
         elif not unusable:
             reasons = crl.scope.only_some_reasons if crl.scope else None
             covered |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
@@ -147,19 +147,19 @@ def _look_up(
     if covered >= _ALL_REASONS:
         return []
     problems = [
-        about(certificate, code, f"may be revoked: {words}", hint, severity)
-        for code, words, hint, severity in dict.fromkeys(uncertain)
+        about(certificate, code, f"may be revoked: {reason}", hint, severity)
+        for code, reason, hint, severity in dict.fromkeys(uncertain)
         if severity
     ]
     if not problems and demanded:
         where = f"is not covered by any revocation list in {revocations.name}"
-        words = f"{where if revocations.name else NONE_NAMED}: whether it is revoked is not known"
-        words += " for every reason" if covered else ""
+        reason = f"{where if revocations.name else NONE_NAMED}: whether it is revoked is not known"
+        reason += " for every reason" if covered else ""
         hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
         points = [url for one in _points(certificate) for url in _urls(one.full_name)]
         hint += f": {points[0]}" if points else "."
         hint += "" if revocations.name else " Then name it (--crls, or `crls` of the site)."
-        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, demanded))
+        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, demanded))
     return problems
 
 
@@ -170,9 +170,9 @@ def _age(crl: Crl) -> tuple[datetime, int]:
 def _told(certificate: Certificate, crl: Crl, found: CrlEntry) -> Problem:
     why = f" ({found.reason})" if found.reason and found.reason != "unspecified" else ""
     number = f" (number {crl.number})" if crl.number is not None else ""
-    words = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
+    reason = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
     hint = "Have it issued again, with a new key if the old one may be known to others."
-    return about(certificate, Code.REVOKED, words, hint)
+    return about(certificate, Code.REVOKED, reason, hint)
 
 
 def _called(crl: Crl) -> str:
@@ -193,8 +193,8 @@ def _why_unusable(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: da
         return Unusable("is a delta: that it does not name something says nothing; the complete list is what is needed")
     usages = [key.ext(x509.KeyUsage) for key in signers]
     if all(usage is not None and not usage.crl_sign for usage in usages):
-        words = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
-        return Unusable(words, breach=policy.binds_public)
+        reason = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
+        return Unusable(reason, breach=policy.binds_public)
     if crl.breach and (policy.binds_public or not crl.lenient):
         return Unusable(crl.breach, breach=policy.binds_public)
     begin = crl.loaded.last_update_utc

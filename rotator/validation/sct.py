@@ -130,8 +130,8 @@ class Logs:
         ) as error:
             # which of them says nothing to whoever reads it; where the list comes from does
             hint = "Fetch https://www.gstatic.com/ct/log_list/v3/log_list.json again."
-            words = f"{title} is no list of logs in the format log_list.json, version 3."
-            raise RotatorError(Code.PARSE_ERROR, words, hint, Exit.REJECTED) from error
+            reason = f"{title} is no list of logs in the format log_list.json, version 3."
+            raise RotatorError(Code.PARSE_ERROR, reason, hint, Exit.REJECTED) from error
         if not found:
             raise RotatorError(Code.PARSE_ERROR, f"{title} lists no log.", "Name another list.", Exit.REJECTED)
         return cls(title, hashlib.sha256(data).hexdigest(), found)
@@ -205,11 +205,11 @@ def problems_of(leaf: Certificate, issuer: Certificate, logs: Logs, now: datetim
     if embedded is None:
         if any(fault.code == Code.SCT_INVALID for fault in leaf.faults):
             return ()  # it cannot be read, which is told for the leaf
-        words = f"has no SCTs; browsers want those of {wanted} logs"
-        return (about(leaf, Code.SCT_MISSING, words, _ASK_CA),)
+        reason = f"has no SCTs; browsers want those of {wanted} logs"
+        return (about(leaf, Code.SCT_MISSING, reason, _ASK_CA),)
     if not leaf.strict:
-        words = "has SCTs that could not be checked: a strict library does not read the whole certificate"
-        return (about(leaf, Code.SCT_UNVERIFIED, words, "", Severity.WARN),)
+        reason = "has SCTs that could not be checked: a strict library does not read the whole certificate"
+        return (about(leaf, Code.SCT_UNVERIFIED, reason, "", Severity.WARN),)
     counted: dict[bytes, _Counted] = {}
     invalid, unverified = [], []
     for sct in list(embedded)[:MAX_SCTS]:
@@ -227,12 +227,12 @@ def problems_of(leaf: Certificate, issuer: Certificate, logs: Logs, now: datetim
     problems = _lacking(leaf, counted, wanted)
     short = any(p.severity is Severity.REJECT for p in problems)
     if invalid:
-        words = f"has SCTs that are wrong ({'; '.join(invalid)})"
-        problems.append(about(leaf, Code.SCT_INVALID, words, _ASK_CA, Severity.REJECT if short else Severity.WARN))
+        reason = f"has SCTs that are wrong ({'; '.join(invalid)})"
+        problems.append(about(leaf, Code.SCT_INVALID, reason, _ASK_CA, Severity.REJECT if short else Severity.WARN))
     if unverified:
-        words = f"has SCTs that do not count ({'; '.join(unverified)})"
+        reason = f"has SCTs that do not count ({'; '.join(unverified)})"
         hint = "If the list of logs is old, fetch it again." if short else ""
-        problems.append(about(leaf, Code.SCT_UNVERIFIED, words, hint, Severity.WARN))
+        problems.append(about(leaf, Code.SCT_UNVERIFIED, reason, hint, Severity.WARN))
     return tuple(problems)
 
 
@@ -241,16 +241,16 @@ def _lacking(leaf: Certificate, counted: Mapping[bytes, _Counted], wanted: int) 
     if len(counted) < wanted or not any(one.log.state in ACCEPTED for one in counted.values()):
         names = ", ".join(one.log.name for one in counted.values())
         count = f"{len(counted)} log{'s' * (len(counted) != 1)}"
-        words = f"has SCTs that count of {count}{f' ({names})' if names else ''}; browsers want {wanted}"
-        words += ", one of them accepted now" if len(counted) >= wanted else ""
-        return [about(leaf, Code.SCT_MISSING, words, _ASK_CA)]
+        reason = f"has SCTs that count of {count}{f' ({names})' if names else ''}; browsers want {wanted}"
+        reason += ", one of them accepted now" if len(counted) >= wanted else ""
+        return [about(leaf, Code.SCT_MISSING, reason, _ASK_CA)]
     operators = sorted({one.operator for one in counted.values()})
     if len(operators) < 2:
-        words = f"has SCTs of one operator only ({shown(operators[0])}); browsers want two"
-        return [about(leaf, Code.SCT_DIVERSITY, words, _ASK_CA)]
+        reason = f"has SCTs of one operator only ({shown(operators[0])}); browsers want two"
+        return [about(leaf, Code.SCT_DIVERSITY, reason, _ASK_CA)]
     if all(one.log.tiled for one in counted.values()):
-        words = "has SCTs of tiled logs only; browsers want one of a log that is read by RFC 6962"
-        return [about(leaf, Code.SCT_DIVERSITY, words, _ASK_CA)]
+        reason = "has SCTs of tiled logs only; browsers want one of a log that is read by RFC 6962"
+        return [about(leaf, Code.SCT_DIVERSITY, reason, _ASK_CA)]
     return []
 
 

@@ -46,7 +46,7 @@ class Unusable:
         code: `ocsp-stale` where it is over.
     """
 
-    words: str
+    reason: str
     hint: str = AGAIN
     authentic: bool = True
     code: Code = Code.REVOCATION_UNKNOWN
@@ -116,7 +116,7 @@ def _look_up(
             held.append((response, answer))
         elif unusable:
             uncertain.append(
-                Unusable(f"{response.title} {unusable.words}", unusable.hint, unusable.authentic, unusable.code)
+                Unusable(f"{response.title} {unusable.reason}", unusable.hint, unusable.authentic, unusable.code)
             )
         elif answer.begin > newest:  # good
             good, newest = response, answer.begin
@@ -126,15 +126,15 @@ def _look_up(
     if good or not wanted:
         return OcspStatus(good=good)
     problems = [
-        about(certificate, one.code, f"may be revoked: {one.words}", one.hint, Severity.WARN)
+        about(certificate, one.code, f"may be revoked: {one.reason}", one.hint, Severity.WARN)
         for one in dict.fromkeys(uncertain)
     ]
     if not problems:
-        words = f"is the subject of no OCSP response in {responses.name}"
+        reason = f"is the subject of no OCSP response in {responses.name}"
         address = _address(certificate) or f"the responder of {certificate.issuer or 'its issuer'}"
         hint = f"Fetch the one for it, as soon as it is issued, from {address}."
-        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, words, hint, Severity.WARN))
-    return OcspStatus(tuple(problems), None, uncertain[0].words if uncertain else "")
+        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, Severity.WARN))
+    return OcspStatus(tuple(problems), None, uncertain[0].reason if uncertain else "")
 
 
 def _address(certificate: Certificate) -> str:
@@ -150,9 +150,9 @@ def _address(certificate: Certificate) -> str:
 def _told(certificate: Certificate, response: Response, answer: SingleResponse) -> Problem:
     why = f" ({answer.reason})" if answer.reason and answer.reason != "unspecified" else ""
     when = f" on {answer.revoked_at:%Y-%m-%d %H:%M}Z" if answer.revoked_at else ""
-    words = f"was revoked{when}{why}, says {response.title}, of {answer.begin:%Y-%m-%d %H:%M}Z"
+    reason = f"was revoked{when}{why}, says {response.title}, of {answer.begin:%Y-%m-%d %H:%M}Z"
     hint = "Have it issued again, with a new key if the old one may be known to others."
-    return about(certificate, Code.REVOKED, words, hint)
+    return about(certificate, Code.REVOKED, reason, hint)
 
 
 def _why_unusable(
@@ -169,28 +169,28 @@ def _why_unusable(
     if signer is None:
         return Unusable("is signed neither by its issuer nor by the responder that it names", authentic=False)
     delegate = None if signer.logical == issuer.logical else signer
-    if delegate and (words := _not_entitled(delegate, issuer, response.produced)):
-        return Unusable(f"is signed by {delegate.title}, {words} (RFC 6960 4.2.2.2)", authentic=False)
+    if delegate and (reason := _not_entitled(delegate, issuer, response.produced)):
+        return Unusable(f"is signed by {delegate.title}, {reason} (RFC 6960 4.2.2.2)", authentic=False)
     if delegate and revoked(delegate, issuer):
         return Unusable(f"is signed by {delegate.title}, whose certificate was revoked", authentic=False)
     if answer.unknown_critical:
-        words = f"has a critical extension that is not understood ({answer.unknown_critical}; RFC 6960 4.4)"
-        return Unusable(words, authentic=False)
+        reason = f"has a critical extension that is not understood ({answer.unknown_critical}; RFC 6960 4.4)"
+        return Unusable(reason, authentic=False)
     begin = max(answer.begin, response.produced)
     if begin > now + SKEW:
-        words = f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?"
-        return Unusable(words, "Compare the time: timedatectl")
+        reason = f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?"
+        return Unusable(reason, "Compare the time: timedatectl")
     if answer.end is None:
-        words = "does not say how long it is good, so clients take it from nobody but the responder (RFC 5019 4)"
-        return Unusable(words, "Ask the CA for responses with nextUpdate: only those can be stapled from a file.")
+        reason = "does not say how long it is good, so clients take it from nobody but the responder (RFC 5019 4)"
+        return Unusable(reason, "Ask the CA for responses with nextUpdate: only those can be stapled from a file.")
     if answer.end < now:
         return Unusable(f"was due to be replaced on {answer.end:%Y-%m-%d %H:%M}Z", _FRESH, code=Code.OCSP_STALE)
     if delegate and now > delegate.not_after:
-        words = f"is signed by {delegate.title}, whose certificate expired on {delegate.not_after:%Y-%m-%d %H:%M}Z"
-        return Unusable(words, _FRESH)
+        reason = f"is signed by {delegate.title}, whose certificate expired on {delegate.not_after:%Y-%m-%d %H:%M}Z"
+        return Unusable(reason, _FRESH)
     if answer.status is OCSPCertStatus.UNKNOWN:
-        words = "says that the responder does not know this certificate"
-        return Unusable(words, "A new certificate may take its CA some minutes; fetch the response again then.")
+        reason = "says that the responder does not know this certificate"
+        return Unusable(reason, "A new certificate may take its CA some minutes; fetch the response again then.")
     return None
 
 
@@ -205,7 +205,7 @@ def _not_entitled(signer: Certificate, issuer: Certificate, produced: datetime) 
     if usage is not None and not usage.digital_signature:
         return "whose certificate is not for signing"
     if signer.faults:
-        return f"whose certificate {signer.faults[0].words}"
+        return f"whose certificate {signer.faults[0].reason}"
     if signer.weak_signature:
         return f"whose certificate is signed with {signer.weak_signature}"
     if not signer.not_before <= produced <= signer.not_after:
@@ -228,15 +228,15 @@ def must_staple(leaf: Certificate, policy: Policy, status: OcspStatus, name: str
         return ()
     demand = "demands a stapled OCSP answer (must-staple), and"
     if status.useless:
-        words = f"{demand} clients would refuse every handshake with what there is: {status.useless}"
-        return (about(leaf, Code.MUST_STAPLE, words, status.problems[0].hint),)
+        reason = f"{demand} clients would refuse every handshake with what there is: {status.useless}"
+        return (about(leaf, Code.MUST_STAPLE, reason, status.problems[0].hint),)
     if policy.stapling or (status.good and status.good.binary):
         return ()
     if status.good:
-        words = f"{demand} nginx staples no PEM: {status.good.title} is good, but has to be DER"
-        return (about(leaf, Code.MUST_STAPLE, words, "Save it as DER, as the responder sent it."),)
-    words = f"{demand} nginx does not promise one in every handshake"
-    words += f"; none in {name} is for it" if name else ""
+        reason = f"{demand} nginx staples no PEM: {status.good.title} is good, but has to be DER"
+        return (about(leaf, Code.MUST_STAPLE, reason, "Save it as DER, as the responder sent it."),)
+    reason = f"{demand} nginx does not promise one in every handshake"
+    reason += f"; none in {name} is for it" if name else ""
     hint = "Order it without must-staple; or let nginx staple the CA's response from a file (ssl_stapling_file), and "
     hint += "name that one: ocsp; where nginx staples in another way, say so: stapling = true."
-    return (about(leaf, Code.MUST_STAPLE, words, hint),)
+    return (about(leaf, Code.MUST_STAPLE, reason, hint),)

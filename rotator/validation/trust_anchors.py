@@ -75,8 +75,8 @@ class Anchors:
         if not found:
             hint = "Name a PEM file with the root certificates that clients trust."
             certificates = sum(block.label in CERTIFICATE_LABELS for block in blocks)
-            words = f"{title} holds no root certificate" + (" that can be read." if certificates else ".")
-            raise RotatorError(Code.STORE_EMPTY, words, hint, exit=Exit.REJECTED)
+            message = f"{title} holds no root certificate" + (" that can be read." if certificates else ".")
+            raise RotatorError(Code.STORE_EMPTY, message, hint, exit=Exit.REJECTED)
         by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in found.values():
             by_subject.setdefault(certificate.outline.subject, []).append(certificate)
@@ -85,8 +85,8 @@ class Anchors:
                 # a root that the library reads as a copy only is judged by our own rules: it has no place in there
                 store = Store([c.loaded for c in found.values() if c.strict] or [c.loaded for c in found.values()])
         except PanicError as error:
-            words = f"{title} cannot be read: {BROKE_OFF}."
-            raise RotatorError(Code.PARSE_ERROR, words, HINT, exit=Exit.REJECTED) from error
+            message = f"{title} cannot be read: {BROKE_OFF}."
+            raise RotatorError(Code.PARSE_ERROR, message, HINT, exit=Exit.REJECTED) from error
         return cls(
             name=title,
             digest=hashlib.sha256(data).hexdigest(),

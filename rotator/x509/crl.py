@@ -24,11 +24,12 @@ from rotator.x509.certificate import Certificate
 from rotator.x509.panics import contained
 
 MAX_CRL = 16 * 1024 * 1024
-"""Bytes that a file of revocation lists may hold; the largest of public CAs have about 10 MiB."""
+"""The most bytes of a file of revocation lists; the largest lists of public CAs have about 10 MiB."""
 
 _BEGIN, _END = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.escape(_END))
-_PIECE = 64 * 1024
+_CHUNK = 64 * 1024
+"""The bytes of base64 that are decoded at a time."""
 AGAIN = "Fetch it again from the CA, whole."
 """The next step for a list that cannot be used."""
 
@@ -60,15 +61,15 @@ _MAX_OID = 127
 
 @dataclass(frozen=True, slots=True)
 class CrlOutline:
-    """The outline of a certificate revocation list (RFC 5280 section 5.1); its entries are not looked into.
+    """The outer structure of a certificate revocation list (RFC 5280 section 5.1), with its entries unparsed.
 
     Args:
-        raw: the whole of it, kept once: a list may have megabytes.
-        issuer: DER of the name.
-        entries: where its entries begin and end in there; at one place without any.
-        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
-        signed: where what is signed begins and ends.
-        signature: the signature over it.
+        raw: the whole list; only once in memory, as it may have megabytes.
+        issuer: the DER of the issuer's name.
+        entries: the offsets in `raw` of the begin and the end of the entries; equal if there are none.
+        algorithms_agree: whether the signed part names the same signature algorithm as the outer structure.
+        signed: the offsets in `raw` of the begin and the end of the signed part.
+        signature: the signature over the signed part.
     """
 
     raw: bytes
@@ -80,10 +81,10 @@ class CrlOutline:
 
 
 def revocation_list(data: bytes) -> CrlOutline:
-    """The outline of the revocation list that the bytes are.
+    """The outline of a revocation list in DER.
 
     Raises:
-        DerError, IndexError: they are none, or something follows it.
+        DerError, IndexError: the bytes are no revocation list, or other bytes follow it.
     """
     outer = der.expect(der.element(data, 0, len(data)), der.SEQUENCE)
     if outer.end != len(data):
@@ -92,7 +93,7 @@ def revocation_list(data: bytes) -> CrlOutline:
     inner = der.children(data, der.expect(parts[0], der.SEQUENCE))
     skip = 1 if inner and inner[0].tag == der.INTEGER else 0
     algorithm, issuer = der.expect(inner[skip], der.SEQUENCE), der.expect(inner[skip + 1], der.SEQUENCE)
-    entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # after two times, before [0] extensions
+    entries = [part for part in inner[skip + 2 :] if part.tag == der.SEQUENCE]  # the times and [0] have other tags
     signature = der.expect(parts[2], der.BIT_STRING)
     return CrlOutline(
         raw=data,
@@ -106,32 +107,37 @@ def revocation_list(data: bytes) -> CrlOutline:
 
 @dataclass(frozen=True, slots=True)
 class CrlEntry:
-    """An entry: when it was revoked, and why, in the words of RFC 5280 section 5.3.1; without a reason, empty."""
+    """One entry of a revocation list.
+
+    Args:
+        at: the time of revocation, UTC.
+        reason: the reason as RFC 5280 section 5.3.1 spells it; empty if the entry has none.
+    """
 
     at: datetime
     reason: str
 
     @property
     def lifted(self) -> bool:
-        """Whether it takes the certificate off the list again, as a delta does at the end of a hold."""
+        """Whether it removes the certificate from the list, as a delta list does at the end of a hold."""
         return self.reason == x509.ReasonFlags.remove_from_crl.value
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crl:
-    """One revocation list that has been read, not judged.
+    """One revocation list that has been read; `rotator.validation.revocation` judges it.
 
     Args:
-        file: where it was found.
-        loaded: as the library has it.
-        outline: its outline.
-        issuer: for messages.
+        file: the file that contains it.
+        loaded: the library's object.
+        outline: its outer structure.
+        issuer: its issuer's name, for messages.
         number: its CRLNumber; None without one.
         scope: its issuingDistributionPoint; None without one.
-        delta: whether it holds only what has changed since another one (RFC 5280 5.2.4).
-        fault: why nobody can use it, in words that follow its name; empty if it can be used.
-        breach: what its issuer did against the rules for public CAs; empty if nothing.
-        lenient: whether a breach is one that private CAs commit by the habits of their tools.
+        delta: whether it has only the changes since a complete list (RFC 5280 5.2.4).
+        fault: the reason for which no client can use it, as a clause after its name; empty if it can be used.
+        breach: the rule for public CAs that its issuer broke, as a clause after its name; empty if none.
+        lenient: whether the tools of private CAs commonly break the same rule.
     """
 
     file: str
@@ -149,7 +155,7 @@ class Crl:
     _unknown_critical: list[str] = field(default_factory=list, repr=False)
 
     def signed_by(self, issuer: Certificate) -> bool:
-        """Whether this key made its signature; computed once, as a list may be long and is asked of often."""
+        """Whether this issuer's key made its signature; the answer is kept, as a list may be long."""
         spki = issuer.outline.spki
         if spki not in self._checked:
             outline, (start, end) = self.outline, self.outline.signed
@@ -159,16 +165,16 @@ class Crl:
 
     @property
     def unknown_critical(self) -> str:
-        """Why its entries make it unusable: a critical extension that is not understood (RFC 5280 5.3); empty if none.
+        """A clause about an entry's critical extension that is not understood (RFC 5280 5.3); empty if there is none.
 
-        Ask it of an authentic list only: a long list is searched through. The answer is kept.
+        Ask only for an authentic list: the whole list is searched. The answer is kept.
         """
         if not self._unknown_critical:
             self._unknown_critical.append(self._find_unknown_critical())
         return self._unknown_critical[0]
 
     def entry(self, serial: int) -> CrlEntry | None:
-        """The entry of a certificate of this list's issuer; ask `unknown_critical` first.
+        """The entry of a certificate of this list's issuer, if any; check `unknown_critical` first.
 
         Args:
             serial: the certificate's serial number.
@@ -218,13 +224,13 @@ def _revoked(entry: x509.RevokedCertificate) -> CrlEntry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Revocations:
-    """All revocation lists that were named.
+    """The revocation lists that the configuration or the command line names.
 
     Args:
-        name: where they came from, for messages.
-        lists: in the order read.
-        digest: SHA-256 (hex) over their files.
-        faults: what could not be read of them: `crl-unusable`.
+        name: their origin, for messages.
+        lists: the lists that were read, in their order.
+        digest: SHA-256 (hex) over the files.
+        faults: `crl-unusable` for each file that could not be read as a whole.
     """
 
     name: str
@@ -234,13 +240,13 @@ class Revocations:
 
     @classmethod
     def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Revocations:
-        """Read files of revocation lists, PEM or DER; never raises for what they hold.
+        """Read files of revocation lists, PEM or DER. No content makes this function raise.
 
         Args:
-            files: name and content of each; none is held on to.
-            name: what to call them together; the files' names without one.
+            files: the name and the content of each; the content is dropped after reading.
+            name: the name for all of them in messages; by default the names of the files.
         """
-        whole = hashlib.sha256()
+        sha256 = hashlib.sha256()
         lists: list[Crl] = []
         faults: list[Problem] = []
         titles: list[str] = []
@@ -251,17 +257,17 @@ class Revocations:
             if fault:
                 message = f"{shown(file)} {fault}."
                 faults.append(Problem(Code.CRL_UNUSABLE, Severity.WARN, message, hint, shown(file)))
-            whole.update(hashlib.sha256(data).digest())
+            sha256.update(hashlib.sha256(data).digest())
         name = name or ", ".join(titles)
-        return cls(name, tuple(lists), whole.hexdigest(), tuple(faults))
+        return cls(name, tuple(lists), sha256.hexdigest(), tuple(faults))
 
 
 NO_LISTS = Revocations("", (), "")
-"""What there is where none were named."""
+"""The value if no list is named."""
 
 
 def _read_all(data: bytes, title: str) -> tuple[list[Crl], str, str]:
-    """The usable revocation lists of a file, the fault of the rest in words (empty if none), and the next step."""
+    """The usable revocation lists of a file, a clause about the rest (empty if nothing is wrong), and the next step."""
     if len(data) > MAX_CRL:
         return [], f"holds more than {MAX_CRL >> 20} MiB", AGAIN
     fault, hint, lists = "", AGAIN, []
@@ -285,22 +291,22 @@ def _read_all(data: bytes, title: str) -> tuple[list[Crl], str, str]:
 
 
 def _decoded(data: bytes, at: int, end: int) -> bytes:
-    """The base64 between two places, in pieces: of megabytes, each copy counts.
+    """The bytes of the base64 between two offsets, decoded in chunks, as a copy of a whole list costs megabytes.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is no base64.
     """
-    pieces: list[bytes] = []
-    left = b""
+    chunks: list[bytes] = []
+    rest = b""
     while at < end:
-        text = left + data[at : min(end, at + _PIECE)].translate(None, b" \t\r\n\x0b\x0c")
-        at += _PIECE
-        whole = len(text) - len(text) % 4 if at < end else len(text)
+        text = rest + data[at : min(end, at + _CHUNK)].translate(None, b" \t\r\n\x0b\x0c")
+        at += _CHUNK
+        usable = len(text) - len(text) % 4 if at < end else len(text)
         if at < end and b"=" in text:
-            raise ValueError("something follows the end")
-        pieces.append(binascii.a2b_base64(text[:whole], strict_mode=True))
-        left = text[whole:]
-    return b"".join(pieces)
+            raise ValueError("data follow the padding")
+        chunks.append(binascii.a2b_base64(text[:usable], strict_mode=True))
+        rest = text[usable:]
+    return b"".join(chunks)
 
 
 def _read(data: bytes, title: str) -> Crl:
@@ -313,21 +319,23 @@ def _read(data: bytes, title: str) -> Crl:
         extensions = {e.oid.dotted_string: e for e in loaded.extensions}
     except (ValueError, LookupError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return Crl(title, loaded, outline, issuer, None, None, fault="has extensions that cannot be read")
-    scope = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
-    numbered = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)
-    number = numbered.value.crl_number if numbered and isinstance(numbered.value, x509.CRLNumber) else None
+    scope_extension = extensions.get(ExtensionOID.ISSUING_DISTRIBUTION_POINT.dotted_string)
+    number_extension = extensions.get(ExtensionOID.CRL_NUMBER.dotted_string)
+    number_value = number_extension.value if number_extension else None
+    number = number_value.crl_number if isinstance(number_value, x509.CRLNumber) else None
     unknown = [oid for oid, e in extensions.items() if e.critical and oid not in _UNDERSTOOD]
     fault, breach, lenient = "", "", False
     if unknown:
         fault = f"has a critical extension that is not understood ({unknown[0]}; RFC 5280 5.2)"
-    elif numbered is not None and numbered.critical:
+    elif number_extension is not None and number_extension.critical:
         breach = "marks its CRLNumber as critical, which is forbidden (RFC 5280 5.2.3)"
     elif number is not None and number.bit_length() > 159:
         breach = "has a CRLNumber of more than 20 octets (RFC 5280 5.2.3)"
     elif number is None:
         breach, lenient = "has no CRLNumber (RFC 5280 5.2.3)", True
     elif loaded.next_update_utc is None:
-        breach, lenient = "does not say when the next one comes (RFC 5280 5.1.2.5)", True
-    value = scope.value if scope and isinstance(scope.value, x509.IssuingDistributionPoint) else None
+        breach, lenient = "has no nextUpdate, the date of the next list (RFC 5280 5.1.2.5)", True
+    scope_value = scope_extension.value if scope_extension else None
+    scope = scope_value if isinstance(scope_value, x509.IssuingDistributionPoint) else None
     delta = ExtensionOID.DELTA_CRL_INDICATOR.dotted_string in extensions
-    return Crl(title, loaded, outline, issuer, number, value, delta, fault, breach, lenient)
+    return Crl(title, loaded, outline, issuer, number, scope, delta, fault, breach, lenient)

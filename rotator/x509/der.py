@@ -1,8 +1,8 @@
-"""The few octets of DER that are looked at before, or instead of, a library; standard library only, no judgement.
+"""A small reader and writer of DER (X.690) that works before the library does, or in its place.
 
-Three things need it. A certificate with one extension that is not DER (an explicit `critical FALSE`, as real CAs have
-written) makes every extension of it unreadable to a strict library, while clients read it. The size of a key and the
-cost of its encryption have to be known before they are paid for. And a diagnosis names the extension that is at fault.
+Three tasks need it. One extension that is not DER (an explicit `critical FALSE`, as real CAs have written) makes all
+extensions of a certificate unreadable to a strict library, while clients read them. The size of a key and the cost of
+its encryption must be known before the library spends the time. And a diagnosis names the faulty extension.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ _PBMAC1 = "1.2.840.113549.1.5.14"
 _PBKDF2 = "1.2.840.113549.1.5.12"
 _SCRYPT = "1.3.6.1.4.1.11591.4.11"
 _MAX_CHILDREN = 20_000
+"""The most elements in a constructed one, far above any real one: it bounds the work on a crafted structure."""
 _MAX_OID = 64
+"""The most octets of an object identifier; those of X.509 have about 10."""
 _MAX_SCRYPT_MEMORY = 32 << 20
-TOO_DEAR = 1 << 64
-"""More than any bound on the cost of a derivation."""
+"""The most bytes of memory for scrypt: OpenSSL's default limit (SCRYPT_MAX_MEM in its scrypt.c)."""
+TOO_EXPENSIVE = 1 << 64
+"""A cost above every limit on the derivation of a key."""
 
 
 class DerError(ValueError):
-    """What was read is not the structure that was expected; the message never quotes content."""
+    """The bytes do not have the expected structure; the message never quotes content."""
 
 
 class Element(NamedTuple):
-    """One tag-length-value: `data[start:end]` is the whole of it, `data[body:end]` the content."""
+    """One tag-length-value: `data[start:end]` is the whole element, `data[body:end]` its content."""
 
     tag: int
     start: int
@@ -52,11 +55,11 @@ class Element(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RawExtension:
-    """An extension as it stands in the certificate.
+    """An extension whose value is not parsed.
 
     Args:
-        oid: dotted.
-        critical: as read; an explicit FALSE counts as absent.
+        oid: its object identifier, dotted.
+        critical: whether it is marked critical.
         value: the DER inside the OCTET STRING.
     """
 
@@ -67,19 +70,19 @@ class RawExtension:
 
 @dataclass(frozen=True, slots=True)
 class CertificateOutline:
-    """The outline of a certificate (RFC 5280 section 4.1).
+    """The outer structure of a certificate (RFC 5280 section 4.1).
 
     Args:
-        end: where the certificate ends; what follows in the block is trailing data.
-        version: as people count: 1, 2 or 3; what is far from that is brought nearer, as it is shown in messages.
-        serial: the number, which may be zero, negative or too long.
-        algorithms_agree: whether the signature algorithm inside the signed part is the one outside of it.
-        issuer: DER of the name.
-        subject: DER of the name.
-        spki: DER of the SubjectPublicKeyInfo.
-        tbs: what is signed.
-        signature: the signature over it.
-        extensions: in the order of the certificate.
+        end: the offset at which the certificate ends; the bytes after it are trailing data.
+        version: 1, 2 or 3; an absurd number is cut to the range from -98 to 100, as messages show it.
+        serial: the serial number, which may be zero, negative or too long.
+        algorithms_agree: whether the signed part names the same signature algorithm as the outer structure.
+        issuer: the DER of the issuer's name.
+        subject: the DER of the subject's name.
+        spki: the DER of the SubjectPublicKeyInfo.
+        tbs: the signed part (TBSCertificate).
+        signature: the signature over the signed part.
+        extensions: the extensions in the order of the certificate.
     """
 
     end: int
@@ -96,14 +99,14 @@ class CertificateOutline:
 
 @dataclass(frozen=True, slots=True)
 class PublicKeyOutline:
-    """What a SubjectPublicKeyInfo says before anybody computes with it.
+    """The type and size of a public key, from its SubjectPublicKeyInfo and before any computation with it.
 
     Args:
-        algorithm: dotted OID.
-        bits: of an RSA modulus; 0 for other kinds.
-        exponent: of RSA, or 0; one longer than 64 bits is given as -1 (OpenSSL refuses it above 3072 bits).
-        curve: dotted OID of a named curve; empty for other kinds and for explicit parameters.
-        modulus: of RSA, or 0.
+        algorithm: the object identifier of the key type, dotted.
+        bits: the bits of an RSA modulus; 0 for other types.
+        exponent: the RSA exponent, or 0; -1 stands for more than 64 bits (OpenSSL refuses those above 3072 bits).
+        curve: the object identifier of a named curve, dotted; empty for other types and for explicit parameters.
+        modulus: the RSA modulus, or 0.
     """
 
     algorithm: str
@@ -114,20 +117,20 @@ class PublicKeyOutline:
 
 
 def element(data: bytes, at: int, end: int) -> Element:
-    """The element that begins at `at` and must end by `end`.
+    """The element that begins at offset `at` and ends at `end` or before it.
 
     Raises:
-        DerError: it does not; or has a long tag, an indefinite length, or a length of more than four octets.
+        DerError: it ends later; or it has a long tag, an indefinite length, or a length of more than four octets.
     """
     if at + 2 > end:
         raise DerError("ends too early")
     tag, length, body = data[at], data[at + 1], at + 2
     if tag & 0x1F == 0x1F:
-        raise DerError("has a tag that does not belong there")
+        raise DerError("has an unexpected tag")
     if length & 0x80:
         count = length & 0x7F
         if not 1 <= count <= 4 or body + count > end:
-            raise DerError("has a length that cannot be")
+            raise DerError("has an impossible length")
         length = int.from_bytes(data[body : body + count], "big")
         body += count
     if body + length > end:
@@ -139,24 +142,24 @@ def children(data: bytes, parent: Element) -> list[Element]:
     """The elements inside a constructed one.
 
     Raises:
-        DerError: they do not fill it exactly, or are too many.
+        DerError: they do not fill it exactly, or they are too many.
     """
-    found: list[Element] = []
+    parts: list[Element] = []
     at = parent.body
     while at < parent.end:
-        if len(found) >= _MAX_CHILDREN:
+        if len(parts) >= _MAX_CHILDREN:
             raise DerError("has too many parts")
         part = element(data, at, parent.end)
-        found.append(part)
+        parts.append(part)
         at = part.end
-    return found
+    return parts
 
 
 def expect(part: Element, tag: int) -> Element:
-    """The same element, if it has this tag.
+    """The same element if it has this tag.
 
     Raises:
-        DerError: it has another.
+        DerError: it has another tag.
     """
     if part.tag != tag:
         raise DerError("has another structure than expected")
@@ -169,20 +172,20 @@ def whole(data: bytes, part: Element) -> bytes:
 
 
 def dotted(data: bytes, part: Element) -> str:
-    """An object identifier as people write it.
+    """An object identifier in dotted notation.
 
     Raises:
-        DerError: it is none.
+        DerError: the element is no object identifier.
     """
     expect(part, OID)
     if part.end - part.body > _MAX_OID:
-        raise DerError("has an object identifier that cannot be")
+        raise DerError("has an impossible object identifier")
     numbers: list[int] = []
     value = 0
     for octet in data[part.body : part.end]:
         value = value << 7 | octet & 0x7F
         if value >> 160:
-            raise DerError("has an object identifier that cannot be")
+            raise DerError("has an impossible object identifier")
         if not octet & 0x80:
             numbers.append(value)
             value = 0
@@ -193,10 +196,10 @@ def dotted(data: bytes, part: Element) -> str:
 
 
 def minimal(data: bytes, start: int, end: int) -> bool:
-    """Whether every length in there takes as few octets as it can, as DER demands (X.690 10.1).
+    """Whether every length between two offsets is written in the fewest octets, as DER demands (X.690 10.1).
 
     Raises:
-        DerError: there is no sequence of elements.
+        DerError: the bytes are no sequence of elements.
     """
     waiting = [(start, end)]
     while waiting:
@@ -213,7 +216,7 @@ def minimal(data: bytes, start: int, end: int) -> bool:
 
 
 def encode(tag: int, content: bytes) -> bytes:
-    """Tag, shortest length, content."""
+    """An element with this tag and content, its length written in the fewest octets."""
     length = len(content)
     if length < 0x80:
         return bytes((tag, length)) + content
@@ -222,10 +225,10 @@ def encode(tag: int, content: bytes) -> bytes:
 
 
 def nth(parts: list[Element], index: int, tag: int) -> Element:
-    """One of several elements, which has to be there and to have this tag.
+    """One of several elements, by its index and with this tag.
 
     Raises:
-        DerError: it is not, or has another.
+        DerError: there are fewer elements, or it has another tag.
     """
     if index >= len(parts):
         raise DerError("lacks a part")
@@ -238,10 +241,10 @@ def integer(data: bytes, part: Element) -> int:
 
 
 def raw_extension(data: bytes, part: Element) -> RawExtension:
-    """The extension that stands there.
+    """The extension in an element (RFC 5280 section 4.1).
 
     Raises:
-        DerError: none does.
+        DerError: the element is no extension.
     """
     pieces = children(data, expect(part, SEQUENCE))
     oid = dotted(data, nth(pieces, 0, OID))
@@ -254,7 +257,7 @@ def raw_extension(data: bytes, part: Element) -> RawExtension:
 
 
 def signed_parts(data: bytes) -> tuple[Element, list[Element], list[Element], int]:
-    """The outer parts, the parts of the signed structure, and how many of those come before the serial number."""
+    """The outer element, its parts, the parts of the signed structure, and the index of the serial number in those."""
     outer = expect(element(data, 0, len(data)), SEQUENCE)
     parts = children(data, outer)
     inner = children(data, nth(parts, 0, SEQUENCE))
@@ -263,10 +266,10 @@ def signed_parts(data: bytes) -> tuple[Element, list[Element], list[Element], in
 
 
 def certificate(data: bytes) -> CertificateOutline:
-    """The outline of the certificate that the bytes begin with.
+    """The outline of the certificate at the begin of the bytes.
 
     Raises:
-        DerError: they begin with none.
+        DerError: the bytes do not begin with a certificate.
     """
     outer, parts, inner, skip = signed_parts(data)
     version = 1
@@ -297,7 +300,7 @@ def certificate(data: bytes) -> CertificateOutline:
 
 
 def encoded_oid(oid: str) -> bytes:
-    """A dotted object identifier as an element."""
+    """The DER of an object identifier in dotted notation."""
     numbers = [int(n) for n in oid.split(".")]
     content = b""
     for number in (numbers[0] * 40 + numbers[1], *numbers[2:]):
@@ -309,10 +312,10 @@ def encoded_oid(oid: str) -> bytes:
 
 
 def public_key(spki: bytes) -> PublicKeyOutline:
-    """What a SubjectPublicKeyInfo holds.
+    """The type and size of the key in a SubjectPublicKeyInfo.
 
     Raises:
-        DerError: it is none.
+        DerError: the bytes are no SubjectPublicKeyInfo.
     """
     parts = children(spki, expect(element(spki, 0, len(spki)), SEQUENCE))
     described = children(spki, nth(parts, 0, SEQUENCE))
@@ -325,12 +328,12 @@ def public_key(spki: bytes) -> PublicKeyOutline:
     numbers = children(spki, expect(element(spki, bits.body + 1, bits.end), SEQUENCE))
     modulus, exponent = integer(spki, nth(numbers, 0, INTEGER)), integer(spki, nth(numbers, 1, INTEGER))
     exponent = -1 if exponent.bit_length() > 64 else exponent
-    # a modulus without the zero octet before its first bit reads as negative
+    # a modulus that lacks the zero octet before its first bit reads as a negative number
     return PublicKeyOutline(algorithm, modulus.bit_length(), exponent, modulus=abs(modulus))
 
 
 def bare_subtrees(constraints: bytes) -> bool:
-    """Whether name constraints hold nothing beside their names: no minimum and no maximum (RFC 5280 4.2.1.10)."""
+    """Whether all subtrees of name constraints have only a name: no minimum and no maximum (RFC 5280 4.2.1.10)."""
     try:
         lists = children(constraints, expect(element(constraints, 0, len(constraints)), SEQUENCE))
         subtrees = [subtree for part in lists for subtree in children(constraints, part)]
@@ -340,11 +343,11 @@ def bare_subtrees(constraints: bytes) -> bool:
 
 
 def rsa_private_bits(data: bytes) -> int:
-    """Bits of the modulus of an RSAPrivateKey (RFC 8017 A.1.2).
+    """The bits of the modulus of an RSAPrivateKey (RFC 8017 A.1.2).
 
     Raises:
-        DerError: it is none; or it has more than two primes, or a number longer than its modulus (which would make
-            a signature arbitrarily dear).
+        DerError: the bytes are no RSAPrivateKey; or it has more than two primes, or a number longer than its modulus
+            (a signature could then take any time).
     """
     numbers = children(data, expect(element(data, 0, len(data)), SEQUENCE))
     if len(numbers) != 9:
@@ -356,10 +359,10 @@ def rsa_private_bits(data: bytes) -> int:
 
 
 def private_key_info(data: bytes) -> tuple[str, bytes]:
-    """Algorithm (dotted) and inner key of an unencrypted PKCS#8 structure (RFC 5958).
+    """The algorithm (dotted) and the inner key of an unencrypted PKCS#8 structure (RFC 5958).
 
     Raises:
-        DerError: it is none.
+        DerError: the bytes are no such structure.
     """
     parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
     nth(parts, 0, INTEGER)
@@ -369,24 +372,24 @@ def private_key_info(data: bytes) -> tuple[str, bytes]:
 
 
 def encrypted_key(data: bytes) -> tuple[Element, Element]:
-    """Algorithm and content of an EncryptedPrivateKeyInfo (RFC 5958).
+    """The algorithm and the content of an EncryptedPrivateKeyInfo (RFC 5958).
 
     Raises:
-        DerError: it is none.
+        DerError: the bytes are no such structure.
     """
     parts = children(data, expect(element(data, 0, len(data)), SEQUENCE))
     return nth(parts, 0, SEQUENCE), nth(parts, 1, OCTET_STRING)
 
 
 def derivation_cost(data: bytes, algorithm: Element) -> int:
-    """What deriving a key from a password costs, in rounds of a hash; one may stand there that cannot be.
+    """The cost of deriving a key from a password, in rounds of a hash; a damaged file may give zero or less.
 
     Args:
-        data: what holds the algorithm.
-        algorithm: an AlgorithmIdentifier: PBES2 or PBMAC1 (RFC 8018), PBES1, or one of RFC 7292 appendix C.
+        data: the bytes that contain the algorithm.
+        algorithm: an AlgorithmIdentifier: PBES2 or PBMAC1 (RFC 8018), PBES1, or a scheme of RFC 7292 appendix C.
 
     Raises:
-        DerError: it is one that is not known here.
+        DerError: the algorithm is unknown or damaged.
     """
     described = children(data, expect(algorithm, SEQUENCE))
     oid = dotted(data, nth(described, 0, OID))
@@ -398,24 +401,24 @@ def derivation_cost(data: bytes, algorithm: Element) -> int:
         if oid == _SCRYPT:
             rounds, size, lanes = (integer(data, nth(parameters, index, INTEGER)) for index in (1, 2, 3))
             if min(rounds, size, lanes) < 1:
-                raise DerError("has numbers that cannot be")
+                raise DerError("has impossible numbers")
             if 128 * size * (rounds + lanes) > _MAX_SCRYPT_MEMORY:
-                return TOO_DEAR  # in memory, whatever it costs in time
-            return rounds * size * lanes // 2 + 4 * size * lanes  # and PBKDF2 fills and reads its lanes (RFC 7914 6)
+                return TOO_EXPENSIVE  # in memory
+            return rounds * size * lanes // 2 + 4 * size * lanes  # the second term: PBKDF2 for the lanes (RFC 7914 6)
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")
-    # PBKDF2 and the older PBES1 and PKCS#12 schemes all begin with salt and iteration count
+    # the parameters of PBKDF2, PBES1 and the PKCS#12 schemes all begin with salt and iteration count
     return integer(data, nth(parameters, 1, INTEGER))
 
 
-def what(data: bytes) -> str:
-    """What binary bytes look like, or empty when they are nothing that is known here.
+def structure_kind(data: bytes) -> str:
+    """The kind of structure that binary bytes have, by their outermost elements; empty for an unknown one.
 
     Returns:
-        `certificate`, `key` (PKCS#8), `rsa key` (PKCS#1), `ec key` (SEC1), `encrypted key`, `pkcs12` or `pkcs7`.
+        `certificate`, `key` (PKCS#8), `rsa key` (PKCS#1), `ec key` (SEC1), `encrypted key`, `pkcs12`, `pkcs7` or empty.
     """
     try:
-        if data[1:2] == b"\x80":  # BER without a length, in which only these two are written
+        if data[1:2] == b"\x80":  # BER with an indefinite length, which only PKCS#7 and PKCS#12 files use
             first = element(data, 2, len(data))
             if first.tag == OID and dotted(data, first) == SIGNED_DATA:
                 return "pkcs7"

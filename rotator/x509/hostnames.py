@@ -1,6 +1,7 @@
-"""Names of hosts: how a configured one is written in a certificate, and which names cover it; nothing of X.509 here.
+"""Host names: their form in certificates, their syntax, and the names that a certificate covers.
 
-RFC 9525 section 6: alternative names only, `*` stands for exactly one label and only as the whole left-most one.
+The rules are those of RFC 9525 section 6: only subject alternative names count, and `*` replaces exactly one label,
+which must be the whole left-most one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 def address(text: str) -> Address | None:
-    """The IP address that the text is (brackets around an IPv6 one allowed), or None."""
+    """The text as an IP address (brackets around an IPv6 address are allowed), or None."""
     bare = text[1:-1] if text[:1] == "[" and text[-1:] == "]" else text
     try:
         return ipaddress.ip_address(bare)
@@ -27,12 +28,12 @@ def address(text: str) -> Address | None:
 
 
 def ascii_form(name: str) -> str:
-    """A configured DNS name as certificates have it: A-labels (IDNA 2008, UTS 46), lower case, no final dot.
+    """A configured DNS name in the form of certificates: A-labels (IDNA 2008, UTS 46), lower case, no final dot.
 
-    The standard library's codec follows IDNA 2003 and would turn straße into strasse, which is another host.
+    The codec of the standard library follows IDNA 2003 and turns straße into strasse, which is another host.
 
     Raises:
-        ValueError: it is no DNS name.
+        ValueError: the text is no DNS name.
     """
     star, bare = ("*.", name[2:]) if name[:2] == "*." else ("", name)
     bare = bare[:-1] if bare[-1:] == "." else bare
@@ -49,7 +50,7 @@ def ascii_form(name: str) -> str:
 
 
 def dns_fault(name: str) -> str:
-    """What is wrong with a DNS name without a wildcard, in words; empty if nothing is (RFC 1034 3.5, 5280 4.2.1.6)."""
+    """The fault of a DNS name without a wildcard, for messages; empty if it has none (RFC 1034 3.5, 5280 4.2.1.6)."""
     if not name or len(name) > 253:
         return "it is empty" if not name else "it is longer than 253 characters"
     labels = name.lower().split(".")
@@ -61,32 +62,32 @@ def dns_fault(name: str) -> str:
 
 
 def entry_fault(name: str, *, public: bool) -> str:
-    """What is wrong with a DNS entry of a certificate, in words; empty if nothing is.
+    """The fault of a DNS entry of a certificate, for messages; empty if it has none.
 
     Args:
-        name: the entry, a wildcard perhaps.
-        public: whether a public CA wrote it: to those `_` and a wildcard for a whole top-level domain are forbidden
-            (CA/B BR 7.1.2.7.12, 3.2.2.6), while private ones use the first and hurt nobody with the second.
+        name: the entry, with or without a wildcard.
+        public: whether the rules for public CAs apply, which forbid `_` and a wildcard for a whole top-level domain
+            (CA/B BR 7.1.2.7.12, 3.2.2.6). Private CAs use the first, and the second does no harm there.
     """
     bare = name[2:] if name[:2] == "*." else name
     if "*" in bare:
-        return "a wildcard must be the whole left-most label, with a domain behind it"
+        return "a wildcard must be the whole left-most label, with a domain after it"
     if "_" in bare and public:
         return "an underscore is not allowed in a host name"
     if bare != name and bare and "." not in bare and public:
-        return "a wildcard for a whole top-level domain, which clients pass over"
+        return "a wildcard for a whole top-level domain, which clients ignore"
     return dns_fault(bare)
 
 
 @dataclass(frozen=True, slots=True)
 class CoveredNames:
-    """The names of one certificate, ready to be asked.
+    """The names for which clients accept one certificate.
 
     Args:
-        exact: DNS names without a wildcard, lower case.
-        wild: what follows `*.`, lower case, of wildcards with at least two labels behind the star: `*.com` covers
-            nothing, as in OpenSSL and with the public suffix list of browsers.
-        addresses: IP addresses.
+        exact: the DNS names without a wildcard, lower case.
+        wild: the domains after `*.`, lower case, with at least two labels: `*.com` covers nothing, as in OpenSSL and
+            under the public suffix list of browsers.
+        addresses: the IP addresses.
     """
 
     exact: frozenset[str]
@@ -95,7 +96,7 @@ class CoveredNames:
 
     @classmethod
     def of(cls, dns: Iterable[str], addresses: Iterable[Address]) -> CoveredNames:
-        """From the entries of a subject alternative name; faulty ones cover nothing."""
+        """The covered names of a subject alternative name; faulty entries cover nothing."""
         entries = [entry.lower() for entry in dns]
         return cls(
             frozenset(e for e in entries if "*" not in e and not dns_fault(e)),
@@ -104,7 +105,7 @@ class CoveredNames:
         )
 
     def covers(self, name: str) -> bool:
-        """Whether a client that asks for this name (or address) accepts the certificate for it.
+        """Whether a client that connects to this name or address accepts the certificate for it.
 
         A configured wildcard is covered by the same wildcard only.
         """
@@ -121,7 +122,7 @@ class CoveredNames:
 
     @property
     def probe(self) -> str | Address | None:
-        """One concrete name that it covers, for a verifier that insists on one; None if it covers none."""
+        """One covered name without a wildcard, for a verifier that requires one; None if no name is covered."""
         for name in sorted(self.exact):
             if "_" not in name:
                 return name

@@ -1,6 +1,7 @@
-"""Private keys: a PEM block in, a bounded, usable key out, and its proof against a certificate; nothing is stored here.
+"""The reader of private keys: a PEM block in, a usable key of bounded cost out, and its proof against a certificate.
 
-No message, exception or `repr` made here holds a byte of a key. What a library says about a key is not passed on.
+No message, exception or `repr` of this module contains a byte of a key. The library's own messages about a key are
+dropped.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from rotator.x509.panics import BROKE_OFF, HINT, PanicError, contained
 from rotator.x509.pem import Block, encode_block
 
 MAX_COST = 500_000
-"""Rounds of a hash that decrypting all keys of a candidate may take: half a second (OpenSSL's default is 2,048)."""
+"""The most rounds of a hash for decrypting all keys of a candidate: half a second (OpenSSL's default is 2,048)."""
 
 MAX_UNSEEN = 1300
-"""Octets of an encrypted key under a cipher that the library alone knows: an RSA key of 2048 bits has 1,220."""
+"""The most octets of an encrypted key that only the library can decrypt: an RSA key of 2048 bits has 1,220."""
 
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
-# RFC 1421 as OpenSSL writes it. The library panics, past every handler, over a vector that is too short.
+# RFC 1421 as OpenSSL writes it. On a vector that is too short, the library panics, past every handler of errors.
 _OLD_STYLE = re.compile(
     r"Proc-Type: *4, *ENCRYPTED *\n"
     r"DEK-Info: *(?:AES-(?:128|192|256)-CBC, *[0-9A-Fa-f]{32}|DES(?:-EDE3)?-CBC, *[0-9A-Fa-f]{16}) *"
@@ -42,15 +43,15 @@ _ORDER_NEW = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Key:
-    """A private key that could be read.
+    """A private key that was read, and its place in a file.
 
     Args:
-        kind: what it is.
-        spki: DER of its public half.
+        kind: its type.
+        spki: the DER of its public half.
         private: the key, for signing.
-        secret: unencrypted PKCS#8 PEM, for storing.
-        file: where it was found.
-        line: 1-based line there.
+        secret: the key as unencrypted PKCS#8 PEM, for storing.
+        file: the file that contains it.
+        line: its 1-based line in that file; 0 in a binary file.
     """
 
     kind: KeyType
@@ -61,9 +62,9 @@ class Key:
     line: int
 
     def proves(self, leaf: Certificate) -> bool:
-        """Whether a signature made with this key verifies with the leaf's public key.
+        """Whether the leaf's public key verifies a signature of this key.
 
-        Comparing moduli or points would pass a key whose private half is damaged.
+        A comparison of moduli or points would accept a key whose private half is damaged.
         """
         message = b"rotator: does this key belong to this certificate?"
         try:
@@ -79,11 +80,11 @@ class Key:
             else:
                 return False
         except (InvalidSignature, InternalError, UnsupportedAlgorithm, ValueError, TypeError):
-            return False  # OpenSSL has an internal error for numbers that no computation can use
+            return False  # an internal error of OpenSSL is its answer to numbers that no computation can use
         return True
 
     def fits(self, leaf: Certificate) -> bool:
-        """Whether its public half is the leaf's, be it written differently (a compressed point, absent parameters)."""
+        """Whether its public half equals the leaf's, also in another encoding (compressed point, absent parameters)."""
         if self.spki == leaf.outline.spki:
             return True
         if self.kind is not leaf.key_type:
@@ -96,17 +97,17 @@ class Key:
 
 
 class _RefusedError(Exception):
-    """A key that cannot be used; says why in words of our own."""
+    """A key that cannot be used, with a message of our own: no text of the library about a key is passed on."""
 
-    def __init__(self, code: Code, words: str, hint: str) -> None:
-        super().__init__(words)
+    def __init__(self, code: Code, reason: str, hint: str) -> None:
+        super().__init__(reason)
         self.code = code
-        self.words = words
+        self.reason = reason
         self.hint = hint
 
 
 def cost_of(block: Block, password: Secret | None) -> int:
-    """What decrypting a key costs, in rounds of a hash; 0 for one that is not encrypted, or cannot be read."""
+    """The cost of decrypting a key, in rounds of a hash; 0 if it is not encrypted or cannot be read."""
     if block.label != "ENCRYPTED PRIVATE KEY" or password is None:
         return 0
     try:
@@ -121,12 +122,12 @@ def read_key(block: Block, password: Secret | None = None, budget: int = MAX_COS
 
     Args:
         block: a block whose label is one of `pem.KEY_LABELS`.
-        password: for an encrypted one.
-        budget: rounds of a hash that may be spent on decrypting it.
+        password: decrypts an encrypted key.
+        budget: the most rounds of a hash for decrypting it.
 
     Returns:
         The key, or the problem: `key-encrypted`, `bad-password`, `key-format`, `key-type`, `key-large`, `weak-key`,
-        `key-invalid` or `parse-error`. Never raises, and never spends more than the budget.
+        `key-invalid` or `parse-error`. No content makes this function raise or spend more than the budget.
     """
     try:
         with contained():
@@ -135,7 +136,7 @@ def read_key(block: Block, password: Secret | None = None, budget: int = MAX_COS
         refused = _RefusedError(Code.PARSE_ERROR, f"the private key cannot be read: {BROKE_OFF}.", HINT)
     except _RefusedError as error:
         refused = error
-    message = f"{place(block.file, block.line)}: {refused.words}"
+    message = f"{place(block.file, block.line)}: {refused.reason}"
     return Problem(refused.code, Severity.REJECT, message, refused.hint, block.file, block.line)
 
 
@@ -153,13 +154,13 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
         _check_rsa(private.key_size)
         if longest > private.key_size:
             raise _damaged()
-        if not _agree(numbers):
+        if not _consistent(numbers):
             raise _damaged()
         kind = KeyType.RSA
     elif isinstance(private, ec.EllipticCurvePrivateKey):
         if private.curve.name not in CURVES.values():
-            words = f"a key on the curve {private.curve.name}, which browsers do not know."
-            raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW)
+            reason = f"a key on the curve {private.curve.name}, which browsers do not support."
+            raise _RefusedError(Code.KEY_TYPE, reason, _ORDER_NEW)
         kind = KeyType.ECDSA
     else:
         kind = KeyType.ED25519
@@ -175,11 +176,11 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
     return Key(kind, spki, private, Secret(secret), block.file, block.line)
 
 
-def _agree(numbers: rsa.RSAPrivateNumbers) -> bool:
-    """Whether the parts of an RSA key belong together (RFC 8017 3.2), which costs microseconds; no prime is tested.
+def _consistent(numbers: rsa.RSAPrivateNumbers) -> bool:
+    """Whether the numbers of an RSA key fit together (RFC 8017 3.2); this costs microseconds, as no prime is tested.
 
-    OpenSSL signs with whichever half of a damaged key is whole, so a signature alone passes it; other libraries, a
-    hardware module and the next program that reads the file do not.
+    OpenSSL signs with the intact half of a damaged key, so a signature alone would accept the key; other libraries and
+    hardware modules refuse it.
     """
     p, q, public = numbers.p, numbers.q, numbers.public_numbers
     if p < 3 or q < 3 or p * q != public.n:
@@ -193,28 +194,28 @@ def _damaged() -> _RefusedError:
     return _RefusedError(
         Code.KEY_INVALID,
         "the private key is damaged: its parts contradict each other.",
-        "Restore the key from where it was made; without it the certificate has to be issued again.",
+        "Restore the key from its origin, or have the certificate issued again for a new key.",
     )
 
 
-def _format(words: str) -> _RefusedError:
+def _unreadable(reason: str) -> _RefusedError:
     hint = "Copy the key file again, whole; openssl pkey -in FILE -noout must read it."
-    return _RefusedError(Code.KEY_FORMAT, words, hint)
+    return _RefusedError(Code.KEY_FORMAT, reason, hint)
 
 
 def _check_rsa(bits: int) -> None:
     if bits > MAX_RSA_BITS:
-        words = f"an RSA key of {bits} bits; more than {MAX_RSA_BITS} costs every handshake too much."
-        raise _RefusedError(Code.KEY_LARGE, words, _ORDER_NEW)
+        reason = f"an RSA key of {bits} bits; more than {MAX_RSA_BITS} bits make every handshake too slow."
+        raise _RefusedError(Code.KEY_LARGE, reason, _ORDER_NEW)
     if bits < 1024:
         raise _RefusedError(Code.WEAK_KEY, f"an RSA key of {bits} bits can be broken.", _ORDER_NEW)
 
 
 def _check_header(block: Block) -> None:
-    """What the structure says, before anything is computed.
+    """Checks the type and size of an unencrypted key from its structure, before any computation with it.
 
     Raises:
-        _RefusedError: it is not what the label says, or is of a kind or size that is not taken.
+        _RefusedError: the structure does not fit the label, or the type or size is not accepted.
     """
     try:
         if block.label == "RSA PRIVATE KEY":
@@ -222,7 +223,7 @@ def _check_header(block: Block) -> None:
         elif block.label == "EC PRIVATE KEY":
             outer = der.expect(der.element(block.data, 0, len(block.data)), der.SEQUENCE)
             parts = der.children(block.data, outer)
-            der.nth(parts, 0, der.INTEGER), der.nth(parts, 1, der.OCTET_STRING)  # the library reads any kind there
+            der.nth(parts, 0, der.INTEGER), der.nth(parts, 1, der.OCTET_STRING)  # the library accepts any key type here
         else:
             algorithm, inner = der.private_key_info(block.data)
             if algorithm == der.RSA:
@@ -230,17 +231,17 @@ def _check_header(block: Block) -> None:
             elif algorithm == der.DSA:
                 raise _RefusedError(Code.KEY_TYPE, "a DSA key, which no TLS client accepts.", _ORDER_NEW)
             elif algorithm not in (der.EC, der.ED25519):
-                words = f"a key of a kind ({algorithm}) that browsers do not know."
-                raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW)
+                reason = f"a key of a type ({algorithm}) that browsers do not support."
+                raise _RefusedError(Code.KEY_TYPE, reason, _ORDER_NEW)
     except der.DerError:
-        raise _format(f"the {block.label} block holds no key that can be read.") from None
+        raise _unreadable(f"the {block.label} block holds no readable key.") from None
 
 
 def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None:
-    """Whether there is a password, and what it will cost to use it.
+    """Checks that there is a password and that decrypting with it stays within the budget.
 
     Raises:
-        _RefusedError: there is none, or it costs too much.
+        _RefusedError: there is no password, or decrypting costs too much.
     """
     if password is None:
         raise _RefusedError(
@@ -251,53 +252,53 @@ def _check_encrypted(block: Block, password: Secret | None, budget: int) -> None
         )
     if block.headers:
         if not _OLD_STYLE.fullmatch("\n".join(block.headers)):
-            raise _format("the encrypted key does not say how it is encrypted (DEK-Info), or in a way not known here.")
+            raise _unreadable("the header of the encrypted key (DEK-Info) names no cipher, or an unsupported one.")
         if block.label not in _OLD_LABELS:
-            raise _format(f"the header of an encrypted key in the old style stands in the block {block.label}.")
+            raise _unreadable(f"the {block.label} block has the header of an encrypted key in the old style.")
         return
     try:
         algorithm, _ = der.encrypted_key(block.data)
         cost = pbe.cost(block.data, algorithm, password.reveal())
     except der.DerError:
-        raise _format("the encrypted key cannot be read.") from None
+        raise _unreadable("the encrypted key cannot be read.") from None
     if cost < 1:
-        raise _format("the encrypted key asks for a number of rounds that cannot be.")
+        raise _unreadable("the encrypted key names an impossible number of rounds.")
     if cost > budget:
-        words = f"decrypting the keys takes more than {MAX_COST:,} rounds of a hash, or too much memory."
+        reason = f"decrypting the keys takes more than {MAX_COST:,} rounds of a hash, or too much memory."
         hint = "Encrypt it with fewer: openssl pkcs8 -topk8 -iter 100000 -in FILE -out privkey.pem"
-        raise _RefusedError(Code.KEY_FORMAT, words, hint)
+        raise _RefusedError(Code.KEY_FORMAT, reason, hint)
 
 
 def _opened(block: Block, secret: bytes) -> Block:
-    """The key, decrypted but not looked into; the same block where the library alone can decrypt it.
+    """The decrypted but unparsed key; the same block if only the library can decrypt it.
 
-    The library would read it at once, and computes the public half of a DSA key of any size: minutes for 200 KiB.
+    The library would parse it at once, and it computes the public half of a DSA key of any size: minutes for 200 KiB.
 
     Raises:
-        _RefusedError: the password does not open it; or it is large and of a cipher that is not known here.
+        _RefusedError: the password does not decrypt it; or it is large and its cipher is not supported here.
     """
     if block.headers:
-        return block  # what is in there is an RSA key or one of a named curve, by its label
+        return block  # by its label, it contains an RSA key or a key on a named curve
     try:
         algorithm, content = der.encrypted_key(block.data)
-        held = block.data[content.body : content.end]
-        for plain in pbe.decrypted(block.data, algorithm, secret, held):
-            if der.what(plain) == "key":
+        encrypted = block.data[content.body : content.end]
+        for plain in pbe.decrypted(block.data, algorithm, secret, encrypted):
+            if der.structure_kind(plain) == "key":
                 return Block("PRIVATE KEY", plain, block.file, block.line)
     except (der.DerError, IndexError):
-        raise _format("the encrypted key cannot be read.") from None
+        raise _unreadable("the encrypted key cannot be read.") from None
     except pbe.UnknownSchemeError:
-        if len(held) <= MAX_UNSEEN:
+        if len(encrypted) <= MAX_UNSEEN:
             return block
-        words = "the key is encrypted in an unusual way, and too large for its kind to be seen beforehand."
-        hint = "Encrypt it otherwise: openssl pkcs8 -topk8 -in FILE -out privkey.pem"
-        raise _RefusedError(Code.KEY_FORMAT, words, hint) from None
+        reason = "the key is encrypted with an unusual cipher, and too large to be decrypted before its type is known."
+        hint = "Encrypt it with the usual cipher: openssl pkcs8 -topk8 -in FILE -out privkey.pem"
+        raise _RefusedError(Code.KEY_FORMAT, reason, hint) from None
     raise _wrong_password()
 
 
 def _wrong_password() -> _RefusedError:
-    words = "the password does not decrypt the key, or the key is damaged."
-    return _RefusedError(Code.BAD_PASSWORD, words, "Check the password file.")
+    reason = "the password does not decrypt the key, or the key is damaged."
+    return _RefusedError(Code.BAD_PASSWORD, reason, "Check the password file.")
 
 
 def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
@@ -306,19 +307,19 @@ def _load(block: Block, password: Secret | None, *, encrypted: bool) -> Private:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if block.headers:
-                found = serialization.load_pem_private_key(
+                private = serialization.load_pem_private_key(
                     encode_block(block), secret, unsafe_skip_rsa_key_validation=True
                 )
             else:
-                # its range of checks on an RSA key costs 45 ms at 2048 bits and seconds at 8192; `proves` catches more
-                found = serialization.load_der_private_key(block.data, secret, unsafe_skip_rsa_key_validation=True)
+                # the library's checks of an RSA key take 45 ms at 2048 bits and seconds at 8192; `proves` finds more
+                private = serialization.load_der_private_key(block.data, secret, unsafe_skip_rsa_key_validation=True)
     except UnsupportedAlgorithm:
-        words = "a key of a kind (explicit curve parameters, perhaps) that browsers do not know."
-        raise _RefusedError(Code.KEY_TYPE, words, _ORDER_NEW) from None
+        reason = "a key of a type that browsers do not support (perhaps with explicit curve parameters)."
+        raise _RefusedError(Code.KEY_TYPE, reason, _ORDER_NEW) from None
     except (ValueError, TypeError, OverflowError, InternalError):
         if encrypted:
             raise _wrong_password() from None
         raise _damaged() from None
-    if isinstance(found, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
-        return found
-    raise _RefusedError(Code.KEY_TYPE, "a key of a kind that browsers do not know.", _ORDER_NEW)
+    if isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+        return private
+    raise _RefusedError(Code.KEY_TYPE, "a key of a type that browsers do not support.", _ORDER_NEW)

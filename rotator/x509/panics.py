@@ -1,8 +1,8 @@
-"""A panic of the library's Rust code, made an ordinary error; which input it was is known where it is read.
+"""The translation of a panic in the library's Rust code into an ordinary error.
 
-`pyo3_runtime.PanicException` is a `BaseException`: it passes every handler that is meant for errors, and would end the
-daemon over one file. All that comes from outside is read and judged inside of what is here. The library writes the
-place in its own source to stderr by itself.
+`pyo3_runtime.PanicException` is a `BaseException`: it passes every handler of ordinary errors, so one file could end
+the daemon. All input from outside is therefore read and judged inside `contained` or `answering`. The library itself
+writes the place in its source code to stderr.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-BROKE_OFF = "the library that reads such files broke off over this, by a defect of its own (stderr has its words)"
-"""What is told of it."""
+BROKE_OFF = "the library that reads such files failed on this because of a defect of its own (its message is in stderr)"
+"""The reason in messages, as a clause."""
 
 HINT = "Have it issued again, or in another form, and report it: https://github.com/pyca/cryptography/issues"
-"""The next step."""
+"""The next step in messages."""
 
-_HOME = "pyo3_runtime"  # a module that cannot be imported: the class is known by it alone
+_HOME = "pyo3_runtime"  # this module cannot be imported, so the class is recognised by the module's name
 
 
 class PanicError(ValueError):
-    """The library panicked over what it was given; the message never quotes content."""
+    """The library panicked on its input; the message never quotes content."""
 
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Within this block a panic is a `PanicError`; whatever else is raised passes, an interrupt too.
+    """Turns a panic within this block into a `PanicError`; all other exceptions pass, interrupts included.
 
     Raises:
         PanicError: the library panicked.
@@ -44,10 +44,10 @@ def contained() -> Iterator[None]:
 
 
 def answering(instead: Callable[[], T]) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """Has a function give another answer where the library panics.
+    """A decorator for functions that return a substitute if the library panics.
 
     Args:
-        instead: makes that answer.
+        instead: makes the substitute.
     """
 
     def decorated(function: Callable[P, T]) -> Callable[P, T]:

@@ -1,9 +1,8 @@
-"""Decryption with a password, of keys and of the parts of a PKCS#12 file; what is in there is not looked at.
+"""Password-based decryption of private keys and of the parts of a PKCS#12 file (RFC 8018, RFC 7292 appendix B).
 
-The library reads what it decrypts at once, with whatever is in there: a PKCS#12 file with the keys that lie nested in
-it, a key of a kind whose public half it computes at any size. Here something is decrypted without being looked at, so
-that what is in it can be asked for its cost first. The ciphers and hashes are the library's; RFC 8018 and RFC 7292
-appendix B say how they are combined.
+The library parses everything that it decrypts at once: all keys nested in a PKCS#12 file, or a key type whose public
+half it computes at any size. This module only decrypts, so that the caller can check the cost of the content before
+the library parses it. The ciphers and hashes are the library's.
 """
 
 from __future__ import annotations
@@ -33,50 +32,53 @@ _PRF = {
 _SHA1_3DES = "1.2.840.113549.1.12.1.3"
 _SHA1_RC2 = frozenset({"1.2.840.113549.1.12.1.5", "1.2.840.113549.1.12.1.6"})
 _SCRYPT_MEMORY = 64 << 20
+"""The limit in bytes for `hashlib.scrypt`; `der.derivation_cost` has refused more than half of it before."""
 
 
 class UnknownSchemeError(Exception):
-    """It is encrypted in a way that is not known here."""
+    """The encryption scheme is not supported here."""
 
 
 def is_rc2(data: bytes, algorithm: Element) -> bool:
-    """Whether it is RC2, under which older Windows, Java and OpenSSL put certificates; it is not decrypted here.
+    """Whether the scheme is RC2, with which older Windows, Java and OpenSSL encrypt certificates.
+
+    RC2 is not decrypted here.
 
     Raises:
-        DerError: there is no algorithm.
+        DerError: the element is no AlgorithmIdentifier.
     """
     return der.dotted(data, der.nth(der.children(data, algorithm), 0, der.OID)) in _SHA1_RC2
 
 
 def cost(data: bytes, algorithm: Element, secret: bytes) -> int:
-    """What `decrypted` will cost, in rounds of a hash (see `der.derivation_cost`).
+    """The cost of `decrypted`, in rounds of a hash (see `der.derivation_cost`).
 
     Args:
-        data: what holds the algorithm.
+        data: the bytes that contain the algorithm.
         algorithm: the AlgorithmIdentifier.
-        secret: the password; an empty one is tried in two ways, where those differ.
+        secret: the password; an empty one costs twice as much if the scheme encodes it in two ways.
 
     Raises:
-        DerError: the algorithm is damaged, or its cost is not known.
+        DerError: the algorithm is damaged, or its cost is unknown.
     """
     scheme = der.dotted(data, der.nth(der.children(data, algorithm), 0, der.OID))
     return der.derivation_cost(data, algorithm) * (len(_as_bmp(secret)) if scheme == _SHA1_3DES else 1)
 
 
 def decrypted(data: bytes, algorithm: Element, secret: bytes, encrypted: bytes) -> Iterator[bytes]:
-    """What the password makes of some encrypted bytes: nothing if it does not fit, or one for each way to read it.
+    """The decrypted bytes, once for each encoding of the password whose padding is right.
 
-    That the padding is right says nearly as much as nothing: one wrong password in 256 yields noise.
+    Correct padding is weak evidence: about one wrong password in 256 yields noise with correct padding.
 
     Args:
-        data: what holds the algorithm.
-        algorithm: the AlgorithmIdentifier; its cost has been looked at (`cost`).
+        data: the bytes that contain the algorithm.
+        algorithm: the AlgorithmIdentifier; the caller has checked its `cost`.
         secret: the password, UTF-8.
-        encrypted: the bytes.
+        encrypted: the encrypted bytes.
 
     Raises:
         DerError: the algorithm is damaged.
-        UnknownSchemeError: it is none of those that are decrypted here.
+        UnknownSchemeError: the scheme is not supported here.
     """
     described = der.children(data, der.expect(algorithm, der.SEQUENCE))
     scheme = der.dotted(data, der.nth(described, 0, der.OID))
@@ -86,13 +88,13 @@ def decrypted(data: bytes, algorithm: Element, secret: bytes, encrypted: bytes) 
     elif scheme == _SHA1_3DES:
         salt = _octets(data, der.nth(parameters, 0, der.OCTET_STRING))
         rounds = der.integer(data, der.nth(parameters, 1, der.INTEGER))
-        ciphers = [_pkcs12_3des(one, salt, rounds) for one in _as_bmp(secret)]
+        ciphers = [_pkcs12_3des(encoded, salt, rounds) for encoded in _as_bmp(secret)]
     else:
         raise UnknownSchemeError
     for cipher in ciphers:
         size = 16 if isinstance(cipher.algorithm, AES) else 8
         if not encrypted or len(encrypted) % size:
-            raise DerError("has a length that cannot be")
+            raise DerError("has an impossible length")
         decryptor = cipher.decryptor()
         plain = decryptor.update(encrypted) + decryptor.finalize()
         if 1 <= plain[-1] <= size and plain.endswith(plain[-1:] * plain[-1]):
@@ -114,7 +116,7 @@ def _pbes2(data: bytes, parameters: list[Element], secret: bytes) -> Combined:
         raise UnknownSchemeError
     vector = _octets(data, der.nth(scheme, 1, der.OCTET_STRING))
     if len(vector) != (8 if name == _3DES_CBC else 16):
-        raise DerError("has a vector that cannot be")
+        raise DerError("has an impossible initialization vector")
     key = _derived(data, der.nth(parameters, 0, der.SEQUENCE), secret, length)
     return Cipher(TripleDES(key) if name == _3DES_CBC else AES(key), modes.CBC(vector))
 
@@ -129,7 +131,7 @@ def _derived(data: bytes, derivation: Element, secret: bytes, length: int) -> by
         try:
             return hashlib.scrypt(secret, salt=salt, n=rounds, r=size, p=lanes, maxmem=_SCRYPT_MEMORY, dklen=length)
         except ValueError:
-            raise DerError("has numbers that cannot be") from None
+            raise DerError("has impossible numbers") from None
     if name != _PBKDF2:
         raise UnknownSchemeError
     prf = "sha1"
@@ -146,7 +148,7 @@ def _derived(data: bytes, derivation: Element, secret: bytes, length: int) -> by
 
 
 def _as_bmp(secret: bytes) -> list[bytes]:
-    """A password as UTF-16 with its end; no password may be an empty one or none at all."""
+    """The encodings of a password as a BMPString with two zero octets (RFC 7292 B.1); an empty one has two."""
     try:
         text = secret.decode("utf-8").encode("utf-16-be")
     except UnicodeDecodeError:
@@ -160,21 +162,31 @@ def _pkcs12_3des(secret: bytes, salt: bytes, rounds: int) -> Combined:
 
 
 def _filled(data: bytes) -> bytes:
-    """Repeated to a whole number of blocks."""
+    """The bytes repeated up to a whole number of 64-octet blocks."""
     size = -(-len(data) // 64) * 64
     return (data * (size // len(data) + 1))[:size] if data else b""
 
 
 def _pkcs12_bytes(purpose: int, secret: bytes, salt: bytes, rounds: int, length: int) -> bytes:
-    mixed = _filled(salt) + _filled(secret)
-    made = b""
+    """Key or vector octets derived from a password (RFC 7292 B.2).
+
+    Args:
+        purpose: 1 for a key, 2 for an initialization vector (B.3).
+        secret: the encoded password.
+        salt: the salt.
+        rounds: the iteration count.
+        length: the octets to derive.
+    """
+    salt_and_secret = _filled(salt) + _filled(secret)
+    derived = b""
     while True:
-        block = bytes((purpose,)) * 64 + mixed
+        block = bytes((purpose,)) * 64 + salt_and_secret
         for _ in range(rounds):
             block = hashlib.sha1(block, usedforsecurity=False).digest()
-        made += block
-        if len(made) >= length:
-            return made[:length]
-        added = int.from_bytes(_filled(block)[:64], "big") + 1
-        pieces = (mixed[i : i + 64] for i in range(0, len(mixed), 64))
-        mixed = b"".join(((int.from_bytes(piece, "big") + added) % (1 << 512)).to_bytes(64, "big") for piece in pieces)
+        derived += block
+        if len(derived) >= length:
+            return derived[:length]
+        addend = int.from_bytes(_filled(block)[:64], "big") + 1
+        parts = (salt_and_secret[i : i + 64] for i in range(0, len(salt_and_secret), 64))
+        sums = ((int.from_bytes(part, "big") + addend) % (1 << 512) for part in parts)
+        salt_and_secret = b"".join(total.to_bytes(64, "big") for total in sums)

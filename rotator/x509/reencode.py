@@ -1,6 +1,6 @@
-"""A certificate written anew as a strict library reads it, for reading only: clients read what that library does not.
+"""A copy of a certificate in strict DER, so that the library can read one that only clients read.
 
-The signature of such a copy fits no longer, so nothing is ever judged, stored or sent of it.
+The copy serves for reading alone: its signature is no longer valid, so it is never judged, stored or sent.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _ISSUER, _SUBJECT = 2, 4
 
 
 def with_extensions(data: bytes, extensions: tuple[der.RawExtension, ...]) -> bytes:
-    """The certificate with these extensions instead, each written as DER demands, and with names that can be read.
+    """A copy of the certificate with these extensions in place of its own, in strict DER and with readable names.
 
     Raises:
-        DerError: the bytes begin with no certificate.
+        DerError: the bytes do not begin with a certificate.
     """
     _, parts, inner, skip = der.signed_parts(data)
     written = b"".join(_extension(extension) for extension in extensions)
@@ -33,22 +33,25 @@ def with_extensions(data: bytes, extensions: tuple[der.RawExtension, ...]) -> by
 def _extension(extension: der.RawExtension) -> bytes:
     value = extension.value
     if extension.oid == _BASIC_CONSTRAINTS and value[:5] == b"\x30\x03\x01\x01\x00":
-        value = b"\x30\x00"  # an explicit cA FALSE, the other default that is found written out
+        value = b"\x30\x00"  # drops an explicit cA FALSE, a default that DER leaves out (X.690 11.5)
     flag = b"\x01\x01\xff" if extension.critical else b""
     return der.encode(der.SEQUENCE, der.encoded_oid(extension.oid) + flag + der.encode(der.OCTET_STRING, value))
 
 
 def _name(data: bytes, name: der.Element) -> bytes:
-    """A name as Go, OpenSSL and Java read it: `*` and `&` in a PrintableString, Latin-1 in a TeletexString."""
-    sets = b""
-    for one in der.children(data, der.expect(name, der.SEQUENCE)):
+    """A name with its strings as Go, OpenSSL and Java read them, in a form that the library reads as well.
+
+    These clients accept `*` and `&` in a PrintableString, and read a TeletexString as Latin-1.
+    """
+    relative_names = b""
+    for relative_name in der.children(data, der.expect(name, der.SEQUENCE)):
         attributes = b""
-        for attribute in der.children(data, one):
-            pieces = der.children(data, attribute)
-            kind, value = der.nth(pieces, 0, der.OID), pieces[-1]
+        for attribute in der.children(data, relative_name):
+            parts = der.children(data, attribute)
+            attribute_type, value = der.nth(parts, 0, der.OID), parts[-1]
             text = data[value.body : value.end]
-            odd = value.tag == _TELETEX or (value.tag == _PRINTABLE and re.search(rb"[*&]", text))
-            string = der.encode(_UTF8, text.decode("latin-1").encode()) if odd else der.whole(data, value)
-            attributes += der.encode(der.SEQUENCE, der.whole(data, kind) + string)
-        sets += der.encode(one.tag, attributes)
-    return der.encode(der.SEQUENCE, sets)
+            convert = value.tag == _TELETEX or (value.tag == _PRINTABLE and re.search(rb"[*&]", text))
+            string = der.encode(_UTF8, text.decode("latin-1").encode()) if convert else der.whole(data, value)
+            attributes += der.encode(der.SEQUENCE, der.whole(data, attribute_type) + string)
+        relative_names += der.encode(relative_name.tag, attributes)
+    return der.encode(der.SEQUENCE, relative_names)

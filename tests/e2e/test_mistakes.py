@@ -195,7 +195,7 @@ def a_certificate_in_utf_16(desk: Desk) -> list[str | Path]:
     return desk.swap(desk.file("utf16.pem", desk.renewal.chain_pem.decode().encode("utf-16")))
 
 
-@mistake(Exit.REJECTED, "renewed.zip is a zip archive", "take the files that are in it: unzip {}/renewed.zip")
+@mistake(Exit.REJECTED, "renewed.zip is a zip archive", "deliver the files inside: unzip {}/renewed.zip")
 def the_archive_as_the_ca_sent_it(desk: Desk) -> list[str | Path]:
     archive = desk.top / "renewed.zip"
     with zipfile.ZipFile(archive, "w") as parts:

@@ -386,7 +386,7 @@ def test_scrypt_is_bounded_too() -> None:
     kdf = wrap(0x30, bytes.fromhex("06092b06010401da47040b") + wrap(0x30, parameters))
     algorithm = wrap(0x30, bytes.fromhex("06092a864886f70d01050d") + wrap(0x30, kdf + wrap(0x30, b"")))
     data = wrap(0x30, algorithm + wrap(0x04, b"x" * 16))
-    assert der.derivation_cost(data, der.encrypted_key(data)[0]) == der.TOO_DEAR
+    assert der.derivation_cost(data, der.encrypted_key(data)[0]) == der.TOO_EXPENSIVE
     assert refused(der_pem(data, label="ENCRYPTED PRIVATE KEY"), Secret(b"x")).code == Code.KEY_FORMAT
 
 

@@ -102,12 +102,12 @@ def test_a_response_of_a_responder_whose_name_cannot_be_read_is_told_as_damaged(
     assert looked_up(odd).warnings == (Code.REVOCATION_UNKNOWN,)
 
 
-def test_more_answers_about_one_certificate_than_are_looked_at_are_told() -> None:
+def test_more_answers_about_one_certificate_than_are_read_are_reported() -> None:
     good = ICA.ocsp(GOOD.leaf)
     assert read(*[good] * MAX_ANSWERS).faults == ()
     many = read(*[good] * (MAX_ANSWERS + 2), ICA.ocsp(OTHER.leaf))
     assert [p.file for p in many.faults] == [f"staple{MAX_ANSWERS}.der", f"staple{MAX_ANSWERS + 1}.der"]
-    assert "beyond the 32 about one certificate" in many.faults[0].message
+    assert "more than the 32 answers about one certificate" in many.faults[0].message
     assert [len(known) for known in many.by_serial.values()] == [MAX_ANSWERS, 1]
 
 
@@ -577,11 +577,11 @@ def test_a_file_that_holds_no_answer_is_told(data: bytes) -> None:
     assert fault.hint
 
 
-def test_the_word_of_an_unsuccessful_responder_is_told() -> None:
+def test_the_status_of_an_unsuccessful_response_is_reported() -> None:
     for status in set(ocsp.OCSPResponseStatus) - {ocsp.OCSPResponseStatus.SUCCESSFUL}:
         data = ocsp.OCSPResponseBuilder.build_unsuccessful(status).public_bytes(Encoding.DER)
         (fault,) = Responses.from_files([("staple.der", data)]).faults
-        assert f"the responder said {status.name.lower().replace('_', ' ')}." in fault.message
+        assert f"the status of the response is {status.name.lower().replace('_', ' ')}." in fault.message
 
 
 def test_a_response_cut_off_anywhere_is_told_and_says_nothing() -> None:

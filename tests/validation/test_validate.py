@@ -173,7 +173,7 @@ def test_of_many_malformed_names_three_are_listed(count: int, more: str) -> None
     bad = [f"f{letter}*.example.cn" for letter in "abcde"[:count]]
     message = judge(ICA.issue(NAME, *bad)).problems[0].message
     assert message.count("(a wildcard must") == 3
-    assert message.endswith(f"with a domain behind it){more}.")
+    assert message.endswith(f"with a domain after it){more}.")
 
 
 @pytest.mark.parametrize(
