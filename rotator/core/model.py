@@ -10,7 +10,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from rotator.core.problems import Problem
+from rotator.core.problems import Code, Problem
+from rotator.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +284,7 @@ class Outcome:
         site: the site's name.
         result: how it ended.
         at: when, UTC.
-        reason: a stable kebab-case word (a problem's code, `nginx-down`, `listener`, `not-wired` …); empty if none.
+        reason: why, as a word: a problem's code, or the state of something else.
         message: one or two sentences: what happened, which file or address.
         hint: the next step; empty where there is none.
         problems: all problems and warnings of the candidate.
@@ -301,7 +302,7 @@ class Outcome:
     site: str
     result: Result
     at: datetime
-    reason: str = ""
+    reason: Reason | Code
     message: str = ""
     hint: str = ""
     problems: tuple[Problem, ...] = ()
@@ -318,6 +319,6 @@ class Outcome:
 
 def has_reloaded(result: str, reason: str, stages: Mapping[str, float]) -> bool:
     """Whether an outcome has cost nginx a reload: one that was refused, or told to nobody, leaves no old workers."""
-    if not stages.get("apply") or reason == "nginx-refused":
+    if not stages.get("apply") or reason == Code.NGINX_REFUSED:
         return False
-    return result != Result.DEFERRED or reason == "not-wired"
+    return result != Result.DEFERRED or reason == Reason.NOT_WIRED

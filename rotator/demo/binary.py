@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 
 _PLACES = (os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin")
 HINT = (
@@ -31,11 +32,11 @@ def find(named: str | None) -> str:
         path = shutil.which(named, path=everywhere) or ""
         if not path:
             why = "cannot be executed" if Path(named).exists() else "does not exist"
-            raise RotatorError("no-nginx", f"--nginx {named}: {why}", HINT, Exit.USAGE)
+            raise RotatorError(Reason.NO_NGINX, f"--nginx {named}: {why}", HINT, Exit.USAGE)
         return str(Path(path).absolute())
     found = _from_wheel() or shutil.which("nginx", path=everywhere)
     if not found:
-        raise RotatorError("no-nginx", "the demo needs an nginx of its own, and there is none on this host", HINT)
+        raise RotatorError(Reason.NO_NGINX, "the demo needs an nginx of its own, and there is none on this host", HINT)
     return found
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rotator.core.errors import RotatorError
+from rotator.core.reasons import Reason
 from rotator.demo import authority, binary
 from rotator.demo.authority import Fresh
 from rotator.demo.processes import Group, undisturbed
@@ -78,7 +79,7 @@ class Host:
         except OSError as e:
             self._end()
             words = f"the demo's directory or its first process cannot be made: {e.strerror}"
-            raise RotatorError("demo-failed", words, "Name another place for temporary files: TMPDIR=/path") from e
+            raise RotatorError(Reason.DEMO_FAILED, words, "Name another place for temporary files: TMPDIR=/path") from e
         except BaseException:
             self._end()
             raise
@@ -230,16 +231,16 @@ class Host:
         try:
             return self.group.start(command, log)
         except OSError as e:
-            raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
+            raise RotatorError(Reason.DEMO_FAILED, f"{command[0]} cannot be started: {e.strerror}") from e
 
     def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         try:
             return self.group.call(command, CALL_WITHIN)
         except OSError as e:
-            raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
+            raise RotatorError(Reason.DEMO_FAILED, f"{command[0]} cannot be started: {e.strerror}") from e
         except subprocess.TimeoutExpired as e:
             told = " ".join(command[:8])
-            raise RotatorError("demo-failed", f"not done within {CALL_WITHIN:g} s: {told}") from e
+            raise RotatorError(Reason.DEMO_FAILED, f"not done within {CALL_WITHIN:g} s: {told}") from e
 
     def _await(self, process: subprocess.Popen[bytes], what: str, log: Path, ready: Callable[[], bool]) -> None:
         deadline = time.monotonic() + READY_WITHIN
@@ -247,7 +248,7 @@ class Host:
             if process.poll() is not None or time.monotonic() > deadline:
                 said = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) or "it says nothing"
                 ended = f"has ended ({process.returncode})" if process.returncode is not None else "is not ready"
-                raise RotatorError("demo-failed", f"the demo's {what} {ended}: {said}", binary.HINT)
+                raise RotatorError(Reason.DEMO_FAILED, f"the demo's {what} {ended}: {said}", binary.HINT)
             time.sleep(0.02)
 
     def _nginx_config(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.demo import authority, binary
 from rotator.demo.acts import ACTS, Act, Audience, Scene
 from rotator.demo.clients import Client, Crowd
@@ -64,7 +65,7 @@ def play(named: str | None, audience: Audience, keep: Callable[[Host, Played], N
             answer = host.rotator("swap", SITE, "--first", "--cert", chain, "--key", key)
             if answer.get("reason") != "not-wired":  # its include is written, and nginx has not been started yet
                 why = answer.get("message") or (answer.get("error") or {}).get("message")
-                raise RotatorError("demo-failed", f"rotator did not take the first pair: {why}", binary.HINT)
+                raise RotatorError(Reason.DEMO_FAILED, f"rotator did not take the first pair: {why}", binary.HINT)
             host.start_nginx()
             host.start_daemon()
         audience.tell(
@@ -121,5 +122,7 @@ def renew(directory: Path) -> tuple[Path, Path, Path]:
         pair = write_pair(directory / "fresh", fresh.fullchain, fresh.key)
     except (OSError, ValueError) as e:
         words = f"{directory} is not the folder of a running demo: {getattr(e, 'strerror', None) or e}"
-        raise RotatorError("no-demo", words, "rotator demo --keep starts one, and tells its folder", Exit.USAGE) from e
+        raise RotatorError(
+            Reason.NO_DEMO, words, "rotator demo --keep starts one, and tells its folder", Exit.USAGE
+        ) from e
     return (*pair, directory / "incoming" / SITE)

@@ -19,6 +19,7 @@ from types import FrameType
 from typing import TypeVar
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.oneshot import ApplyPort, request
@@ -148,6 +149,6 @@ def _through(sock: socket.socket) -> ApplyPort:
             sock.send(json.dumps(asdict(asked)).encode())
             return privileged.parse_applied(sock.recv(privileged.MAX_ANSWER))
         except (OSError, ValueError) as e:
-            raise RotatorError("apply-gone", "the process that keeps root is gone", "Repeat the command") from e
+            raise RotatorError(Reason.APPLY_GONE, "the process that keeps root is gone", "Repeat the command") from e
 
     return apply

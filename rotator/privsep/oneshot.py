@@ -17,6 +17,8 @@ from secrets import token_hex
 from typing import Protocol
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Request, Setup, Tested
 
@@ -57,7 +59,7 @@ class OneshotApply:
         except RotatorError as e:
             if (live := self._live(asked)) != before:
                 words = f"{APPLY_UNIT} changed nginx's include, but gave no answer: {e.message}"
-                raise RotatorError("apply-lost", words, e.hint) from e
+                raise RotatorError(Reason.APPLY_LOST, words, e.hint) from e
             return Applied(asked.id, live, before, e.code, e.message)
 
     def test(self) -> Tested:
@@ -78,11 +80,13 @@ class OneshotApply:
         if not os.path.isdir(answer.parent):  # noqa: PTH112 - False, and no error, where this user may not look
             words = f"{answer.parent} is missing, where root's oneshots leave their answers"
             hint = "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
-            raise RotatorError("no-result-dir", words, hint)
+            raise RotatorError(Reason.NO_RESULT_DIR, words, hint)
         try:
             _leave(left, dumps(asdict(asked)).encode())
         except OSError as e:
-            raise RotatorError("io-error", f"{left}: {e.strerror}", f"df -h {left.parent}; ls -la {left.parent}") from e
+            raise RotatorError(
+                Code.IO_ERROR, f"{left}: {e.strerror}", f"df -h {left.parent}; ls -la {left.parent}"
+            ) from e
         try:
             for _ in range(MOST_STARTS):
                 self._start(unit)
@@ -94,7 +98,7 @@ class OneshotApply:
                 left.unlink(missing_ok=True)
         words = f"{unit} ended well, but left no answer in {answer}"
         hint = f"See what it says: journalctl -u {unit} -n 20; and: ls -la {answer.parent}"
-        raise RotatorError("apply-unit", words, hint)
+        raise RotatorError(Reason.APPLY_UNIT, words, hint)
 
     def _start(self, unit: str) -> None:
         """Starts a unit and waits for its end."""
@@ -108,7 +112,7 @@ class OneshotApply:
             )
         except OSError as e:
             hint = 'Without systemd, where nginx runs as this user: apply = "direct" under [nginx]'
-            raise RotatorError("apply-unit", f"systemctl cannot be run: {e.strerror}", hint) from e
+            raise RotatorError(Reason.APPLY_UNIT, f"systemctl cannot be run: {e.strerror}", hint) from e
         with process:
             try:
                 told = self._wait(process, unit)
@@ -120,10 +124,12 @@ class OneshotApply:
         words = "; ".join(line.rstrip(".") for line in told.decode("utf-8", "replace").splitlines() if line)[:500]
         if "denied" in words.lower() or "authentication" in words.lower():
             hint = "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d (polkit 0.106 or later)"
-            raise RotatorError("apply-denied", f"{unit} may not be started by uid {os.geteuid()}: {words}", hint)
+            raise RotatorError(Reason.APPLY_DENIED, f"{unit} may not be started by uid {os.geteuid()}: {words}", hint)
         if "not found" in words.lower():
             hint = f"Install systemd/{unit} into /etc/systemd/system, then: systemctl daemon-reload"
-        raise RotatorError("apply-unit", f"{unit} failed: {words or f'systemctl exited {process.returncode}'}", hint)
+        raise RotatorError(
+            Reason.APPLY_UNIT, f"{unit} failed: {words or f'systemctl exited {process.returncode}'}", hint
+        )
 
     def _wait(self, process: subprocess.Popen[bytes], unit: str) -> bytes:
         for _ in range(int(START_WITHIN / ALIVE_EVERY)):
@@ -132,7 +138,7 @@ class OneshotApply:
             except subprocess.TimeoutExpired:
                 self._waiting()
         words = f"{unit} did not end within {START_WITHIN:g} s"
-        raise RotatorError("apply-unit", words, f"systemctl status {unit}")
+        raise RotatorError(Reason.APPLY_UNIT, words, f"systemctl status {unit}")
 
 
 def _leave(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from rotator.core.errors import RotatorError
 from rotator.core.model import Generation, Outcome, Result
 from rotator.core.problems import Severity
+from rotator.core.reasons import Reason
 from rotator.privsep.apply import Applied, copies_path
 from rotator.rotation.outcomes import (
     Ready,
@@ -23,7 +24,7 @@ def write_down(wanted: Wanted, done: Outcome, ports: Ports) -> None:
 
     An entry with the date of a clock that is not believed is not made: the next look would believe it.
     """
-    if done.reason == "clock-suspect":
+    if done.reason == Reason.CLOCK_SUSPECT:
         return
     try:
         told = ports.store.fingerprints(done.site, done.generation or done.live)
@@ -60,7 +61,7 @@ def rotated(ready: Ready, ports: Ports) -> Outcome:
     words = f"{ready.new.name} is served by every listener"
     if late:
         words = f"{ready.new.name} is served, but these listeners did not serve the old pair either and are not proved"
-    return outcome(ready, Result.ROTATED, ports, "rotated", words + told, unproved=late)
+    return outcome(ready, Result.ROTATED, ports, Reason.ROTATED, words + told, unproved=late)
 
 
 def _exempt_and_late(ready: Ready, ports: Ports) -> tuple[str, ...]:

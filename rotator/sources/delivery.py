@@ -28,6 +28,8 @@ from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.system.files import flush_dir, open_dir, write_all
 
 DIRECTORY_MODE = 0o2770
@@ -235,7 +237,7 @@ def _opened(directory: Path) -> Iterator[int]:
             flush_dir(directory.parent)
         if not _locked(held, fcntl.LOCK_EX):
             hint = "Nothing was written; it takes a moment only: try again."
-            raise RotatorError("busy", f"another delivery writes into {directory}", hint, Exit.BUSY)
+            raise RotatorError(Reason.BUSY, f"another delivery writes into {directory}", hint, Exit.BUSY)
         yield held
     finally:
         os.close(held)
@@ -290,7 +292,7 @@ def _translate(error: OSError, path: Path) -> NoReturn:
             message = f"{path} may not be written by this user"
             if error.errno == errno.EROFS:
                 message, hint = f"{path} lies on a file system that is read-only", f"findmnt -T {quoted}"
-            raise RotatorError("permission", message, hint) from error
+            raise RotatorError(Code.PERMISSION, message, hint) from error
         case errno.ENOSPC | errno.EDQUOT:
             hint = f"Nothing was changed. Make room and deliver again: df -h {quoted}"
             raise _failed(f"there is no room for it in {path}", hint) from error
@@ -299,4 +301,4 @@ def _translate(error: OSError, path: Path) -> NoReturn:
 
 
 def _failed(message: str, hint: str, status: Exit = Exit.FAILURE) -> RotatorError:
-    return RotatorError("io-error", message, hint, status)
+    return RotatorError(Code.IO_ERROR, message, hint, status)

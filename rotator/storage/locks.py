@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.system.files import from_json, in_words, json_bytes, lock_file, stamp
 
 NAMELESS_FOR = 0.1
@@ -134,7 +135,7 @@ class Locks:
                 if not lock_file(fd, 0.2):  # `daemon_pid` of another process may hold it for an instant
                     note = _note(fd)
                     raise RotatorError(
-                        "daemon-running",
+                        Reason.DAEMON_RUNNING,
                         f"a daemon is running for {self.root} already: pid {note.get('pid', '?')}, "
                         f"since {note.get('since', '?')}",
                         "Stop that one first: systemctl stop rotator; or see what it does: rotator status",
@@ -184,7 +185,7 @@ def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> N
         waiting(_holder(fd))
     if not lock_file(fd, within):
         raise RotatorError(
-            "lock-busy",
+            Reason.LOCK_BUSY,
             f"another rotation is running on this host: {_holder(fd)}",
             "Wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
             Exit.BUSY,

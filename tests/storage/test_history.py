@@ -24,6 +24,7 @@ import pytest
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason
 from rotator.storage import history as module
 from rotator.storage.history import NEVER, History
 from tests.support.failing import Fails, Kill, KilledError, refusal
@@ -46,7 +47,8 @@ def without_real_flushes() -> Iterator[None]:
 
 
 def outcome(site: str = "site", **more: Any) -> Outcome:
-    return Outcome(site, Result.ROTATED, **({"at": datetime(2026, 11, 22, 12, 0, tzinfo=UTC)} | more))
+    usual: dict[str, Any] = {"at": datetime(2026, 11, 22, 12, 0, tzinfo=UTC), "reason": Reason.ROTATED}
+    return Outcome(site, Result.ROTATED, **(usual | more))
 
 
 def record(history: History, done: Outcome) -> None:
@@ -168,7 +170,7 @@ def test_without_a_history_there_is_no_last_entry(history: History) -> None:
 def test_the_last_reload_took_as_long_as_apply_and_proof(history: History) -> None:
     record(history, outcome(stages={"apply": 0.5, "prove": 1.0}))
     record(history, outcome(stages={"prove": 9.0}))  # no reload of ours
-    record(history, Outcome("site", Result.REJECTED, datetime.now(UTC)))
+    record(history, Outcome("site", Result.REJECTED, datetime.now(UTC), Code.EXPIRED))
     assert history.last_reload_seconds() == 1.5
 
 
