@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
@@ -295,7 +295,6 @@ class Outcome:
         unproved: targets that had no veto and were not seen to serve it, in words.
         stages: seconds by stage: validate, test, store, apply, prove, rollback.
         nginx_words: what nginx itself said, line by line.
-        retry_after: for `deferred`: how long to wait before the next try.
         explanation: for `rejected`: the judgement line by line, for the person who has to mend it.
     """
 
@@ -313,7 +312,6 @@ class Outcome:
     unproved: tuple[str, ...] = ()
     stages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     nginx_words: tuple[str, ...] = ()
-    retry_after: timedelta | None = None
     explanation: tuple[str, ...] = ()
 
 

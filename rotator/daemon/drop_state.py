@@ -209,12 +209,18 @@ def serves(runtime: Runtime, name: str) -> str:
 
 
 def record_outcome(
-    runtime: Runtime, managed: ManagedSite, result: Result, reason: Reason | Code, message: str, hint: str
+    runtime: Runtime,
+    managed: ManagedSite,
+    result: Result,
+    reason: Reason | Code,
+    message: str,
+    hint: str,
+    candidate: Candidate | None = None,
 ) -> Outcome:
     """The outcome of what needs no rotation, written into the history."""
     ports, name = runtime.ports, managed.site.name
     live = ports.live(name).generation
     words = f"{message.rstrip('.')}. Nothing was changed: {serves(runtime, name)}"
     done = Outcome(name, result, ports.clock.now(), reason, words, hint, previous=live, live=live)
-    write_down(Wanted(managed.site, managed.anchors, who=WHO, trigger="drop"), done, ports)
+    write_down(Wanted(managed.site, managed.anchors, candidate, who=WHO, trigger="drop"), done, ports)
     return done

@@ -316,7 +316,7 @@ class Loop:
 
         It is looked at every ten minutes all the same: clocks are set.
         """
-        name, now = request.managed.site.name, self._now()
+        name, now, candidate = request.managed.site.name, self._now(), request.wanted.candidate
         state = self.states[name]
         if not wait.message:
             state.due, state.decision = wait.until, wait
@@ -324,7 +324,7 @@ class Loop:
         again = state.deferral and (state.deferral.digest, state.deferral.reason) == (request.digest, wait.reason)
         if not again:
             done = drop_state.record_outcome(
-                self.runtime, request.managed, Result.DEFERRED, wait.reason, wait.message, wait.hint
+                self.runtime, request.managed, Result.DEFERRED, wait.reason, wait.message, wait.hint, candidate
             )
             self.journal.outcome(done)
             self.telemetry.outcome(done, "drop")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Candidate, Generation, Outcome, Pair, Result, Site, Target
@@ -15,9 +15,6 @@ from rotator.rotation.ports import Ports
 from rotator.rotation.proof import Proof, expectation
 from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Anchors, Verdict
-
-FIRST_RETRY = timedelta(seconds=5)
-"""Until the first new try of what was deferred; the daemon doubles it up to ten minutes."""
 
 AGAIN = "then repeat the swap; a running daemon tries again by itself"
 """The end of each hint about what is deferred."""
@@ -175,7 +172,6 @@ def outcome(
     problems: tuple[Problem, ...] | None = None,
     unproved: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
-    retry: timedelta | None = None,
 ) -> Outcome:
     """The record of an ending; what is live is read from the disk."""
     return Outcome(
@@ -193,7 +189,6 @@ def outcome(
         unproved=unproved,
         stages=dict(ready.stages),
         nginx_words=words,
-        retry_after=retry,
         explanation=ready.explanation if result is Result.REJECTED else (),
     )
 
@@ -209,7 +204,7 @@ def deferred(
     ready: Ready, ports: Ports, reason: Reason | Code, message: str, hint: str = "", words: tuple[str, ...] = ()
 ) -> Outcome:
     """The environment is at fault."""
-    return outcome(ready, Result.DEFERRED, ports, reason, message, hint, words=words, retry=FIRST_RETRY)
+    return outcome(ready, Result.DEFERRED, ports, reason, message, hint, words=words)
 
 
 def apply_failed(ready: Ready, ports: Ports, applied: Applied) -> Outcome:
@@ -236,7 +231,6 @@ def deferred_by(e: RotatorError, wanted: Wanted, ports: Ports) -> Outcome:
         e.hint,
         previous=live,
         live=live,
-        retry_after=FIRST_RETRY,
     )
 
 

@@ -12,7 +12,6 @@ from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
 from rotator.rotation.outcomes import (
     AGAIN,
-    FIRST_RETRY,
     NGINX_DOWN_HINT,
     Ready,
     Wanted,
@@ -166,9 +165,8 @@ def _stop_unfit(ready: Ready, now: datetime, ports: Ports) -> None:
         return
     if any(p.code is not Code.NOT_YET_VALID for p in bad):
         raise Stop(rejected(ready, ready.problems, ports))
-    wait = max([FIRST_RETRY, *(pair.not_before - now for pair in ready.pairs)])
     words = f"{bad[0].message.rstrip('.')}. Nothing was changed: {still_serves(ready.previous)}"
-    raise Stop(outcome(ready, Result.DEFERRED, ports, bad[0].code, words, bad[0].hint, retry=wait))
+    raise Stop(outcome(ready, Result.DEFERRED, ports, bad[0].code, words, bad[0].hint))
 
 
 def _judged(ready: Ready, now: datetime, ports: Ports) -> tuple[tuple[Pair, ...], tuple[Problem, ...]]:
@@ -295,7 +293,6 @@ def _ask_listeners(ready: Ready, ports: Ports) -> None:
             f"see that nginx listens there and that the server block has `include {ports.include_dir}/"
             f"{ready.site.name}.conf;` (then reload nginx), or correct the site's `listeners` and `names`; "
             f"{AGAIN}",
-            retry=timedelta(seconds=5),
         )
     )
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,6 @@ def outcome_as_dict(outcome: Outcome) -> dict[str, Any]:
         "unproved": list(outcome.unproved),
         "stages": {k: round(v, 6) for k, v in outcome.stages.items()},
         "nginx_words": list(outcome.nginx_words),
-        "retry_after": outcome.retry_after.total_seconds() if isinstance(outcome.retry_after, timedelta) else None,
     }
 
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,11 @@ def test_what_was_recorded_comes_back_oldest_first(history: History) -> None:
 
 def test_an_entry_is_one_line_with_all_of_the_outcome(history: History) -> None:
     problem = Problem(Code.EXPIRED, Severity.REJECT, "expired\nyesterday", file="a.pem", line=3)
-    done = outcome(problems=(problem,), stages={"apply": 0.25}, retry_after=timedelta(seconds=5))
+    done = outcome(problems=(problem,), stages={"apply": 0.25})
     history.record(done, who="ann", trigger="drop", fingerprints={"ecdsa": "ab" * 32})
     (line,) = (history.root / "history.jsonl").read_text().splitlines()
     entry = json.loads(line)
-    assert (entry["at"], entry["retry_after"], entry["stages"]) == ("2026-11-22T12:00:00.000Z", 5.0, {"apply": 0.25})
+    assert (entry["at"], entry["stages"]) == ("2026-11-22T12:00:00.000Z", {"apply": 0.25})
     assert (entry["problems"][0]["code"], entry["problems"][0]["line"]) == ("expired", 3)
     assert (entry["who"], entry["trigger"], entry["fingerprints"]) == ("ann", "drop", {"ecdsa": "ab" * 32})
 
