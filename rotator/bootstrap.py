@@ -14,6 +14,7 @@ from rotator.config import Config, EvidenceFiles, SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Site
 from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.nginx.command import Nginx
 from rotator.nginx.pair_test import Verdict
 from rotator.privsep import apply as privileged
@@ -170,7 +171,7 @@ def _roots(path: Path) -> Anchors:
         hint = "Install ca-certificates, or set `roots` to a PEM file with the CA's root"
         if e.code == Code.PERMISSION:
             hint = f"Put a copy where user {user_name()} may read it, such as /etc/rotator/roots.pem; set `roots` to it"
-        raise RotatorError("configuration", f"roots: {e.message}", hint, Exit.CONFIG) from e
+        raise RotatorError(Reason.CONFIGURATION, f"roots: {e.message}", hint, Exit.CONFIG) from e
 
 
 def _configured(key: str, read: Callable[[Path], Read]) -> Callable[[Path], Read]:
@@ -180,7 +181,7 @@ def _configured(key: str, read: Callable[[Path], Read]) -> Callable[[Path], Read
         try:
             return read(path)
         except RotatorError as e:
-            raise RotatorError("configuration", f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
+            raise RotatorError(Reason.CONFIGURATION, f"{key}: {e.message}", e.hint, Exit.CONFIG) from e
 
     return configured
 

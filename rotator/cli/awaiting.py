@@ -14,6 +14,7 @@ from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Result, SourceFile
 from rotator.core.problems import Severity
+from rotator.core.reasons import Reason
 from rotator.sources.delivery import reading_lock
 from rotator.sources.scanner import Place, read_place
 from rotator.storage.entries import HistoryEntry, ProblemEntry
@@ -75,25 +76,27 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
                 words = f"{name} has another pair than the delivered one: {place.directory} held a better one beside it"
                 hint = f"Remove there what is not wanted, and deliver again: ls -la {place.directory}"
                 raise RotatorError(
-                    "not-taken", f"{words} ({last.message if last else intent.reason})", hint, Exit.REJECTED
+                    Reason.NOT_TAKEN, f"{words} ({last.message if last else intent.reason})", hint, Exit.REJECTED
                 )
             return _tell(context, name, intent, last)
         if intent.hold and intent.hold.covers(digest, readable=True):
             words = f"the content of the drop is {intent.hold}"
-            raise RotatorError("held", words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
+            raise RotatorError(Reason.HELD, words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
         now = time.monotonic()
         if not locks.daemon_pid():
             words = f"the files lie in {place.directory}, but no daemon is running that would take them"
-            raise RotatorError("no-daemon", words, f"systemctl start rotator, or: rotator swap {name}")
+            raise RotatorError(Reason.NO_DAEMON, words, f"systemctl start rotator, or: rotator swap {name}")
         if now - begun >= within:
             words = f"the files lie in {place.directory}; the daemon has not decided about them within {within:g} s"
-            raise RotatorError("not-decided", words, f"rotator status {name} shows what it waits for", Exit.DEFERRED)
+            raise RotatorError(
+                Reason.NOT_DECIDED, words, f"rotator status {name} shows what it waits for", Exit.DEFERRED
+            )
         if now - looked >= LOOK_AGAIN_EVERY:
             looked = now
             if is_superseded():
                 words = f"what was delivered does not lie in {place.directory} any more, or not alone"
                 hint = f"Somebody else has delivered too: rotator status {name}; rotator history {name}"
-                raise RotatorError("superseded", words, hint, Exit.DEFERRED)
+                raise RotatorError(Reason.SUPERSEDED, words, hint, Exit.DEFERRED)
         if now - told >= TELL_EVERY:
             told = now
             output.say(f"waiting for the daemon ({now - begun:.0f} s): {name} is not decided yet")

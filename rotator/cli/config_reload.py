@@ -12,6 +12,8 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.storage.locks import Locks
 from rotator.storage.notes import DaemonNote
 
@@ -46,18 +48,18 @@ def config_reload(context: Context, within: float) -> int:
     if not pid:
         if not os.access(context.config.state_dir, os.X_OK, effective_ids=True):
             message = f"this user may not read {context.config.state_dir}, where the daemon keeps its note"
-            raise RotatorError("permission", message, "As root: systemctl reload rotator")
+            raise RotatorError(Code.PERMISSION, message, "As root: systemctl reload rotator")
         message = f"no daemon is running for {context.config.state_dir}"
-        raise RotatorError("no-daemon", message, "systemctl start rotator")
+        raise RotatorError(Reason.NO_DAEMON, message, "systemctl start rotator")
     if before.config not in ("", str(path)):
         message = f"the daemon, pid {pid}, uses {before.config}, not {path}"
-        raise RotatorError("usage", message, f"rotator --config {before.config} config reload", Exit.USAGE)
+        raise RotatorError(Reason.USAGE, message, f"rotator --config {before.config} config reload", Exit.USAGE)
     _become_owner(context.config.state_dir)
     _send_hangup(pid)
     after = _await_reload(locks, before, within)
     if after.refused:
         message = f"the daemon refused the configuration: {after.refused}. The previous configuration stays in force"
-        raise RotatorError("configuration", message, "journalctl -u rotator shows it, too", Exit.CONFIG)
+        raise RotatorError(Reason.CONFIGURATION, message, "journalctl -u rotator shows it, too", Exit.CONFIG)
     sites = f"{len(context.config.sites)} site{'s' * (len(context.config.sites) != 1)}"
     if context.json:
         context.output.data({"pid": pid, "config": path, "sites": len(context.config.sites)})
@@ -85,10 +87,12 @@ def _send_hangup(pid: int) -> None:
         finally:
             os.close(process)
     except ProcessLookupError as e:
-        raise RotatorError("no-daemon", f"the daemon, pid {pid}, has just ended", "systemctl status rotator") from e
+        raise RotatorError(
+            Reason.NO_DAEMON, f"the daemon, pid {pid}, has just ended", "systemctl status rotator"
+        ) from e
     except PermissionError as e:
         hint = "As root: systemctl reload rotator"
-        raise RotatorError("permission", f"the daemon, pid {pid}, belongs to another user", hint) from e
+        raise RotatorError(Code.PERMISSION, f"the daemon, pid {pid}, belongs to another user", hint) from e
 
 
 def _await_reload(locks: Locks, before: DaemonNote, within: float) -> DaemonNote:
@@ -107,11 +111,11 @@ def _await_reload(locks: Locks, before: DaemonNote, within: float) -> DaemonNote
         note = locks.daemon_note()
         if note.pid != before.pid:
             message = f"the daemon, pid {before.pid}, ended before it loaded the configuration"
-            raise RotatorError("no-daemon", message, "systemctl status rotator")
+            raise RotatorError(Reason.NO_DAEMON, message, "systemctl status rotator")
         if note.loads != before.loads:
             return note
         if time.monotonic() >= deadline:
             message = f"the daemon, pid {before.pid}, has not loaded its configuration within {within:g} s"
             hint = "It first completes a rotation that is in progress; see: systemctl status rotator"
-            raise RotatorError("not-decided", message, hint)
+            raise RotatorError(Reason.NOT_DECIDED, message, hint)
         time.sleep(POLL_EVERY)

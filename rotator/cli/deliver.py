@@ -14,6 +14,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
+from rotator.core.reasons import Reason
 from rotator.sources import delivery, file_reader
 
 _EXAMPLE = """\
@@ -48,7 +49,7 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
     one, output = context.config.site(site), context.output
     if one.source is not None:
         raise RotatorError(
-            "no-drop",
+            Reason.NO_DROP,
             f"site {site} takes its renewals from {one.source} ({context.config_path}:{one.line}), not from a drop",
             f"Renew them there; or leave out its source, then deliver to {context.config.incoming / site}",
             Exit.USAGE,
@@ -114,7 +115,7 @@ def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
 
 
 def _refused(message: str, hint: str) -> RotatorError:
-    return RotatorError("refused", message, hint, Exit.REJECTED)
+    return RotatorError(Reason.REFUSED, message, hint, Exit.REJECTED)
 
 
 def _report(

@@ -51,7 +51,6 @@ def outcome_answer(done: Outcome, exit: int) -> dict[str, object]:
         "unproved": list(done.unproved),
         "stages": {stage: round(seconds, 6) for stage, seconds in done.stages.items()},
         "nginx_words": list(done.nginx_words),
-        "retry_after": done.retry_after.total_seconds() if done.retry_after is not None else None,
         "exit": exit,
     }
 
@@ -96,7 +95,6 @@ def entry_answer(entry: HistoryEntry) -> dict[str, object]:
         "unproved": list(entry.unproved),
         "stages": dict(entry.stages),
         "nginx_words": list(entry.nginx_words),
-        "retry_after": entry.retry_after,
         "who": entry.who,
         "trigger": entry.trigger,
         "fingerprints": dict(entry.fingerprints),

@@ -15,6 +15,8 @@ import click
 from rotator.cli.context import Context, common_options
 from rotator.cli.output import Output
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -134,17 +136,19 @@ class LazyGroup(click.Group):
                 return end.exit_code
             except click.exceptions.NoArgsIsHelpError as error:
                 if output.json:
-                    output.error(RotatorError("usage", "a command is missing", f"{prog_name} --help", Exit.USAGE))
+                    output.error(RotatorError(Reason.USAGE, "a command is missing", f"{prog_name} --help", Exit.USAGE))
                 else:
                     output.say(error.format_message())
                 return Exit.USAGE
             except click.UsageError as error:
                 path = error.ctx.command_path if error.ctx else prog_name
                 message = error.format_message()
-                output.error(RotatorError("usage", message[:1].lower() + message[1:], f"{path} --help", Exit.USAGE))
+                output.error(
+                    RotatorError(Reason.USAGE, message[:1].lower() + message[1:], f"{path} --help", Exit.USAGE)
+                )
                 return Exit.USAGE
             except click.ClickException as error:
-                output.error(RotatorError("failure", error.format_message()))
+                output.error(RotatorError(Reason.FAILURE, error.format_message()))
                 return Exit.FAILURE
             except RotatorError as error:
                 output.error(error)
@@ -173,7 +177,7 @@ def _flush_stdout() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise RotatorError("io-error", f"the output cannot be written: {error.strerror}") from error
+        raise RotatorError(Code.IO_ERROR, f"the output cannot be written: {error.strerror}") from error
 
 
 def _forget(stream: TextIO) -> None:

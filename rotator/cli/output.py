@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, TextIO
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -211,4 +212,4 @@ def _write(stream: TextIO | None, text: str) -> None:
         raise
     except OSError as error:
         hint = "The command itself is done; see the space and the device behind its output."
-        raise RotatorError("io-error", f"the output cannot be written: {error.strerror}", hint) from error
+        raise RotatorError(Code.IO_ERROR, f"the output cannot be written: {error.strerror}", hint) from error

@@ -27,6 +27,7 @@ from rotator.config.value_parsers import BadValueError
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Served, Target
 from rotator.core.problems import Problem
+from rotator.core.reasons import Reason
 from rotator.tls.handshake import DECLINED, Version, look, reach
 from rotator.validation.report import explain
 from rotator.validation.validate import Anchors, Verdict, judge_served, private_ca, public
@@ -216,7 +217,7 @@ def _no_tls(address: str, looks: Sequence[Served], *, proxy_protocol: bool) -> R
     else:
         hint += " A listener without proxy_protocol does not take --proxy-protocol."
     words = f"{address} takes connections, but no client gets a certificate: {'; '.join(list(reasons)[:3])}."
-    return RotatorError("no-tls", words, hint)
+    return RotatorError(Reason.NO_TLS, words, hint)
 
 
 def _each(sent: Sequence[Sent], of: Callable[[Sent], Sequence[str]]) -> list[str]:

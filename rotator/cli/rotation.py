@@ -17,6 +17,7 @@ from rotator.cli.output import Output, rfc3339
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Outcome, Result
 from rotator.core.problems import Severity
+from rotator.core.reasons import Reason
 from rotator.privsep.apply import read_live
 from rotator.privsep.privilege_drop import run_as_owner
 from rotator.privsep.unit_client import ApplyPort
@@ -183,7 +184,7 @@ def _generation_before(site: str, ports: Ports) -> str:
     before = stored[: stored.index(live)] if live in stored else ()
     if not before:
         raise RotatorError(
-            "no-generation",
+            Reason.NO_GENERATION,
             f"{site} has no generation to go back to (stored: {', '.join(stored) or 'none'}); nothing was changed",
             f"rotator history {site} shows what there was; rotator swap {site} --cert FILE --key FILE installs another",
             Exit.USAGE,
@@ -275,7 +276,7 @@ def _tell(done: Outcome, output: Output) -> int:
         return int(code)
     for line in done.explanation:
         output.line(line)
-    word = "would rotate" if done.reason == "would-rotate" else str(done.result).replace("-", " ")
+    word = "would rotate" if done.reason == Reason.WOULD_ROTATE else str(done.result).replace("-", " ")
     output.line(f"{word.upper()} {done.site}: {done.message}", _STYLES.get(code, "bad"))
     for target in done.unproved:
         output.line(f"  not proved: {target}", "warn")

@@ -18,8 +18,8 @@ from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Candidate, Result
+from rotator.core.reasons import Reason
 from rotator.rotation.observe import Facts, observe_all
-from rotator.rotation.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL
 from rotator.sources.scanner import Place, read_place
 from rotator.storage.entries import HistoryEntry
 from rotator.storage.generations import demand_state_dir
@@ -134,9 +134,9 @@ def _waits(intent: Intent) -> str:
     if intent.result != Result.DEFERRED or not intent.next_try:
         return ""
     when = intent.next_try.replace("+00:00", "Z")
-    if intent.reason == DRAIN_BUDGET:
+    if intent.reason == Reason.DRAIN_BUDGET:
         return f"it goes live when fewer workers are draining, at the latest at {when}"
-    if intent.reason == MIN_RELOAD_INTERVAL:
+    if intent.reason == Reason.MIN_RELOAD_INTERVAL:
         return f"it goes live at {when}, or with a reload that cannot wait until then"
     return f"it is tried again at {when}, or when the cause is gone"
 

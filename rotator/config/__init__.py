@@ -9,6 +9,7 @@ from rotator.config.builder import build_config
 from rotator.config.settings import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.toml_document import TomlSyntaxError, parse
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 
 __all__ = [
     "Config",
@@ -35,7 +36,7 @@ def load(path: Path) -> Config:
     if config is None:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "one mistake"
         raise RotatorError(
-            "configuration",
+            Reason.CONFIGURATION,
             "\n".join([f"{path} has {count}:", *(f"  {mistake.located(path)}" for mistake in mistakes)]),
             "Nothing was changed, and nginx serves the same certificates as before. "
             "Correct the file, then: rotator config check",
@@ -95,4 +96,4 @@ def read_text(path: Path) -> str:
 
 
 def _unreadable(message: str, hint: str) -> RotatorError:
-    return RotatorError("configuration", message, hint, Exit.CONFIG)
+    return RotatorError(Reason.CONFIGURATION, message, hint, Exit.CONFIG)

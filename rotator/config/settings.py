@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Site
+from rotator.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ class Config:
         near = difflib.get_close_matches(name, known, 1, 0.5)
         listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
         raise RotatorError(
-            "usage",
+            Reason.USAGE,
             f"{self.path} has no site {name!r}",
             (f"Did you mean {near[0]!r}? " if near else "") + f"Its sites: {listed}.",
             Exit.USAGE,

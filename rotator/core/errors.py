@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
+
 
 class Exit(IntEnum):
     """Exit statuses of every `rotator` command."""
@@ -27,13 +30,13 @@ class RotatorError(Exception):
     an exit status. A bug is never a RotatorError.
 
     Args:
-        code: a stable kebab-case word, the same in messages, metric labels and JSON.
+        code: why, as a word that is the same in messages, metric labels and JSON.
         message: what failed, with the file (and line) or the address. It never contains a byte of a key.
         hint: the next step for the reader; empty if there is none.
         exit: the exit status of the command if no caller handles the error.
     """
 
-    def __init__(self, code: str, message: str, hint: str = "", exit: Exit = Exit.FAILURE) -> None:
+    def __init__(self, code: Reason | Code, message: str, hint: str = "", exit: Exit = Exit.FAILURE) -> None:
         super().__init__(message)
         self.code = code
         self.message = message

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from rotator.core.problems import Problem
+from rotator.core.problems import Code, Problem
+from rotator.core.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,7 +362,7 @@ class Outcome:
         site: the site's name.
         result: how it ended.
         at: when, UTC.
-        reason: a stable kebab-case word (a problem's code, `nginx-down`, `listener`, `not-wired` …); empty if none.
+        reason: why, as a word: a problem's code, or the state of something else.
         message: one or two sentences: what happened, which file or address.
         hint: the next step; empty where there is none.
         problems: all problems and warnings of the candidate.
@@ -372,14 +373,13 @@ class Outcome:
         unproved: targets that had no veto and were not seen to serve it, in words.
         stages: seconds by stage: validate, test, store, apply, prove, rollback.
         nginx_words: what nginx itself said, line by line.
-        retry_after: for `deferred`: how long to wait before the next try.
         explanation: for `rejected`: the judgement line by line, for the person who has to mend it.
     """
 
     site: str
     result: Result
     at: datetime
-    reason: str = ""
+    reason: Reason | Code
     message: str = ""
     hint: str = ""
     problems: tuple[Problem, ...] = ()
@@ -390,12 +390,11 @@ class Outcome:
     unproved: tuple[str, ...] = ()
     stages: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     nginx_words: tuple[str, ...] = ()
-    retry_after: timedelta | None = None
     explanation: tuple[str, ...] = ()
 
 
 def has_reloaded(result: str, reason: str, stages: Mapping[str, float]) -> bool:
     """Whether an outcome has cost nginx a reload: one that was refused, or told to nobody, leaves no old workers."""
-    if not stages.get("apply") or reason == "nginx-refused":
+    if not stages.get("apply") or reason == Code.NGINX_REFUSED:
         return False
-    return result != Result.DEFERRED or reason == "not-wired"
+    return result != Result.DEFERRED or reason == Reason.NOT_WIRED

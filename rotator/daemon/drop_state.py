@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from rotator.core.errors import RotatorError
 from rotator.core.lifetime import critical_from
 from rotator.core.model import Candidate, KeyType, Outcome, Result, SourceFile
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.daemon.runtime import WHO, ManagedSite, Runtime
 from rotator.rotation import validate_candidate
 from rotator.rotation.conclude import write_down
@@ -62,7 +64,7 @@ class DropState:
         if self.anew:
             self.due = now
 
-    def look_again(self, reasons: Collection[str] | None, now: float) -> bool:
+    def look_again(self, reasons: Collection[Reason | Code] | None, now: float) -> bool:
         """Ends the wait of what waits for one of these reasons (None: for any). Returns whether it does."""
         if not self.deferral or (reasons is not None and self.deferral.reason not in reasons):
             return False
@@ -207,12 +209,18 @@ def serves(runtime: Runtime, name: str) -> str:
 
 
 def record_outcome(
-    runtime: Runtime, managed: ManagedSite, result: Result, reason: str, message: str, hint: str
+    runtime: Runtime,
+    managed: ManagedSite,
+    result: Result,
+    reason: Reason | Code,
+    message: str,
+    hint: str,
+    candidate: Candidate | None = None,
 ) -> Outcome:
     """The outcome of what needs no rotation, written into the history."""
     ports, name = runtime.ports, managed.site.name
     live = ports.live(name).generation
     words = f"{message.rstrip('.')}. Nothing was changed: {serves(runtime, name)}"
     done = Outcome(name, result, ports.clock.now(), reason, words, hint, previous=live, live=live)
-    write_down(Wanted(managed.site, managed.anchors, who=WHO, trigger="drop"), done, ports)
+    write_down(Wanted(managed.site, managed.anchors, candidate, who=WHO, trigger="drop"), done, ports)
     return done

@@ -21,6 +21,8 @@ from functools import cache, partial
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, has_reloaded
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.daemon import drop_state
 from rotator.daemon.drop_state import DropState, RotationRequest
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
@@ -174,7 +176,7 @@ class Loop:
         for name, look in self.scan.look(touched, due, now).items():
             if self.states[name].note(look, now.monotonic):
                 words = f"{look.problem}; {look.hint}" if look.problem else "the drop can be looked at again"
-                if look.problem:
+                if look.reason:
                     self.telemetry.scan_error(look.reason)
                 self.journal.say("drop-lost" if look.problem else "drop-back", words, WARNING, site=name)
 
@@ -203,7 +205,7 @@ class Loop:
             if changed:
                 state.look_again(None, now)
             elif room:
-                state.look_again({pacing.DRAIN_BUDGET}, now)
+                state.look_again({Reason.DRAIN_BUDGET}, now)
         if changed:
             self.maintenance.nginx_changed()
 
@@ -314,7 +316,7 @@ class Loop:
 
         It is looked at every ten minutes all the same: clocks are set.
         """
-        name, now = request.managed.site.name, self._now()
+        name, now, candidate = request.managed.site.name, self._now(), request.wanted.candidate
         state = self.states[name]
         if not wait.message:
             state.due, state.decision = wait.until, wait
@@ -322,7 +324,7 @@ class Loop:
         again = state.deferral and (state.deferral.digest, state.deferral.reason) == (request.digest, wait.reason)
         if not again:
             done = drop_state.record_outcome(
-                self.runtime, request.managed, Result.DEFERRED, wait.reason, wait.message, wait.hint
+                self.runtime, request.managed, Result.DEFERRED, wait.reason, wait.message, wait.hint, candidate
             )
             self.journal.outcome(done)
             self.telemetry.outcome(done, "drop")
@@ -409,7 +411,7 @@ class Loop:
             state.deferral = Deferral(digest, wait.until, tries, wait.reason)
 
     def _conclude_unread(
-        self, managed: ManagedSite, digest: str, result: Result, reason: str, message: str, hint: str
+        self, managed: ManagedSite, digest: str, result: Result, reason: Reason | Code, message: str, hint: str
     ) -> None:
         """A decision that needs no rotation."""
         self._conclude(managed, digest, drop_state.record_outcome(self.runtime, managed, result, reason, message, hint))
@@ -417,14 +419,14 @@ class Loop:
     # -- what is wrong around it
 
     def _waiting(self, holder: str) -> None:
-        self.journal.say("lock-busy", f"waiting for {holder}")
+        self.journal.say(Reason.LOCK_BUSY, f"waiting for {holder}")
 
     def _in_trouble(self, e: RotatorError, names: Sequence[str]) -> None:
         """The lock or the store was not to be had: everything that was to go is due again a little later."""
-        again = LOCK_AGAIN if e.code == "lock-busy" else backoff(1)
+        again = LOCK_AGAIN if e.code == Reason.LOCK_BUSY else backoff(1)
         for name in names:
             self.states[name].due = self._now().monotonic + again
-        if e.code not in (self._trouble, "lock-busy"):
+        if e.code not in (self._trouble, Reason.LOCK_BUSY):
             self.journal.say(e.code, f"{e.message}; {e.hint}" if e.hint else e.message, ERROR)
         self._trouble = e.code
 
@@ -444,5 +446,5 @@ class Loop:
         return min(due, self.scan.due, now + look, self.maintenance.due())
 
 
-_NOT_NGINX = frozenset({"io-error", "permission", "not-yet-valid", pacing.MIN_RELOAD_INTERVAL})
+_NOT_NGINX = frozenset({Code.IO_ERROR, Code.PERMISSION, Code.NOT_YET_VALID, Reason.MIN_RELOAD_INTERVAL})
 """Reasons to wait that nginx has no part in."""

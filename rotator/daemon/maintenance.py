@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Problem, Severity
+from rotator.core.reasons import Reason
 from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.daemon.runtime import WHO, ManagedSite, Runtime
 from rotator.metrics import SiteFacts, site_facts
@@ -210,7 +211,7 @@ class Maintenance:
                     self._recover([self.runtime.sites[one] for one in (name, *self._late_beside(name))], lock)
         except RotatorError as e:
             self.degraded_sites[name] = replace(degraded, due=now + backoff(1), told=e.code)
-            if e.code not in (degraded.told, "lock-busy"):
+            if e.code not in (degraded.told, Reason.LOCK_BUSY):
                 self.journal.say(e.code, e.message, WARNING, site=name)
 
     def _late_beside(self, name: str) -> list[str]:
@@ -243,7 +244,7 @@ class Maintenance:
             return
         now = ports.clock.monotonic()
         if facts.live and not facts.verified:  # whoever put it there has told what nginx still needs
-            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, told="not-wired")
+            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, told=Reason.NOT_WIRED)
             return
         self.degraded_sites[name] = Degraded(now)
         words = facts.problem or "; ".join(f"{s.served.target}: {s.words}" for s in facts.seen if not s.matches)
@@ -280,7 +281,7 @@ class Maintenance:
                     protect = frozenset({ports.live(name).generation, ports.store.verified(name)})
                     ports.store.prune(name, managed.site.keep, protect)
         except RotatorError as e:
-            if e.code != "lock-busy":
+            if e.code != Reason.LOCK_BUSY:
                 self.journal.say(e.code, e.message, WARNING, site=name)
 
     def _tidy_history(self) -> None:
@@ -292,6 +293,6 @@ class Maintenance:
                     ports.history.tidy()
         except RotatorError as e:
             trouble = e.code
-            if e.code not in (self._history_trouble, "lock-busy"):
+            if e.code not in (self._history_trouble, Reason.LOCK_BUSY):
                 self.journal.say(e.code, f"the history could not be tidied up: {e.message}; {e.hint}", WARNING)
         self._history_trouble = trouble

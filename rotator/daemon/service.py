@@ -13,6 +13,7 @@ from types import FrameType
 
 from rotator import config
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
 from rotator.daemon.loop import Loop
 from rotator.daemon.runtime import Runtime, make_runtime, reload_trust
@@ -169,7 +170,7 @@ class Daemon:
             try:
                 self.loop.start(1.0)
             except RotatorError as e:
-                if e.code != "lock-busy" or not left:
+                if e.code != Reason.LOCK_BUSY or not left:
                     raise
                 if self._ending:
                     return
@@ -217,7 +218,7 @@ class Daemon:
             found = config.load(self.path)
             if found.state_dir != self.config.state_dir:
                 words = f"state_dir cannot change in a running daemon ({self.config.state_dir} to {found.state_dir})"
-                raise RotatorError("configuration", words, "systemctl restart rotator", Exit.CONFIG)
+                raise RotatorError(Reason.CONFIGURATION, words, "systemctl restart rotator", Exit.CONFIG)
             runtime = self._runtime(found)
         except RotatorError as e:
             self.reload_failed = e.message
@@ -298,7 +299,7 @@ def _check_owner(state_dir: Path) -> None:
     owner = demand_state_dir(state_dir).st_uid
     if owner != os.geteuid():
         raise RotatorError(
-            "wrong-user",
+            Reason.WRONG_USER,
             f"{state_dir} belongs to user {user_name(owner)}, but this is {user_name()}",
             "Start it as that user: systemctl start rotator; or by hand: runuser -u rotator -- rotator run",
         )

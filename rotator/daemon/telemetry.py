@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, Workers
-from rotator.core.problems import Problem, Severity
+from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason, reason_of
 from rotator.daemon.drop_state import DropState
 from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, http
@@ -153,7 +154,7 @@ class Telemetry:
         """Counts how it ended for a site."""
         self.counters = self.counters.after(done, trigger)
 
-    def scan_error(self, reason: str) -> None:
+    def scan_error(self, reason: Reason | Code) -> None:
         """Counts a place that could not be looked at."""
         self.counters = self.counters.after_scan_error(reason)
 
@@ -166,7 +167,7 @@ class Telemetry:
         clock = ports.clock
         begun: float | None = None  # monotonic, of the reload that has still to be proved
 
-        def count(failure: str, seconds: float | None = None) -> None:
+        def count(failure: Reason | Code | None, seconds: float | None = None) -> None:
             self.counters = self.counters.after_reload(failure, clock.now(), seconds)
 
         def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
@@ -180,7 +181,7 @@ class Telemetry:
                 count(e.code)
                 raise
             if failure := applied.error or (applied.decision if applied.decision in ("refused", "gone") else ""):
-                count(failure)
+                count(reason_of(failure))
             else:
                 begun = at
             return applied
@@ -188,7 +189,7 @@ class Telemetry:
         def proved(ok: bool) -> None:  # noqa: FBT001 - the one thing that is told
             nonlocal begun
             if begun is not None:
-                count("" if ok else "not-proved", clock.monotonic() - begun if ok else None)
+                count(None if ok else Reason.NOT_PROVED, clock.monotonic() - begun if ok else None)
             begun = None
 
         return replace(ports, apply=apply, proved=proved)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 
 _DIRECTORIES = (os.defpath, "/usr/sbin", "/usr/local/sbin", "/sbin")
 HINT = (
@@ -31,11 +32,11 @@ def find(named: str | None) -> str:
         path = shutil.which(named, path=search_path) or ""
         if not path:
             why = "cannot be executed" if Path(named).exists() else "does not exist"
-            raise RotatorError("no-nginx", f"--nginx {named}: {why}", HINT, Exit.USAGE)
+            raise RotatorError(Reason.NO_NGINX, f"--nginx {named}: {why}", HINT, Exit.USAGE)
         return str(Path(path).absolute())
     nginx = _from_wheel() or shutil.which("nginx", path=search_path)
     if not nginx:
-        raise RotatorError("no-nginx", "the demo needs an nginx program, and this host has none", HINT)
+        raise RotatorError(Reason.NO_NGINX, "the demo needs an nginx program, and this host has none", HINT)
     return nginx
 
 

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rotator.core.errors import RotatorError
+from rotator.core.reasons import Reason
 from rotator.demo import authority, binary
 from rotator.demo.authority import IssuedPair
 from rotator.demo.processes import Group, signals_blocked
@@ -80,7 +81,7 @@ class Host:
             self._end()
             message = f"the demo's directory or its first process cannot be created: {e.strerror}"
             hint = "Name another directory for temporary files: TMPDIR=/path rotator demo"
-            raise RotatorError("demo-failed", message, hint) from e
+            raise RotatorError(Reason.DEMO_FAILED, message, hint) from e
         except BaseException:
             self._end()
             raise
@@ -232,16 +233,16 @@ class Host:
         try:
             return self.group.start(command, log)
         except OSError as e:
-            raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
+            raise RotatorError(Reason.DEMO_FAILED, f"{command[0]} cannot be started: {e.strerror}") from e
 
     def _call(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         try:
             return self.group.call(command, CALL_WITHIN)
         except OSError as e:
-            raise RotatorError("demo-failed", f"{command[0]} cannot be started: {e.strerror}") from e
+            raise RotatorError(Reason.DEMO_FAILED, f"{command[0]} cannot be started: {e.strerror}") from e
         except subprocess.TimeoutExpired as e:
             shown = " ".join(command[:8])
-            raise RotatorError("demo-failed", f"a command has not ended within {CALL_WITHIN:g} s: {shown}") from e
+            raise RotatorError(Reason.DEMO_FAILED, f"a command has not ended within {CALL_WITHIN:g} s: {shown}") from e
 
     def _await(self, process: subprocess.Popen[bytes], name: str, log: Path, is_ready: Callable[[], bool]) -> None:
         """Waits until a process is ready."""
@@ -250,7 +251,7 @@ class Host:
             if process.poll() is not None or time.monotonic() > deadline:
                 output = "\n".join(log.read_text(errors="replace").splitlines()[-5:]) or "it has written nothing"
                 state = f"has ended ({process.returncode})" if process.returncode is not None else "is not ready"
-                raise RotatorError("demo-failed", f"the demo's {name} {state}: {output}", binary.HINT)
+                raise RotatorError(Reason.DEMO_FAILED, f"the demo's {name} {state}: {output}", binary.HINT)
             time.sleep(0.02)
 
     def _nginx_config(self) -> str:

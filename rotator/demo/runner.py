@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.demo import authority, binary
 from rotator.demo.clients import Client, ClientLoad
 from rotator.demo.host import NAME, SITE, Host, write_pair
@@ -62,9 +63,9 @@ def run_demo(named: str | None, reporter: Reporter, keep: Callable[[Host, DemoRe
             first = host.issue()
             chain, key = host.write("first", first.fullchain, first.key)
             answer = host.rotator("swap", SITE, "--first", "--cert", chain, "--key", key)
-            if answer.get("reason") != "not-wired":  # expected: the include is written, and nginx is not started yet
+            if answer.get("reason") != Reason.NOT_WIRED:  # nginx is not started yet
                 reason = answer.get("message") or (answer.get("error") or {}).get("message")
-                raise RotatorError("demo-failed", f"rotator did not accept the first pair: {reason}", binary.HINT)
+                raise RotatorError(Reason.DEMO_FAILED, f"rotator did not accept the first pair: {reason}", binary.HINT)
             host.start_nginx()
             host.start_daemon()
         reporter.note(
@@ -122,6 +123,6 @@ def renew(directory: Path) -> tuple[Path, Path, Path]:
     except (OSError, ValueError) as e:
         message = f"{directory} is not the directory of a running demo: {getattr(e, 'strerror', None) or e}"
         raise RotatorError(
-            "no-demo", message, "rotator demo --keep starts one and shows its directory", Exit.USAGE
+            Reason.NO_DEMO, message, "rotator demo --keep starts one and shows its directory", Exit.USAGE
         ) from e
     return (*paths, directory / "incoming" / SITE)

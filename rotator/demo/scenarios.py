@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rotator.core.problems import Code
 from rotator.demo.authority import IssuedPair
 from rotator.demo.clients import Client, ClientLoad
 from rotator.demo.host import NAME, SITE, Host, stages_of
@@ -190,7 +191,7 @@ def _lacks_its_intermediate(run: DemoRun) -> None:
     complaint = run.client.complaint(chain, key)
     run.check(f"a strict client would have refused it: {complaint}", complaint != "", "it accepts it")
     answer = run.deliver(renewal.leaf, renewal.key)
-    run.check_outcome(answer, 3, "rejected", "incomplete-chain")
+    run.check_outcome(answer, 3, "rejected", Code.INCOMPLETE_CHAIN)
     run.check_served(run.current, "as before")
     shown_cert, shown_key = chain.relative_to(run.host.tree), key.relative_to(run.host.tree)
     run.reporter.command(f"rotator check --cert {shown_cert} --key {shown_key} --roots roots.pem --private-ca")
@@ -206,7 +207,7 @@ def _has_another_key(run: DemoRun) -> None:
     renewal, other = run.host.issue(), run.host.issue()
     answer = run.deliver(renewal.fullchain, other.key)
     run.quote(answer)
-    run.check_outcome(answer, 3, "rejected", "key-mismatch")
+    run.check_outcome(answer, 3, "rejected", Code.KEY_MISMATCH)
     run.check_served(run.current, "as before")
 
 

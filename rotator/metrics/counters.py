@@ -1,7 +1,7 @@
 """The counters: the counts since the daemon's start, as immutable values.
 
 Every reason, stage and code of the lists below is counted under its own name and any other one as `other`, so that a
-label has a fixed set of values.
+label has a fixed set of values. A test compares the lists with the enumerations of reasons and codes.
 """
 
 from __future__ import annotations
@@ -16,41 +16,84 @@ from typing import TypeVar
 
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code
-from rotator.rotation.pacing import REASONS
+from rotator.core.reasons import Reason, reason_of
+from rotator.rotation.pacing import REASONS as PACING
 from rotator.storage.entries import HistoryEntry
 
-OTHER = "other"
+OTHER = Reason.OTHER
 STAGES = ("detect", "validate", "test", "store", "apply", "prove")
 """The stages of a swap, in their order."""
 TRIGGERS = ("drop", "recover", "rollback", "swap", OTHER)
 """The causes of a swap."""
-CODES = (*map(str, Code), OTHER)
+CODES: tuple[Reason | Code, ...] = (*Code, OTHER)
 """The reasons for which an input is rejected."""
-RELOAD_REASONS = (
-    *("refused", "gone", "not-proved", "permission", "signal-permission", "disk-full", "io-error"),
-    *("apply-unit", "apply-denied", "apply-lost", "no-result-dir", OTHER),
+RELOAD_REASONS: tuple[Reason | Code, ...] = (
+    *(Reason.REFUSED, Reason.GONE, Reason.NOT_PROVED, Code.PERMISSION, Reason.SIGNAL_PERMISSION, Reason.DISK_FULL),
+    *(Code.IO_ERROR, Reason.APPLY_UNIT, Reason.APPLY_DENIED, Reason.APPLY_LOST, Reason.NO_RESULT_DIR, OTHER),
 )
 """The reasons for which a reload of nginx fails."""
-SCAN_REASONS = ("missing", "permission", "io-error", OTHER)
+RELOAD_OTHER: frozenset[Reason | Code] = frozenset(
+    {
+        Code.TOO_LARGE,
+        Reason.APPLY_GONE,
+        Reason.BAD_REQUEST,
+        Reason.CONFIGURATION,
+        Reason.COPY_DIFFERS,
+        Reason.INCLUDE_DIR_UNSAFE,
+        Reason.INCLUDE_FOREIGN,
+        Reason.NOT_A_FILE,
+        Reason.STORE_UNSAFE,
+        OTHER,
+    }
+)
+"""The refusals of the privileged step before it signals nginx; all of them are counted as `other`."""
+SCAN_REASONS: tuple[Reason | Code, ...] = (Reason.MISSING, Code.PERMISSION, Code.IO_ERROR, OTHER)
 """The reasons for which a drop cannot be read."""
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """The upper bounds of the histograms' buckets, in seconds."""
 
-WAITING = frozenset({"not-yet-valid", "lock-busy", "settling", "would-rotate"}) | REASONS
+WAITING: frozenset[Reason | Code] = PACING | {Code.NOT_YET_VALID, Reason.LOCK_BUSY, Reason.WOULD_ROTATE}
 """The reasons of `deferred` that only mean "too early": they count neither as an attempt nor as a failure."""
 
-_STAGE_OF = {
-    "disk-full": "store",
-    "store-damaged": "store",
-    "handshake-failed": "test",
-    "listener": "test",
-    "nginx-down": "test",
-    "nginx-missing": "test",
-    "nginx-upgrade": "test",
-    "not-wired": "test",
+STAGE_OF: Mapping[Reason | Code, str] = {
+    Reason.DISK_FULL: "store",
+    Reason.STORE_DAMAGED: "store",
+    Code.HANDSHAKE_FAILED: "test",
+    Reason.LISTENER: "test",
+    Reason.NGINX_DOWN: "test",
+    Reason.NGINX_MISSING: "test",
+    Reason.NGINX_TEST: "test",
+    Reason.NGINX_UPGRADE: "test",
+    Reason.NOT_WIRED: "test",
 }
 """The stage in which an outcome with this reason ends. Such an outcome is made in the middle of the stage, so the stage
 is not among those that it has timed."""
+BY_TIMED_STAGE: frozenset[Reason] = frozenset(
+    {
+        *(Reason.APPLY_DENIED, Reason.APPLY_GONE, Reason.APPLY_LOST, Reason.APPLY_UNIT, Reason.BAD_REQUEST),
+        *(Reason.CLOCK_SUSPECT, Reason.CONFIGURATION, Reason.COPY_DIFFERS, Reason.INCLUDE_DIR_UNSAFE),
+        *(Reason.INCLUDE_FOREIGN, Reason.NGINX_SILENT, Reason.NOTHING_TO_DO, Reason.NOT_A_FILE, Reason.NOT_PROVED),
+        *(Reason.NO_GENERATION, Reason.NO_RESULT_DIR, Reason.NO_STORE, Reason.ROLLBACK_FAILED),
+        *(Reason.SIGNAL_PERMISSION, Reason.STORE_UNSAFE, OTHER),
+    }
+)
+"""The reasons of outcomes that ended in the last stage that they have timed, or in `detect` if they have timed none."""
+NO_FAILURE: frozenset[Reason] = frozenset(
+    {
+        *(Reason.NOTHING, Reason.PROVED, Reason.RECOVERED, Reason.ROTATED, Reason.SAME, Reason.UNPROVED),
+        Reason.VERIFIED,
+    }
+)
+"""The reasons of outcomes that are no failure; a rollback as `recovered` is counted by the stages that it has timed."""
+NO_OUTCOME: frozenset[Reason] = frozenset(
+    {
+        *(Reason.ADDRESS_IN_USE, Reason.BUSY, Reason.DAEMON_RUNNING, Reason.DEMO_FAILED, Reason.FAILURE, Reason.GONE),
+        *(Reason.HELD, Reason.MISSING, Reason.NOT_DECIDED, Reason.NOT_TAKEN, Reason.NO_CONNECTION, Reason.NO_DAEMON),
+        *(Reason.NO_DEMO, Reason.NO_DROP, Reason.NO_NGINX, Reason.NO_TLS, Reason.REFUSED, Reason.SUPERSEDED),
+        *(Reason.USAGE, Reason.WRONG_USER),
+    }
+)
+"""The reasons of commands, of a start or of a single reload; no swap ends with one of them."""
 
 _RESULTS = frozenset(map(str, Result))
 K = TypeVar("K")
@@ -177,11 +220,11 @@ class Counters:
             durations=MappingProxyType(durations),
         )
 
-    def after_reload(self, failure: str, at: datetime, seconds: float | None = None) -> Counters:
+    def after_reload(self, failure: Reason | Code | None, at: datetime, seconds: float | None = None) -> Counters:
         """The counts with one more reload of nginx.
 
         Args:
-            failure: why it failed, one of `RELOAD_REASONS`; empty if it succeeded.
+            failure: why it failed, in `RELOAD_REASONS` or `RELOAD_OTHER`; None if it succeeded.
             at: when it ended, UTC.
             seconds: how long it took; None if that is unknown.
         """
@@ -198,7 +241,7 @@ class Counters:
         """The counts with the watcher's total of lost events; a smaller total than the current one has no effect."""
         return self if count <= self.overflows else replace(self, overflows=count)
 
-    def after_scan_error(self, reason: str) -> Counters:
+    def after_scan_error(self, reason: Reason | Code) -> Counters:
         """The counts with one more drop that could not be read.
 
         Args:
@@ -216,7 +259,7 @@ class Counters:
         counters = self
         for entry in entries:
             if entry.at and entry.result in _RESULTS:
-                done = Outcome(entry.site, Result(entry.result), entry.at, entry.reason, stages=entry.stages)
+                done = Outcome(entry.site, Result(entry.result), entry.at, reason_of(entry.reason), stages=entry.stages)
                 counters = counters.after(done, entry.trigger)
         return counters
 
@@ -257,7 +300,7 @@ def failed_stage(outcome: Outcome) -> str:
     if late := [stage for stage in ("prove", "apply") if stage in outcome.stages]:
         return late[0]
     timed = [stage for stage in outcome.stages if stage in STAGES]  # in the order in which they began
-    return _STAGE_OF.get(outcome.reason) or (timed[-1] if timed else "detect")
+    return STAGE_OF.get(outcome.reason) or (timed[-1] if timed else "detect")
 
 
 def _known(value: str, values: tuple[str, ...]) -> str:

@@ -21,6 +21,8 @@ from enum import Enum, auto
 from typing import Protocol
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 
 MAX_CONNECTIONS = 64
 """The most connections that are open at the same time."""
@@ -109,10 +111,10 @@ def _not_listening(listen: str, e: OSError) -> RotatorError:
     if e.errno == errno.EADDRINUSE:
         port = listen.rpartition(":")[2]
         hint = f"Find the program that listens there (ss -ltnp 'sport = :{port}'), or change listen under [metrics]"
-        return RotatorError("address-in-use", message, hint)
+        return RotatorError(Reason.ADDRESS_IN_USE, message, hint)
     if e.errno in (errno.EACCES, errno.EPERM):
-        return RotatorError("permission", message, "Choose a port above 1023: listen under [metrics]")
-    return RotatorError("io-error", message, "Set listen under [metrics] to an address of this host")
+        return RotatorError(Code.PERMISSION, message, "Choose a port above 1023: listen under [metrics]")
+    return RotatorError(Code.IO_ERROR, message, "Set listen under [metrics] to an address of this host")
 
 
 class _Phase(Enum):

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 
 _CONF = """\
 {user}daemon off;
@@ -70,9 +72,9 @@ def cannot_run(program: str, e: OSError) -> RotatorError:
     message = f"{program} cannot be run: {e.strerror}"
     if e.errno in _NO_PROGRAM:
         hint = 'Set `command` under [nginx] to the nginx of this host, e.g. command = ["/usr/sbin/nginx"]'
-        return RotatorError("nginx-missing", message, hint)
+        return RotatorError(Reason.NGINX_MISSING, message, hint)
     hint = "This host is short of files, processes or memory: see LimitNOFILE= and TasksMax= of the unit, and `dmesg`"
-    return RotatorError("io-error", message, hint)
+    return RotatorError(Code.IO_ERROR, message, hint)
 
 
 class CandidateTest:

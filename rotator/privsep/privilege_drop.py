@@ -19,6 +19,7 @@ from types import FrameType
 from typing import TypeVar
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.unit_client import ApplyPort, new_request
@@ -150,6 +151,6 @@ def _through(connection: socket.socket) -> ApplyPort:
             return privileged.parse_applied(connection.recv(privileged.MAX_ANSWER))
         except (OSError, ValueError) as e:
             message = "the parent process, which has root's rights, has ended"
-            raise RotatorError("apply-gone", message, "Repeat the command") from e
+            raise RotatorError(Reason.APPLY_GONE, message, "Repeat the command") from e
 
     return apply

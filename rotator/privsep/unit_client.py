@@ -17,6 +17,8 @@ from secrets import token_hex
 from typing import Protocol
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Request, Setup, Tested
 
@@ -58,7 +60,7 @@ class UnitClient:
         except RotatorError as e:
             if (live := self._live(request)) != before:
                 message = f"{APPLY_UNIT} changed nginx's include, but gave no answer: {e.message}"
-                raise RotatorError("apply-lost", message, e.hint) from e
+                raise RotatorError(Reason.APPLY_LOST, message, e.hint) from e
             return Applied(request.id, live, before, e.code, e.message)
 
     def test(self) -> Tested:
@@ -79,12 +81,12 @@ class UnitClient:
         if not os.path.isdir(answer.parent):  # noqa: PTH112 - False, and not an error, if this user may not look
             message = f"{answer.parent}, the directory of the answers of root's oneshots, is missing"
             hint = "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
-            raise RotatorError("no-result-dir", message, hint)
+            raise RotatorError(Reason.NO_RESULT_DIR, message, hint)
         try:
             _write_whole(request_path, dumps(asdict(request)).encode())
         except OSError as e:
             hint = f"df -h {request_path.parent}; ls -la {request_path.parent}"
-            raise RotatorError("io-error", f"{request_path}: {e.strerror}", hint) from e
+            raise RotatorError(Code.IO_ERROR, f"{request_path}: {e.strerror}", hint) from e
         try:
             for _ in range(MOST_STARTS):
                 self._start(unit)
@@ -96,7 +98,7 @@ class UnitClient:
                 request_path.unlink(missing_ok=True)
         message = f"{unit} succeeded, but left no answer in {answer}"
         hint = f"See its log: journalctl -u {unit} -n 20; and: ls -la {answer.parent}"
-        raise RotatorError("apply-unit", message, hint)
+        raise RotatorError(Reason.APPLY_UNIT, message, hint)
 
     def _start(self, unit: str) -> None:
         """Starts a unit and waits for its end."""
@@ -110,7 +112,7 @@ class UnitClient:
             )
         except OSError as e:
             hint = 'Without systemd, and with an nginx that runs as this user: set apply = "direct" under [nginx]'
-            raise RotatorError("apply-unit", f"systemctl cannot be run: {e.strerror}", hint) from e
+            raise RotatorError(Reason.APPLY_UNIT, f"systemctl cannot be run: {e.strerror}", hint) from e
         with process:
             try:
                 output = self._wait(process, unit)
@@ -122,10 +124,12 @@ class UnitClient:
         reason = "; ".join(line.rstrip(".") for line in output.decode("utf-8", "replace").splitlines() if line)[:500]
         if "denied" in reason.lower() or "authentication" in reason.lower():
             hint = "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d (polkit 0.106 or later)"
-            raise RotatorError("apply-denied", f"{unit} may not be started by uid {os.geteuid()}: {reason}", hint)
+            raise RotatorError(Reason.APPLY_DENIED, f"{unit} may not be started by uid {os.geteuid()}: {reason}", hint)
         if "not found" in reason.lower():
             hint = f"Install systemd/{unit} into /etc/systemd/system, then: systemctl daemon-reload"
-        raise RotatorError("apply-unit", f"{unit} failed: {reason or f'systemctl exited {process.returncode}'}", hint)
+        raise RotatorError(
+            Reason.APPLY_UNIT, f"{unit} failed: {reason or f'systemctl exited {process.returncode}'}", hint
+        )
 
     def _wait(self, process: subprocess.Popen[bytes], unit: str) -> bytes:
         for _ in range(int(START_WITHIN / ALIVE_EVERY)):
@@ -134,7 +138,7 @@ class UnitClient:
             except subprocess.TimeoutExpired:
                 self._waiting()
         message = f"{unit} did not end within {START_WITHIN:g} s"
-        raise RotatorError("apply-unit", message, f"systemctl status {unit}")
+        raise RotatorError(Reason.APPLY_UNIT, message, f"systemctl status {unit}")
 
 
 def _write_whole(path: Path, data: bytes) -> None:

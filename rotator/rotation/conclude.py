@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from rotator.core.errors import RotatorError
-from rotator.core.model import Generation, Outcome, Result
+from rotator.core.model import Generation, Outcome, Result, has_reloaded
 from rotator.core.problems import Severity
+from rotator.core.reasons import Reason
 from rotator.privsep.apply import Applied, copies_path
+from rotator.rotation import pacing
 from rotator.rotation.outcomes import (
     Ready,
     Wanted,
@@ -17,15 +20,23 @@ from rotator.rotation.ports import Ports
 from rotator.rotation.proof import deadline, differs, expectation
 from rotator.validation.validate import validate_chains
 
+RETRIED = frozenset({"drop", "recover"})
+"""The triggers with which the daemon tries again by itself."""
+LATEST_ENTRIES = 20
+"""The newest entries of a site among which the same wait is looked for."""
+
 
 def write_down(wanted: Wanted, done: Outcome, ports: Ports) -> None:
-    """The history, and the store's upkeep. What nginx serves is decided by then: a failure here is said, not raised.
+    """Writes the history, and prunes the store. What nginx serves is decided by then: a failure here is only reported.
 
-    An entry with the date of a clock that is not believed is not made: the next look would believe it.
+    Two outcomes get no entry. The date of a suspect clock would make the next check trust it. And a site that still
+    waits for the same reason, try after try, would push the history of what happened out of its files.
     """
-    if done.reason == "clock-suspect":
+    if done.reason == Reason.CLOCK_SUSPECT:
         return
     try:
+        if _still_waits(wanted, done, ports):
+            return
         told = ports.store.fingerprints(done.site, done.generation or done.live)
         ports.history.record(done, who=wanted.who, trigger=wanted.trigger, fingerprints=told)
         if done.result is Result.ROTATED:
@@ -33,6 +44,28 @@ def write_down(wanted: Wanted, done: Outcome, ports: Ports) -> None:
             ports.store.prune(done.site, wanted.site.keep, protect)
     except RotatorError as e:
         ports.say(f"the outcome could not be written down: {e.message}")
+
+
+def _still_waits(wanted: Wanted, done: Outcome, ports: Ports) -> bool:
+    """Whether the daemon has only tried again, and the history has an equal entry of this wait already.
+
+    A wait begins with another drop, another reason or message, another live generation, or a reload. It ends with
+    every outcome that is not deferred, and with every command. The history and `intent.json` outlive the process, so
+    a restart begins no wait.
+    """
+    if wanted.trigger not in RETRIED or done.result is not Result.DEFERRED:
+        return False
+    if has_reloaded(done.result, done.reason, done.stages):
+        return False
+    if wanted.candidate and ports.store.intent(done.site).digest != wanted.candidate.digest:
+        return False
+    other = RETRIED - {wanted.trigger}  # a renewal and a recovery of one site wait independently of each other
+    latest = islice(ports.history.newest_first(done.site), LATEST_ENTRIES)
+    last = next((entry for entry in latest if entry.trigger not in other), None)
+    if last is None or (last.trigger, last.generation, last.live) != (wanted.trigger, done.generation, done.live):
+        return False
+    counts_down = done.reason in pacing.REASONS  # those messages count down the seconds that are left
+    return (last.result, last.reason) == (done.result, done.reason) and (counts_down or last.message == done.message)
 
 
 def fit_to_return(generation: Generation, wanted: Wanted, ports: Ports) -> bool:
@@ -60,7 +93,7 @@ def rotated(ready: Ready, ports: Ports) -> Outcome:
     words = f"{ready.new.name} is served by every listener"
     if late:
         words = f"{ready.new.name} is served, but these listeners did not serve the old pair either and are not proved"
-    return outcome(ready, Result.ROTATED, ports, "rotated", words + told, unproved=late)
+    return outcome(ready, Result.ROTATED, ports, Reason.ROTATED, words + told, unproved=late)
 
 
 def _exempt_and_late(ready: Ready, ports: Ports) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from datetime import datetime, timedelta
 from rotator.core.errors import RotatorError
 from rotator.core.model import KeyType, Result
 from rotator.core.problems import Code
+from rotator.core.reasons import Reason, reason_of
 from rotator.storage.records import Hold, Intent
 from rotator.validation.validate import Verdict
 
@@ -31,7 +32,7 @@ LONGEST_WAIT = 600.0
 """Seconds that doubling ends at."""
 AHEAD = timedelta(hours=1)
 """How far a certificate's beginning may lie ahead to be waited for: clocks differ, and some CAs date forward."""
-ENVIRONMENT = frozenset({str(Code.IO_ERROR), str(Code.PERMISSION)})
+ENVIRONMENT = frozenset({Code.IO_ERROR, Code.PERMISSION})
 """Faults in reading that are not the files' own."""
 
 
@@ -65,8 +66,8 @@ class Deferral:
 
     digest: str
     due: float
-    tries: int = 1
-    reason: str = ""
+    tries: int
+    reason: Reason | Code
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Wait:
     """
 
     until: float
-    reason: str
+    reason: Reason | Code
     message: str = ""
     hint: str = ""
 
@@ -219,7 +220,7 @@ def resumed(intent: Intent, now: Moment) -> Deferral | None:
         left = (datetime.fromisoformat(intent.next_try) - now.wall).total_seconds()
     except (ValueError, TypeError):
         left = 0.0  # a try by hand leaves none: it is due
-    return Deferral(intent.digest, now.monotonic + min(max(0.0, left), LONGEST_WAIT), 1, intent.reason)
+    return Deferral(intent.digest, now.monotonic + min(max(0.0, left), LONGEST_WAIT), 1, reason_of(intent.reason))
 
 
 def _unreadable(

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
 from rotator.rotation.conclude import is_named, noted, previous_names, rotated, within
 from rotator.rotation.outcomes import (
-    APPLY_HINTS,
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
     WIRED_HINT,
     Ready,
+    apply_failed,
     deferred,
     not_wired,
     outcome,
@@ -33,18 +34,18 @@ def same_again(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
             one.proof = prove(one.expected(), NO_RELOAD, ports, 0.0)
     if one.proof.ok and one.verified == name:
         words = f"{name} is this very pair: it is live, and every listener serves it"
-        return {one.site.name: outcome(one, Result.UNCHANGED, ports, "same", words)}
+        return {one.site.name: outcome(one, Result.UNCHANGED, ports, Reason.SAME, words)}
     if one.proof.ok and one.first and one.wanted.trigger == "swap":  # whoever says so has not wired it yet
         return {one.site.name: not_wired(one, ports)}
     if one.proof.ok:
         words = f"{name} was live already; now every listener was seen serving it{noted(one, ports)}"
         hint = "" if one.verified else WIRED_HINT.format(include=f"{ports.include_dir}/{one.site.name}.conf")
-        return {one.site.name: outcome(one, Result.ROTATED, ports, "proved", words, hint)}
+        return {one.site.name: outcome(one, Result.ROTATED, ports, Reason.PROVED, words, hint)}
     workers = ports.nginx.workers()
     if workers is not None and workers.master is None:
         return {
             one.site.name: deferred(
-                one, ports, "nginx-down", f"{name} is live, but nginx is not running", NGINX_DOWN_HINT
+                one, ports, Reason.NGINX_DOWN, f"{name} is live, but nginx is not running", NGINX_DOWN_HINT
             )
         }
     if one.verified != name and not one.first:
@@ -55,7 +56,7 @@ def same_again(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
         one.site.name: deferred(
             one,
             ports,
-            "listener",
+            Reason.LISTENER,
             f"{name} is this very pair and live, but not every listener serves it: {'; '.join(one.proof.reasons)}",
             "see that the server block includes the site's file, then reload nginx; `rotator status` shows each one",
         )
@@ -71,10 +72,10 @@ def reload_unverified(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
         applied = ports.apply({one.site.name: one.new.name}, hup=True)
     one.uncertain = applied.uncertain
     if applied.error:
-        done = deferred(one, ports, applied.error, applied.message, APPLY_HINTS.get(applied.error, ""))
+        done = apply_failed(one, ports, applied)
     elif applied.decision == "gone":
         words = f"nginx ended before it could be told; it reads {one.new.name} when it starts"
-        done = deferred(one, ports, "nginx-down", words, "Start nginx")
+        done = deferred(one, ports, Reason.NGINX_DOWN, words, "Start nginx")
     elif applied.decision == "refused":
         done = _refused_unverified(one, applied, ports)
     else:
@@ -90,12 +91,12 @@ def _refused_unverified(one: Ready, applied: Applied, ports: Ports) -> Outcome:
     if one.previous and one.previous.name != one.new.name:
         back = ports.apply(previous_names([one]), hup=False)
         if back.error:
-            return stranded(one, ports, back.error, f"{refusal(applied)}; {back.message}", applied.words)
+            return stranded(one, ports, reason_of(back.error), f"{refusal(applied)}; {back.message}", applied.words)
         if guilty:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             return rejected(one, (*one.problems, problem), ports, applied.words)
     hint = f"Install another pair: rotator swap {one.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
-    return deferred(one, ports, "nginx-refused", refusal(applied), hint, applied.words)
+    return deferred(one, ports, Code.NGINX_REFUSED, refusal(applied), hint, applied.words)
 
 
 def first_time(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
@@ -108,8 +109,7 @@ def first_time(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
     applied = ports.apply({one.site.name: one.new.name}, hup=False)
     one.uncertain = applied.uncertain
     if applied.error:
-        hint = APPLY_HINTS.get(applied.error, "")
-        return {one.site.name: deferred(one, ports, applied.error, applied.message, hint)}
+        return {one.site.name: apply_failed(one, ports, applied)}
     with Timer(one, "prove", ports.clock):
         one.proof = prove(one.expected(), NO_RELOAD, ports, 0.0)
     read = one.proof.ok and one.previous is not None

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Candidate, Generation, Outcome, Pair, Result, Site, Target
-from rotator.core.problems import Problem, Severity
+from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import Proof, expectation
 from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Anchors, Verdict
-
-FIRST_RETRY = timedelta(seconds=5)
-"""Until the first new try of what was deferred; the daemon doubles it up to ten minutes."""
 
 AGAIN = "then repeat the swap; a running daemon tries again by itself"
 """The end of each hint about what is deferred."""
@@ -38,15 +36,17 @@ WIRED_HINT = (
     "see that it reads the include: nginx -T | grep {include}"
 )
 STRANDED_HINT = "Look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
-APPLY_HINTS: Mapping[str, str] = {
-    "permission": "Run it as root, or as the owner of the include directory",
-    "include-dir-unsafe": "Let only the user of nginx's master write there: chown root: DIR && chmod go-w DIR",
-    "include-foreign": "Move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
-    "signal-permission": "Run it as root, or as the user of nginx's master",
-    "disk-full": f"Free some space, {AGAIN}",
-    "no-result-dir": "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create",
-    "apply-denied": "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
-    "apply-unit": "See whether it is installed, and what it says: systemctl status rotator-apply.service",
+APPLY_HINTS: Mapping[Reason | Code, str] = {
+    Code.PERMISSION: "Run it as root, or as the owner of the include directory",
+    Reason.INCLUDE_DIR_UNSAFE: "Let only the user of nginx's master write there: chown root: DIR && chmod go-w DIR",
+    Reason.INCLUDE_FOREIGN: "Move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
+    Reason.SIGNAL_PERMISSION: "Run it as root, or as the user of nginx's master",
+    Reason.DISK_FULL: f"Free some space, {AGAIN}",
+    Reason.NO_RESULT_DIR: (
+        "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
+    ),
+    Reason.APPLY_DENIED: "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
+    Reason.APPLY_UNIT: "See whether it is installed, and what it says: systemctl status rotator-apply.service",
 }
 
 
@@ -165,14 +165,13 @@ def outcome(
     ready: Ready,
     result: Result,
     ports: Ports,
-    reason: str,
+    reason: Reason | Code,
     message: str,
     hint: str = "",
     *,
     problems: tuple[Problem, ...] | None = None,
     unproved: tuple[str, ...] = (),
     words: tuple[str, ...] = (),
-    retry: timedelta | None = None,
 ) -> Outcome:
     """The record of an ending; what is live is read from the disk."""
     return Outcome(
@@ -190,7 +189,6 @@ def outcome(
         unproved=unproved,
         stages=dict(ready.stages),
         nginx_words=words,
-        retry_after=retry,
         explanation=ready.explanation if result is Result.REJECTED else (),
     )
 
@@ -203,13 +201,19 @@ def rejected(ready: Ready, problems: tuple[Problem, ...], ports: Ports, words: t
 
 
 def deferred(
-    ready: Ready, ports: Ports, reason: str, message: str, hint: str = "", words: tuple[str, ...] = ()
+    ready: Ready, ports: Ports, reason: Reason | Code, message: str, hint: str = "", words: tuple[str, ...] = ()
 ) -> Outcome:
     """The environment is at fault."""
-    return outcome(ready, Result.DEFERRED, ports, reason, message, hint, words=words, retry=FIRST_RETRY)
+    return outcome(ready, Result.DEFERRED, ports, reason, message, hint, words=words)
 
 
-def stranded(ready: Ready, ports: Ports, reason: str, message: str, words: tuple[str, ...] = ()) -> Outcome:
+def apply_failed(ready: Ready, ports: Ports, applied: Applied) -> Outcome:
+    """The privileged step refused, or could not do its part."""
+    reason = reason_of(applied.error)
+    return deferred(ready, ports, reason, applied.message, APPLY_HINTS.get(reason, ""))
+
+
+def stranded(ready: Ready, ports: Ports, reason: Reason | Code, message: str, words: tuple[str, ...] = ()) -> Outcome:
     """Neither pair is proved."""
     told = f"neither the new nor the old pair could be proved: {message}"
     return outcome(ready, Result.STRANDED, ports, reason, told, STRANDED_HINT, words=words)
@@ -227,7 +231,6 @@ def deferred_by(e: RotatorError, wanted: Wanted, ports: Ports) -> Outcome:
         e.hint,
         previous=live,
         live=live,
-        retry_after=FIRST_RETRY,
     )
 
 
@@ -237,7 +240,7 @@ def not_wired(ready: Ready, ports: Ports) -> Outcome:
     return deferred(
         ready,
         ports,
-        "not-wired",
+        Reason.NOT_WIRED,
         f"{ready.new.name} is stored and named in {include}, but nginx does not serve it from there yet: "
         + ("; ".join(ready.proof.reasons) or "it has files of its own with this very pair"),
         f"put this line into the server block, in place of its ssl_certificate lines:\n    include {include};\n"

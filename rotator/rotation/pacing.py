@@ -20,11 +20,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from rotator.core.model import Workers
+from rotator.core.reasons import Reason
 from rotator.rotation.decide import Moment, Wait
 
-MIN_RELOAD_INTERVAL = "min-reload-interval"
-DRAIN_BUDGET = "drain-budget"
-REASONS = frozenset({MIN_RELOAD_INTERVAL, DRAIN_BUDGET})
+REASONS = frozenset({Reason.MIN_RELOAD_INTERVAL, Reason.DRAIN_BUDGET})
 """Why a fit drop waits for its turn."""
 DRAIN_GRACE = 1.0
 """Seconds after a reload for which draining workers may be such as have no client and are just ending."""
@@ -118,15 +117,15 @@ def _turn(ask: ReadyDrop, last: LastReload, workers: Workers | None, limits: Lim
             f"it is fit and goes live in {until - now.monotonic:.0f} s: nginx was reloaded "
             f"{now.monotonic - last.monotonic:.0f} s ago, and min_reload_interval is {limits.min_reload_interval:g} s"
         )
-        return Wait(until, MIN_RELOAD_INTERVAL, words, by_hand)
+        return Wait(until, Reason.MIN_RELOAD_INTERVAL, words, by_hand)
     if workers is None or has_room(workers, limits):
         return None
     if now.monotonic < last.monotonic + DRAIN_GRACE:  # 4
-        return Wait(min(last.monotonic + DRAIN_GRACE, critical), DRAIN_BUDGET)
+        return Wait(min(last.monotonic + DRAIN_GRACE, critical), Reason.DRAIN_BUDGET)
     count = len(workers.draining)
     words = (
         f"it is fit, but {count} worker{'s' * (count != 1)} of earlier reloads still drain{'s' * (count == 1)}, and "
         f"drain_budget is {limits.drain_budget}: it goes live when fewer do, or when what is served is close to its end"
     )
     hint = f"`worker_shutdown_timeout` in nginx.conf bounds how long old workers live; {by_hand}"
-    return Wait(critical, DRAIN_BUDGET, words, hint)
+    return Wait(critical, Reason.DRAIN_BUDGET, words, hint)

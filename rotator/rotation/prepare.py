@@ -9,9 +9,9 @@ from rotator.core.errors import RotatorError
 from rotator.core.lifetime import is_critical
 from rotator.core.model import Generation, Outcome, Pair, Provenance, Result, Target, pairs_digest
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason
 from rotator.rotation.outcomes import (
     AGAIN,
-    FIRST_RETRY,
     NGINX_DOWN_HINT,
     Ready,
     Wanted,
@@ -81,7 +81,7 @@ def prepare(wanted: Wanted, ports: Ports, *, dry: bool = False) -> Ready:
     live = ports.live(name)
     if live.problem:
         hint = f"Move that file away, then: rotator swap {name} --cert FILE --key FILE --first"
-        raise RotatorError("include-foreign", live.problem, hint)
+        raise RotatorError(Reason.INCLUDE_FOREIGN, live.problem, hint)
     ready.previous = _load_live(wanted, live.generation, ports) if live.generation else None
     ready.verified = ports.store.verified(name)
     if not wanted.force:
@@ -97,7 +97,7 @@ def prepare(wanted: Wanted, ports: Ports, *, dry: bool = False) -> Ready:
     if not ready.previous and not ready.first:
         words = f"{name} has no pair yet that nginx's configuration names; nothing was changed"
         hint = f"The first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
-        raise Stop(deferred(ready, ports, "not-wired", words, hint))
+        raise Stop(deferred(ready, ports, Reason.NOT_WIRED, words, hint))
 
     # 3. Ask, before anything changes.
     _ask_nginx(ready, ports)
@@ -125,7 +125,7 @@ def plan(wanted: Wanted, ports: Ports) -> Outcome:
     else:
         step = f"store it, name it in {ready.site.name}.conf, send nginx one HUP"
         message = f"the pair is fit; a swap would {step} and prove: {proofs}"
-    return outcome(ready, Result.UNCHANGED, ports, "would-rotate", message)
+    return outcome(ready, Result.UNCHANGED, ports, Reason.WOULD_ROTATE, message)
 
 
 def targets(ready: Ready) -> tuple[Target, ...]:
@@ -146,7 +146,7 @@ def _load_live(wanted: Wanted, generation: str, ports: Ports) -> Generation | No
     try:
         return ports.store.load(wanted.site.name, generation)
     except RotatorError as e:
-        if e.code not in ("no-generation", "store-damaged"):
+        if e.code not in (Reason.NO_GENERATION, Reason.STORE_DAMAGED):
             raise
         if wanted.first:
             return None
@@ -163,9 +163,8 @@ def _stop_unfit(ready: Ready, now: datetime, ports: Ports) -> None:
         return
     if any(p.code is not Code.NOT_YET_VALID for p in bad):
         raise Stop(rejected(ready, ready.problems, ports))
-    wait = max([FIRST_RETRY, *(pair.not_before - now for pair in ready.pairs)])
     words = f"{bad[0].message.rstrip('.')}. Nothing was changed: {still_serves(ready.previous)}"
-    raise Stop(outcome(ready, Result.DEFERRED, ports, bad[0].code, words, bad[0].hint, retry=wait))
+    raise Stop(outcome(ready, Result.DEFERRED, ports, bad[0].code, words, bad[0].hint))
 
 
 def _judged(ready: Ready, now: datetime, ports: Ports) -> tuple[tuple[Pair, ...], tuple[Problem, ...]]:
@@ -183,7 +182,7 @@ def _judged(ready: Ready, now: datetime, ports: Ports) -> tuple[tuple[Pair, ...]
         return verdict.pairs, verdict.problems
     if ready.previous is None:
         words = "there is no new pair to install, and nginx's include names none"
-        raise RotatorError("nothing-to-do", words, f"rotator swap {site.name} --cert FILE --key FILE --first")
+        raise RotatorError(Reason.NOTHING_TO_DO, words, f"rotator swap {site.name} --cert FILE --key FILE --first")
     return ports.store.load_pairs(site.name, ready.previous.name), ()
 
 
@@ -204,7 +203,7 @@ def _check_clock(ready: Ready, now: datetime, ports: Ports) -> None:
     for when, what in known:
         if now < when:
             raise RotatorError(
-                "clock-suspect",
+                Reason.CLOCK_SUSPECT,
                 f"the clock says {now:%Y-%m-%d %H:%M} UTC, but {what} {when:%Y-%m-%d %H:%M} UTC",
                 "Set the clock (timedatectl); no verdict about validity is acted on until then. If it is right now "
                 f"and was ahead before: rotator swap {ready.site.name} --force",
@@ -218,13 +217,13 @@ def _ask_nginx(ready: Ready, ports: Ports) -> None:
         return
     if workers.upgrading:
         raise RotatorError(
-            "nginx-upgrade",
+            Reason.NGINX_UPGRADE,
             "a binary upgrade of nginx is in flight: a reload would reach its new master only",
             f"Finish it (QUIT to the old master) or take it back; {AGAIN}",
         )
     if workers.master is None:
         words = "nginx is not running (its pid file names no master), so nothing could be proved"
-        raise RotatorError("nginx-down", words, NGINX_DOWN_HINT)
+        raise RotatorError(Reason.NGINX_DOWN, words, NGINX_DOWN_HINT)
 
 
 def _stage(ready: Ready, now: datetime, ports: Ports, *, dry: bool) -> None:
@@ -246,7 +245,7 @@ def _stage(ready: Ready, now: datetime, ports: Ports, *, dry: bool) -> None:
         if not verdict.ok:
             words = "; ".join(verdict.words) or "it gives no reason"
             if not any(name in word for word in verdict.words for pair in staged.files for name in pair):
-                raise RotatorError("nginx-test", f"nginx could not test the pair alone: {words}", TEST_HINT)
+                raise RotatorError(Reason.NGINX_TEST, f"nginx could not test the pair alone: {words}", TEST_HINT)
             told = f"this nginx does not take the pair, tested alone: {words}"
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, told)
             raise Stop(rejected(ready, (*ready.problems, problem), ports, verdict.words))
@@ -286,12 +285,11 @@ def _ask_listeners(ready: Ready, ports: Ports) -> None:
             ready,
             Result.DEFERRED,
             ports,
-            "listener",
+            Reason.LISTENER,
             f"not every listener serves the live pair, before anything was changed: {told}",
             f"see that nginx listens there and that the server block has `include {ports.include_dir}/"
             f"{ready.site.name}.conf;` (then reload nginx), or correct the site's `listeners` and `names`; "
             f"{AGAIN}",
-            retry=timedelta(seconds=5),
         )
     )
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.nginx.pair_test import Verdict
 from rotator.privsep.apply import copies_path
 from rotator.rotation.conclude import fit_to_return, noted, within, write_down
@@ -26,6 +28,7 @@ from rotator.rotation.outcomes import (
     REFUSAL_HINT,
     Ready,
     Wanted,
+    apply_failed,
     deferred,
     deferred_by,
     not_wired,
@@ -119,11 +122,11 @@ def _recover(
     ready = Ready(wanted, verified=ports.store.verified(name))
     live = ports.live(name)
     if live.problem:
-        raise RotatorError("include-foreign", live.problem, APPLY_HINTS["include-foreign"])
+        raise RotatorError(Reason.INCLUDE_FOREIGN, live.problem, APPLY_HINTS[Reason.INCLUDE_FOREIGN])
     ports.store.sweep(name)
     if not live.generation:
         if not ready.verified:
-            return outcome(ready, Result.UNCHANGED, ports, "nothing", f"{name} has no pair yet")
+            return outcome(ready, Result.UNCHANGED, ports, Reason.NOTHING, f"{name} has no pair yet")
         ready.generation = ports.store.load(name, ready.verified)
         return _reload(ready, ports, lock, reload, "its include was missing")
     ready.generation = ports.store.load(name, live.generation)
@@ -151,9 +154,9 @@ def _recover(
 def _served(ready: Ready, ports: Ports, *, interrupted: bool) -> Outcome:
     name = ready.new.name
     if ready.verified == name and (not interrupted or _is_told(ready, ports)):
-        return outcome(ready, Result.UNCHANGED, ports, "verified", f"{name} is live, and every listener serves it")
+        return outcome(ready, Result.UNCHANGED, ports, Reason.VERIFIED, f"{name} is live, and every listener serves it")
     words = f"{name} is live, and now every listener was seen serving it{noted(ready, ports)}"
-    return outcome(ready, Result.ROTATED, ports, "recovered", words)
+    return outcome(ready, Result.ROTATED, ports, Reason.RECOVERED, words)
 
 
 def _is_told(ready: Ready, ports: Ports) -> bool:
@@ -173,10 +176,10 @@ def _nginx_down(ready: Ready, ports: Ports, test: _OneTest) -> Outcome:
         applied = ports.apply({ready.site.name: ready.verified}, hup=False)
         if not applied.error:
             words = f"nginx is not running and its own test refuses {bad}; {ready.verified} is named again"
-            return deferred(ready, ports, "nginx-down", words, "Start nginx", verdict.words)
+            return deferred(ready, ports, Reason.NGINX_DOWN, words, "Start nginx", verdict.words)
     words = f"{ready.new.name} is live, but nginx is not running; it is proved when nginx is"
     hint = "Start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
-    return deferred(ready, ports, "nginx-down", words, hint, verdict.words)
+    return deferred(ready, ports, Reason.NGINX_DOWN, words, hint, verdict.words)
 
 
 def _reload(ready: Ready, ports: Ports, lock: Lock, reload: _OneReload, why: str, *, is_named: bool = False) -> Outcome:
@@ -184,25 +187,25 @@ def _reload(ready: Ready, ports: Ports, lock: Lock, reload: _OneReload, why: str
     lock.begin([*lock.in_flight, ready.site.name])
     unproved = ready.new
     if is_named and reload.taken:
-        failed: Outcome | None = stranded(ready, ports, "not-proved", why)
+        failed: Outcome | None = stranded(ready, ports, Reason.NOT_PROVED, why)
     else:
         failed = _apply(ready, ports, reload)
     if failed is None:
         words = f"{unproved.name} is live and proved, after a reload ({why}){noted(ready, ports)}"
-        return outcome(ready, Result.ROTATED, ports, "recovered", words)
-    refused = failed.reason == "nginx-refused"
+        return outcome(ready, Result.ROTATED, ports, Reason.RECOVERED, words)
+    refused = failed.reason == Code.NGINX_REFUSED
     if ready.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):
         return failed
     back = ports.store.load(ready.site.name, ready.verified)
     if not fit_to_return(back, ready.wanted, ports):
         words = f"{unproved.name}: {failed.message}; and {back.name} is not fit any more"
-        return stranded(ready, ports, "not-proved", words)
+        return stranded(ready, ports, Reason.NOT_PROVED, words)
     ready.previous, ready.generation = unproved, back
     failed = _apply(ready, ports, reload)
     if failed is not None:
         return failed
     words = f"{unproved.name} could not be proved ({why}); {back.name} is back, live and proved"
-    return outcome(ready, Result.ROLLED_BACK, ports, "recovered", words)
+    return outcome(ready, Result.ROLLED_BACK, ports, Reason.RECOVERED, words)
 
 
 def _apply(ready: Ready, ports: Ports, reload: _OneReload) -> Outcome | None:
@@ -212,12 +215,12 @@ def _apply(ready: Ready, ports: Ports, reload: _OneReload) -> Outcome | None:
     with Timer(ready, "apply", ports.clock):
         applied = ports.apply({ready.site.name: ready.new.name}, hup=True)
     if applied.error:
-        return deferred(ready, ports, applied.error, applied.message, APPLY_HINTS.get(applied.error, ""))
+        return apply_failed(ready, ports, applied)
     if applied.decision == "gone":
-        return deferred(ready, ports, "nginx-down", "nginx ended before it could be told", "Start nginx")
+        return deferred(ready, ports, Reason.NGINX_DOWN, "nginx ended before it could be told", "Start nginx")
     if applied.decision == "refused":
-        return deferred(ready, ports, "nginx-refused", refusal(applied), REFUSAL_HINT, applied.words)
+        return deferred(ready, ports, Code.NGINX_REFUSED, refusal(applied), REFUSAL_HINT, applied.words)
     reload.taken = reload.taken or applied.decision == "accepted"
     with Timer(ready, "prove", ports.clock):
         ready.proof = prove(ready.expected(), before, ports, within(ports))
-    return None if ready.proof.ok else stranded(ready, ports, "not-proved", "; ".join(ready.proof.reasons))
+    return None if ready.proof.ok else stranded(ready, ports, Reason.NOT_PROVED, "; ".join(ready.proof.reasons))

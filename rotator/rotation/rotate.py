@@ -24,6 +24,7 @@ from dataclasses import replace
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, Target, Workers
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
 from rotator.rotation.conclude import fit_to_return, is_named, previous_names, rotated, within, write_down
 from rotator.rotation.first_time import first_time, reload_unverified, same_again
@@ -122,13 +123,16 @@ def _not_applied(ready: list[Ready], applied: Applied, ports: Ports) -> dict[str
         back = ports.apply(previous_names(changed), hup=False)
         if back.error:
             words = f"{applied.message or 'nginx ended'}; then, on the way back: {back.message}"
-            outcomes = {r.site.name: stranded(r, ports, back.error, words) for r in changed}
+            outcomes = {r.site.name: stranded(r, ports, reason_of(back.error), words) for r in changed}
             return outcomes | _not_applied([r for r in ready if r.site.name not in outcomes], applied, ports)
-    reason, words = applied.error, f"{applied.message}. Nothing was changed"
-    hint = APPLY_HINTS.get(applied.error, "")
-    if not applied.error:
-        reason, hint = "nginx-down", NGINX_DOWN_HINT
-        words = "nginx ended before it could be told; its configuration names the old pair again"
+    reason: Reason | Code = Reason.NGINX_DOWN
+    words, hint = (
+        "nginx ended before it could be signalled; its configuration names the old pair again",
+        NGINX_DOWN_HINT,
+    )
+    if applied.error:
+        reason, words = reason_of(applied.error), f"{applied.message}. Nothing was changed"
+        hint = APPLY_HINTS.get(reason, "")
     return {r.site.name: deferred(r, ports, reason, words, hint) for r in ready}
 
 
@@ -138,7 +142,7 @@ def _refused(ready: list[Ready], applied: Applied, before: Workers | None, ports
     A master that was silent reads the old ones whenever it comes to the first HUP.
     """
     silent = applied.decision == "unknown"
-    reason = "nginx-silent" if silent else "nginx-refused"
+    reason: Reason | Code = Reason.NGINX_SILENT if silent else Code.NGINX_REFUSED
     wired = [r for r in ready if r.previous]
     expected = _merged(r.expected_before() for r in wired)
     with _Timers(ready, "rollback", ports):
@@ -180,13 +184,13 @@ def _not_converged(ready: list[Ready], applied: Applied, proof: Proof, ports: Po
         r.proof = proofs[r.site.name]
         if not r.proof.ok:
             words = f"{why}; then, with the old pair: {'; '.join(r.proof.reasons)}"
-            outcomes[r.site.name] = stranded(r, ports, "rollback-failed", words, applied.words)
+            outcomes[r.site.name] = stranded(r, ports, Reason.ROLLBACK_FAILED, words, applied.words)
         elif len(ready) > 1:
             outcomes |= _exchange([r], ports)  # one bad site must not hold up the others
         else:
             words = f"{r.new.name} was not proved: {why}. The old pair is back and proved on every listener"
             outcomes[r.site.name] = outcome(
-                r, Result.ROLLED_BACK, ports, "not-proved", words, ROLLED_BACK_HINT, words=applied.words
+                r, Result.ROLLED_BACK, ports, Reason.NOT_PROVED, words, ROLLED_BACK_HINT, words=applied.words
             )
     return outcomes
 
@@ -195,10 +199,10 @@ def _stays(ready: Ready, proof: Proof, why: str, ports: Ports) -> Outcome:
     """Never back to a pair that would be refused now; the new one stays, and nobody is told that it was proved."""
     if not any(target.site == ready.site.name for target in proof.seen):
         words = f"{why}; {ready.new.name} stays named all the same, as the previous pair is not fit any more"
-        return stranded(ready, ports, "not-proved", words)
+        return stranded(ready, ports, Reason.NOT_PROVED, words)
     late = tuple(str(t) for t in ready.expected() if t not in proof.seen) or proof.reasons
     words = f"{ready.new.name} stays, though not proved everywhere ({why}): the previous pair is not fit any more"
-    return outcome(ready, Result.ROTATED, ports, "unproved", words, ROLLED_BACK_HINT, unproved=late)
+    return outcome(ready, Result.ROTATED, ports, Reason.UNPROVED, words, ROLLED_BACK_HINT, unproved=late)
 
 
 def _apply_previous(ready: list[Ready], ports: Ports) -> dict[str, Proof]:
@@ -257,7 +261,9 @@ def _guarded(ready: list[Ready], ports: Ports, lock: Lock, step: _Step) -> dict[
         outcomes = {r.site.name: stranded(r, ports, e.code, e.message) for r in ready}
     _written_down(outcomes, (r.wanted for r in ready), ports)
     try:
-        lock.settled([s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != "nginx-down"])
+        lock.settled(
+            [s for s, o in outcomes.items() if o.result is not Result.STRANDED and o.reason != Reason.NGINX_DOWN]
+        )
     except RotatorError as e:
         ports.say(f"the lock's note could not be taken back, so the next command proves the same again: {e.message}")
     return outcomes

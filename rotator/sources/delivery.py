@@ -28,6 +28,8 @@ from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.system.files import flush_dir, open_dir, write_all
 
 DIRECTORY_MODE = 0o2770
@@ -240,7 +242,7 @@ def _locked_drop(directory: Path) -> Iterator[int]:
             flush_dir(directory.parent)
         if not _lock(drop_fd, fcntl.LOCK_EX):
             hint = "Nothing was written. A delivery takes only a moment: try again."
-            raise RotatorError("busy", f"another delivery writes to {directory}", hint, Exit.BUSY)
+            raise RotatorError(Reason.BUSY, f"another delivery writes to {directory}", hint, Exit.BUSY)
         yield drop_fd
     finally:
         os.close(drop_fd)
@@ -297,7 +299,7 @@ def _translate(error: OSError, path: Path) -> NoReturn:
             message = f"this user may not write to {path}"
             if error.errno == errno.EROFS:
                 message, hint = f"{path} is on a read-only file system", f"findmnt -T {quoted}"
-            raise RotatorError("permission", message, hint) from error
+            raise RotatorError(Code.PERMISSION, message, hint) from error
         case errno.ENOSPC | errno.EDQUOT:
             hint = f"Nothing was changed. Free some space and deliver again: df -h {quoted}"
             raise _failed(f"no space is left in {path}", hint) from error
@@ -306,4 +308,4 @@ def _translate(error: OSError, path: Path) -> NoReturn:
 
 
 def _failed(message: str, hint: str, status: Exit = Exit.FAILURE) -> RotatorError:
-    return RotatorError("io-error", message, hint, status)
+    return RotatorError(Code.IO_ERROR, message, hint, status)

@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.core.model import Candidate, SourceFile
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password, shown
 
 YOUNG_NS = 2_000_000_000
@@ -59,7 +61,7 @@ class DropLook:
     signature: Signature = ()
     problem: str = ""
     hint: str = ""
-    reason: str = ""
+    reason: Reason | Code | None = None
     young: bool = False
 
 
@@ -95,7 +97,7 @@ class _Found:
     signature: list[tuple[object, ...]] = field(default_factory=list)
     problem: str = ""
     hint: str = ""
-    reason: str = ""
+    reason: Reason | Code | None = None
     newest: int = 0
 
 
@@ -205,7 +207,7 @@ class Drops:
             at = where.stat() if place.source else where.lstat()
         except FileNotFoundError:
             if place.source or known:
-                found.reason = "missing"
+                found.reason = Reason.MISSING
                 found.problem = f"{where} does not exist" if place.source else f"{where} has gone"
                 found.hint = (
                     f"It is noticed when it is back; see what there is: ls -la {shlex.quote(str(where.parent))}"
@@ -218,7 +220,7 @@ class Drops:
         if not stat.S_ISDIR(at.st_mode):
             kind = "a link, which is not followed here" if stat.S_ISLNK(at.st_mode) else "no directory"
             found.problem, found.hint = f"{where} is {kind}", _see(where)
-            found.reason = "io-error"
+            found.reason = Code.IO_ERROR
             return found
         self.homes[where] = (at.st_dev, at.st_ino)
         self._met.add(where)
@@ -287,9 +289,13 @@ def _see(where: Path) -> str:
     return f"see what stands there: ls -ld {shlex.quote(str(where))}"
 
 
-def _reason(error: OSError) -> str:
-    words = {errno.ENOENT: "missing", errno.EACCES: "permission", errno.EPERM: "permission"}
-    return words.get(error.errno or 0, "io-error")
+def _reason(error: OSError) -> Reason | Code:
+    words: dict[int, Reason | Code] = {
+        errno.ENOENT: Reason.MISSING,
+        errno.EACCES: Code.PERMISSION,
+        errno.EPERM: Code.PERMISSION,
+    }
+    return words.get(error.errno or 0, Code.IO_ERROR)
 
 
 def read_place(place: Place, incoming: Path, sites: Sequence[str]) -> Candidate | None:

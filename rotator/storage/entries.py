@@ -58,7 +58,6 @@ class HistoryEntry:
     unproved: tuple[str, ...] = ()
     stages: Mapping[str, float] = field(default_factory=dict)
     nginx_words: tuple[str, ...] = ()
-    retry_after: float | None = None
     who: str = ""
     trigger: str = ""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +92,6 @@ class HistoryEntry:
             done.unproved,
             {stage: round(seconds, 6) for stage, seconds in done.stages.items()},
             done.nginx_words,
-            done.retry_after.total_seconds() if done.retry_after is not None else None,
             who,
             trigger,
             dict(fingerprints),
@@ -123,7 +121,6 @@ def read_entry(line: bytes) -> HistoryEntry:
         keys.take("unproved", fields.texts, ()),
         keys.take("stages", fields.number_by_text, {}),
         keys.take("nginx_words", fields.texts, ()),
-        keys.take("retry_after", fields.number_or_none, None),
         keys.take("who", fields.text, ""),
         keys.take("trigger", fields.text, ""),
         keys.take("fingerprints", fields.text_by_text, {}),
@@ -165,7 +162,6 @@ def entry_object(entry: HistoryEntry) -> dict[str, object]:
         "unproved": list(entry.unproved),
         "stages": dict(entry.stages),
         "nginx_words": list(entry.nginx_words),
-        "retry_after": entry.retry_after,
         "who": entry.who,
         "trigger": entry.trigger,
         "fingerprints": dict(entry.fingerprints),

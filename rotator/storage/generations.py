@@ -40,6 +40,7 @@ from rotator.core.model import (
     Secret,
     pairs_digest,
 )
+from rotator.core.reasons import Reason
 from rotator.storage.records import (
     ANYTHING,
     Intent,
@@ -266,7 +267,7 @@ class Store:
             if self._is_stored(site, name):
                 return
         known = ", ".join(self.names(site)) or "none"
-        raise RotatorError("no-generation", f"{site} has no generation {name} (stored: {known})", exit=Exit.USAGE)
+        raise RotatorError(Reason.NO_GENERATION, f"{site} has no generation {name} (stored: {known})", exit=Exit.USAGE)
 
     def _replace(self, path: Path, make: Callable[[Path], None]) -> None:
         """Gives what `make` makes under a temporary name this name, by rename; a failure leaves nothing of it."""
@@ -297,7 +298,7 @@ class Store:
 
     def _damaged(self, path: Path, why: str) -> RotatorError:
         return RotatorError(
-            "store-damaged",
+            Reason.STORE_DAMAGED,
             f"{path} is not as rotator wrote it: {why}",
             "Do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
         )
@@ -433,4 +434,4 @@ def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
         return os.stat(path)
     except OSError as e:
         hint = f"Make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {path}"
-        raise RotatorError("no-store", f"state_dir {path}: {e.strerror}", hint) from e
+        raise RotatorError(Reason.NO_STORE, f"state_dir {path}: {e.strerror}", hint) from e

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 from rotator.storage.notes import (
     DaemonNote,
     RotationNote,
@@ -147,7 +148,7 @@ class Locks:
                 if not lock_file(fd, 0.2):  # `daemon_note` of another process may hold it for an instant
                     note = read_daemon_note(_first_bytes(fd))
                     raise RotatorError(
-                        "daemon-running",
+                        Reason.DAEMON_RUNNING,
                         f"a daemon is running for {self.root} already: pid {note.pid or '?'}, "
                         f"since {note.since or '?'}",
                         "Stop that one first: systemctl stop rotator; or see its state: rotator status",
@@ -192,7 +193,7 @@ def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> N
         waiting(str(_holder(fd)))
     if not lock_file(fd, within):
         raise RotatorError(
-            "lock-busy",
+            Reason.LOCK_BUSY,
             f"another rotation is running on this host: {_holder(fd)}",
             "Wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
             Exit.BUSY,

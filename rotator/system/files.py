@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_READ = 1024 * 1024
@@ -177,15 +179,15 @@ def in_words(root: Path, path: Path) -> Iterator[None]:
         yield
     except OSError as e:
         owner = f"Run it as root or as the owner of {root}"
-        words = {
-            errno.ENOSPC: ("disk-full", "Free some space; the swap can then be repeated as it was"),
-            errno.EDQUOT: ("disk-full", "Raise the quota; the swap can then be repeated as it was"),
-            errno.EACCES: ("permission", owner),
-            errno.EPERM: ("permission", owner),
-            errno.EROFS: ("io-error", "The file system is mounted read-only; see `dmesg`"),
-            errno.ENOENT: ("io-error", f"Make it first: install -d -o rotator -g rotator -m 0750 {root}"),
-            errno.EMFILE: ("io-error", "Too many files are open; see LimitNOFILE= of the unit"),
-            errno.ENOMEM: ("io-error", "The host is out of memory; see `dmesg`"),
+        words: dict[int, tuple[Reason | Code, str]] = {
+            errno.ENOSPC: (Reason.DISK_FULL, "Free some space; the swap can then be repeated as it was"),
+            errno.EDQUOT: (Reason.DISK_FULL, "Raise the quota; the swap can then be repeated as it was"),
+            errno.EACCES: (Code.PERMISSION, owner),
+            errno.EPERM: (Code.PERMISSION, owner),
+            errno.EROFS: (Code.IO_ERROR, "The file system is mounted read-only; see `dmesg`"),
+            errno.ENOENT: (Code.IO_ERROR, f"Make it first: install -d -o rotator -g rotator -m 0750 {root}"),
+            errno.EMFILE: (Code.IO_ERROR, "Too many files are open; see LimitNOFILE= of the unit"),
+            errno.ENOMEM: (Code.IO_ERROR, "The host is out of memory; see `dmesg`"),
         }
-        code, hint = words.get(e.errno or 0, ("io-error", "See `dmesg`; nothing that nginx reads was changed"))
+        code, hint = words.get(e.errno or 0, (Code.IO_ERROR, "See `dmesg`; nothing that nginx reads was changed"))
         raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e

@@ -20,6 +20,7 @@ from OpenSSL._util import lib as _lib
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import KeyType, Served, Target
+from rotator.core.reasons import Reason
 
 _SIGALGS = {
     KeyType.ECDSA: "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512",
@@ -104,7 +105,7 @@ def reach(listener: str, within: float) -> str:
         else:
             return address
     hint = "Is the server running, and is this the right port? A firewall that drops packets shows as silence."
-    raise RotatorError("no-connection", f"No connection to {'; '.join(failures)}.", hint)
+    raise RotatorError(Reason.NO_CONNECTION, f"No connection to {'; '.join(failures)}.", hint)
 
 
 def _look_up(listener: str, within: float) -> list[str]:
@@ -129,11 +130,11 @@ def _look_up(listener: str, within: float) -> list[str]:
     try:
         answer = answers.get(timeout=within)
     except queue.Empty:
-        raise RotatorError("no-connection", f"No address for {bare} within {within:g} s.", hint) from None
+        raise RotatorError(Reason.NO_CONNECTION, f"No address for {bare} within {within:g} s.", hint) from None
     if isinstance(answer, list):
         return answer
     reason = (getattr(answer, "strerror", "") or "it is no host name").lower()
-    raise RotatorError("no-connection", f"No address for {bare}: {reason}.", hint) from answer
+    raise RotatorError(Reason.NO_CONNECTION, f"No address for {bare}: {reason}.", hint) from answer
 
 
 def probe_all(

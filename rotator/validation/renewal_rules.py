@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from rotator.core.lifetime import share_of_life_left
@@ -20,6 +20,7 @@ def problems_of(
     policy: Policy,
     now: datetime,
     *,
+    kept: Collection[KeyType] = (),
     force: bool = False,
 ) -> tuple[Problem, ...]:
     """Compare the leaves of a candidate with the live ones, by kind of key.
@@ -29,6 +30,7 @@ def problems_of(
         live: DER chains that are live now, leaf first; one that cannot be read is passed over.
         policy: whether a downgrade, a lost name, a kept key or a short rest of life refuses.
         now: the reference time, UTC.
+        kept: the kinds of key whose live pairs stay beside the candidate.
         force: lets a downgrade or a lost name pass with a warning.
 
     Returns:
@@ -46,14 +48,14 @@ def problems_of(
         old = by_type.get(leaf.key_type)
         if old is None:
             # another kind of key replaces the live one: age and issuer are compared with the one that goes
-            going = [o for o in olds if o.key_type not in {new.key_type for new in leaves}]
+            going = [o for o in olds if o.key_type not in {*kept, *(new.key_type for new in leaves)}]
             old = max(going, key=lambda o: o.not_before, default=None)
         if old is None or old.raw == leaf.raw:
             continue
         problems += _age(leaf, old, policy, force=force)
         problems += _key(leaf, old, policy)
         problems += _issuer(leaf, old)
-    problems += _kinds(leaves, by_type)
+    problems += _kinds(leaves, kept, by_type)
     problems += _lost(leaves, olds, policy, force=force)
     return tuple(problems)
 
@@ -102,8 +104,10 @@ def _issuer(leaf: Certificate, old: Certificate) -> list[Problem]:
     return [about(leaf, Code.ISSUER_CHANGE, reason, "Do all clients trust the new CA?", Severity.WARN)]
 
 
-def _kinds(leaves: Sequence[Certificate], by_type: dict[KeyType | None, Certificate]) -> list[Problem]:
-    new = {leaf.key_type for leaf in leaves}
+def _kinds(
+    leaves: Sequence[Certificate], kept: Collection[KeyType], by_type: dict[KeyType | None, Certificate]
+) -> list[Problem]:
+    new = {*kept, *(leaf.key_type for leaf in leaves)}
     if new == set(by_type):
         return []
     gone, come = sorted(filter(None, set(by_type) - new)), sorted(filter(None, new - set(by_type)))

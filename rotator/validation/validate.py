@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import pairwise
 
-from rotator.core.model import PRESETS, Candidate, Pair, Policy
+from rotator.core.model import PRESETS, Candidate, KeyType, Pair, Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.validation import leaf_rules, renewal_rules
 from rotator.validation.candidate import KeyMatch, match_keys, read_candidate
@@ -61,6 +61,7 @@ class Verdict:
             of the certificate below it; empty if all are present and valid, or if no address is given.
         links: the drawing of each chain, leaf first.
         borrowed: whether a chain was completed from the pool.
+        kept: the kinds of key of those pairs that are live and that the candidate lacks.
     """
 
     pairs: tuple[Pair, ...] = ()
@@ -70,6 +71,7 @@ class Verdict:
     issuer_url: str = ""
     links: tuple[tuple[Link, ...], ...] = field(default=(), repr=False)
     borrowed: bool = False
+    kept: tuple[KeyType, ...] = ()
 
     @property
     def accepted(self) -> bool:
@@ -119,6 +121,7 @@ def examine(
     now: datetime,
     *,
     live: Sequence[tuple[bytes, ...]] = (),
+    keep: Sequence[Pair] = (),
     need_key: bool = True,
     force: bool = False,
     pool: Pool | None = None,
@@ -131,6 +134,7 @@ def examine(
         anchors: the roots that clients trust.
         now: the reference time, with a time zone.
         live: the chains that are live now, as DER, leaf first; the candidate is compared with them.
+        keep: live pairs; one whose kind of key the candidate lacks stays beside it unchanged, if it is still valid.
         need_key: whether a leaf without a private key is refused.
         force: turns the refusal of a downgrade or a lost name into a warning.
         pool: intermediates of this host, for a chain that lacks one.
@@ -154,17 +158,22 @@ def examine(
         results.append((match, result))
         problems += path_problems
     problems += _unserved(contents.certificates, [result for _, result in results], now)
-    problems += renewal_rules.problems_of([m.leaf for m in matches], live, policy, now, force=force)
+    kept, kept_problems = _kept(keep, [match.leaf.key_type for match in matches], builder)
+    kept_types = tuple(pair.key_type for pair in kept)
+    problems += kept_problems
+    problems += renewal_rules.problems_of([m.leaf for m in matches], live, policy, now, kept=kept_types, force=force)
     results.sort(key=lambda pair: pair[0].leaf.key_type or "")
     incomplete = next((result for _, result in results if result.missing_issuer), None)
+    new = [_pair(match, result) for match, result in results if match.leaf.key_type is not None]
     return Verdict(
-        pairs=tuple(_pair(match, result) for match, result in results if match.leaf.key_type is not None),
+        pairs=tuple(sorted([*new, *kept], key=lambda pair: pair.key_type)),
         problems=_sorted(problems),
         missing_issuer=incomplete.missing_issuer if incomplete else "",
         missing_akid=incomplete.missing_key_id if incomplete else "",
         issuer_url=next((url for _, result in results if (url := _issuer_url(result, now))), ""),
         links=tuple(_links(result) for _, result in results),
         borrowed=borrowed,
+        kept=kept_types,
     )
 
 
@@ -236,6 +245,28 @@ def validate_chains(
         problems += path_problems
         problems += _unserved(certificates, [result], now)
     return _sorted(problems)
+
+
+def _kept(
+    live: Sequence[Pair], delivered: Sequence[KeyType | None], builder: PathBuilder
+) -> tuple[list[Pair], list[Problem]]:
+    """The live pairs of the kinds of key that were not delivered, as far as they are still valid, and their warnings.
+
+    Without a delivered pair none is kept.
+    """
+    kept: list[Pair] = []
+    warnings: list[Problem] = []
+    for pair in live if delivered else ():
+        title = f"the live {pair.key_type} chain"
+        read = [read_certificate(raw, title, number)[0] for number, raw in enumerate(pair.chain, 1)]
+        certificates = [certificate for certificate in read if certificate is not None]
+        if pair.key_type in delivered or not certificates or len(certificates) < len(pair.chain):
+            continue
+        result, problems = _judge_leaf(certificates[0], replace(builder, pool=certificates))
+        if result.path.anchor is not None and not _has_refusal(problems):
+            kept.append(pair)
+            warnings += problems
+    return kept, warnings
 
 
 def _has_refusal(problems: Iterable[Problem]) -> bool:

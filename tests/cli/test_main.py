@@ -26,6 +26,8 @@ from rotator.cli.context import Context, caller, pass_context
 from rotator.cli.output import Output, as_json, clean, rfc3339
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Secret
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from tests.support.calls import call
 
 THERE = [name for name, (place, _) in COMMANDS.items() if find_spec(place.split(":")[0])]
@@ -158,28 +160,28 @@ def test_json_behind_the_end_of_options_is_no_option() -> None:
 
 
 def test_an_error_is_told_with_its_next_step(command: list[Any]) -> None:
-    command.append(failing(RotatorError("busy", "the lock is taken", "try again", Exit.BUSY)))
+    command.append(failing(RotatorError(Reason.BUSY, "the lock is taken", "try again", Exit.BUSY)))
     assert call("probe-me").stderr == "error: the lock is taken\n  hint: try again\n"
 
 
 def test_an_error_without_a_hint_has_no_hint_line(command: list[Any]) -> None:
-    command.append(failing(RotatorError("busy", "the lock is taken")))
+    command.append(failing(RotatorError(Reason.BUSY, "the lock is taken")))
     assert call("probe-me").stderr == "error: the lock is taken\n"
 
 
 def test_an_error_gives_its_exit_status(command: list[Any]) -> None:
-    command.append(failing(RotatorError("busy", "the lock is taken", "", Exit.BUSY)))
+    command.append(failing(RotatorError(Reason.BUSY, "the lock is taken", "", Exit.BUSY)))
     assert call("probe-me").status == Exit.BUSY
 
 
 def test_an_error_is_an_object_with_json(command: list[Any]) -> None:
-    command.append(failing(RotatorError("busy", "the lock is taken", "try again", Exit.BUSY)))
+    command.append(failing(RotatorError(Reason.BUSY, "the lock is taken", "try again", Exit.BUSY)))
     told = {"code": "busy", "message": "the lock is taken", "hint": "try again", "exit": 7}
     assert call("probe-me", "--json").answer == {"schema_version": 1, "error": told}
 
 
 def test_an_error_cannot_move_the_cursor(command: list[Any]) -> None:
-    command.append(failing(RotatorError("io-error", "\x1b[2J is no file", "\rrm it")))
+    command.append(failing(RotatorError(Code.IO_ERROR, "\x1b[2J is no file", "\rrm it")))
     assert call("probe-me").stderr == "error: \\x1b[2J is no file\n  hint: \\rrm it\n"
 
 

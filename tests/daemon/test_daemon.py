@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rotator.core.errors import RotatorError
 from rotator.core.lifetime import critical_from
 from rotator.core.model import Candidate, Result, SourceFile
+from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.daemon.status import status_line
 from rotator.daemon.telemetry import input_state
 from rotator.metrics import InputState, Registry
@@ -692,7 +694,7 @@ def test_an_unreadable_file_is_deferred_and_taken_when_it_can_be_read(
     daemon: Looping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def closed(*_: object, **__: object) -> Candidate:
-        raise RotatorError("permission", "fullchain.pem may not be read by this user", "setfacl …")
+        raise RotatorError(Code.PERMISSION, "fullchain.pem may not be read by this user", "setfacl …")
 
     new = daemon.issue()
     daemon.drop(new)
@@ -1144,7 +1146,7 @@ def test_a_history_that_cannot_be_closed_is_told_once_and_holds_no_rotation_up(c
 
 def test_a_full_disk_is_no_verdict_and_heals_by_itself(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
-        raise RotatorError("disk-full", "no space left", "free some")
+        raise RotatorError(Reason.DISK_FULL, "no space left", "free some")
 
     new = daemon.issue()
     daemon.drop(new)

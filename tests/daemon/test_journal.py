@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.model import Outcome, Result
+from rotator.core.reasons import Reason
 from rotator.daemon.journal import ERROR, LONGEST, NOTICE, Journal, message_id
 
 AT = datetime(2026, 11, 22, tzinfo=UTC)
@@ -124,10 +125,10 @@ def test_on_a_terminal_a_line_is_plain() -> None:
 def test_an_outcome_is_one_line_that_begins_with_its_word(result: str, priority: int) -> None:
     ours, theirs, environment = _journal_socket()
     with ours, theirs:
-        done = Outcome("shop", Result(result), AT, "why", "first line\nsecond line.", "do this")
+        done = Outcome("shop", Result(result), AT, Reason.LISTENER, "first line\nsecond line.", "do this")
         Journal(theirs.fileno(), environment, "/nowhere").outcome(done)
         line = ours.recv(1000).decode()
-    assert line.startswith(f"<{priority}>{result} shop: first line; second line [why]")
+    assert line.startswith(f"<{priority}>{result} shop: first line; second line [listener]")
     assert line.count("\n") == 1
     assert ("next: do this" in line) is (result != "rotated")
 

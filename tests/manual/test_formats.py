@@ -40,6 +40,7 @@ from rotator.core.model import (
     Workers,
 )
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason
 from rotator.rotation.observe import Facts, Seen
 from rotator.storage.entries import HistoryEntry, entry_object
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
@@ -65,13 +66,13 @@ DONE = Outcome(
     "shop",
     Result.DEFERRED,
     NOON,
+    Reason.LISTENER,
     problems=(PROBLEM,),
     unproved=("x at y",),
     stages={"apply": 0.25},
     nginx_words=("nginx said",),
-    retry_after=timedelta(seconds=5),
 )
-BARE = Outcome("shop", Result.UNCHANGED, NOON)
+BARE = Outcome("shop", Result.UNCHANGED, NOON, Reason.SAME)
 PAIR = PairRecord(KeyType.ECDSA, "ab", "1", "CN=s", "CN=i", ("s",), NOON, NOON, NOON)
 RECORD = GenerationRecord((PAIR,), "d", Provenance(("a.pem",), "ann", NOON))
 INTENT = Intent(
@@ -215,7 +216,7 @@ def _section(name: str) -> str:
 
 
 def test_an_error_has_the_keys_of_the_page(capsys: pytest.CaptureFixture[str]) -> None:
-    Output(json=True).error(RotatorError("permission", "m", "h"))
+    Output(json=True).error(RotatorError(Code.PERMISSION, "m", "h"))
     answer: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert {key for key, _ in keys(answer, "", set())} == set(FORMATS["An error"])
 

@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import os
 import shutil
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rotator.core.model import KeyType, Outcome, Result, Site, Workers
 from rotator.core.problems import Code
+from rotator.core.reasons import Reason, reason_of
 from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, site_facts
 from rotator.metrics.collector import LONGEST_LABEL, clean
-from rotator.metrics.counters import BUCKETS, CODES, OTHER, RELOAD_REASONS, SCAN_REASONS, STAGES, TRIGGERS, Histogram
+from rotator.metrics.counters import (
+    BUCKETS,
+    BY_TIMED_STAGE,
+    CODES,
+    NO_FAILURE,
+    NO_OUTCOME,
+    OTHER,
+    RELOAD_OTHER,
+    RELOAD_REASONS,
+    SCAN_REASONS,
+    STAGE_OF,
+    STAGES,
+    TRIGGERS,
+    WAITING,
+    Histogram,
+)
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts
+from rotator.privsep import privilege_drop, unit_client
 from rotator.rotation.observe import observe
 from rotator.storage.entries import HistoryEntry
+from tests.support.apply_words import words_of_apply
 from tests.support.hosts import LISTENERS, Host, make_site
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -81,7 +102,7 @@ ALWAYS = {
 """What is known before anything is."""
 
 
-def outcome(result: Result, reason: str = "", site: str = "example", **stages: float) -> Outcome:
+def outcome(result: Result, reason: Reason | Code = Reason.ROTATED, site: str = "example", **stages: float) -> Outcome:
     return Outcome(site, result, NOW, reason, stages=stages)
 
 
@@ -100,7 +121,7 @@ def facts(name: str = "example", issuer: str = "CN=Test CA") -> SiteFacts:
 
 def everything(*sites: SiteFacts) -> Snapshot:
     """A snapshot in which nothing is unknown."""
-    counters = Counters().after_reload("", NOW, 0.05)
+    counters = Counters().after_reload(None, NOW, 0.05)
     for site in sites:
         counters = counters.after(outcome(Result.ROTATED, site=site.name, validate=0.001, apply=0.02), "drop")
     return Snapshot(
@@ -306,18 +327,18 @@ def test_promtool_finds_nothing_to_say() -> None:
 @pytest.mark.parametrize(
     ("done", "stage"),
     [
-        (outcome(Result.REJECTED, "key-mismatch", validate=0.1), "validate"),
-        (outcome(Result.REJECTED, "handshake-failed", validate=0.1, store=0.1), "test"),
-        (outcome(Result.REJECTED, "nginx-refused", validate=0.1, store=0.1, test=0.1), "test"),
-        (outcome(Result.DEFERRED, "listener", validate=0.1, store=0.1), "test"),
-        (outcome(Result.DEFERRED, "disk-full", validate=0.1, apply=0.1), "apply"),
-        (outcome(Result.DEFERRED, "not-wired", validate=0.1, prove=0.1), "prove"),
-        (outcome(Result.REJECTED, "nginx-refused", validate=0.1, store=0.1, test=0.1, apply=1, rollback=1), "apply"),
-        (outcome(Result.DEFERRED, "nginx-down"), "test"),
-        (outcome(Result.DEFERRED, "disk-full"), "store"),
-        (outcome(Result.DEFERRED, "include-foreign"), "detect"),
-        (outcome(Result.ROLLED_BACK, "not-proved", validate=0.1, apply=0.1, prove=5, rollback=1), "prove"),
-        (outcome(Result.STRANDED, "rollback-failed", apply=0.1, prove=5, rollback=1), "prove"),
+        (outcome(Result.REJECTED, Code.KEY_MISMATCH, validate=0.1), "validate"),
+        (outcome(Result.REJECTED, Code.HANDSHAKE_FAILED, validate=0.1, store=0.1), "test"),
+        (outcome(Result.REJECTED, Code.NGINX_REFUSED, validate=0.1, store=0.1, test=0.1), "test"),
+        (outcome(Result.DEFERRED, Reason.LISTENER, validate=0.1, store=0.1), "test"),
+        (outcome(Result.DEFERRED, Reason.DISK_FULL, validate=0.1, apply=0.1), "apply"),
+        (outcome(Result.DEFERRED, Reason.NOT_WIRED, validate=0.1, prove=0.1), "prove"),
+        (outcome(Result.REJECTED, Code.NGINX_REFUSED, validate=0.1, store=0.1, test=0.1, apply=1, rollback=1), "apply"),
+        (outcome(Result.DEFERRED, Reason.NGINX_DOWN), "test"),
+        (outcome(Result.DEFERRED, Reason.DISK_FULL), "store"),
+        (outcome(Result.DEFERRED, Reason.INCLUDE_FOREIGN), "detect"),
+        (outcome(Result.ROLLED_BACK, Reason.NOT_PROVED, validate=0.1, apply=0.1, prove=5, rollback=1), "prove"),
+        (outcome(Result.STRANDED, Reason.ROLLBACK_FAILED, apply=0.1, prove=5, rollback=1), "prove"),
     ],
 )
 def test_a_failure_is_counted_where_it_happened(done: Outcome, stage: str) -> None:
@@ -328,7 +349,7 @@ def test_a_failure_is_counted_where_it_happened(done: Outcome, stage: str) -> No
 
 
 def test_a_rotation_is_an_attempt_that_did_not_fail() -> None:
-    counters = Counters().after(outcome(Result.ROTATED, "rotated", detect=0.3, prove=0.02, rollback=1.0), "swap")
+    counters = Counters().after(outcome(Result.ROTATED, Reason.ROTATED, detect=0.3, prove=0.02, rollback=1.0), "swap")
     assert dict(counters.attempts) == {("example", "swap"): 1}
     assert not counters.failures
     assert counters.swaps["example"] == LastResult(True, NOW)
@@ -348,34 +369,55 @@ def test_a_failure_keeps_the_time_of_the_last_success() -> None:
 
 
 def test_what_is_unchanged_is_no_attempt_and_ends_a_failure() -> None:
-    unchanged = outcome(Result.UNCHANGED, "same", prove=0.01)
+    unchanged = outcome(Result.UNCHANGED, Reason.SAME, prove=0.01)
     assert Counters().after(unchanged, "drop") == Counters()
-    healed = Counters().after(outcome(Result.REJECTED, "expired"), "drop").after(unchanged, "drop")
+    healed = Counters().after(outcome(Result.REJECTED, Code.EXPIRED), "drop").after(unchanged, "drop")
     assert healed.swaps["example"] == LastResult(True)
     assert dict(healed.attempts) == {("example", "drop"): 1}
 
 
 def test_what_is_only_too_early_is_no_failure() -> None:
-    assert Counters().after(outcome(Result.DEFERRED, "not-yet-valid", validate=0.1), "drop") == Counters()
+    assert Counters().after(outcome(Result.DEFERRED, Code.NOT_YET_VALID, validate=0.1), "drop") == Counters()
 
 
 def test_a_rejected_input_is_counted_by_its_code() -> None:
     counters = Counters()
-    for reason in ("expired", "expired", "something-new"):
+    for reason in (Code.EXPIRED, Code.EXPIRED, Reason.NOTHING_TO_DO):
         counters = counters.after(outcome(Result.REJECTED, reason), "drop")
     assert dict(counters.rejected) == {"expired": 2, OTHER: 1}
 
 
 def test_an_unknown_word_makes_no_new_series() -> None:
-    counters = Counters().after(outcome(Result.ROTATED), "whim").after_scan_error("/secret/path")
-    counters = counters.after_reload("because", NOW)
+    counters = Counters().after(outcome(Result.ROTATED), "whim").after_scan_error(Reason.HELD)
+    counters = counters.after_reload(Reason.HELD, NOW)
     assert dict(counters.attempts) == {("example", OTHER): 1}
     assert dict(counters.scan_errors) == {OTHER: 1}
     assert dict(counters.reload_failures) == {OTHER: 1}
 
 
+def test_every_reason_has_one_place_among_the_stages_of_swaps() -> None:
+    places = [set(table) for table in (WAITING, STAGE_OF, BY_TIMED_STAGE, NO_FAILURE, NO_OUTCOME)]
+    assert sorted(reason for place in places for reason in place if isinstance(reason, Reason)) == sorted(Reason)
+
+
+def test_every_way_in_which_the_privileged_step_fails_has_a_label_or_is_meant_to_be_other() -> None:
+    placed = {*RELOAD_REASONS, *RELOAD_OTHER}
+    source = [*_members_raised_in(unit_client), *_members_raised_in(privilege_drop)]
+    assert set(source) >= {Reason.APPLY_DENIED, Reason.APPLY_GONE}  # the walk finds them
+    assert set(map(reason_of, words_of_apply())) | set(source) <= placed
+    assert {reason_of(decision) for decision in ("refused", "gone")} <= placed
+
+
+def _members_raised_in(module: ModuleType) -> list[Reason | Code]:
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(module))) if isinstance(node, ast.Call)]
+    names = [ast.unparse(call.args[0]) for call in calls if ast.unparse(call.func) == "RotatorError"]
+    return [
+        getattr({"Reason": Reason, "Code": Code}[kind], name) for kind, _, name in (n.partition(".") for n in names)
+    ]
+
+
 def test_reloads_are_counted() -> None:
-    counters = Counters().after_reload("", NOW, 0.2).after_reload("refused", LATER)
+    counters = Counters().after_reload(None, NOW, 0.2).after_reload(Reason.REFUSED, LATER)
     assert counters.reloads == 2
     assert dict(counters.reload_failures) == {"refused": 1}
     assert counters.reload == LastResult(False, NOW)
@@ -384,8 +426,8 @@ def test_reloads_are_counted() -> None:
 
 def test_counting_changes_nothing_that_is_there() -> None:
     before = Counters()
-    before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload("gone", NOW, 1).after_overflows(3)
-    before.after_scan_error("missing").with_last_swaps([]).only([])
+    before.after(outcome(Result.STRANDED, apply=1), "drop").after_reload(Reason.GONE, NOW, 1).after_overflows(3)
+    before.after_scan_error(Reason.MISSING).with_last_swaps([]).only([])
     assert before == Counters()
     with pytest.raises(TypeError):
         before.attempts["example", "drop"] = 1  # type: ignore[index]

@@ -13,6 +13,7 @@ import pytest
 
 from rotator import bootstrap
 from rotator.core.errors import RotatorError
+from rotator.core.reasons import Reason
 from rotator.privsep import privilege_drop
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.unit_client import ApplyPort
@@ -65,7 +66,7 @@ def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
         def lie(generations: object, *, hup: bool) -> Applied:
             sock.send(message)
             assert sock.recv(1024) == b""
-            raise RotatorError("apply-gone", "the process that keeps root is gone")
+            raise RotatorError(Reason.APPLY_GONE, "the process that keeps root is gone")
 
         return lie
 

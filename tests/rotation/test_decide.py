@@ -10,6 +10,7 @@ import pytest
 from rotator.core.errors import RotatorError
 from rotator.core.model import KeyType, Pair
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason
 from rotator.rotation.decide import (
     Decided,
     Decision,
@@ -53,7 +54,7 @@ def borrowing() -> Verdict:
     return Verdict((a_pair(),), borrowed=True)
 
 
-def drop(verdict: Verdict | None = None, *, age: float = 0.0, digest: str = DIGEST, error: str = "") -> Drop:
+def drop(verdict: Verdict | None = None, *, age: float = 0.0, digest: str = DIGEST, error: Code | None = None) -> Drop:
     """A drop that changed `age` seconds ago."""
 
     def judge() -> Verdict:
@@ -92,7 +93,7 @@ def test_another_policy_has_the_same_drop_decided_anew() -> None:
 
 
 def test_a_refused_drop_that_cannot_be_read_is_decided_once_too() -> None:
-    assert decided(drop(error="too-large", age=99), Intent(DIGEST, "rejected", "", "policy")) == Decided()
+    assert decided(drop(error=Code.TOO_LARGE, age=99), Intent(DIGEST, "rejected", "", "policy")) == Decided()
 
 
 # -- holds
@@ -116,7 +117,7 @@ def test_a_hold_outlives_a_change_of_the_policy() -> None:
 def test_a_hold_on_what_could_not_be_read_lasts_while_it_cannot() -> None:
     hold = Hold("alice", "2026-11-22T12:00:00Z", "")
     intent = Intent("", "rotated", "", "policy", "", hold)
-    assert decided(drop(error="permission", age=99), intent) == Held(hold)
+    assert decided(drop(error=Code.PERMISSION, age=99), intent) == Held(hold)
     assert decided(drop(fit()), intent) == Rotate()
 
 
@@ -161,8 +162,8 @@ def test_a_drop_without_a_pair_settles_and_is_refused() -> None:
     assert decided(drop(Verdict(), age=10)) == Refuse()
 
 
-@pytest.mark.parametrize("code", ["too-large", "empty-file"])
-def test_a_drop_that_cannot_be_read_for_its_own_fault_settles_and_is_refused(code: str) -> None:
+@pytest.mark.parametrize("code", [Code.TOO_LARGE, Code.EMPTY_FILE])
+def test_a_drop_that_cannot_be_read_for_its_own_fault_settles_and_is_refused(code: Code) -> None:
     assert decided(drop(error=code, age=1)) == Settling(109.0, code)
     found = decided(drop(error=code, age=10))
     assert isinstance(found, Refuse)
@@ -173,26 +174,26 @@ def test_a_drop_that_cannot_be_read_for_its_own_fault_settles_and_is_refused(cod
 # -- deferred
 
 
-@pytest.mark.parametrize("code", ["io-error", "permission"])
-def test_a_fault_of_the_environment_settles_and_is_deferred(code: str) -> None:
+@pytest.mark.parametrize("code", [Code.IO_ERROR, Code.PERMISSION])
+def test_a_fault_of_the_environment_settles_and_is_deferred(code: Code) -> None:
     assert decided(drop(error=code, age=1)) == Settling(109.0, code)
     assert decided(drop(error=code, age=10)) == Wait(105.0, code, f"it is {code}", "do that")
 
 
 def test_each_try_of_what_cannot_be_read_waits_twice_as_long() -> None:
-    deferral = Deferral(DIGEST, 100.0, 3, "permission")
-    found = decided(drop(error="permission", age=50), Intent(DIGEST, "deferred", "", "policy"), deferral=deferral)
-    assert found == Wait(100.0 + 40.0, "permission", "it is permission", "do that")
+    deferral = Deferral(DIGEST, 100.0, 3, Code.PERMISSION)
+    found = decided(drop(error=Code.PERMISSION, age=50), Intent(DIGEST, "deferred", "", "policy"), deferral=deferral)
+    assert found == Wait(100.0 + 40.0, Code.PERMISSION, "it is permission", "do that")
 
 
 def test_what_is_deferred_waits_for_its_next_try() -> None:
-    deferral = Deferral(DIGEST, 103.0, 2, "nginx-down")
+    deferral = Deferral(DIGEST, 103.0, 2, Reason.NGINX_DOWN)
     intent = Intent(DIGEST, "deferred", "nginx-down", "policy")
-    assert decided(drop(), intent, deferral=deferral) == Wait(103.0, "nginx-down")
+    assert decided(drop(), intent, deferral=deferral) == Wait(103.0, Reason.NGINX_DOWN)
 
 
 def test_what_is_deferred_is_tried_when_it_is_due() -> None:
-    deferral = Deferral(DIGEST, 100.0, 2, "nginx-down")
+    deferral = Deferral(DIGEST, 100.0, 2, Reason.NGINX_DOWN)
     assert decided(drop(fit()), Intent(DIGEST, "deferred", "", "policy"), deferral=deferral) == Rotate()
 
 
@@ -201,12 +202,12 @@ def test_what_was_deferred_by_a_command_is_tried_at_once() -> None:
 
 
 def test_another_policy_ends_the_wait() -> None:
-    deferral = Deferral(DIGEST, 500.0, 5, "nginx-down")
+    deferral = Deferral(DIGEST, 500.0, 5, Reason.NGINX_DOWN)
     assert decided(drop(fit()), Intent(DIGEST, "deferred", "", "another"), deferral=deferral) == Rotate()
 
 
 def test_another_drop_does_not_wait_for_the_one_before() -> None:
-    deferral = Deferral("e" * 64, 500.0, 5, "nginx-down")
+    deferral = Deferral("e" * 64, 500.0, 5, Reason.NGINX_DOWN)
     assert decided(drop(fit()), Intent("e" * 64, "deferred", "", "policy"), deferral=deferral) == Rotate()
 
 
@@ -247,7 +248,7 @@ def test_a_pair_whose_issuer_is_not_valid_yet_is_refused() -> None:
 
 def test_what_was_deferred_before_a_restart_waits_for_what_is_left() -> None:
     intent = Intent(DIGEST, "deferred", "nginx-down", "policy", (NOW + timedelta(seconds=7)).isoformat())
-    assert resumed(intent, Moment(NOW, 100.0)) == Deferral(DIGEST, 107.0, 1, "nginx-down")
+    assert resumed(intent, Moment(NOW, 100.0)) == Deferral(DIGEST, 107.0, 1, Reason.NGINX_DOWN)
 
 
 def test_a_clock_that_was_set_back_prolongs_no_wait_beyond_the_longest() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from rotator.core.lifetime import critical_from, is_critical
 from rotator.core.model import Result, Workers, has_reloaded
+from rotator.core.reasons import Reason
 from rotator.rotation.decide import Moment, Wait
-from rotator.rotation.pacing import DRAIN_BUDGET, MIN_RELOAD_INTERVAL, LastReload, Limits, ReadyDrop, has_room, turns
+from rotator.rotation.pacing import LastReload, Limits, ReadyDrop, has_room, turns
 from tests.support.authority import NOW
 
 DAY = 86400.0
@@ -17,6 +18,7 @@ FAR = ReadyDrop("a", critical_in=30 * DAY)
 FIRST = ReadyDrop("first", reloads=False)
 URGENT = ReadyDrop("urgent", critical_in=0.0)
 NEVER = LastReload()
+INTERVAL = Reason.MIN_RELOAD_INTERVAL
 
 
 def at(monotonic: float, wall: float | None = None) -> Moment:
@@ -51,7 +53,7 @@ def test_the_first_reload_waits_for_nothing() -> None:
     assert verdict(FAR, interval=DAY) == [""]
 
 
-@pytest.mark.parametrize(("ago", "reason"), [(0, MIN_RELOAD_INTERVAL), (59.9, MIN_RELOAD_INTERVAL), (60, ""), (61, "")])
+@pytest.mark.parametrize(("ago", "reason"), [(0, INTERVAL), (59.9, INTERVAL), (60, ""), (61, "")])
 def test_a_reload_too_soon_after_the_last_waits(ago: float, reason: str) -> None:
     assert verdict(FAR, last=reloaded(ago), interval=60) == [reason]
 
@@ -69,7 +71,7 @@ def test_it_waits_until_the_interval_is_over_and_says_for_how_long_and_what_does
 # -- the drain budget
 
 
-@pytest.mark.parametrize(("count", "reason"), [(0, ""), (3, ""), (4, DRAIN_BUDGET), (5, DRAIN_BUDGET)])
+@pytest.mark.parametrize(("count", "reason"), [(0, ""), (3, ""), (4, Reason.DRAIN_BUDGET), (5, Reason.DRAIN_BUDGET)])
 def test_as_many_draining_workers_as_the_budget_put_off_a_reload(count: int, reason: str) -> None:
     assert verdict(FAR, workers=draining(count), budget=4) == [reason]
 
@@ -84,7 +86,7 @@ def test_the_message_names_the_numbers_and_the_hint_what_to_do() -> None:
 
 def test_workers_that_have_no_client_are_given_a_second_to_end_before_anything_is_told() -> None:
     (wait,) = turns([FAR], reloaded(0.25), draining(4), Limits(drain_budget=4), at(1000))
-    assert wait == Wait(1000.75, DRAIN_BUDGET)
+    assert wait == Wait(1000.75, Reason.DRAIN_BUDGET)
 
 
 def test_where_the_processes_cannot_be_seen_nothing_waits_for_them() -> None:
@@ -93,15 +95,15 @@ def test_where_the_processes_cannot_be_seen_nothing_waits_for_them() -> None:
 
 
 def test_the_interval_is_told_before_the_budget_as_it_ends_by_itself() -> None:
-    assert verdict(FAR, last=reloaded(1), workers=draining(9), interval=60, budget=1) == [MIN_RELOAD_INTERVAL]
+    assert verdict(FAR, last=reloaded(1), workers=draining(9), interval=60, budget=1) == [Reason.MIN_RELOAD_INTERVAL]
 
 
 # -- what waits for nothing
 
 
 def test_what_takes_no_reload_goes_while_the_others_wait() -> None:
-    assert verdict(FAR, FIRST, last=reloaded(1), interval=60) == [MIN_RELOAD_INTERVAL, ""]
-    assert verdict(FIRST, FAR, workers=draining(1), budget=1) == ["", DRAIN_BUDGET]
+    assert verdict(FAR, FIRST, last=reloaded(1), interval=60) == [Reason.MIN_RELOAD_INTERVAL, ""]
+    assert verdict(FIRST, FAR, workers=draining(1), budget=1) == ["", Reason.DRAIN_BUDGET]
 
 
 @pytest.mark.parametrize("critical_in", [0.0, -1.0, -DAY])
@@ -116,7 +118,7 @@ def test_the_others_go_with_what_is_critical_as_that_costs_nothing_more() -> Non
 
 def test_one_that_takes_no_reload_takes_nothing_with_it() -> None:
     critical = ReadyDrop("first", reloads=False, critical_in=0.0)
-    assert verdict(FAR, critical, last=reloaded(1), interval=60) == [MIN_RELOAD_INTERVAL, ""]
+    assert verdict(FAR, critical, last=reloaded(1), interval=60) == [Reason.MIN_RELOAD_INTERVAL, ""]
 
 
 @pytest.mark.parametrize("limits", [Limits(min_reload_interval=DAY), Limits(drain_budget=1)])

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.model import Outcome, Pair, Provenance, Result
+from rotator.core.reasons import Reason
 from rotator.privsep.apply import Request, Setup, apply, read_live
 from rotator.storage.generations import Store
 from rotator.storage.history import History
@@ -104,7 +105,8 @@ def prove(world: World, log: Recorder, *, site: str, generation: str) -> None:
 
 def tell(world: World, log: Recorder, *, site: str, generation: str) -> None:
     number = f"{next(NUMBERS):09d}"
-    done = Outcome(site, Result.ROTATED, datetime.now(UTC), message=number, generation=generation, live=generation)
+    now = datetime.now(UTC)
+    done = Outcome(site, Result.ROTATED, now, Reason.ROTATED, number, generation=generation, live=generation)
     with log.promising("told", site, generation, value="yes"):
         world.history.record(done, who="tester", trigger="swap", fingerprints={})
 

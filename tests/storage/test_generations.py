@@ -17,6 +17,7 @@ import pytest
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Outcome, Pair, Provenance, Result, pairs_digest
+from rotator.core.reasons import Reason
 from rotator.storage import generations as module
 from rotator.storage.generations import Staged, Store
 from rotator.storage.history import History
@@ -291,7 +292,7 @@ def test_no_key_byte_stands_in_anything_but_its_file(store: Store, pairs: list[P
     staged.flush()
     generation = staged.commit()
     prints = store.fingerprints("site", generation.name)
-    done = Outcome("site", Result.ROTATED, datetime.now(UTC), generation=generation.name)
+    done = Outcome("site", Result.ROTATED, datetime.now(UTC), Reason.ROTATED, generation=generation.name)
     History(store.root).record(done, who="tester", trigger="swap", fingerprints=prints)
     shown = repr([staged, generation, store.load_pairs("site", generation.name), prints])
     (generations(store) / generation.name / "fullchain.pem").write_bytes(pair.key.reveal())

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import pytest
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
+from rotator.core.reasons import Reason
 from rotator.storage import history as module
 from rotator.storage.entries import HistoryEntry, read_entry
 from rotator.storage.history import NEVER, History
@@ -47,7 +48,8 @@ def without_real_flushes() -> Iterator[None]:
 
 
 def outcome(site: str = "site", **more: Any) -> Outcome:
-    return Outcome(site, Result.ROTATED, **({"at": datetime(2026, 11, 22, 12, 0, tzinfo=UTC)} | more))
+    usual: dict[str, Any] = {"at": datetime(2026, 11, 22, 12, 0, tzinfo=UTC), "reason": Reason.ROTATED}
+    return Outcome(site, Result.ROTATED, **(usual | more))
 
 
 def record(history: History, done: Outcome) -> None:
@@ -100,11 +102,11 @@ def test_what_was_recorded_comes_back_oldest_first(history: History) -> None:
 
 def test_an_entry_is_one_line_with_all_of_the_outcome(history: History) -> None:
     problem = Problem(Code.EXPIRED, Severity.REJECT, "expired\nyesterday", file="a.pem", line=3)
-    done = outcome(problems=(problem,), stages={"apply": 0.25}, retry_after=timedelta(seconds=5))
+    done = outcome(problems=(problem,), stages={"apply": 0.25})
     history.record(done, who="ann", trigger="drop", fingerprints={"ecdsa": "ab" * 32})
     (line,) = (history.root / "history.jsonl").read_text().splitlines()
     entry = json.loads(line)
-    assert (entry["at"], entry["retry_after"], entry["stages"]) == ("2026-11-22T12:00:00.000Z", 5.0, {"apply": 0.25})
+    assert (entry["at"], entry["stages"]) == ("2026-11-22T12:00:00.000Z", {"apply": 0.25})
     assert (entry["problems"][0]["code"], entry["problems"][0]["line"]) == ("expired", 3)
     assert (entry["who"], entry["trigger"], entry["fingerprints"]) == ("ann", "drop", {"ecdsa": "ab" * 32})
 
@@ -169,7 +171,7 @@ def test_without_a_history_there_is_no_last_entry(history: History) -> None:
 def test_the_last_reload_took_as_long_as_apply_and_proof(history: History) -> None:
     record(history, outcome(stages={"apply": 0.5, "prove": 1.0}))
     record(history, outcome(stages={"prove": 9.0}))  # no reload of ours
-    record(history, Outcome("site", Result.REJECTED, datetime.now(UTC)))
+    record(history, Outcome("site", Result.REJECTED, datetime.now(UTC), Code.EXPIRED))
     assert history.last_reload_seconds() == 1.5
 
 

@@ -154,12 +154,11 @@ def test_an_entry_of_the_last_version_is_read_without_loss() -> None:
         ("x at y",),
         {"apply": 0.25},
         ("nginx said",),
-        5.0,
         "ann",
         "swap",
         {"ecdsa": "ab"},
     )
-    assert (entry.schema_version, entry.unknown) == (0, {})
+    assert (entry.schema_version, entry.unknown) == (0, {"retry_after": 5.0})  # a key that is no longer written
     assert entry_object(entry) == {"schema_version": 1, **json.loads(OLD_ENTRY)}
 
 
