@@ -82,7 +82,7 @@ def demo(top: Path, *words: str | Path, env: Mapping[str, str] | None = None) ->
     playing = Demo(process, top, out)
     try:
         yield playing
-        process.wait(90)
+        process.wait(240)
     finally:
         if process.poll() is None:
             process.kill()
@@ -104,7 +104,7 @@ def play(top: Path, nginx: Path) -> tuple[int, dict[str, Any]]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         cwd="/",
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TMPDIR": str(top)},
         check=False,
@@ -117,6 +117,7 @@ def titles(answer: Mapping[str, Any], *, held: bool) -> list[str]:
     return [act["title"] for act in answer["acts"] if act["held"] is held]
 
 
+@pytest.mark.each_nginx
 def test_every_act_holds_in_the_promised_time_and_nothing_is_left(nginx_binary: Path, tmp_path: Path) -> None:
     status, answer = play(tmp_path / "t", nginx_binary)
     assert titles(answer, held=False) == []

@@ -23,6 +23,7 @@ from tests.support.authority import new_key
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.soak
 def test_nothing_escapes_from_readers_and_judge_in_half_a_minute() -> None:
     fuzzer = Fuzzer(seed=20261122)
     fuzzer.run(3)
@@ -34,6 +35,7 @@ def test_nothing_escapes_from_readers_and_judge_in_half_a_minute() -> None:
     assert grown() - before < MAX_MEMORY
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", SAID)
 def test_nothing_escapes_from_what_stands_beside_the_roots_in_six_seconds(kind: str) -> None:
     fuzzer = Fuzzer(20261122, Beside(kind))

@@ -14,9 +14,9 @@ from tests.support.authority import CA
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.running import Running, running
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # many rounds, on machines that others use too
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 SOON = 10.0
@@ -50,7 +50,7 @@ def _resident(daemon: Running) -> int:
 
 def _overflows(edge: Edge) -> float:
     try:
-        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=PATIENCE) as answer:
             found = re.search(rb"^rotator_watcher_overflows_total (\S+)$", answer.read(), re.MULTILINE)
     except OSError:
         return 0.0

@@ -25,7 +25,8 @@ CHANGED = "site0500"
 Mark = tuple[int, int, str]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.soak
+@pytest.mark.timeout(600)
 def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_the_others(
     nginx: NginxServer, memory: Path, issuing_ca: CA, root_ca: CA
 ) -> None:
