@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import leftovers
-from tests.support.tiers import CHOICES, TIERS, Size, chosen, tiers_of
+from tests.support.tiers import CHOICES, TIERS, Size, sample, tiers_of
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a command does when its output cannot be written
 
@@ -79,13 +79,12 @@ def tier_of(item: pytest.Item) -> str:
     return next((name for name in reversed(TIERS) if item.get_closest_marker(name)), "default")
 
 
-def _sample(items: list[pytest.Item], seed: int) -> Iterator[pytest.Item]:
+def _sample(items: list[pytest.Item], seed: int) -> list[pytest.Item]:
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if tier_of(item) == "soak":
             cases.setdefault(item.nodeid.partition("[")[0].partition("@")[0], []).append(item)
-    for name, of_one in cases.items():
-        yield chosen(of_one, name, seed)
+    return sample(cases, seed)
 
 
 @pytest.fixture(scope="session")

@@ -233,7 +233,7 @@ def test_a_unit_that_never_answers_is_given_up(edge: Edge, manager: ServiceManag
 
 DIES_BEFORE_ITS_ANSWER = """
 import sys
-from rotator import apply
+from rotator.privsep import apply
 real = apply._write_new
 def write_new(name, *rest, **more):
     if "result" in name: sys.exit(1)

@@ -37,10 +37,10 @@ def cost(work: Callable[[], T], *, below: float, clock: Callable[[], float] = ti
     """
     least = float("inf")
     for _ in range(ATTEMPTS):
-        slow = pace()
         begin = clock()
         result = work()
-        least = min(least, (clock() - begin) / slow)
+        spent = clock() - begin
+        least = min(least, spent if spent < below else spent / pace())
         if least < below:
             break
     return result, least

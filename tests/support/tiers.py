@@ -7,7 +7,7 @@ no tests of its own: it is one case of each test of `soak`, chosen by the seed, 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,14 +33,6 @@ class Size:
         """How many rounds there are."""
         return whole if self.whole else sampled
 
-    def some(self, values: Sequence[T], sampled: int) -> Sequence[T]:
-        """All of these values, or so many of them, spread evenly, with the first one chosen by the seed."""
-        if self.whole or len(values) <= sampled:
-            return values
-        stride = len(values) / sampled
-        begin = random.Random(self.seed).random() * stride
-        return [values[int(begin + number * stride)] for number in range(sampled)]
-
 
 def tiers_of(option: str | None, arguments: Sequence[str]) -> frozenset[str]:
     """The tiers that were asked for; files and tests that are named run, whatever their tier.
@@ -60,12 +52,11 @@ def tiers_of(option: str | None, arguments: Sequence[str]) -> frozenset[str]:
     return frozenset(TIERS) if "all" in names else names
 
 
-def chosen(cases: Sequence[T], name: str, seed: int) -> T:
-    """The one case of a soak test that a sample takes.
+def sample(cases: Mapping[str, Sequence[T]], seed: int) -> list[T]:
+    """One case of each test.
 
     Args:
-        cases: all of them, in the order of the file.
-        name: of the test, so that each test has a choice of its own.
-        seed: of the sample.
+        cases: those of each test, by its name.
+        seed: where the choice comes from; each test has one of its own.
     """
-    return random.Random(f"{seed} {name}").choice(cases)
+    return [random.Random(f"{seed} {name}").choice(of_one) for name, of_one in cases.items()]
