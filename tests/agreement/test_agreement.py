@@ -24,6 +24,8 @@ from tests.agreement.serving import Served, client_says, clients_say, nginx_says
 from tests.support.nginx_binaries import KINDS
 from tests.support.nginx_fixtures import require_nginx
 
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(900)]  # a thousand pairs, on machines that others use too
+
 PUT_RIGHT = {Code.CHAIN_ORDER, Code.ROOT_INCLUDED, Code.TRAILING_DATA, Code.DUPLICATE_CERT, Code.KEY_IN_CERT_FILE}
 """Warnings under which what is stored is not what was given: nginx is asked about the stored form only."""
 
@@ -112,7 +114,9 @@ class Truth:
     as_given: Mapping[str, str]
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(kind, marks=pytest.mark.xdist_group(f"agreement {kind}")) for kind in KINDS]
+)
 def truth(
     request: pytest.FixtureRequest,
     family: Sequence[Case],

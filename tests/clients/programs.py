@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.clients.cases import Case
 from tests.support.client import accepts
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/nonexistent"}
@@ -51,7 +51,7 @@ def python(case: Case, port: int, roots: Path, *, strict: bool) -> str:
     context.verify_flags &= ~(ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN)
     if strict:
         context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as plain:
         try:
             context.wrap_socket(plain, server_hostname=case.host).close()
         except ssl.SSLCertVerificationError as error:
@@ -90,7 +90,7 @@ def go(targets: Targets, roots: Path, root: Path) -> dict[str, str]:
             found = wait_until(lambda: _scraped(address, len(targets), process), 40, "Prometheus has scraped", 0.1)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(PATIENCE)
     answers = {name: found[str(number)] for number, name in enumerate(targets)}
     for name, answer in answers.items():
         assert not answer or "x509: " in answer, f"{name}: no word about a certificate: {answer}"
@@ -101,7 +101,7 @@ def _scraped(address: str, count: int, process: subprocess.Popen[bytes]) -> dict
     """The last error by job, once every target has been scraped; nothing before that."""
     assert process.poll() is None, "Prometheus has ended"
     try:
-        with urllib.request.urlopen(f"http://{address}/api/v1/targets", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/api/v1/targets", timeout=PATIENCE) as answer:
             targets = json.load(answer)["data"]["activeTargets"]
     except OSError:
         return {}
@@ -148,7 +148,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         check=False,
         env=ENVIRONMENT,
     )
@@ -175,7 +175,7 @@ def broker(root: Path, cases: tuple[Case, ...]) -> Iterator[dict[str, int]]:
             yield ports
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(PATIENCE)
 
 
 def _listening(ports: Mapping[str, int], process: subprocess.Popen[bytes]) -> bool:

@@ -6,7 +6,6 @@ import pytest
 
 from tests.clients.conftest import require
 
-pytestmark = pytest.mark.clients
 NAMED = "apt-get install --no-install-recommends chromium libnss3-tools"
 
 

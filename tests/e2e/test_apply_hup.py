@@ -40,6 +40,9 @@ class Host:
         return hup_master(self.setup)
 
 
+pytestmark = pytest.mark.each_nginx
+
+
 @pytest.fixture
 def host(nginx: NginxServer, issuing_ca: CA, tmp_path: Path) -> Host:
     (tmp_path / "state").mkdir()

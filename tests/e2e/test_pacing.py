@@ -42,6 +42,7 @@ def _wanted(edge: Edge) -> dict[str, object]:
     return found
 
 
+@pytest.mark.each_nginx
 def test_a_client_that_keeps_a_worker_draining_puts_off_the_next_reload_until_it_goes(
     make: Make, root_pem: str
 ) -> None:

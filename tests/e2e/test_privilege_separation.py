@@ -33,12 +33,10 @@ from tests.support.running import Running, running
 from tests.support.service_manager import ServiceManager, environment, service_manager
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.contract]
 
 UID = 64811
 """rotator's user: one that owns nothing else on this host."""
-ONE_NGINX = pytest.mark.parametrize("nginx_binary", ["mainline"], indirect=True)
-"""For what nginx has no part in."""
 QUICK = 'scan_interval = "200ms"\nsettle = "700ms"\n'
 
 
@@ -94,7 +92,7 @@ def as_rotator(edge: Edge, manager: ServiceManager, *words: str | Path) -> subpr
     told = ["--config", str(edge.config_path), *map(str, words)]
     return subprocess.run(
         [sys.executable, "-m", "tests.support.as_user", str(UID), str(UID), *told],
-        capture_output=True, text=True, timeout=60, check=False, cwd="/", env=environment(manager),
+        capture_output=True, text=True, timeout=240, check=False, cwd="/", env=environment(manager),
     )  # fmt: skip
 
 
@@ -111,6 +109,7 @@ def is_served(edge: Edge, new: Issued) -> None:
 # -- the same as with every right
 
 
+@pytest.mark.each_nginx
 def test_a_drop_is_put_live_and_proved_by_a_daemon_without_any_right(edge: Edge, manager: ServiceManager) -> None:
     new = edge.issue()
     with daemon_of_rotator(edge, manager) as daemon:
@@ -133,6 +132,7 @@ def test_commands_of_rotators_own_user_go_the_same_way(edge: Edge, manager: Serv
     assert (done.returncode, edge.shown()) == (0, {edge.first["example"].chain_der}), done.stderr
 
 
+@pytest.mark.each_nginx
 def test_a_reload_that_nginx_refuses_is_told_in_nginxs_words_although_its_log_is_closed_to_us(
     edge: Edge, manager: ServiceManager
 ) -> None:
@@ -146,6 +146,7 @@ def test_a_reload_that_nginx_refuses_is_told_in_nginxs_words_although_its_log_is
         is_served(edge, new)
 
 
+@pytest.mark.each_nginx
 def test_with_nginx_stopped_its_own_test_is_made_by_root_at_the_start(edge: Edge, manager: ServiceManager) -> None:
     edge.nginx.stop()
     copy = Path(copies_path(str(edge.include_dir), "example", edge.live()))
@@ -185,7 +186,6 @@ def test_without_the_unit_it_is_deferred_with_what_to_install_and_goes_on_when_i
         is_served(edge, new)
 
 
-@ONE_NGINX
 def test_without_systemd_it_is_deferred_and_the_other_way_is_named(edge: Edge, manager: ServiceManager) -> None:
     (manager.bin / "systemctl").unlink()
     manager.bin.joinpath("nothing").touch()
@@ -207,7 +207,6 @@ def asked_with_path(edge: Edge, path: str) -> tuple[str, str]:
     return as_nobody(ask, cwd=edge.root, uid=UID, gid=UID)
 
 
-@ONE_NGINX
 def test_without_a_place_for_answers_it_is_told_what_makes_one(edge: Edge, manager: ServiceManager) -> None:
     edge.results.rmdir()
     drop(edge, edge.issue())
@@ -295,7 +294,6 @@ REFUSED: dict[str, Callable[[Edge], object]] = {
 }
 
 
-@ONE_NGINX
 def test_rotators_user_may_do_nothing_of_what_is_roots(edge: Edge) -> None:
     edge.nginx.error_log_path.chmod(0o600)
     master = edge.nginx.master_pid  # the pid file is for everybody to read
@@ -313,7 +311,6 @@ def test_rotators_user_may_do_nothing_of_what_is_roots(edge: Edge) -> None:
     assert edge.nginx.master_pid == master
 
 
-@ONE_NGINX
 @pytest.mark.parametrize(
     "words", ["start nginx.service", "stop rotator-apply.service", "restart rotator-apply.service"]
 )
@@ -420,7 +417,6 @@ HOSTILE: dict[str, Callable[[Edge, Path, Path], None]] = {
 }
 
 
-@ONE_NGINX
 @pytest.mark.parametrize("plant", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_store_gets_root_to_copy_nothing(
     edge: Edge, manager: ServiceManager, plant: Callable[[Edge, Path, Path], None]
@@ -436,7 +432,6 @@ def test_a_hostile_store_gets_root_to_copy_nothing(
     assert (edge.live(), tree(edge.include_dir)) == (live, before)
 
 
-@ONE_NGINX
 def test_a_hard_link_to_a_file_of_roots_is_not_copied(edge: Edge, manager: ServiceManager) -> None:
     secret = edge.root / "roots-own.pem"
     secret.write_bytes(SECRET)
@@ -450,7 +445,6 @@ def test_a_hard_link_to_a_file_of_roots_is_not_copied(edge: Edge, manager: Servi
     )
 
 
-@ONE_NGINX
 @pytest.mark.parametrize("site", ["../example", "example/../../x", "pairs", "other", "", ".", "example\n", "EXAMPLE"])
 def test_a_foreign_name_is_refused(edge: Edge, manager: ServiceManager, site: str) -> None:
     before = tree(edge.include_dir)
@@ -461,7 +455,6 @@ def test_a_foreign_name_is_refused(edge: Edge, manager: ServiceManager, site: st
     )
 
 
-@ONE_NGINX
 @pytest.mark.parametrize(
     "request_", [b"", b"{}", b"x" * 70_000, b'{"id": "x", "generations": {}, "hup": false, "m": 1}']
 )
@@ -471,7 +464,6 @@ def test_what_is_no_request_gets_no_answer(edge: Edge, manager: ServiceManager, 
     assert not (edge.results / RESULT).exists()
 
 
-@ONE_NGINX
 def test_a_request_that_is_a_link_is_not_read(edge: Edge, manager: ServiceManager) -> None:
     secret = edge.root / "roots-request"
     secret.write_bytes(wanted(edge.live()))
@@ -481,7 +473,6 @@ def test_a_request_that_is_a_link_is_not_read(edge: Edge, manager: ServiceManage
     assert (done.returncode, "not a regular file" in done.stderr) == (1, True)
 
 
-@ONE_NGINX
 def test_directories_that_are_swapped_under_roots_feet_get_nothing(edge: Edge, manager: ServiceManager) -> None:
     """The generation is now a directory of rotator's, now a link to one of root's, as fast as it can be swapped."""
     roots = edge.root / "roots-own"

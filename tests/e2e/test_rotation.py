@@ -24,6 +24,8 @@ from tests.support.misbehave import changed_zone, taken_port, unknown_directive
 from tests.support.nginx_server import NginxServer, ServerBlock, certificate_lines, write_pair
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.each_nginx
+
 
 @pytest.fixture
 def edge(nginx: NginxServer, tmp_path: Path, issuing_ca: CA, root_ca: CA) -> Edge:

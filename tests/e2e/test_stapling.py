@@ -29,6 +29,9 @@ ASKED = 91
 """curl's exit status where a stapled answer was asked for and is missing or not to be relied on."""
 
 
+pytestmark = pytest.mark.each_nginx
+
+
 @pytest.fixture
 def issued(issuing_ca: CA) -> Issued:
     return issuing_ca.issue(NAME, tweak=also(STAPLE))

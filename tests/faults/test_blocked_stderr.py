@@ -16,7 +16,7 @@ from tests.support.authority import CA
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.running import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_swaps_go_on_when_nobody_takes_what_is_said(edge: Edge, how: str) -> Non
 
                 wait_until(is_served, 20, "the drop is served")
             process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE) == 0
     finally:
         os.close(writer)
         if how == "full pipe":

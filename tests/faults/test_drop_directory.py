@@ -14,7 +14,7 @@ from tests.support.authority import CA, Issued
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.running import Running, running
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 SCAN = 0.5
 SOON = 20 * SCAN
@@ -60,7 +60,7 @@ def _as_seen_by(daemon: Running, path: Path) -> Path:
 def _is_counted(edge: Edge) -> bool:
     """Whether the page tells that a place could not be looked at."""
     try:
-        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=PATIENCE) as answer:
             text = answer.read().decode()
     except OSError:
         return False

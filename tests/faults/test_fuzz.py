@@ -19,25 +19,28 @@ from tests.faults.coverage import Coverage
 from tests.faults.fuzz import MAX_MEMORY, Fuzzer, grown, told
 from tests.faults.mutation import mutated
 from tests.support.authority import new_key
+from tests.support.tiers import Size
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_nothing_escapes_from_readers_and_judge_in_half_a_minute() -> None:
-    fuzzer = Fuzzer(seed=20261122)
-    fuzzer.run(3)
+@pytest.mark.soak
+def test_nothing_escapes_from_readers_and_judge_(size: Size) -> None:
+    fuzzer = Fuzzer(size.seed)
+    fuzzer.run(size.count(3, 2))
     before = grown()
-    fuzzer.run(22)
+    fuzzer.run(size.count(22, 4))
     assert list(told(fuzzer))[1:] == []
-    assert fuzzer.tried > 200
+    assert fuzzer.tried > size.count(200, 2 * len(fuzzer.world.seeds()))
     assert len(fuzzer.corpus) > len(fuzzer.world.seeds()), "no input reached anything new"
     assert grown() - before < MAX_MEMORY
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", SAID)
-def test_nothing_escapes_from_what_stands_beside_the_roots_in_six_seconds(kind: str) -> None:
-    fuzzer = Fuzzer(20261122, Beside(kind))
-    fuzzer.run(6)
+def test_nothing_escapes_from_what_stands_beside_the_roots_(kind: str, size: Size) -> None:
+    fuzzer = Fuzzer(size.seed, Beside(kind))
+    fuzzer.run(size.count(6, 3))
     assert list(told(fuzzer))[1:] == []
     assert fuzzer.tried > 2 * len(fuzzer.world.seeds()), "nothing but the seeds was tried"
 

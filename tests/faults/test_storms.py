@@ -14,9 +14,10 @@ from tests.support.authority import CA
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.running import Running, running
-from tests.support.waiting import wait_until
+from tests.support.tiers import Size
+from tests.support.waiting import PATIENCE, wait_until
 
-pytestmark = pytest.mark.timeout(300)  # many rounds, on machines that others use too
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(600)]
 
 QUEUE = Path("/proc/sys/fs/inotify/max_queued_events")
 SOON = 10.0
@@ -50,7 +51,7 @@ def _resident(daemon: Running) -> int:
 
 def _overflows(edge: Edge) -> float:
     try:
-        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=PATIENCE) as answer:
             found = re.search(rb"^rotator_watcher_overflows_total (\S+)$", answer.read(), re.MULTILINE)
     except OSError:
         return 0.0
@@ -79,34 +80,37 @@ def test_a_pair_whose_events_were_lost_in_an_overflow_is_served_soon_after_and_t
         assert daemon.end() == 0
 
 
-def test_a_pair_that_was_written_in_a_storm_of_a_hundred_thousand_writes_is_served_soon_after_it(edge: Edge) -> None:
+def test_a_pair_that_was_written_in_a_storm_of_a_hundred_thousand_writes_is_served_soon_after_it(
+    edge: Edge, size: Size
+) -> None:
     new = edge.issue()
     noise = edge.incoming / "example" / ".storm"
     with running(edge) as daemon:
         wait_until(lambda: daemon.said("metrics:"), 10)
         before = _resident(daemon)
-        _storm(noise, 50_000)
+        _storm(noise, size.count(50_000, 10_000))
         edge.write_pair(new, edge.incoming / "example")
-        _storm(noise, 50_000)
+        _storm(noise, size.count(50_000, 10_000))
         wait_until(lambda: edge.shown() == {new.chain_der}, SOON, "the pair is served")
         wait_until(lambda: daemon.said("rotated example"), SOON)
         assert _resident(daemon) < before + MEMORY
         assert daemon.end() == 0
 
 
-def test_ten_thousand_foreign_files_hold_up_no_renewal(edge: Edge) -> None:
+def test_ten_thousand_foreign_files_hold_up_no_renewal(edge: Edge, size: Size) -> None:
+    count = size.count(10_000, 3_000)
     first, second = edge.issue(), edge.issue()
     with running(edge) as daemon:
         wait_until(lambda: daemon.said("metrics:"), 10)
         before = _resident(daemon)
-        for number in range(10_000):
+        for number in range(count):
             (edge.incoming / f"foreign-{number}.pem").touch()
         edge.write_pair(first, edge.incoming / "example")
         wait_until(lambda: edge.shown() == {first.chain_der}, SOON, "a renewal beside them is served")
-        for number in range(10_000):
+        for number in range(count):
             (edge.incoming / "example" / f"{number}.pem").touch()
         daemon.wait_for("rejected example")  # so many files are no renewal
-        for number in range(10_000):
+        for number in range(count):
             (edge.incoming / "example" / f"{number}.pem").unlink()
         edge.write_pair(second, edge.incoming / "example")
         wait_until(lambda: edge.shown() == {second.chain_der}, SOON, "the next one is, when they have gone")

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+from tests.support.waiting import PATIENCE
+
 KeyKind = Literal["ecdsa", "rsa"]
 
 _CIPHERS = {"ecdsa": "aECDSA", "rsa": "aRSA"}
 
 
-def dial(listener: str, timeout: float = 5.0) -> socket.socket:
+def dial(listener: str, timeout: float = PATIENCE) -> socket.socket:
     """A connection to `host:port`, `[v6]:port` or `unix:/path`."""
     if not listener.startswith("unix:"):
         host, port = listener.rsplit(":", 1)
@@ -30,7 +32,7 @@ def dial(listener: str, timeout: float = 5.0) -> socket.socket:
     return connection
 
 
-def accepts(listener: str, timeout: float = 1.0) -> bool:
+def accepts(listener: str, timeout: float = 10.0) -> bool:
     """Whether a connection to this listener is taken."""
     try:
         dial(listener, timeout).close()
@@ -44,7 +46,9 @@ def fingerprint(der: bytes) -> str:
     return hashlib.sha256(der).hexdigest()
 
 
-def served_chain(listener: str, name: str, key_type: KeyKind | None = None, timeout: float = 5.0) -> tuple[bytes, ...]:
+def served_chain(
+    listener: str, name: str, key_type: KeyKind | None = None, timeout: float = PATIENCE
+) -> tuple[bytes, ...]:
     """The DER certificates as sent, leaf first, of one fresh handshake that trusts anything.
 
     With a key type, of a server that has two: TLS 1.2 and only the cipher suites that this kind can sign.
@@ -59,7 +63,7 @@ def served_chain(listener: str, name: str, key_type: KeyKind | None = None, time
         return _chain_of(tls)
 
 
-def served_leaf(listener: str, name: str, key_type: KeyKind | None = None, timeout: float = 5.0) -> bytes:
+def served_leaf(listener: str, name: str, key_type: KeyKind | None = None, timeout: float = PATIENCE) -> bytes:
     """The DER leaf of one fresh handshake that trusts anything."""
     return served_chain(listener, name, key_type, timeout)[0]
 
@@ -72,7 +76,7 @@ def strict_context(root_pem: str) -> ssl.SSLContext:
     return context
 
 
-def verified_connect(listener: str, name: str, root_pem: str, timeout: float = 5.0) -> ssl.SSLSocket:
+def verified_connect(listener: str, name: str, root_pem: str, timeout: float = PATIENCE) -> ssl.SSLSocket:
     """A connection whose handshake a strict client has accepted; the caller closes it.
 
     That it completes proves that the chain belongs to its key, leads to the root, and covers the name.

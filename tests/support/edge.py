@@ -150,7 +150,7 @@ class Edge:
 
     def run(self, *batch: Wanted, ports: Ports | None = None) -> tuple[Outcome, ...]:
         ports = ports or self.ports
-        with ports.locks.rotation("tester", 5.0) as lock:
+        with ports.locks.rotation("tester", 60.0) as lock:
             late = [Wanted(self.site(s), self.anchors) for s in lock.interrupted]
             if late:
                 recover(late, ports, lock)
@@ -178,7 +178,7 @@ class Edge:
         return [sys.executable, "-m", "rotator", "--config", str(self.config_path), *map(str, words)]
 
     def cli(
-        self, *words: str | Path, timeout: float = 60, before: Callable[[], None] | None = None
+        self, *words: str | Path, timeout: float = 240, before: Callable[[], None] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Runs rotator as a user would."""
         return subprocess.run(

@@ -129,7 +129,7 @@ class Call(_Child):
     out: Path
     err: Path
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 240) -> int:
         """Its exit status."""
         wait_until(self.is_over, timeout, f"pid {self.pid} ends")
         assert self.status is not None

@@ -91,7 +91,7 @@ class Hammer:
         max_seconds: float = 60.0,
         max_records: int = 50_000,
         request: bool = True,
-        timeout: float = 5.0,
+        timeout: float = 30.0,
     ) -> None:
         self._order = _Order(
             [(listener, name) for listener, name in targets],

@@ -1,4 +1,4 @@
-"""Fixtures of the end-to-end tests: both real nginx, a server on a temporary tree, a CA of today; no tests."""
+"""Fixtures of the tests with a real nginx: its binary, a server on a temporary tree, a CA of today."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.authority import CA, pem
-from tests.support.nginx_binaries import INSTALL, KINDS, find_nginx
+from tests.support.nginx_binaries import INSTALL, find_nginx
 from tests.support.nginx_server import NginxServer
 
 
@@ -24,10 +24,11 @@ def require_nginx(kind: str) -> Path:
     return binary
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture
 def nginx_binary(request: pytest.FixtureRequest) -> Path:
-    """Each test with this fixture runs on both real nginx."""
-    return require_nginx(request.param)
+    """The system's nginx, or the mainline one where there is no other; a test marked `each_nginx` runs on both."""
+    usual = "debian" if find_nginx("debian") or not find_nginx("mainline") else "mainline"
+    return require_nginx(getattr(request, "param", usual))
 
 
 @pytest.fixture

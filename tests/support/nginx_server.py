@@ -19,7 +19,7 @@ from tests.support import processes
 from tests.support.authority import Issued
 from tests.support.client import accepts
 from tests.support.processes import Process
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 MASTER = "nginx: master process"
 ACTIVE = "nginx: worker process"
@@ -234,7 +234,7 @@ class NginxServer:
                 start_new_session=True,
             )
         if self.daemon:
-            if self._child.wait(timeout=30):
+            if self._child.wait(timeout=PATIENCE):
                 raise AssertionError(f"nginx did not start: {self.words()}")
             self._session = wait_until(self._find_daemon, what=f"a daemon of nginx in {self.root}: {self.words()}")
         else:
@@ -393,7 +393,7 @@ class NginxServer:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
             cwd=self.root,
         )

@@ -6,7 +6,7 @@ import urllib.request
 
 from tests.support.authority import Issued
 from tests.support.edge import Edge
-from tests.support.waiting import wait_until
+from tests.support.waiting import PATIENCE, wait_until
 
 QUICK = 'scan_interval = "200ms"\nsettle = "700ms"\n'
 
@@ -25,7 +25,7 @@ def is_decided(edge: Edge, result: str, reason: str = "", site: str = "example")
 
 def page(edge: Edge) -> str:
     try:
-        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{edge.metrics}/metrics", timeout=PATIENCE) as answer:
             text: bytes = answer.read()
             return text.decode()
     except OSError:

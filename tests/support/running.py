@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.edge import Edge
-from tests.support.waiting import wait_until
+from tests.support.waiting import BUSY, wait_until
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,9 +47,9 @@ class Running:
         self.process.send_signal(number)
 
     def end(self, number: signal.Signals = signal.SIGTERM, timeout: float = 10) -> int:
-        """Ends it. Returns its exit status."""
+        """Ends it; `timeout` is for a quiet machine. Returns its exit status."""
         self.process.send_signal(number)
-        return self.process.wait(timeout)
+        return self.process.wait(timeout * BUSY)
 
 
 @contextmanager

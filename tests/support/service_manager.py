@@ -106,7 +106,7 @@ class ServiceManager:
         if self.answers_late:
             self.answers_late -= 1
             return "0 \n"
-        done = subprocess.run(self.command(unit), capture_output=True, text=True, timeout=60, check=False, cwd="/")
+        done = subprocess.run(self.command(unit), capture_output=True, text=True, timeout=240, check=False, cwd="/")
         print(f"{unit}: {done.returncode} {done.stdout}{done.stderr}")
         return f"{int(done.returncode != 0)} {f'Job for {unit} failed.' if done.returncode else ''}\n"
 
