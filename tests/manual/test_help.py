@@ -15,7 +15,7 @@ from rotator.cli.output import Output
 from rotator.config.schema import NGINX, TOP
 from rotator.core.errors import Exit
 from rotator.core.problems import Code
-from tests.support.authority import CA, pem
+from tests.support.authority import CA, NOW, pem
 from tests.support.calls import call
 from tests.support.pages import PAGES, page, rows
 
@@ -175,7 +175,11 @@ def test_no_line_of_a_page_is_wider_than_80_columns_but_those_to_be_copied(
 ) -> None:
     text = next(one.text for one in manual.load() if one.name == topic)
     shown = without_colour(drawn(monkeypatch, text)) if form == "drawn" else markdown.plain(text)
-    copied = {f"    {line}".rstrip() for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL) for line in block.split("\n")}
+    copied = {
+        f"    {line}".rstrip()
+        for block in re.findall(r"```\w*\n(.*?)```", text, re.DOTALL)
+        for line in block.split("\n")
+    }
     lines = [line.rstrip() for line in shown.splitlines()]
     assert [line for line in lines if len(line) > 80 and line not in copied] == []
     assert copied - {""} <= set(lines)
@@ -212,7 +216,10 @@ def test_plain_is_plain_on_a_terminal_too(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_few_values_in_many_columns_are_shown_the_other_way_round() -> None:
-    heads, cells = "| case | code | A1 | B1 | C1 | D1 | E1 |", f"| {'long ' * 20}| `x` | works | fails | works | ? | fails |"
+    heads, cells = (
+        "| case | code | A1 | B1 | C1 | D1 | E1 |",
+        f"| {'long ' * 20}| `x` | works | fails | works | ? | fails |",
+    )
     shown = markdown.plain(f"{heads}\n{'|---' * 7}|\n{cells}\n")
     assert re.search(r"\(`x`\)\n  works +A1, C1\n  fails +B1, E1\n  \? +D1", shown)
 
@@ -227,9 +234,9 @@ def test_neither_a_tab_nor_a_code_loads_a_heavy_library() -> None:
 
 
 def test_the_end_of_a_rejection_names_the_word_to_ask_for(tmp_path: Path) -> None:
-    ca = CA()
-    leaf = ca.issue(names=("signal.example.cn",))
-    (tmp_path / "leaf.pem").write_bytes(pem(leaf.certificate))
-    (tmp_path / "roots.pem").write_bytes(pem(ca.certificate))
-    args = ["--cert", tmp_path / "leaf.pem", "--roots", tmp_path / "roots.pem", "--private-ca", "--name", "other.org"]
-    assert call("check", *args).stdout.splitlines()[-1] == "more: rotator help name-mismatch"
+    ca = CA.root()
+    (tmp_path / "chain.pem").write_bytes(ca.issue("signal.example.cn").chain_pem)
+    (tmp_path / "roots.pem").write_bytes(pem(ca.cert))
+    files: list[str | Path] = ["--cert", tmp_path / "chain.pem", "--roots", tmp_path / "roots.pem", "--private-ca"]
+    shown = call("check", *files, "--name", "other.example.cn", "--at", NOW.isoformat()).stdout
+    assert shown.splitlines()[-1] == "more: rotator help name-mismatch"
