@@ -1,8 +1,7 @@
 """The manual as data: its pages, and every word that a table or a heading of them explains.
 
 A page is one Markdown file of `rotator/manual`. A row of a table explains the words in its column `code`, or else in
-its first column, where they are set as code, in bold, or as a number. An item of a list explains the words that it
-begins with in bold, before a colon. So a new row or item is found without a change here.
+its first column, where they are set as code, in bold, or as a number. So a new row is found without a change here.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ MANUAL = Path(__file__).parents[1] / "manual"
 """Where the pages are installed."""
 
 _SEPARATOR = re.compile(r"\|(?:\s*:?-+:?\s*\|)+")
-_ITEM = re.compile(r"- ((?:\*\*[^*]+\*\*(?:, )?)+)(?: \(([^)]*)\))?: (.*)")
 _WORDS = re.compile(r"(?:`[^`]+`(?:, )?)+|\*\*[^*]+\*\*|\d+")
 _SUFFIXES = ("-bucket", "-count", "-sum", "-total")
 """What Prometheus adds to the name of a metric."""
@@ -24,7 +22,7 @@ _SUFFIXES = ("-bucket", "-count", "-sum", "-total")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One row of a table, or item of a list, that explains a word.
+    """One row of a table that explains a word.
 
     Args:
         words: what it explains, as written.
@@ -170,15 +168,6 @@ def _entries(page: Page) -> Iterator[Entry]:
                     words = tuple(one.strip("`* ") for one in cells[column].split("`, `"))
                     yield Entry(words, page.name, section, column, tuple(zip(titles, cells, strict=True)))
                 number += 1
-        elif item := _ITEM.fullmatch(lines[number]):
-            words = tuple(one.strip("* ") for one in item.group(1).split("**, **"))
-            text = item.group(3)
-            while number + 1 < len(lines) and lines[number + 1].startswith("  "):
-                number += 1
-                text += " " + lines[number].strip()
-            kind = [("kind", item.group(2))] if item.group(2) else []
-            yield Entry(words, page.name, section, 0, (("word", item.group(1)), *kind, ("it means", text)))
-            number += 1
         else:
             number += 1
 

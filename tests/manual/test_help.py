@@ -119,13 +119,14 @@ def test_a_heading_shows_its_section() -> None:
     assert "bash_source" in call("help", "tab").stdout
 
 
-def test_an_item_of_a_list_explains_the_words_that_it_begins_with() -> None:
-    words = "# Words\n\nAll of them.\n\n- **drop**, **inbox** (place): Where renewals\n  arrive.\n"
-    (entry,) = manual.entries_for("inbox", [manual.Page("words", words)])
-    assert (entry.words, entry.cells[1:]) == (
-        ("drop", "inbox"),
-        (("kind", "place"), ("it means", "Where renewals arrive.")),
-    )
+def test_a_row_explains_every_word_of_its_first_cell() -> None:
+    text = "# Words\n\nAll of them.\n\n| word | meaning |\n|---|---|\n| `drop`, `inbox` | Where \\| is. |\n"
+    (entry,) = manual.entries_for("inbox", [manual.Page("words", text)])
+    assert (entry.words, entry.section) == (("drop", "inbox"), "Words")
+
+
+def test_a_word_of_the_glossary_is_found() -> None:
+    assert "from `rotator help glossary`" in call("help", "generation").stdout
 
 
 # -- words that are not found -----------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_an_unknown_word_is_a_usage_error_with_the_nearest_ones() -> None:
 
 
 def test_a_part_of_a_word_is_completed() -> None:
-    assert "incomplete-chain" in call("help", "chain").stderr
+    assert "incomplete-chain" in call("help", "incomplete").stderr
 
 
 def test_a_misspelt_command_is_completed() -> None:

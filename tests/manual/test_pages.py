@@ -22,7 +22,7 @@ from rotator.config.schema import DEFAULTS, METRICS, NGINX, POLICY, SITE, TOP, K
 from rotator.core.errors import Exit
 from rotator.core.model import KeyType, Outcome, Result, Workers
 from rotator.core.problems import Code
-from rotator.metrics import Counters, InputState, Last, SiteFacts, Snapshot
+from rotator.metrics import Counters, InputState, LastResult, SiteFacts, Snapshot
 from rotator.metrics.collector import exposition
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts
 from tests.support.calls import call
@@ -129,7 +129,7 @@ def exposed() -> str:
     workers = Workers(1, frozenset({(2, 0)}), frozenset({(3, 0)}))
     seconds = timedelta(seconds=15)
     snapshot = Snapshot((site,), workers, watcher_up=True, scanned_at=now, scan_interval=seconds, counters=counters)
-    return exposition(replace(snapshot, config=Last(True, now))).decode()
+    return exposition(replace(snapshot, config=LastResult(True, now))).decode()
 
 
 def test_every_metric_stands_with_its_type_and_labels() -> None:
