@@ -35,8 +35,8 @@ def test_the_demo_line_is_one_line_that_installs_what_it_needs_and_runs_it() -> 
 
 
 def test_the_demo_is_shown_with_its_acts() -> None:
-from rotator.demo.scenarios import SCENARIOS
-from tests.support.pages import MANUAL, PAGES, README, between, page, rows, section, words
+    shown = re.findall(r"^\d  (.+)$", TEXT, re.MULTILINE)
+    assert shown == [title for title, _ in SCENARIOS]
 
 
 def test_both_lines_come_before_everything_else() -> None:
