@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
-from rotator.cli import COMMANDS, manual, markdown
+from rotator.cli import COMMANDS, cli, manual, markdown
 from rotator.cli.output import Output
 from rotator.config.schema import NGINX, TOP
 from rotator.core.errors import Exit
@@ -127,6 +128,24 @@ def test_a_row_explains_every_word_of_its_first_cell() -> None:
 
 def test_a_word_of_the_glossary_is_found() -> None:
     assert "from `rotator help glossary`" in call("help", "generation").stdout
+
+
+# -- completion -------------------------------------------------------------------------------------------------------
+
+
+def offered(begun: str) -> list[str]:
+    """What a Tab offers behind `rotator help`."""
+    completion = ShellComplete(cli, {}, "rotator", "_ROTATOR_COMPLETE")
+    return [item.value for item in completion.get_completions(["help"], begun)]
+
+
+def test_the_topics_are_offered() -> None:
+    assert offered("") == TOPICS
+
+
+def test_behind_a_letter_every_explained_word_is_offered() -> None:
+    assert {"codes", "config", "configuration", "cold"} & set(offered("co")) == {"codes", "configuration"}
+    assert offered("incomplete-") == ["incomplete-chain"]
 
 
 # -- words that are not found -----------------------------------------------------------------------------------------
