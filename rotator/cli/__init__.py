@@ -25,6 +25,7 @@ COMMANDS = {
         "rotator.cli.config_check:config",
         "Check the configuration, or have the daemon read it anew.",
     ),
+    "help": ("rotator.cli.help:help_", "Show the manual, or what a code, status or option means."),
 }
 """For each command: `module:attribute`, and its line in the help."""
 

@@ -9,6 +9,7 @@ from itertools import islice
 
 from rotator.cli.context import Context
 from rotator.cli.formats import awaited_answer
+from rotator.cli.output import more_about
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
@@ -130,6 +131,8 @@ def _tell(context: Context, name: str, intent: Intent, last: HistoryEntry | None
         output.line(f"  next: {last.hint}")
     for problem in last.problems:
         _tell_problem(context, problem, last)
+    if intent.result == Result.REJECTED:
+        output.line(f"  {more_about(intent.reason)}", "faint")
     return code
 
 

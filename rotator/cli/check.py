@@ -18,7 +18,7 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import CHECK_VERSION, problem_answer
 from rotator.cli.group import epilog
-from rotator.cli.output import rfc3339
+from rotator.cli.output import more_about, rfc3339
 from rotator.config.system_roots import system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, SourceFile
@@ -343,4 +343,6 @@ def check(
     else:
         for line in report.lines:
             output.line(line, STYLES.get(line.partition(" ")[0], ""))
+        if codes := report.verdict.codes:
+            output.line(more_about(codes[0]), "faint")
     return report.exit

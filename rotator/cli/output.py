@@ -165,6 +165,11 @@ def paint(text: str, style: str) -> str:
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
+def more_about(word: str) -> str:
+    """The command that explains a code or reason, for the end of an answer."""
+    return f"more: rotator help {word}"
+
+
 def rfc3339(moment: datetime) -> str:
     """A time as text: UTC, whole seconds, `2026-11-22T12:00:00Z`."""
     from datetime import UTC

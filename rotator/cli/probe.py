@@ -20,7 +20,7 @@ from rotator.cli.check import ROOTS_HELP, STYLES, Report, read_anchors
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import PROBE_VERSION
 from rotator.cli.group import epilog
-from rotator.cli.output import rfc3339
+from rotator.cli.output import more_about, rfc3339
 from rotator.config.addresses import bind_address, concrete_name, listener
 from rotator.config.system_roots import system_roots
 from rotator.config.value_parsers import BadValueError
@@ -308,4 +308,6 @@ def probe(
     output.say(f"address: {seen.address}")
     for line in seen.lines(now):
         output.line(line, STYLES.get(line.partition(" ")[0].rstrip(":"), ""))
+    if codes := [code for one in seen.sent for code in one.verdict.codes]:
+        output.line(more_about(codes[0]), "faint")
     return seen.exit

@@ -13,7 +13,7 @@ import click
 from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.formats import outcome_answer
-from rotator.cli.output import Output, rfc3339
+from rotator.cli.output import Output, more_about, rfc3339
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Outcome, Result
 from rotator.core.problems import Severity
@@ -287,6 +287,8 @@ def _tell(done: Outcome, output: Output) -> int:
     if done.hint and not done.explanation:
         for number, line in enumerate(done.hint.splitlines()):
             output.line(f"  {'next: ' if number == 0 else '      '}{line}")
+    if done.result is Result.REJECTED:
+        output.line(f"  {more_about(done.reason)}", "faint")
     if done.stages and done.result is not Result.REJECTED:
         told = ", ".join(f"{stage} {seconds * 1000:.1f}" for stage, seconds in done.stages.items())
         output.detail(f"milliseconds: {told}")

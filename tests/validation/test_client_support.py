@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -18,8 +17,8 @@ from rotator.validation.client_support import (
     predict,
     who_breaks,
 )
+from tests.support.pages import between, page
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
 URL = "http://ca.example/ica.crt"
 OPENSSL = (Client.OPENSSL, Client.CURL, Client.NODE, Client.MOSQUITTO)
 COLUMNS = (
@@ -47,7 +46,7 @@ def reject(code: Code) -> Problem:
 
 
 def table() -> str:
-    """The table as the README has it."""
+    """The table as the manual has it."""
     heads = [", ".join(TITLES[c] for c in group) + ("*" if set(group) <= DOCUMENTED else "") for group in COLUMNS]
     lines = [f"| what is served | code | {' | '.join(heads)} |", "|---" * (len(heads) + 2) + "|"]
     for code, rule in RULES.items():
@@ -59,10 +58,8 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def test_the_readme_has_the_table_of_the_code() -> None:
-    found = re.search(r"<!-- who breaks -->\n(.*?)<!-- /who breaks -->", README, re.DOTALL)
-    assert found is not None
-    assert found.group(1) == table()
+def test_the_manual_has_the_table_of_the_code() -> None:
+    assert between(page("clients"), "who breaks") == table()
 
 
 def test_the_table_has_a_column_for_every_client() -> None:
