@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.unit_client import ApplyPort, UnitClient, new_request
 from rotator.rotation.ports import Ports
+from rotator.sources.drop_directory import DropDirectories, DropLocation
+from rotator.sources.drop_source import DropSource
 from rotator.sources.file_reader import read_pool
 from rotator.sources.trust_files import (
     demand_whole,
@@ -191,6 +194,33 @@ _ct_logs = cache(_configured("ct_logs", read_logs))
 _blocklist = cache(_configured("blocklist", read_blocklist))
 _ocsp = cache(_configured("ocsp", lambda path: demand_whole(read_responses(path))))
 _pool = cache(_configured("pool", lambda path: Pool.from_files(read_pool(path))))
+
+
+def make_drop_sources(config: Config) -> dict[str, DropSource]:
+    """The source of each site's renewals, by the site's name. Another kind of source is chosen here.
+
+    Args:
+        config: the configuration.
+    """
+    directories = DropDirectories(
+        config.incoming,
+        [
+            DropLocation(one.site.name, config.drop(one), one.source is not None, one.password_file)
+            for one in config.sites
+        ],
+    )
+    return {one.site.name: directories for one in config.sites}
+
+
+def drop_source(config: Config, one: SiteConfig) -> DropSource:
+    """The source of one site's renewals.
+
+    Args:
+        config: the configuration.
+        one: the site; it may differ from the configuration, as in another password file.
+    """
+    sites = tuple(one if other.site.name == one.site.name else other for other in config.sites)
+    return make_drop_sources(replace(config, sites=sites))[one.site.name]
 
 
 def make_ports(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
+from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.formats import awaited_answer
 from rotator.cli.output import more_about
@@ -16,8 +18,6 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Result, SourceFile
 from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
-from rotator.sources.delivery import reading_lock
-from rotator.sources.scanner import Place, read_place
 from rotator.storage.entries import HistoryEntry, ProblemEntry
 from rotator.storage.generations import Store, demand_state_dir
 from rotator.storage.history import History
@@ -52,12 +52,13 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
     name, output, root = one.site.name, context.output, context.config.state_dir
     store, locks, history = Store(root), Locks(root), History(root)
     demand_state_dir(root)
-    place = Place(name, context.config.drop(one), one.source is not None)
+    source, directory = (
+        bootstrap.drop_source(context.config, replace(one, password_file=None)),
+        context.config.drop(one),
+    )
 
     def lying() -> Candidate:
-        sites = [other.site.name for other in context.config.sites]
-        with reading_lock(place.directory):
-            return read_place(place, context.config.incoming, sites) or Candidate(())
+        return source.read(name, await_delivery=True) or Candidate(())
 
     def is_superseded() -> bool:
         try:
@@ -74,8 +75,8 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
         if intent.digest == digest:
             last = _last(name, intent, history)
             if candidate.files and not _is_taken(last, Candidate(tuple(delivered), candidate.password)):
-                words = f"{name} has another pair than the delivered one: {place.directory} held a better one beside it"
-                hint = f"Remove there what is not wanted, and deliver again: ls -la {place.directory}"
+                words = f"{name} has another pair than the delivered one: {directory} held a better one beside it"
+                hint = f"Remove there what is not wanted, and deliver again: ls -la {directory}"
                 raise RotatorError(
                     Reason.NOT_TAKEN, f"{words} ({last.message if last else intent.reason})", hint, Exit.REJECTED
                 )
@@ -85,17 +86,17 @@ def await_outcome(context: Context, one: SiteConfig, within: float, delivered: S
             raise RotatorError(Reason.HELD, words, f"rotator swap {name} ends the hold", Exit.DEFERRED)
         now = time.monotonic()
         if not locks.daemon_pid():
-            words = f"the files lie in {place.directory}, but no daemon is running that would take them"
+            words = f"the files lie in {directory}, but no daemon is running that would take them"
             raise RotatorError(Reason.NO_DAEMON, words, f"systemctl start rotator, or: rotator swap {name}")
         if now - begun >= within:
-            words = f"the files lie in {place.directory}; the daemon has not decided about them within {within:g} s"
+            words = f"the files lie in {directory}; the daemon has not decided about them within {within:g} s"
             raise RotatorError(
                 Reason.NOT_DECIDED, words, f"rotator status {name} shows what it waits for", Exit.DEFERRED
             )
         if now - looked >= LOOK_AGAIN_EVERY:
             looked = now
             if is_superseded():
-                words = f"what was delivered does not lie in {place.directory} any more, or not alone"
+                words = f"what was delivered does not lie in {directory} any more, or not alone"
                 hint = f"Somebody else has delivered too: rotator status {name}; rotator history {name}"
                 raise RotatorError(Reason.SUPERSEDED, words, hint, Exit.DEFERRED)
         if now - told >= TELL_EVERY:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,9 +26,7 @@ from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan
 from rotator.rotation.recover import recover
 from rotator.rotation.rotate import rotate
-from rotator.sources import delivery
 from rotator.sources.file_reader import read_named, read_password
-from rotator.sources.scanner import Place, read_place
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.locks import Lock
 from rotator.storage.records import Hold, Intent
@@ -139,9 +137,8 @@ def _read(context: Context, order: Order) -> Candidate | None:
         files = [read_named(path) for path in (*order.certs, *order.keys)]
         password, notes = read_password(password_file) if password_file else (None, ())
         return Candidate(tuple({source.name: source for source in files}.values()), password, notes)
-    place = Place(order.site, context.config.drop(one), one.source is not None, password_file)
-    with nullcontext() if place.source else delivery.reading_lock(place.directory):
-        return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
+    source = bootstrap.drop_source(context.config, replace(one, password_file=password_file))
+    return source.read(order.site, await_delivery=True)
 
 
 def _read_again(context: Context, order: Order, candidate: Candidate | None) -> Candidate | None:

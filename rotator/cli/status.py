@@ -14,13 +14,12 @@ from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
 from rotator.cli.rotation import EXITS
-from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.lifetime import is_critical, share_of_life_left
-from rotator.core.model import Candidate, Result
+from rotator.core.model import Result
 from rotator.core.reasons import Reason
 from rotator.rotation.observe import Facts, observe_all
-from rotator.sources.scanner import Place, read_place
+from rotator.sources.drop_source import DropSource
 from rotator.storage.entries import HistoryEntry
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.records import ANYTHING, Intent
@@ -55,10 +54,11 @@ def status(context: Context, site: str) -> int:
     asked = [config.site(site)] if site else list(config.sites)
     ports.store.names(asked[0].site.name)  # says so at once if the store may not be read
     now = datetime.now(UTC)
+    sources = bootstrap.make_drop_sources(config)
     facts = observe_all([one.site for one in asked], ports)
     last = ports.history.latest(f.site.name for f in facts)
-    new = {one.site.name: _is_changed(context, one, f.intent) for one, f in zip(asked, facts, strict=True)}
-    codes = {_code(context, one, f) for one, f in zip(asked, facts, strict=True)}
+    new = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
+    codes = {_code(sources, f) for f in facts}
     code = next((one for one in _WORST_FIRST if one in codes), Exit.DONE)
     if output.json:
         sites = [site_answer(f, last.get(f.site.name), _ends(f), now, changed=new[f.site.name]) for f in facts]
@@ -77,7 +77,7 @@ def status(context: Context, site: str) -> int:
 _WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Exit.DEFERRED)
 
 
-def _code(context: Context, one: SiteConfig, facts: Facts) -> Exit:
+def _code(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
     """The exit status for one site: a renewal that is not live, though it lies there, is no good state either."""
     ended = EXITS.get(facts.intent.result, Exit.DEFERRED) if facts.intent.result else Exit.DONE
     if not facts.well:
@@ -86,7 +86,7 @@ def _code(context: Context, one: SiteConfig, facts: Facts) -> Exit:
         return Exit.DEFERRED if facts.intent.hold.digest == ANYTHING else Exit.DONE
     if ended is Exit.DONE:
         return Exit.DONE
-    return Exit.DONE if _is_gone(context, one, facts.intent) else ended
+    return Exit.DONE if _is_gone(sources[facts.site.name], facts.site.name, facts.intent) else ended
 
 
 def _advice(facts: Sequence[Facts], new: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
@@ -104,26 +104,21 @@ def _advice(facts: Sequence[Facts], new: Mapping[str, bool | None], code: Exit) 
         yield "why, and what to do: rotator status SITE"
 
 
-def _is_gone(context: Context, one: SiteConfig, intent: Intent) -> bool:
+def _is_gone(source: DropSource, site: str, intent: Intent) -> bool:
     """Whether what was decided about lies in the drop no more."""
     try:
-        candidate = _read_drop(context, one)
+        candidate = source.read(site)
     except RotatorError:
         return False  # that it cannot be read may be what was decided
     return candidate is None or (bool(intent.digest) and candidate.digest != intent.digest)
 
 
-def _read_drop(context: Context, one: SiteConfig) -> Candidate | None:
-    place = Place(one.site.name, context.config.drop(one), one.source is not None)
-    return read_place(place, context.config.incoming, [other.site.name for other in context.config.sites])
-
-
-def _is_changed(context: Context, one: SiteConfig, intent: Intent) -> bool | None:
+def _is_changed(source: DropSource, site: str, intent: Intent) -> bool | None:
     """Whether something else lies in the drop than what is held there; None without a hold, or if nobody can tell."""
     if intent.hold is None:
         return None
     try:
-        candidate = _read_drop(context, one)
+        candidate = source.read(site)
     except RotatorError:
         return None  # not for this user to read, or not to be read by anyone, as it may have been when it was held
     return candidate is not None and not intent.hold.covers(candidate.digest, readable=True)

@@ -16,7 +16,7 @@ from rotator.rotation import validate_candidate
 from rotator.rotation.conclude import write_down
 from rotator.rotation.decide import Decided, Decision, Deferral, Drop, Moment, Nothing
 from rotator.rotation.outcomes import Judged, Wanted, still_serves
-from rotator.sources.scanner import DropLook, Signature
+from rotator.sources.drop_source import DropLook, Signature
 from rotator.storage.records import Intent
 from rotator.validation.validate import Verdict
 from rotator.x509.pem import encode_chain
@@ -96,7 +96,7 @@ def read(runtime: Runtime, name: str, look: DropLook) -> tuple[Candidate | None,
     if not look.signature:
         return None, None  # that a directory is lost is told elsewhere
     try:
-        return runtime.drops.read(name), None
+        return runtime.sites[name].source.read(name), None
     except RotatorError as error:
         return None, error
 

@@ -97,7 +97,7 @@ class Loop:
         self._noted = self._now()
         self._trouble = ""
         self._history_position = NEVER_READ
-        self.scan = DropScan(runtime.drops, runtime.scan_interval, self._noted)
+        self.scan = DropScan(runtime.sources, runtime.scan_interval, self._noted)
 
     # -- life
 
@@ -120,7 +120,7 @@ class Loop:
 
     def reconfigure(self, runtime: Runtime) -> None:
         """Another configuration from now on; every drop is looked at anew, and every listener asked."""
-        self.runtime, self.scan = runtime, DropScan(runtime.drops, runtime.scan_interval, self._now())
+        self.runtime, self.scan = runtime, DropScan(runtime.sources, runtime.scan_interval, self._now())
         self.states = {name: self.states.get(name, DropState()) for name in runtime.sites}
         for state in self.states.values():
             state.signature, state.due = None, 0.0
@@ -232,7 +232,7 @@ class Loop:
         managed, state, look, now = (
             self.runtime.sites[name],
             self.states[name],
-            self.scan.last[name],
+            self.scan.looks[name],
             self._now(),
         )
         if state.unwritten:

@@ -12,7 +12,7 @@ from rotator.core.model import Site
 from rotator.rotation.outcomes import Wanted
 from rotator.rotation.pacing import Limits
 from rotator.rotation.ports import Ports
-from rotator.sources.scanner import Drops, Place
+from rotator.sources.drop_source import DropSource
 from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Anchors
 
@@ -28,14 +28,14 @@ class ManagedSite:
         site: which.
         anchors: the roots that its clients trust.
         policy: digest of policy and roots.
-        place: where its renewals arrive.
+        source: the source of its renewals.
         pool: where an intermediate is taken from that a renewal lacks.
     """
 
     site: Site
     anchors: Anchors
     policy: str
-    place: Place
+    source: DropSource = field(repr=False)
     pool: Pool = field(default_factory=Pool, repr=False)
 
     def wanted(self, trigger: str) -> Wanted:
@@ -50,7 +50,6 @@ class Runtime:
     Args:
         sites: the sites by name, in the order of the file.
         ports: the world.
-        drops: where renewals arrive.
         settle: grace time, in seconds.
         scan_interval: seconds between two looks.
         limits: how reloads are paced.
@@ -59,11 +58,15 @@ class Runtime:
 
     sites: Mapping[str, ManagedSite]
     ports: Ports
-    drops: Drops
     settle: float = 10.0
     scan_interval: float = 15.0
     limits: Limits = field(default_factory=Limits)
     metrics_listen: str = ""
+
+    @property
+    def sources(self) -> Mapping[str, DropSource]:
+        """The source of each site's renewals, by the site's name."""
+        return {name: managed.source for name, managed in self.sites.items()}
 
 
 def reload_trust(runtime: Runtime, config: Config) -> tuple[Runtime | None, tuple[RotatorError, ...]]:
@@ -109,16 +112,14 @@ def make_runtime(
         RotatorError: roots or a pool that cannot be read; exit status 78.
     """
     bootstrap.forget_anchors()
-    sites = {}
+    sources, sites = bootstrap.make_drop_sources(config), {}
     for one in config.sites:
-        anchors = bootstrap.load_anchors(one)
-        pool = bootstrap.load_pool(one)
-        place = Place(one.site.name, config.drop(one), one.source is not None, one.password_file)
-        sites[one.site.name] = ManagedSite(one.site, anchors, bootstrap.policy_of(one.site, anchors, pool), place, pool)
+        name, anchors, pool = one.site.name, bootstrap.load_anchors(one), bootstrap.load_pool(one)
+        policy = bootstrap.policy_of(one.site, anchors, pool)
+        sites[name] = ManagedSite(one.site, anchors, policy, sources[name], pool)
     return Runtime(
         sites=sites,
         ports=wrap(bootstrap.make_ports(config, bootstrap.applying(config, waiting), waiting=waiting)),
-        drops=Drops(config.incoming, [managed.place for managed in sites.values()]),
         settle=config.settle,
         scan_interval=config.scan_interval,
         limits=Limits(config.nginx.min_reload_interval, config.nginx.drain_budget),

@@ -1,50 +1,89 @@
-"""Which drops one pass looks at, and what the last look at each showed; what follows from it is decided elsewhere."""
+"""The scan of the drops: which of them one pass looks at, and what the last look at each showed."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from rotator.rotation.decide import Moment
-from rotator.sources.scanner import DropLook, Drops
+from rotator.sources.drop_source import DropLook, DropSource
 
 
 class DropScan:
-    """Looks at every drop once in a scan interval, and in between at those alone of which events tell.
+    """Looks at every drop once in a scan interval, and in between at the drops that file events name.
 
-    Events may be lost, and then the next whole look finds what they would have told.
+    Events may be lost; then the next look at every drop finds the change.
 
     Args:
-        drops: all drops of a configuration.
-        scan_interval: seconds between two looks at all of them.
+        sources: the source of each site's renewals, by the site's name.
+        scan_interval: seconds between two looks at all drops.
         now: the time.
     """
 
-    def __init__(self, drops: Drops, scan_interval: float, now: Moment) -> None:
+    def __init__(self, sources: Mapping[str, DropSource], scan_interval: float, now: Moment) -> None:
         self.at = now.wall
         """When all drops were looked at last, UTC."""
         self.due = 0.0
         """Monotonic time of the next look at all of them."""
-        self.last: Mapping[str, DropLook] = {}
-        """What the last look at each showed."""
-        self._drops = drops
+        self.looks: Mapping[str, DropLook] = {}
+        """The last look at each site's drop."""
+        self._sites_by_source = _grouped(sources)
         self._scan_interval = scan_interval
 
     def look(self, touched: Collection[str] | None, asked: Collection[str], now: Moment) -> Mapping[str, DropLook]:
-        """Looks at the drops that were touched and at those that are asked for; at all of them when it is time to.
+        """Looks at the drops that were touched and at those that are asked for; at all of them when that is due.
 
         Args:
-            touched: files and directories in which something has happened; None if that is not known.
-            asked: sites whose drops are looked at in any case.
+            touched: paths of file events; None if they are not known.
+            asked: names of sites whose drops are looked at in any case.
             now: the time.
 
         Returns:
-            What was looked at now.
+            The looks of this call.
         """
-        sites = None if touched is None or now.monotonic >= self.due else self._drops.sites_at(touched)
+        sites = None if touched is None or now.monotonic >= self.due else self._sites_at(touched)
         if sites is None:
             self.at, self.due = now.wall, now.monotonic + self._scan_interval
-            self.last = self._drops.look()
-            return self.last
-        looks = self._drops.look(sites.union(asked))
-        self.last = {**self.last, **looks}
+            self.looks = {site: look for source, _ in self._sites_by_source for site, look in source.look().items()}
+            return self.looks
+        wanted = sites.union(asked)
+        looks = {
+            site: look
+            for source, its_sites in self._sites_by_source
+            if its_sites & wanted
+            for site, look in source.look(its_sites & wanted).items()
+        }
+        self.looks = {**self.looks, **looks}
         return looks
+
+    def _sites_at(self, paths: Collection[str]) -> set[str] | None:
+        """The sites of these paths; None if the site of any of them is unknown."""
+        sites: set[str] = set()
+        for path in paths:
+            at_path = [source.sites_at(path) for source, _ in self._sites_by_source]
+            if not any(at_path):
+                return None
+            sites.update(*at_path)
+        return sites
+
+    @property
+    def trees(self) -> frozenset[Path]:
+        """The directories whose file events matter at any depth."""
+        return frozenset(source.tree for source, _ in self._sites_by_source if source.tree)
+
+    @property
+    def directories(self) -> Mapping[Path, tuple[int, int]]:
+        """Device and inode of every existing directory of the sources, as the last look found it."""
+        by_source = [source.directories for source, _ in self._sites_by_source]
+        if len(by_source) == 1:
+            return by_source[0]  # the same object while nothing is looked at, which is compared at no cost
+        return {path: mark for directories in by_source for path, mark in directories.items()}
+
+
+def _grouped(sources: Mapping[str, DropSource]) -> tuple[tuple[DropSource, frozenset[str]], ...]:
+    """Each source once, with its sites."""
+    sites: dict[int, set[str]] = {}
+    for site, source in sources.items():
+        sites.setdefault(id(source), set()).add(site)
+    unique = {id(source): source for source in sources.values()}
+    return tuple((source, frozenset(sites[key])) for key, source in unique.items())

@@ -146,8 +146,7 @@ class Daemon:
             begun = time.monotonic()
             self._note_duties()  # before the pass, which does them: one pass for each, not two
             due = self.loop.tick(self.watcher.touched())
-            runtime = self.loop.runtime
-            self.watcher.watch(runtime.drops.incoming, runtime.drops.homes)
+            self.watcher.watch(self.loop.scan.trees, self.loop.scan.directories)
             self._beat()
             self._publish()
             if (line := self.status()) != told:

@@ -12,7 +12,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -135,7 +135,7 @@ class Watcher:
         self._wake, self._tell, self._monotonic = wake, tell, monotonic
         self._again = 0.0
         self._armed: dict[Path, object] = {}
-        self._watched: tuple[Path, Mapping[Path, tuple[int, int]]] | None = None
+        self._watched: tuple[Collection[Path], Mapping[Path, tuple[int, int]]] | None = None
         self._observer: BaseObserver | None = None
         self.trouble = ""
         """Why a directory cannot be watched; empty if none has failed."""
@@ -147,26 +147,31 @@ class Watcher:
         self._lost = 0
         self._touching = threading.Lock()
 
-    def watch(self, top: Path, homes: Mapping[Path, tuple[int, int]]) -> None:
-        """Watches what is there now. Cheap where nothing has changed; never raises.
+    def watch(self, trees: Collection[Path], directories: Mapping[Path, tuple[int, int]]) -> None:
+        """Watches these directories from now on. Cheap where nothing has changed; never raises.
 
         Args:
-            top: watched with everything below it.
-            homes: device and inode of `top` and all other directories; one that became another needs a new watch.
+            trees: directories that are watched with everything below them.
+            directories: device and inode of every existing directory; a directory that was replaced gets a new watch.
         """
         now, failed = self._monotonic(), bool(self.trouble)
         is_as_it_should_be = now < self._again if failed else self._is_alive()
-        if (top, homes) == self._watched and is_as_it_should_be:
+        if (trees, directories) == self._watched and is_as_it_should_be:
             return
-        self._watched = (top, homes)
-        below = {path: mark for path, mark in homes.items() if path.is_relative_to(top)}
-        wanted: dict[Path, object] = {top: frozenset(below.items())} if top in homes else {}
-        others = sorted(homes.keys() - below.keys())
-        wanted |= {path: homes[path] for path in others[:MOST_WATCHES]}
+        self._watched = (trees, directories)
+        below: set[Path] = set()
+        wanted: dict[Path, object] = {}
+        for tree in trees:
+            inside = {path: mark for path, mark in directories.items() if path.is_relative_to(tree)}
+            below |= inside.keys()
+            if tree in directories:
+                wanted[tree] = frozenset(inside.items())
+        others = sorted(directories.keys() - below)
+        wanted |= {path: directories[path] for path in others[:MOST_WATCHES]}
         if wanted == self._armed and is_as_it_should_be:
             return
         self.rearmed += bool(self._armed)
-        self._arm(top, wanted)
+        self._arm(trees, wanted)
         self._again = now + WATCH_AGAIN
         if not (failed and self.trouble):  # or each new try would be the cause of the next
             self._wake.set()  # what happened between the last look and the new watch
@@ -207,7 +212,7 @@ class Watcher:
         observer = self._observer
         return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
 
-    def _arm(self, top: Path, wanted: Mapping[Path, object]) -> None:
+    def _arm(self, trees: Collection[Path], wanted: Mapping[Path, object]) -> None:
         from watchdog import events
         from watchdog.observers import Observer
 
@@ -232,7 +237,7 @@ class Watcher:
             self._observer.daemon = True
             self._observer.start()
             for path in wanted:
-                self._observer.schedule(Handler(), str(path), recursive=path == top, event_filter=changes)
+                self._observer.schedule(Handler(), str(path), recursive=path in trees, event_filter=changes)
         except (OSError, RuntimeError) as error:  # no inotify instance or thread left, or it has gone this instant
             trouble = f"{error.strerror if isinstance(error, OSError) else error}"
         self._armed = dict(wanted)

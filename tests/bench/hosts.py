@@ -85,9 +85,9 @@ def _decided(edge: Edge, site: str) -> None:
 
 def edge_digest(edge: Edge, site: str) -> str:
     """The digest of what lies in a site's drop, as the daemon reads it."""
-    from rotator.sources.scanner import Place, read_place
+    from rotator.sources.drop_directory import DropDirectories, DropLocation
 
-    candidate = read_place(Place(site, edge.incoming / site), edge.incoming, (site,))
+    candidate = DropDirectories(edge.incoming, [DropLocation(site, edge.incoming / site)]).read(site)
     assert candidate is not None
     return candidate.digest
 

@@ -24,7 +24,7 @@ from rotator.daemon.status import status_line
 from rotator.daemon.telemetry import input_state
 from rotator.metrics import InputState, Registry
 from rotator.rotation.pacing import LastReload, Limits
-from rotator.sources import scanner as drops_module
+from rotator.sources.drop_directory import DropDirectories
 from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
@@ -699,7 +699,7 @@ def test_an_unreadable_file_is_deferred_and_taken_when_it_can_be_read(
     new = daemon.issue()
     daemon.drop(new)
     with monkeypatch.context() as patch:
-        patch.setattr(drops_module, "read_place", closed)
+        patch.setattr(DropDirectories, "read", closed)
         daemon.run_for(3600)
         assert daemon.decided() == ("deferred", "permission")
         assert daemon.said("deferred example") == 1
@@ -762,7 +762,7 @@ def test_a_command_that_failed_while_we_waited_for_it_is_not_shown_as_the_last_s
 def test_what_is_held_by_hand_is_not_installed_until_it_changes(daemon: Looping) -> None:
     new = daemon.issue()
     daemon.drop(new)
-    candidate = daemon.loop.runtime.drops.read("example")
+    candidate = daemon.loop.runtime.sources["example"].read("example")
     assert candidate is not None
     daemon.store.write_intent("example", Intent("", "rotated", "", "", "", Hold("alice", "today", candidate.digest)))
     daemon.run_for(60)
@@ -801,7 +801,7 @@ def test_a_command_that_was_quicker_is_not_repeated(daemon: Looping, monkeypatch
 
 
 def _digest(daemon: Looping) -> str:
-    candidate = daemon.loop.runtime.drops.read("example")
+    candidate = daemon.loop.runtime.sources["example"].read("example")
     return candidate.digest if candidate else ""
 
 
@@ -910,7 +910,7 @@ def test_a_dead_listener_and_each_change_of_nginx_cost_one_reload_for_all_sites_
 def test_what_is_not_served_is_told_before_what_is_held(tmp_path: Path) -> None:
     daemon = Looping(tmp_path, start=False)
     daemon.drop(daemon.issue())
-    candidate = daemon.loop.runtime.drops.read("example")
+    candidate = daemon.loop.runtime.sources["example"].read("example")
     assert candidate is not None
     daemon.store.write_intent("example", Intent(hold=Hold("alice", "today", candidate.digest)))
     daemon.nginx.stop()
@@ -1276,4 +1276,4 @@ def test_no_decided_drop_is_read_for_ever(daemon: Looping, result: Result) -> No
 
 def _young(daemon: Looping) -> bool:
     """The files' times are real, so in a quick test they stay young."""
-    return daemon.loop.runtime.drops.look()["example"].young
+    return daemon.loop.runtime.sources["example"].look()["example"].young

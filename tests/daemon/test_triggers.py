@@ -8,13 +8,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from rotator.daemon.triggers import MOST_TOUCHED, MOST_WATCHES, PeriodicJobs, Throttle, Wake, Watcher
-from rotator.sources.scanner import Drops, Place
+from rotator.sources.drop_directory import DropDirectories, DropLocation
 from tests.support.waiting import wait_until
 
 
@@ -30,7 +30,7 @@ def watcher(wake: Wake, tmp_path: Path) -> Iterator[Watcher]:
     it = Watcher(wake, told.append)
     told.clear()
     (tmp_path / "a").mkdir()
-    it.watch(tmp_path, homes(tmp_path))
+    it.watch({tmp_path}, directories(tmp_path))
     assert wake.wait(5)  # what happened before the watch
     yield it
     it.close()
@@ -39,11 +39,11 @@ def watcher(wake: Wake, tmp_path: Path) -> Iterator[Watcher]:
 told: list[str] = []
 
 
-def homes(top: Path) -> dict[Path, tuple[int, int]]:
+def directories(top: Path) -> Mapping[Path, tuple[int, int]]:
     """As the look at the drops finds them."""
-    drops = Drops(top, [Place("a", top / "a")])
+    drops = DropDirectories(top, [DropLocation("a", top / "a")])
     drops.look()
-    return drops.homes
+    return drops.directories
 
 
 def quiet(wake: Wake) -> bool:
@@ -155,7 +155,7 @@ def test_what_was_touched_is_not_known_while_nothing_can_be_watched(
     watcher = Watcher(wake)
     with monkeypatch.context() as patch:
         patch.setattr("watchdog.observers.api.BaseObserver.schedule", none_left)
-        watcher.watch(tmp_path, homes(tmp_path))
+        watcher.watch({tmp_path}, directories(tmp_path))
     assert watcher.trouble
     assert [watcher.touched() for _ in range(2)] == [None, None]
     watcher.close()
@@ -175,20 +175,20 @@ def test_our_own_reading_wakes_nobody(watcher: Watcher, wake: Wake, tmp_path: Pa
     for _ in range(10):
         path.read_bytes()
         os.listdir(path.parent)
-        homes(tmp_path)
+        directories(tmp_path)
     assert not wake.wait(0.3)
 
 
 def test_watching_what_is_watched_costs_nothing(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
     for _ in range(10):
-        watcher.watch(tmp_path, homes(tmp_path))
+        watcher.watch({tmp_path}, directories(tmp_path))
     assert (watcher.rearmed, wake.wait(0)) == (0, False)
 
 
 def test_a_drop_that_became_another_directory_is_watched_anew(watcher: Watcher, wake: Wake, tmp_path: Path) -> None:
     (tmp_path / "a").rename(tmp_path / "elsewhere")
     (tmp_path / "a").mkdir()
-    watcher.watch(tmp_path, homes(tmp_path))
+    watcher.watch({tmp_path}, directories(tmp_path))
     assert watcher.rearmed == 1
     assert quiet(wake)
     (tmp_path / "a" / "chain.pem").write_bytes(b"x")
@@ -199,11 +199,11 @@ def test_an_incoming_directory_that_went_and_came_back_is_watched_anew(
     watcher: Watcher, wake: Wake, tmp_path: Path
 ) -> None:
     top = tmp_path / "a"
-    watcher.watch(top, {top: (1, 1)})
+    watcher.watch({top}, {top: (1, 1)})
     top.rmdir()
-    watcher.watch(top, {})
+    watcher.watch({top}, {})
     top.mkdir()
-    watcher.watch(top, {top: (1, 2)})
+    watcher.watch({top}, {top: (1, 2)})
     assert quiet(wake)
     (top / "x.pem").write_bytes(b"x")
     assert wake.wait(5)
@@ -213,7 +213,7 @@ def test_a_watcher_that_died_is_replaced(watcher: Watcher, wake: Wake, tmp_path:
     assert watcher._observer is not None
     watcher._observer.stop()
     watcher._observer.join(5)
-    watcher.watch(tmp_path, homes(tmp_path))
+    watcher.watch({tmp_path}, directories(tmp_path))
     assert quiet(wake)
     (tmp_path / "a" / "chain.pem").write_bytes(b"x")
     assert wake.wait(5)
@@ -224,10 +224,10 @@ def test_what_cannot_be_watched_is_told_once_and_raises_nothing(wake: Wake, tmp_
     told.clear()
     gone = tmp_path / "gone"
     for number in range(3):
-        watcher.watch(gone, {gone: (0, number)})
+        watcher.watch({gone}, {gone: (0, number)})
     assert len(told) == 1
     gone.mkdir()
-    watcher.watch(gone, {gone: (9, 9)})
+    watcher.watch({gone}, {gone: (9, 9)})
     assert told[1:] == [""]
     watcher.close()
 
@@ -237,15 +237,15 @@ def test_what_cannot_be_watched_is_tried_again_after_a_while_and_keeps_nobody_aw
     watcher = Watcher(wake, told.append, lambda: now[0])
     gone = tmp_path / "gone"
     homes = {gone: (0, 0)}
-    watcher.watch(gone, homes)
+    watcher.watch({gone}, homes)
     assert wake.wait(0)
     for _ in range(20):
         now[0] += 1.0
-        watcher.watch(gone, homes)
+        watcher.watch({gone}, homes)
     assert (watcher.rearmed, wake.wait(0)) == (4, False)
     gone.mkdir()
     now[0] += 5.0
-    watcher.watch(gone, homes)
+    watcher.watch({gone}, homes)
     assert (watcher.trouble, quiet(wake)) == ("", True)
     (gone / "chain.pem").write_bytes(b"x")
     assert wake.wait(5)
@@ -261,7 +261,7 @@ def test_more_directories_than_can_be_watched_are_left_to_the_look(wake: Wake, t
         one = tmp_path / f"source{number}"
         one.mkdir()
         many[one] = (0, number)
-    watcher.watch(top, many)
+    watcher.watch({top}, many)
     assert watcher._observer is not None
     assert len(watcher._observer.emitters) == MOST_WATCHES + 1
     watcher.close()
@@ -270,7 +270,7 @@ def test_more_directories_than_can_be_watched_are_left_to_the_look(wake: Wake, t
 def test_nothing_is_left_after_the_end(wake: Wake, tmp_path: Path) -> None:
     before = set(threading.enumerate())
     watcher = Watcher(wake)
-    watcher.watch(tmp_path, homes(tmp_path))
+    watcher.watch({tmp_path}, directories(tmp_path))
     watcher.close()
     wait_until(lambda: set(threading.enumerate()) <= before, 5)
 
@@ -284,7 +284,7 @@ def test_an_overflow_of_the_queue_is_counted_and_wakes(watcher: Watcher, wake: W
 def test_after_a_storm_the_next_change_is_seen(tmp_path: Path, wake: Wake) -> None:
     (tmp_path / "a").mkdir()
     watcher = Watcher(wake)
-    watcher.watch(tmp_path, homes(tmp_path))
+    watcher.watch({tmp_path}, directories(tmp_path))
     path = tmp_path / "a" / "x.pem"
     for _ in range(5_000):
         path.write_bytes(b"x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from rotator.daemon.loop import Loop
 from rotator.daemon.runtime import ManagedSite, Runtime
 from rotator.daemon.telemetry import Telemetry
 from rotator.rotation.pacing import Limits
-from rotator.sources.scanner import Drops, Place
+from rotator.sources.drop_directory import DropDirectories, DropLocation
+from rotator.sources.drop_source import DropSource
 from rotator.storage.records import Intent
 from rotator.validation.evidence import Evidence
 from rotator.validation.intermediates import Pool
@@ -34,6 +36,7 @@ class Looping:
         bare: nothing is live yet.
         pool: intermediates of the configuration.
         password_file: of every site.
+        sources: the source of a site's renewals, where it is not a directory.
     """
 
     root: Path
@@ -45,6 +48,7 @@ class Looping:
     policy: Policy | None = field(default=None)
     pool: Pool = field(default_factory=Pool)
     password_file: Path | None = None
+    sources: Mapping[str, DropSource] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.host = Host(self.root, tuple(make_site(name) for name in self.sites), bare=self.bare)
@@ -72,15 +76,18 @@ class Looping:
     def runtime(self, *, anchors: Anchors | None = None) -> Runtime:
         """The configuration as the attributes say now."""
         sites = {}
+        locations = [
+            DropLocation(site.name, self.incoming / site.name, password_file=self.password_file)
+            for site in self.host.sites
+            if site.name not in self.sources
+        ]
+        directories = DropDirectories(self.incoming, locations)
         for site in self.host.sites:
             trusted = anchors or self.host.anchors
             told = replace(site, policy=self.policy) if self.policy else site
-            place = Place(site.name, self.incoming / site.name, password_file=self.password_file)
-            sites[site.name] = ManagedSite(
-                told, trusted, bootstrap.policy_of(told, trusted, self.pool), place, self.pool
-            )
-        drops = Drops(self.incoming, [managed.place for managed in sites.values()])
-        return Runtime(sites, self.telemetry.counting(self.world.ports), drops, self.settle, 15.0, self.limits)
+            source, policy = self.sources.get(site.name, directories), bootstrap.policy_of(told, trusted, self.pool)
+            sites[site.name] = ManagedSite(told, trusted, policy, source, self.pool)
+        return Runtime(sites, self.telemetry.counting(self.world.ports), self.settle, 15.0, self.limits)
 
     def renew(self, evidence: Evidence) -> None:
         """Other lists on the disk, read at the hourly duty; what is live is judged then."""

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import RotatorError
+from rotator.sources.drop_directory import DropDirectories, DropLocation, flat_site
+from rotator.sources.drop_source import DropLook
 from rotator.sources.file_reader import read_flat
-from rotator.sources.scanner import DropLook, Drops, Place, flat_site, read_place
 from tests.support.other_user import as_nobody
 
 AGO_NS = 10_000_000_000
@@ -24,9 +25,11 @@ class Incoming:
     def __init__(self, root: Path, *sites: str, sources: Sequence[str] = ()) -> None:
         self.root = root / "incoming"
         self.root.mkdir()
-        places = [Place(s, self.root / s) for s in sites] + [Place(s, root / s, source=True) for s in sources]
+        locations = [DropLocation(s, self.root / s) for s in sites] + [
+            DropLocation(s, root / s, is_source=True) for s in sources
+        ]
         self.later = AGO_NS
-        self.drops = Drops(self.root, places, lambda: time.time_ns() + self.later)
+        self.drops = DropDirectories(self.root, locations, lambda: time.time_ns() + self.later)
 
     def look(self, site: str = "a") -> DropLook:
         return self.drops.look()[site]
@@ -215,39 +218,40 @@ def test_a_look_at_some_sites_shows_these_alone(incoming: Incoming) -> None:
     assert incoming.drops.look({"a"}) == {"a": incoming.look()}
 
 
-def test_a_look_at_some_sites_knows_the_homes_of_the_others(incoming: Incoming) -> None:
+def test_a_look_at_some_sites_knows_the_directories_of_the_others(incoming: Incoming) -> None:
     incoming.write("a/chain.pem")
     incoming.write("b/chain.pem")
     incoming.look()
-    before = incoming.drops.homes
+    before = incoming.drops.directories
     shutil.rmtree(incoming.root / "a")
     incoming.drops.look({"a"})
-    assert incoming.drops.homes == {path: at for path, at in before.items() if path != incoming.root / "a"}
+    assert incoming.drops.directories == {path: at for path, at in before.items() if path != incoming.root / "a"}
 
 
 @pytest.mark.parametrize("name", ["a", "a/chain.pem", "a/.chain.pem.tmp", "a.crt", "a-chain.pem"])
 def test_a_path_leads_to_the_site_whose_drop_it_is(incoming: Incoming, name: str) -> None:
-    assert incoming.drops.sites_at({f"{incoming.root}/{name}"}) == frozenset("a")
+    assert incoming.drops.sites_at(f"{incoming.root}/{name}") == frozenset("a")
 
 
 def test_a_path_in_a_source_leads_to_every_site_that_has_it(tmp_path: Path) -> None:
-    places = [Place(site, tmp_path / "live", source=True) for site in ("a", "b")]
-    assert Drops(tmp_path / "incoming", places).sites_at({f"{tmp_path}/live/..data"}) == frozenset("ab")
+    locations = [DropLocation(site, tmp_path / "live", is_source=True) for site in ("a", "b")]
+    drops = DropDirectories(tmp_path / "incoming", locations)
+    assert drops.sites_at(f"{tmp_path}/live/..data") == frozenset("ab")
 
 
 @pytest.mark.parametrize("name", ["", "/c", "/readme.txt", "/a/deeper/chain.pem"])
-def test_a_path_that_is_nobodys_leads_to_no_answer(incoming: Incoming, name: str) -> None:
-    assert incoming.drops.sites_at({f"{incoming.root}/a/chain.pem", f"{incoming.root}{name}"}) is None
+def test_a_path_outside_of_every_drop_leads_to_no_site(incoming: Incoming, name: str) -> None:
+    assert incoming.drops.sites_at(f"{incoming.root}{name}") == frozenset()
 
 
-def test_a_drop_that_became_another_directory_has_another_home(incoming: Incoming) -> None:
+def test_a_drop_that_became_another_directory_has_another_identity(incoming: Incoming) -> None:
     incoming.write("a/chain.pem")
     before = incoming.look()
-    home = incoming.drops.homes[incoming.root / "a"]
+    identity = incoming.drops.directories[incoming.root / "a"]
     (incoming.root / "a").rename(incoming.root / "elsewhere")
     incoming.write("a/chain.pem")
     assert incoming.look() != before
-    assert incoming.drops.homes[incoming.root / "a"] != home
+    assert incoming.drops.directories[incoming.root / "a"] != identity
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -297,9 +301,9 @@ def test_what_the_reader_refuses_is_raised(incoming: Incoming) -> None:
     assert e.value.code == "empty-file"
 
 
-def _outcome_of_reading(place: Place, incoming: Path) -> str:
+def _outcome_of_reading(location: DropLocation, incoming: Path) -> str:
     try:
-        return "something" if read_place(place, incoming, ["a"]) else "nothing"
+        return "something" if DropDirectories(incoming, [location]).read("a") else "nothing"
     except RotatorError as error:
         return error.code
 
@@ -312,16 +316,18 @@ def test_a_drop_behind_a_closed_directory_is_a_matter_of_permission_and_not_empt
     closed = tmp_path / "closed"
     (closed / "incoming" / "a").mkdir(parents=True)
     closed.chmod(0o700)
-    place = Place("a", closed / "incoming" / "a", source)
-    assert as_nobody(lambda: _outcome_of_reading(place, closed / "incoming"), cwd=tmp_path) == "permission"
+    location = DropLocation("a", closed / "incoming" / "a", source)
+    assert as_nobody(lambda: _outcome_of_reading(location, closed / "incoming"), cwd=tmp_path) == "permission"
 
 
 def test_where_no_drop_was_made_yet_nothing_lies(tmp_path: Path) -> None:
-    assert _outcome_of_reading(Place("a", tmp_path / "incoming" / "a"), tmp_path / "incoming") == "nothing"
+    assert _outcome_of_reading(DropLocation("a", tmp_path / "incoming" / "a"), tmp_path / "incoming") == "nothing"
 
 
 def test_a_source_has_to_be_there(tmp_path: Path) -> None:
-    assert _outcome_of_reading(Place("a", tmp_path / "gone", source=True), tmp_path / "incoming") == "io-error"
+    assert (
+        _outcome_of_reading(DropLocation("a", tmp_path / "gone", is_source=True), tmp_path / "incoming") == "io-error"
+    )
 
 
 @pytest.mark.parametrize(
