@@ -97,7 +97,7 @@ class Loop:
         self._noted = self._now()
         self._trouble = ""
         self._history_position = NEVER_READ
-        self.scan = DropScan(runtime.sources, runtime.scan_interval, self._noted)
+        self.scan = DropScan(runtime.sources, self._noted)
 
     # -- life
 
@@ -120,7 +120,7 @@ class Loop:
 
     def reconfigure(self, runtime: Runtime) -> None:
         """Another configuration from now on; every drop is looked at anew, and every listener asked."""
-        self.runtime, self.scan = runtime, DropScan(runtime.sources, runtime.scan_interval, self._now())
+        self.runtime, self.scan = runtime, DropScan(runtime.sources, self._now())
         self.states = {name: self.states.get(name, DropState()) for name in runtime.sites}
         for state in self.states.values():
             state.signature, state.due = None, 0.0
@@ -443,7 +443,7 @@ class Loop:
             m.deferral and m.deferral.reason not in _NOT_NGINX for m in self.states.values()
         )
         look = NGINX_LOOK_EVERY if waits else NEVER
-        return min(due, self.scan.due, now + look, self.maintenance.due())
+        return min(due, now + look, self.maintenance.due())
 
 
 _NOT_NGINX = frozenset({Code.IO_ERROR, Code.PERMISSION, Code.NOT_YET_VALID, Reason.MIN_RELOAD_INTERVAL})

@@ -1,6 +1,6 @@
-"""What is not urgent, a piece at a time: proving what is served, judging what is live again, recovering, tidying up.
+"""Work that is not urgent, one piece at a time: probing listeners, validating what is live, recovering, tidying up.
 
-A site that is not well is *in care*: it is recovered at once, and then looked at with growing pauses. It is given
+A site that is not proved is *degraded*: it is recovered at once, and then probed with growing pauses. It is given
 another reload only if nginx has visibly become another since, because each one costs nginx a generation of workers.
 """
 
@@ -24,138 +24,139 @@ from rotator.storage.locks import Lock
 from rotator.validation.validate import validate_chains
 
 PROBED_AT_ONCE = 20
-"""Sites that one round of probing asks, and that are recovered together; a thousand of them have their turn."""
-
+"""Sites that one round of probing asks, and that are recovered together; further ones follow in the next rounds."""
 
 GATHER_FOR = 2.0
-"""Seconds that a site which is not well waits for those that are just being asked: one reload is for all of them."""
+"""Seconds that a degraded site waits for the sites that are being probed: one reload serves all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Degraded:
-    """A site that is not well.
+    """A site that is not proved.
 
     Args:
-        due: monotonic time of the next look at it.
-        looks: how many there were.
-        recoveries: how many of them tried to mend it.
-        tried_at: monotonic time of the last of those.
-        may_reload: whether the next look may cost a reload.
-        told: what was said of it last.
+        due: monotonic time of the next probe.
+        probes: how often it was probed since it is degraded.
+        recoveries: how many recoveries were tried.
+        recovered_at: monotonic time of the last of those.
+        may_reload: whether the next probe may lead to a reload.
+        reason: why it is degraded, as reported last; empty where what is served differs from what is live.
     """
 
     due: float
-    looks: int = 0
+    probes: int = 0
     recoveries: int = 0
-    tried_at: float = float("-inf")
+    recovered_at: float = float("-inf")
     may_reload: bool = True
-    told: str = ""
+    reason: str = ""
 
 
 class Maintenance:
-    """What is known of the sites beside their drops.
+    """The state of every site apart from its drop.
 
     Args:
         runtime: the configuration.
-        journal: where it is told.
-        told: called with each outcome and its trigger.
+        journal: where events are written.
+        count: called with each outcome and its trigger.
     """
 
-    def __init__(self, runtime: Runtime, journal: Journal, told: Callable[[Outcome, str], None]) -> None:
+    def __init__(self, runtime: Runtime, journal: Journal, count: Callable[[Outcome, str], None]) -> None:
         self.runtime = runtime
         self.journal = journal
         self.degraded_sites: dict[str, Degraded] = {}
-        self.seen: dict[str, SiteFacts] = {}
-        """What the last look at each site showed."""
-        self.judged: dict[str, tuple[Problem, ...]] = {}
-        """What the judge says of what is live."""
+        self.facts: dict[str, SiteFacts] = {}
+        """What the last probe of each site showed."""
+        self.live_problems: dict[str, tuple[Problem, ...]] = {}
+        """What the last validation found in each site's live generation."""
         self.reloaded = False
-        """Whether the last piece reloaded nginx."""
-        self._told = told
-        self._probes: deque[str] = deque()
-        self._judgements: deque[str] = deque()
-        self._prunes: deque[str] = deque()
-        self._history_grew = False
-        self._history_trouble = ""
-        self._turn: deque[str] = deque(runtime.sites)
+        """Whether the last piece of work reloaded nginx."""
+        self._count = count
+        self._to_probe: deque[str] = deque()
+        self._to_validate: deque[str] = deque()
+        self._to_prune: deque[str] = deque()
+        self._check_history = False
+        self._history_failure = ""
+        self._rounds: deque[str] = deque(runtime.sites)
 
     def reconfigure(self, runtime: Runtime) -> None:
-        """Another configuration: everything is asked and judged once."""
+        """Takes over another configuration, and has every site probed and validated once."""
         self.runtime = runtime
-        self._turn = deque(runtime.sites)
-        for gone in {*self.degraded_sites, *self.seen, *self.judged} - runtime.sites.keys():
-            for known in (self.degraded_sites, self.seen, self.judged):
-                known.pop(gone, None)
-        self._probes, self._judgements = deque(runtime.sites), deque(runtime.sites)
+        self._rounds = deque(runtime.sites)
+        for name in {*self.degraded_sites, *self.facts, *self.live_problems} - runtime.sites.keys():
+            self.degraded_sites.pop(name, None)
+            self.facts.pop(name, None)
+            self.live_problems.pop(name, None)
+        self._to_probe, self._to_validate = deque(runtime.sites), deque(runtime.sites)
 
-    # -- what is asked for
+    # -- requests
 
     def probe(self) -> None:
-        """Has the next sites in turn asked what they serve."""
-        if not self._probes:
-            self._probes.extend(list(self._turn)[:PROBED_AT_ONCE])
-            self._turn.rotate(-PROBED_AT_ONCE)
+        """Has the listeners of the next sites in turn probed."""
+        if not self._to_probe:
+            self._to_probe.extend(list(self._rounds)[:PROBED_AT_ONCE])
+            self._rounds.rotate(-PROBED_AT_ONCE)
 
     def look_at(self, names: Collection[str]) -> None:
-        """Has these sites asked next what they serve, and judged: somebody else has changed them."""
-        for turn in (self._probes, self._judgements):
-            turn.extendleft(name for name in names if name not in turn)
+        """Has these sites probed and validated next, because a command has changed them."""
+        for queue in (self._to_probe, self._to_validate):
+            queue.extendleft(name for name in names if name not in queue)
 
-    def judge(self) -> None:
-        """Has everything live judged again: an intermediate may have expired, a root been removed."""
-        if not self._judgements:
-            self._judgements.extend(self.runtime.sites)
+    def validate_live(self) -> None:
+        """Has everything live validated again: an intermediate may have expired, or a root been removed."""
+        if not self._to_validate:
+            self._to_validate.extend(self.runtime.sites)
 
     def tidy(self) -> None:
         """Has generations that are not needed deleted, and a history that has become long closed."""
-        self._history_grew = True
-        if not self._prunes:
-            self._prunes.extend(self.runtime.sites)
+        self._check_history = True
+        if not self._to_prune:
+            self._to_prune.extend(self.runtime.sites)
 
     def nginx_changed(self) -> None:
-        """nginx has visibly become another, and not by us: everything in care is worth a reload again.
+        """Lets every degraded site be reloaded again, because nginx has visibly become another without rotator.
 
-        At once, unless one was spent on it just before: an nginx that changes for ever must not be reloaded for ever.
+        At once, except for a site whose last recovery is recent: an nginx that keeps changing must not be reloaded
+        endlessly.
         """
         now = self.runtime.ports.clock.monotonic()
         for name, degraded in self.degraded_sites.items():
-            due = max(now, degraded.tried_at + backoff(degraded.recoveries))
+            due = max(now, degraded.recovered_at + backoff(degraded.recoveries))
             self.degraded_sites[name] = replace(degraded, due=due, may_reload=True)
 
     def due(self) -> float:
-        """Monotonic time at which something is to be done."""
+        """Monotonic time of the next piece of work."""
         return min((degraded.due for degraded in self.degraded_sites.values()), default=float("inf"))
 
     # -- one piece
 
     def step(self) -> bool:
-        """Does one piece. Returns whether there is another one to be done at once."""
+        """Does one piece of work. Returns whether there is another one to be done at once."""
         self.reloaded = False
         now = self.runtime.ports.clock.monotonic()
         late = [name for name, degraded in self.degraded_sites.items() if degraded.due <= now]
-        if late and not (self._probes and now < self.degraded_sites[late[0]].due + GATHER_FOR):
+        if late and not (self._to_probe and now < self.degraded_sites[late[0]].due + GATHER_FOR):
             self._maintain(late[0])
-        elif self._probes:
-            self._observe(self._probes.popleft())
-        elif self._judgements:
-            self._judge(self._judgements.popleft())
-        elif self._prunes:
-            self._prune(self._prunes.popleft())
-        elif self._history_grew:
-            self._history_grew = False
+        elif self._to_probe:
+            self._probe_site(self._to_probe.popleft())
+        elif self._to_validate:
+            self._validate_site(self._to_validate.popleft())
+        elif self._to_prune:
+            self._prune(self._to_prune.popleft())
+        elif self._check_history:
+            self._check_history = False
             self._tidy_history()
-        return len(late) > 1 or bool(self._probes or self._judgements or self._prunes or self._history_grew)
+        return len(late) > 1 or bool(self._to_probe or self._to_validate or self._to_prune or self._check_history)
 
     # -- recovery
 
     def recover_all(self, lock: Lock) -> None:
-        """What a start does: each site is proved, or it is known why not."""
+        """Proves each site at a start, or finds out why it cannot be proved."""
         lock.settled([name for name in lock.interrupted if name not in self.runtime.sites])
         self._recover(list(self.runtime.sites.values()), lock)
-        self._probes.extend(self.runtime.sites)
+        self._to_probe.extend(self.runtime.sites)
 
     def recover_interrupted(self, lock: Lock) -> None:
-        """What the last holder of the lock left in flight when it died comes before anything else."""
+        """Recovers the sites that the last holder of the lock had in flight when it was killed."""
         lock.settled([name for name in lock.interrupted if name not in self.runtime.sites])
         self._recover([self.runtime.sites[name] for name in lock.interrupted], lock)
 
@@ -169,73 +170,72 @@ class Maintenance:
         name, now = managed.site.name, self.runtime.ports.clock.monotonic()
         before = self.degraded_sites.pop(name, None)
         if done.result in (Result.DEFERRED, Result.STRANDED):
-            count = before.recoveries + 1 if before else 1
-            due = now + backoff(before.looks if before else 1)
+            probes, recoveries = (before.probes, before.recoveries + 1) if before else (1, 1)
             self.degraded_sites[name] = Degraded(
-                due, before.looks if before else 1, count, now, may_reload=False, told=done.reason
+                now + backoff(probes), probes, recoveries, now, may_reload=False, reason=done.reason
             )
-        if done.result is not Result.UNCHANGED and not (before and before.told == done.reason):
+        if done.result is not Result.UNCHANGED and not (before and before.reason == done.reason):
             self.journal.outcome(done)
-        self._told(done, "recover")
-        self._history_grew = True
+        self._count(done, "recover")
+        self._check_history = True
 
     def note(self, managed: ManagedSite, done: Outcome) -> None:
-        """How a rotation ended: whether the site is in care from now on."""
+        """Takes over how a rotation ended: whether the site is degraded from now on."""
         name, now = managed.site.name, self.runtime.ports.clock.monotonic()
         if done.result is Result.STRANDED:
-            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, told=done.reason)
+            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, reason=done.reason)
         elif done.result in (Result.ROTATED, Result.UNCHANGED, Result.ROLLED_BACK):
             self.degraded_sites.pop(name, None)
-        if name not in self._probes:
-            self._probes.append(name)  # for the metrics
-        self._history_grew = True
-        if done.result in (Result.ROTATED, Result.ROLLED_BACK) and name not in self._judgements:
-            self._judgements.append(name)
+        if name not in self._to_probe:
+            self._to_probe.append(name)  # for the metrics
+        self._check_history = True
+        if done.result in (Result.ROTATED, Result.ROLLED_BACK) and name not in self._to_validate:
+            self._to_validate.append(name)
 
     def _maintain(self, name: str) -> None:
         managed, degraded = self.runtime.sites[name], self.degraded_sites[name]
         ports = self.runtime.ports
-        facts = self._look(managed)
+        facts = self._observe(managed)
         if facts.well:
             self.degraded_sites.pop(name)
             self.journal.say("well", "every listener serves what is live again", NOTICE, site=name)
             return
-        now, looks = ports.clock.monotonic(), degraded.looks + 1
-        degraded = self.degraded_sites[name] = replace(degraded, due=now + backoff(looks), looks=looks)
+        now, probes = ports.clock.monotonic(), degraded.probes + 1
+        degraded = self.degraded_sites[name] = replace(degraded, due=now + backoff(probes), probes=probes)
         if not (degraded.may_reload or facts.served_everywhere):
             return
         try:
             with ports.locks.rotation(WHO, 0.3) as lock:
                 self.recover_interrupted(lock)
                 if name in self.degraded_sites:
-                    self._recover([self.runtime.sites[one] for one in (name, *self._late_beside(name))], lock)
+                    self._recover([self.runtime.sites[site] for site in (name, *self._also_due(name))], lock)
         except RotatorError as e:
-            self.degraded_sites[name] = replace(degraded, due=now + backoff(1), told=e.code)
-            if e.code not in (degraded.told, Reason.LOCK_BUSY):
+            self.degraded_sites[name] = replace(degraded, due=now + backoff(1), reason=e.code)
+            if e.code not in (degraded.reason, Reason.LOCK_BUSY):
                 self.journal.say(e.code, e.message, WARNING, site=name)
 
-    def _late_beside(self, name: str) -> list[str]:
-        """Others that are worth a reload now: one does for all of them, and each one costs nginx the same."""
+    def _also_due(self, name: str) -> list[str]:
+        """Further sites that may be reloaded now: one reload serves all of them."""
         now = self.runtime.ports.clock.monotonic()
         late = [
-            one
-            for one, degraded in self.degraded_sites.items()
-            if one != name and degraded.may_reload and degraded.due <= now
+            other
+            for other, degraded in self.degraded_sites.items()
+            if other != name and degraded.may_reload and degraded.due <= now
         ]
         return late[: PROBED_AT_ONCE - 1]
 
-    # -- looking
+    # -- probing
 
-    def _look(self, managed: ManagedSite) -> Facts:
+    def _observe(self, managed: ManagedSite) -> Facts:
         facts = observe(managed.site, self.runtime.ports)
-        self.seen[managed.site.name] = site_facts(facts, self.runtime.ports.clock.now())
+        self.facts[managed.site.name] = site_facts(facts, self.runtime.ports.clock.now())
         return facts
 
-    def _observe(self, name: str) -> None:
+    def _probe_site(self, name: str) -> None:
         if name not in self.runtime.sites:
             return
         managed, ports = self.runtime.sites[name], self.runtime.ports
-        facts = self._look(managed)
+        facts = self._observe(managed)
         if (
             facts.well
             or name in self.degraded_sites
@@ -243,14 +243,15 @@ class Maintenance:
         ):
             return
         now = ports.clock.monotonic()
-        if facts.live and not facts.verified:  # whoever put it there has told what nginx still needs
-            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, told=Reason.NOT_WIRED)
+        if facts.live and not facts.verified:  # the command that put it there has reported what nginx still needs
+            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, reason=Reason.NOT_WIRED)
             return
         self.degraded_sites[name] = Degraded(now)
-        words = facts.problem or "; ".join(f"{s.served.target}: {s.words}" for s in facts.seen if not s.matches)
-        self.journal.say("differs", words or "what is live was not proved yet", WARNING, site=name)
+        differences = [f"{seen.served.target}: {seen.words}" for seen in facts.seen if not seen.matches]
+        difference = facts.problem or "; ".join(differences)
+        self.journal.say("differs", difference or "what is live was not proved yet", WARNING, site=name)
 
-    def _judge(self, name: str) -> None:
+    def _validate_site(self, name: str) -> None:
         ports = self.runtime.ports
         managed = self.runtime.sites.get(name)
         live = ports.live(name).generation if managed else ""
@@ -261,12 +262,12 @@ class Maintenance:
         except RotatorError as e:
             self.journal.say(e.code, e.message, WARNING, site=name)
             return
-        found = validate_chains(chains, managed.site.policy, managed.anchors, ports.clock.now())
-        if [p.code for p in found] != [p.code for p in self.judged.get(name, ())]:
-            for problem in found:
-                word = "live-unfit" if problem.severity is Severity.REJECT else "live-warning"
-                self.journal.say(word, f"{problem.message} [{problem.code}] {problem.hint}", WARNING, site=name)
-        self.judged[name] = found
+        problems = validate_chains(chains, managed.site.policy, managed.anchors, ports.clock.now())
+        if [p.code for p in problems] != [p.code for p in self.live_problems.get(name, ())]:
+            for problem in problems:
+                event = "live-unfit" if problem.severity is Severity.REJECT else "live-warning"
+                self.journal.say(event, f"{problem.message} [{problem.code}] {problem.hint}", WARNING, site=name)
+        self.live_problems[name] = problems
 
     def _prune(self, name: str) -> None:
         ports = self.runtime.ports
@@ -285,14 +286,14 @@ class Maintenance:
                 self.journal.say(e.code, e.message, WARNING, site=name)
 
     def _tidy_history(self) -> None:
-        """Closes the history if it has become long; what keeps it from that is told once."""
-        ports, trouble = self.runtime.ports, ""
+        """Closes the history if it has become long; a failure is reported once."""
+        ports, failure = self.runtime.ports, ""
         try:
             if ports.history.is_untidy():
                 with ports.locks.rotation(WHO, 0.0):
                     ports.history.tidy()
         except RotatorError as e:
-            trouble = e.code
-            if e.code not in (self._history_trouble, Reason.LOCK_BUSY):
+            failure = e.code
+            if e.code not in (self._history_failure, Reason.LOCK_BUSY):
                 self.journal.say(e.code, f"the history could not be tidied up: {e.message}; {e.hint}", WARNING)
-        self._history_trouble = trouble
+        self._history_failure = failure

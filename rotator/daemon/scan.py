@@ -10,28 +10,29 @@ from rotator.sources.drop_source import DropLook, DropSource
 
 
 class DropScan:
-    """Looks at every drop once in a scan interval, and in between at the drops that file events name.
+    """Looks at every drop when that is requested, and in between at the drops that file events name.
 
-    Events may be lost; then the next look at every drop finds the change.
+    Events may be lost; then the next look at every drop, which is a periodic job, finds the change.
 
     Args:
         sources: the source of each site's renewals, by the site's name.
-        scan_interval: seconds between two looks at all drops.
         now: the time.
     """
 
-    def __init__(self, sources: Mapping[str, DropSource], scan_interval: float, now: Moment) -> None:
+    def __init__(self, sources: Mapping[str, DropSource], now: Moment) -> None:
         self.at = now.wall
         """When all drops were looked at last, UTC."""
-        self.due = 0.0
-        """Monotonic time of the next look at all of them."""
         self.looks: Mapping[str, DropLook] = {}
         """The last look at each site's drop."""
         self._sites_by_source = _grouped(sources)
-        self._scan_interval = scan_interval
+        self._all_requested = True
+
+    def request_all(self) -> None:
+        """Has the next look include every drop."""
+        self._all_requested = True
 
     def look(self, touched: Collection[str] | None, asked: Collection[str], now: Moment) -> Mapping[str, DropLook]:
-        """Looks at the drops that were touched and at those that are asked for; at all of them when that is due.
+        """Looks at the drops that were touched and at those that are asked for; at all of them if that was requested.
 
         Args:
             touched: paths of file events; None if they are not known.
@@ -41,9 +42,9 @@ class DropScan:
         Returns:
             The looks of this call.
         """
-        sites = None if touched is None or now.monotonic >= self.due else self._sites_at(touched)
+        sites = None if touched is None or self._all_requested else self._sites_at(touched)
         if sites is None:
-            self.at, self.due = now.wall, now.monotonic + self._scan_interval
+            self.at, self._all_requested = now.wall, False
             self.looks = {site: look for source, _ in self._sites_by_source for site, look in source.look().items()}
             return self.looks
         wanted = sites.union(asked)

@@ -1,8 +1,13 @@
-"""The daemon's life as a service: start, signals, reloading, what it tells the manager, the end; no rotation here."""
+"""The daemon as a service: start, signals, configuration reloads, reports to the service manager, and the end.
+
+The thread of the loop does all work. Other threads only wake it: file events (`file_events`), the schedule of the
+periodic jobs (`scheduler`); the metrics page has a thread of its own, which reads what this one publishes.
+"""
 
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import time
@@ -14,72 +19,77 @@ from types import FrameType
 from rotator import config
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
+from rotator.daemon.file_events import FileEvents
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
 from rotator.daemon.loop import Loop
+from rotator.daemon.periodic_jobs import MINUTE, SCAN_DROPS, periodic_jobs
 from rotator.daemon.runtime import Runtime, make_runtime, reload_trust
+from rotator.daemon.scheduler import JobScheduler, JobTimes
 from rotator.daemon.sd_notify import Notifier
 from rotator.daemon.status import status_line
 from rotator.daemon.telemetry import Telemetry
-from rotator.daemon.triggers import PeriodicJobs, Throttle, Wake, Watcher
+from rotator.daemon.throttle import Throttle
+from rotator.daemon.wake import Wake
 from rotator.rotation.ports import Clock, Ports
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.locks import DaemonLock
+from rotator.storage.notes import JobNote
+from rotator.system.files import stamp
 from rotator.system.users import user_name
 
-PROBE_EVERY, JUDGE_EVERY, TIDY_EVERY = 60.0, 3600.0, 86400.0
-"""Seconds between two rounds of each duty."""
 END_WITHIN = 2.0
-"""Seconds that a rotation in flight gets when the end is asked for; after that it is for the next start to recover."""
-SIGN_EVERY = 30.0
-"""Seconds between two signs of life of a loop that has nothing to do."""
+"""Seconds that a rotation in flight gets at the end of the daemon; a longer one is recovered by the next start."""
+ALIVE_EVERY = 30.0
+"""Seconds between two reports that the loop works, at most; the service manager may want them more often."""
+REPORT_JOBS_EVERY = MINUTE
+"""Seconds between two reports of the jobs' times in the daemon's note, at least."""
 START_ON = 120.0
-"""Seconds that the manager is asked for, again and again, while a start has something to do."""
+"""Seconds by which the manager is asked to extend the start, again and again while the start goes on."""
 REMEMBERED = 1000
-"""Newest entries of the history from which the last outcome of each site is known again after a start."""
+"""Newest entries of the history from which the last outcome of each site is read at a start."""
 START_WITHIN = 30
 """Seconds that a start waits for a command that rotates."""
-
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
 
-class Ended(BaseException):  # no error, and nobody's to catch
-    """The end was asked for and a rotation would have taken longer than it may.
+class Ended(BaseException):  # not an Exception: nothing on the way may catch it
+    """The daemon was asked to end, and a rotation takes longer than `END_WITHIN`.
 
-    It strikes anywhere, as a kill would: what is half done is noted in the lock, and the next start recovers.
+    It is raised at any point, as a kill would be: the lock names what is half done, and the next start recovers it.
     """
 
 
-class LivingClock:
-    """The loop's clock: each wait inside of a rotation is a sign of life.
+class ReportingClock:
+    """The loop's clock: each wait inside a rotation reports that the loop works.
 
     Args:
         clock: the real one.
-        beat: called at each wait.
+        report_alive: called at each wait.
     """
 
-    def __init__(self, clock: Clock, beat: Callable[[], None]) -> None:
-        self._beat = beat
+    def __init__(self, clock: Clock, report_alive: Callable[[], None]) -> None:
+        self._report_alive = report_alive
         self.now = clock.now
         self.monotonic = clock.monotonic
         self._sleep = clock.sleep
 
     def sleep(self, seconds: float) -> None:
         """Waits."""
-        self._beat()
+        self._report_alive()
         self._sleep(seconds)
 
 
 class Daemon:
-    """One life.
+    """The daemon from its start to its end.
 
     Args:
         path: the configuration file.
-        journal: where events are told.
+        journal: where events are written.
         notifier: the service manager.
 
     Raises:
-        RotatorError: a configuration that cannot be used.
+        RotatorError: the configuration cannot be used.
     """
 
     def __init__(self, path: Path, journal: Journal, notifier: Notifier) -> None:
@@ -87,84 +97,92 @@ class Daemon:
         self.config = config.load(path)
         _check_owner(self.config.state_dir)
         self.wake = Wake()
-        self.watcher = Watcher(self.wake, self._watching)
-        self.jobs = PeriodicJobs(self.wake, {"probe": PROBE_EVERY, "judge": JUDGE_EVERY, "tidy": TIDY_EVERY})
+        self.file_events = FileEvents(self.wake, self._report_watching)
         self.telemetry = Telemetry(journal)
         self.loop = Loop(self._runtime(self.config), journal, self.telemetry, self.wake.is_set)
+        table = periodic_jobs(
+            self.loop,
+            reload_trust=self._reload_trust,
+            report_alive=self._report_alive,
+            alive_every=min(self.notifier.watchdog_every or ALIVE_EVERY, ALIVE_EVERY),
+        )
+        self.jobs = JobScheduler(self.wake, table, self.loop.runtime.ports.clock)
         self._starting = True
-        self._ending = self._over = False
-        self._reload_asked = False
-        self._beaten = 0.0
+        self._ending = self._has_ended = False
+        self._reload_requested = False
+        self._alive_at = 0.0
         self._loads = 1
-        self._unread = ""
+        self._jobs_reported_at = math.inf  # until the first note
+        self._note_failure = ""
+        self._trust_failures = ""
         self.reload_failed = ""
         """Why the configuration on the disk is not in force; empty if it is."""
         self._lock: DaemonLock
 
     def run(self) -> int:
-        """Lives until SIGTERM or SIGINT. Returns the exit status.
+        """Runs until SIGTERM or SIGINT. Returns the exit status.
 
         Raises:
             RotatorError: `daemon-running`; or the store cannot be used at the start.
         """
         with self.loop.runtime.ports.locks.daemon() as self._lock:
-            before = {number: signal.signal(number, self._signalled) for number in _SIGNALS}
+            earlier_handlers = {number: signal.signal(number, self._handle_signal) for number in _SIGNALS}
             try:
-                self._live()
+                self._run()
             except Ended:
                 self.journal.say("cut-short", "a rotation was in flight; the next start proves it", WARNING)
             finally:
-                self._over = True  # an alarm that goes off this instant must not keep the rest from being closed
+                self._has_ended = True  # an alarm that goes off now must not keep the rest from being closed
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 self.notifier.stopping()
-                self.watcher.close()
+                self.file_events.close()
                 self.jobs.close()
                 self.telemetry.close()
-                for number, handler in before.items():
+                for number, handler in earlier_handlers.items():
                     signal.signal(number, handler)
                 self.wake.close()
         self.journal.say("stopped", f"pid {os.getpid()}", NOTICE)
         return Exit.DONE
 
-    def _live(self) -> None:
+    def _run(self) -> None:
         self.journal.say("starting", f"pid {os.getpid()}, {_count(len(self.config.sites))}, {self.path}", NOTICE)
         ports = self.loop.runtime.ports
         self.telemetry.config = self.telemetry.config.then(True, ports.clock.now())
         self.telemetry.counters = self.telemetry.counters.with_last_swaps(ports.history.entries(limit=REMEMBERED))
         self._start()
         self._starting = False
-        self._tell_loaded()
         self.jobs.start()
+        self._write_note()
         gc.collect()
-        gc.freeze()  # what a start leaves stays for good: no full collection goes through it in mid-rotation (20 ms)
+        gc.freeze()  # these objects stay: no full collection goes through them during a rotation (20 ms)
         self.notifier.ready(self.status())
         self.journal.say("ready", self.status(), NOTICE)
-        told, throttle = "", Throttle()
+        reported, throttle = "", Throttle()
         while not self._ending:
-            if self._reload_asked:
+            if self._reload_requested:
                 self._reload()
             begun = time.monotonic()
-            self._note_duties()  # before the pass, which does them: one pass for each, not two
-            due = self.loop.tick(self.watcher.touched())
-            self.watcher.watch(self.loop.scan.trees, self.loop.scan.directories)
-            self._beat()
+            self._run_jobs()  # before the pass, which does what they request: one pass for each, not two
+            due = self.loop.tick(self.file_events.touched())
+            self.file_events.watch(self.loop.scan.trees, self.loop.scan.directories)
+            self._report_alive()
             self._publish()
-            if (line := self.status()) != told:
-                told = line
+            if (line := self.status()) != reported:
+                reported = line
                 self.notifier.status(line)
             self._wait(due, throttle.pause(begun, time.monotonic()) if self.loop.idle else 0.0)
 
-    def _wait(self, due: float, rest: float) -> None:
-        """Until something is due, an event comes, or the manager wants a sign of life."""
+    def _wait(self, due: float, pause: float) -> None:
+        """Waits until something is due or an event comes, and for the pause in any case."""
         now = self.loop.runtime.ports.clock.monotonic()
-        limit = min(self.notifier.watchdog_every or SIGN_EVERY, SIGN_EVERY)
-        if self.wake.wait(min(due - now, limit)) and not self._ending and not self._reload_asked:
+        until = min(due, self.jobs.late_at())
+        if self.wake.wait(until - now) and not self._ending and not self._reload_requested:
             passed = self.loop.runtime.ports.clock.monotonic() - now
-            if passed < rest:
-                time.sleep(rest - passed)
+            if passed < pause:
+                time.sleep(pause - passed)
 
     def _start(self) -> None:
-        """Recovery; a command that rotates at this moment is waited for."""
+        """Recovers all sites. Waits for a command that rotates at this moment."""
         for left in reversed(range(START_WITHIN)):
             try:
                 self.loop.start(1.0)
@@ -173,128 +191,146 @@ class Daemon:
                     raise
                 if self._ending:
                     return
-                self._beat()
+                self._report_alive()
             else:
                 return
 
-    # -- what is heard
+    # -- signals
 
-    def _signalled(self, number: int, _frame: FrameType | None) -> None:
+    def _handle_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
-            self._reload_asked = True
+            self._reload_requested = True
         elif number == signal.SIGALRM:
-            if not self._over:
+            if not self._has_ended:
                 raise Ended
         elif not self._ending:
             self._ending = True
             signal.setitimer(signal.ITIMER_REAL, END_WITHIN)
         self.wake.set()
 
-    def _beat(self) -> None:
-        """A sign of life of the loop."""
-        now = time.monotonic()
-        self.telemetry.beat()
-        if now - self._beaten < (self.notifier.watchdog_every or SIGN_EVERY) / 2:
-            return
-        self._beaten = now
-        if self._starting:  # a thousand sites at listeners that are dead take long to be asked
-            self.notifier.starting(START_ON)
-        if self.notifier.watchdog_every is not None:
-            self.notifier.watchdog()
-
-    def _note_duties(self) -> None:
-        maintenance = self.loop.maintenance
-        for duty in self.jobs.take():
-            if duty == "judge":
-                self._renew()
-            {"probe": maintenance.probe, "judge": maintenance.judge, "tidy": maintenance.tidy}[duty]()
-
     def _reload(self) -> None:
-        """SIGHUP: the configuration anew. One that is wrong changes nothing."""
-        self._reload_asked = False
+        """Reads the configuration again (SIGHUP). An invalid one changes nothing."""
+        self._reload_requested = False
         self.notifier.reloading()
         try:
-            found = config.load(self.path)
-            if found.state_dir != self.config.state_dir:
-                words = f"state_dir cannot change in a running daemon ({self.config.state_dir} to {found.state_dir})"
-                raise RotatorError(Reason.CONFIGURATION, words, "systemctl restart rotator", Exit.CONFIG)
-            runtime = self._runtime(found)
+            loaded = config.load(self.path)
+            if loaded.state_dir != self.config.state_dir:
+                message = f"state_dir cannot change in a running daemon ({self.config.state_dir} to {loaded.state_dir})"
+                raise RotatorError(Reason.CONFIGURATION, message, "systemctl restart rotator", Exit.CONFIG)
+            runtime = self._runtime(loaded)
         except RotatorError as e:
             self.reload_failed = e.message
             self.telemetry.config = self.telemetry.config.then(False, None)
-            words = f"{e.message}; {e.hint}. The configuration of before stays in force"
-            self.journal.say("reload-failed", words, ERROR)
+            message = f"{e.message}; {e.hint}. The earlier configuration stays in force"
+            self.journal.say("reload-failed", message, ERROR)
         else:
             self.reload_failed = ""
             self.telemetry.config = self.telemetry.config.then(True, runtime.ports.clock.now())
             self.telemetry.counters = self.telemetry.counters.only(runtime.sites)
-            self.config = found
+            self.config = loaded
             self.loop.reconfigure(runtime)
-            self.journal.say("reloaded", f"{_count(len(found.sites))}, {self.path}", NOTICE)
+            self.jobs.change_interval(SCAN_DROPS, runtime.scan_interval)
+            self.journal.say("reloaded", f"{_count(len(loaded.sites))}, {self.path}", NOTICE)
         self._loads += 1
-        self._tell_loaded()
+        self._write_note()
         self.notifier.ready(self.status())
 
-    def _tell_loaded(self) -> None:
-        """For `rotator config reload`, which waits for it."""
-        try:
-            self._lock.tell(config=str(self.path.absolute()), loads=self._loads, refused=self.reload_failed)
-        except RotatorError as e:
-            self.journal.say("not-written", f"who waits for the reload cannot be told: {e.message}", WARNING)
+    # -- periodic jobs
 
-    def _renew(self) -> None:
-        """Roots and lists anew, as somebody else renews them. What cannot be read stays as it was."""
+    def _run_jobs(self) -> None:
+        """Runs the jobs that are due, and reports their times where `rotator status --verbose` reads them."""
+        jobs = self.jobs.take()
+        for job in jobs:
+            job.run()
+        if jobs and time.monotonic() >= self._jobs_reported_at + REPORT_JOBS_EVERY:
+            self._write_note()
+
+    def _report_alive(self) -> None:
+        """Reports to `/healthz` and to the service manager that the loop works; cheap, so each pass does it."""
+        now = time.monotonic()
+        self.telemetry.beat()
+        if now - self._alive_at < (self.notifier.watchdog_every or ALIVE_EVERY) / 2:
+            return
+        self._alive_at = now
+        if self._starting:  # probing a thousand sites whose listeners are dead takes long
+            self.notifier.starting(START_ON)
+        if self.notifier.watchdog_every is not None:
+            self.notifier.watchdog()
+
+    def _reload_trust(self) -> None:
+        """Reads roots, pools and lists again. What cannot be read stays in force as it was read before."""
         runtime, errors = reload_trust(self.loop.runtime, self.config)
         if runtime is not None:
             self.loop.renew(runtime)
-        words = "; ".join(f"{e.message} {e.hint}".rstrip() for e in errors)
-        if words and words != self._unread:
-            self.journal.say("not-renewed", f"{words} What was read before stays in force", WARNING)
-        elif self._unread and not words:
+        failures = "; ".join(f"{e.message} {e.hint}".rstrip() for e in errors)
+        if failures and failures != self._trust_failures:
+            self.journal.say("not-renewed", f"{failures} What was read before stays in force", WARNING)
+        elif self._trust_failures and not failures:
             self.journal.say("renewed", "roots and lists can be read again", NOTICE)
-        self._unread = words
+        self._trust_failures = failures
 
-    # -- what is told
+    # -- reports
+
+    def _write_note(self) -> None:
+        """Writes the note that `rotator config reload` waits for and `rotator status --verbose` shows; no flush."""
+        self._jobs_reported_at = time.monotonic()
+        try:
+            self._lock.tell(
+                config=str(self.path.absolute()),
+                loads=self._loads,
+                refused=self.reload_failed,
+                reported=stamp(self.loop.runtime.ports.clock.now()),
+                jobs=[_as_note(times) for times in self.jobs.times()],
+            )
+        except RotatorError as e:
+            if e.message != self._note_failure:
+                self.journal.say("not-written", f"the daemon's note in the state directory: {e.message}", WARNING)
+            self._note_failure = e.message
+        else:
+            self._note_failure = ""
 
     def _publish(self) -> None:
         runtime = self.loop.runtime
         self.telemetry.listen(runtime.metrics_listen)
         self.telemetry.publish(
             self.loop.states,
-            self.loop.maintenance.seen,
-            self.loop.maintenance.judged,
+            self.loop.maintenance.facts,
+            self.loop.maintenance.live_problems,
             workers=runtime.ports.nginx.workers(),
-            watcher_up=not self.watcher.trouble,
-            overflows=self.watcher.overflows.count,
+            watcher_up=not self.file_events.trouble,
+            overflows=self.file_events.overflows.count,
             scanned_at=self.loop.scan.at,
             scan_interval=runtime.scan_interval,
         )
 
     def status(self) -> str:
-        """How it stands, in one line."""
+        """The state of the daemon and its sites in one line."""
         line = status_line(self.loop.states, self.loop.maintenance.degraded_sites)
         if self.reload_failed:
-            line = f"the configuration on disk is wrong, the one before is in force; {line}"
+            line = f"the configuration on disk is invalid, the earlier one is in force; {line}"
         return line
 
-    def _watching(self, trouble: str) -> None:
-        words = f"{trouble}; drops are looked at every {self.config.scan_interval:g} s" if trouble else "events again"
-        self.journal.say("watch-lost" if trouble else "watch-back", words, WARNING)
+    def _report_watching(self, trouble: str) -> None:
+        interval = f"{self.config.scan_interval:g} s"
+        message = f"{trouble}; drops are looked at every {interval}" if trouble else "file events work again"
+        self.journal.say("watch-lost" if trouble else "watch-back", message, WARNING)
 
-    # -- what it stands on
+    # -- configuration
 
-    def _runtime(self, found: config.Config) -> Runtime:
-        return make_runtime(found, self._living, self._beat)
+    def _runtime(self, loaded: config.Config) -> Runtime:
+        return make_runtime(loaded, self._reporting, self._report_alive)
 
-    def _living(self, ports: Ports) -> Ports:
-        def say(words: str) -> None:
-            self.journal.say("progress", words)
+    def _reporting(self, ports: Ports) -> Ports:
+        """The same ports, which count reloads and report progress."""
 
-        return replace(self.telemetry.counting(ports), clock=LivingClock(ports.clock, self._beat), say=say)
+        def say(message: str) -> None:
+            self.journal.say("progress", message)
+
+        return replace(self.telemetry.counting(ports), clock=ReportingClock(ports.clock, self._report_alive), say=say)
 
 
 def _check_owner(state_dir: Path) -> None:
-    """Root must not leave files in another's store that its owner could not manage."""
+    """Refuses a state directory of another user: files that root leaves there are not the owner's to manage."""
     owner = demand_state_dir(state_dir).st_uid
     if owner != os.geteuid():
         raise RotatorError(
@@ -302,6 +338,12 @@ def _check_owner(state_dir: Path) -> None:
             f"{state_dir} belongs to user {user_name(owner)}, but this is {user_name()}",
             "Start it as that user: systemctl start rotator; or by hand: runuser -u rotator -- rotator run",
         )
+
+
+def _as_note(times: JobTimes) -> JobNote:
+    """The times of one job for the daemon's note."""
+    job, last, next = times.job, times.last, times.next
+    return JobNote(job.name, job.every, stamp(last) if last else "", stamp(next) if next else "", job.description)
 
 
 def _count(sites: int) -> str:

@@ -52,4 +52,4 @@ def _words(state: DropState, degraded: Degraded | None) -> str:
 
 
 def _unproved(degraded: Degraded) -> str:
-    return f"is not proved ({degraded.told or 'differs'})"
+    return f"is not proved ({degraded.reason or 'differs'})"

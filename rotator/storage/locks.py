@@ -19,6 +19,7 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
 from rotator.storage.notes import (
     DaemonNote,
+    JobNote,
     RotationNote,
     daemon_note_object,
     read_daemon_note,
@@ -79,13 +80,15 @@ class DaemonLock:
     _path: Path
     _note: DaemonNote
 
-    def tell(self, *, config: str, loads: int, refused: str) -> None:
+    def tell(self, *, config: str, loads: int, refused: str, reported: str, jobs: Sequence[JobNote]) -> None:
         """Completes the note, for `daemon_note`; see `DaemonNote`.
 
         Raises:
             RotatorError: what the disk said; the earlier note stands then.
         """
-        self._write(replace(self._note, config=config, loads=loads, refused=refused))
+        self._write(
+            replace(self._note, config=config, loads=loads, refused=refused, reported=reported, jobs=tuple(jobs))
+        )
 
     def _write(self, note: DaemonNote) -> None:
         with in_words(self._path.parent, self._path):

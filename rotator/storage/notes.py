@@ -35,6 +35,25 @@ class RotationNote:
 
 
 @dataclass(frozen=True, slots=True)
+class JobNote:
+    """The schedule of one periodic job of the daemon, at the time of the report.
+
+    Args:
+        name: its name.
+        every: seconds between two runs.
+        last: when it ran last, RFC 3339; empty before its first run.
+        next: when it runs next, RFC 3339.
+        description: what it does, in one line.
+    """
+
+    name: str
+    every: float
+    last: str
+    next: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonNote:
     """The note of the running daemon.
 
@@ -44,6 +63,8 @@ class DaemonNote:
         config: the configuration file that it reads; empty until it is ready.
         loads: how often it has read that; 0 until it is ready.
         refused: why it did not take what it read last; empty if it did.
+        reported: when the times of the jobs were written, RFC 3339; empty until it is ready.
+        jobs: its periodic jobs.
     """
 
     pid: int = 0
@@ -51,6 +72,8 @@ class DaemonNote:
     config: str = ""
     loads: int = 0
     refused: str = ""
+    reported: str = ""
+    jobs: tuple[JobNote, ...] = ()
 
 
 def read_rotation_note(data: bytes) -> RotationNote:
@@ -73,6 +96,8 @@ def read_daemon_note(data: bytes) -> DaemonNote:
         keys.take("config", fields.text, ""),
         keys.take("loads", fields.whole, 0),
         keys.take("refused", fields.text, ""),
+        keys.take("reported", fields.text, ""),
+        keys.take("jobs", _jobs, ()),
     )
 
 
@@ -96,7 +121,35 @@ def daemon_note_object(note: DaemonNote) -> dict[str, object]:
         "config": note.config,
         "loads": note.loads,
         "refused": note.refused,
+        "reported": note.reported,
+        "jobs": [
+            {
+                "name": job.name,
+                "every": job.every,
+                "last": job.last,
+                "next": job.next,
+                "description": job.description,
+            }
+            for job in note.jobs
+        ],
     }
+
+
+def _jobs(value: object) -> tuple[JobNote, ...]:
+    """An array of jobs."""
+    if not isinstance(value, list):
+        raise TypeError("no array")
+    return tuple(_job(Keys(job)) for job in value)
+
+
+def _job(keys: Keys) -> JobNote:
+    return JobNote(
+        keys.take("name", fields.text, ""),
+        keys.take("every", fields.number, 0.0),
+        keys.take("last", fields.text, ""),
+        keys.take("next", fields.text, ""),
+        keys.take("description", fields.text, ""),
+    )
 
 
 def _keys(data: bytes) -> Keys:

@@ -73,7 +73,7 @@ def test_an_event_has_its_own_drop_looked_at_and_the_next_scan_all(two: Looping)
     two.drop(told, "example")
     two.loop.tick({f"{two.incoming}/example/privkey.pem"})
     assert (two.shows(told, "example"), two.shows(untold, "other")) == (True, False)
-    two.clock.sleep(15.0)
+    two.loop.scan.request_all()
     two.loop.tick(frozenset())
     assert two.shows(untold, "other")
 
@@ -723,7 +723,7 @@ def test_what_a_command_has_put_live_is_asked_for_at_the_next_look(daemon: Loopi
     daemon.run_for(30)
     done = daemon.by_hand(daemon.issue())
     daemon.tick()
-    shown = daemon.loop.maintenance.seen["example"]
+    shown = daemon.loop.maintenance.facts["example"]
     (leaf,) = daemon.store.load("example", done.generation).record.pairs
     assert [one.fingerprint for one in shown.certificates] == [leaf.fingerprint]
     assert all(one.matches for one in shown.served)
@@ -989,10 +989,10 @@ def test_a_live_certificate_that_is_revoked_shows_once(daemon: Looping) -> None:
 def test_a_renewal_that_replaces_a_revoked_certificate_is_judged_at_once(daemon: Looping) -> None:
     daemon.renew(lists(daemon, daemon.host.first["example"]))
     daemon.tick()
-    assert [p.code for p in daemon.loop.maintenance.judged["example"]] == ["revoked"]
+    assert [p.code for p in daemon.loop.maintenance.live_problems["example"]] == ["revoked"]
     daemon.drop(daemon.issue())
     daemon.run_for(20)
-    assert daemon.loop.maintenance.judged["example"] == ()
+    assert daemon.loop.maintenance.live_problems["example"] == ()
 
 
 def test_a_drop_that_is_revoked_is_rejected(daemon: Looping) -> None:
@@ -1260,7 +1260,7 @@ def test_another_configuration_forgets_a_site_that_is_gone(tmp_path: Path) -> No
     daemon.loop.reconfigure(daemon.runtime())
     daemon.run_for(60)
     assert set(daemon.loop.states) == {"a"}
-    assert set(daemon.loop.maintenance.seen) == {"a"}
+    assert set(daemon.loop.maintenance.facts) == {"a"}
     daemon.close()
 
 

@@ -89,7 +89,7 @@ def scan(tmp_path: Path, source: MemorySource) -> DropScan:
     incoming = tmp_path / "incoming"
     (incoming / "files").mkdir(parents=True)
     directories = DropDirectories(incoming, [DropLocation("files", incoming / "files")])
-    scan = DropScan({"vault": source, "files": directories}, 15.0, Moment(NOW, 100.0))
+    scan = DropScan({"vault": source, "files": directories}, Moment(NOW, 100.0))
     scan.look(None, (), Moment(NOW, 100.0))
     return scan
 
@@ -109,11 +109,12 @@ def test_a_file_event_of_an_unknown_path_has_every_source_looked_at(scan: DropSc
     assert scan.look({"/elsewhere/x.pem"}, (), Moment(NOW, 101.0)).keys() == {"vault", "files"}
 
 
-def test_a_source_without_directories_is_looked_at_after_the_scan_interval(
+def test_a_source_without_directories_is_looked_at_when_a_scan_of_everything_is_requested(
     scan: DropScan, source: MemorySource
 ) -> None:
     source.versions["vault"] = 1
-    assert scan.look((), (), Moment(NOW, 114.9)) == {}
+    assert scan.look((), (), Moment(NOW, 115.0)) == {}
+    scan.request_all()
     assert scan.look((), (), Moment(NOW, 115.0))["vault"].signature
 
 

@@ -51,7 +51,7 @@ def test_an_idle_daemon_goes_on_as_before_and_burns_no_core(daemon: Looping, jum
     before, live, hups = daemon.history.entries(), daemon.world.live("example"), daemon.nginx.hups
     _set(daemon, jump)
     assert _passes(daemon, 600) < MOST_PASSES
-    daemon.loop.maintenance.judge()
+    daemon.loop.maintenance.validate_live()
     daemon.loop.maintenance.probe()
     daemon.run_for(600)
     assert (daemon.history.entries(), daemon.world.live("example"), daemon.nginx.hups) == (before, live, hups)

@@ -10,9 +10,9 @@ import sys
 from importlib import import_module
 
 LATE = (
-    "apscheduler.executors.pool",
+    "apscheduler.executors.debug",
     "apscheduler.schedulers.background",
-    "apscheduler.triggers.interval",
+    "apscheduler.triggers.base",
     "encodings.idna",
     "watchdog.observers",
 )

@@ -93,7 +93,7 @@ class Looping:
         """Other lists on the disk, read at the hourly duty; what is live is judged then."""
         self.host.anchors = self.host.anchors.beside(evidence)
         self.loop.renew(self.runtime())
-        self.loop.maintenance.judge()
+        self.loop.maintenance.validate_live()
 
     def restart(self) -> None:
         """Another process on the same disk."""
@@ -119,7 +119,8 @@ class Looping:
         end = self.clock.time + seconds
         while self.clock.time < end:
             due = self.tick()
-            self.clock.sleep(max(0.001, min(due, end) - self.clock.time))
+            next_scan = self.clock.time + 15.0
+            self.clock.sleep(max(0.001, min(due, next_scan, end) - self.clock.time))
         self.tick()
 
     # -- drops

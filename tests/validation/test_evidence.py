@@ -197,7 +197,7 @@ def test_an_unreadable_list_does_not_keep_another_sites_from_being_renewed(tmp_p
     assert other.sites["b"].policy != runtime.sites["b"].policy
 
 
-def test_the_daemon_reads_lists_anew_at_its_hourly_duty_and_tells_once_what_it_cannot_read(
+def test_the_daemon_reads_lists_again_every_hour_and_reports_once_what_it_cannot_read(
     tmp_path: Path, named: dict[str, str]
 ) -> None:
     configured(tmp_path, named)
@@ -213,8 +213,8 @@ def test_the_daemon_reads_lists_anew_at_its_hourly_duty_and_tells_once_what_it_c
         (tmp_path / "list.crl").unlink(missing_ok=True)
         if content is not None:
             (tmp_path / "list.crl").write_bytes(content)
-        daemon.jobs._note("judge")
-        daemon._note_duties()
+        daemon.jobs._note("reload-trust")
+        daemon._run_jobs()
         return log.read_text().splitlines()[before:]
 
     def number() -> int | None:
@@ -231,7 +231,7 @@ def test_the_daemon_reads_lists_anew_at_its_hourly_duty_and_tells_once_what_it_c
         assert ["renewed" in line for line in hour(der_of(ICA.crl(number=3)))] == [True]
         assert number() == 3
     finally:
-        daemon.watcher.close()
+        daemon.file_events.close()
         daemon.wake.close()
         os.close(held)
 
