@@ -18,12 +18,13 @@ from rotator.system.files import stamp
 if TYPE_CHECKING:  # `rotator check` has no need of what these import
     from rotator.rotation.observe import Facts
     from rotator.storage.entries import HistoryEntry
+    from rotator.storage.notes import DaemonNote
     from rotator.storage.records import Intent
 
 OUTCOME_VERSION = 1
 HISTORY_VERSION = 1
 AWAITED_VERSION = 1
-STATUS_VERSION = 1
+STATUS_VERSION = 2
 CHECK_VERSION = 1
 PROBE_VERSION = 1
 
@@ -130,15 +131,43 @@ def awaited_answer(site: str, intent: Intent, last: HistoryEntry | None, exit: i
     }
 
 
-def status_answer(sites: Sequence[Mapping[str, object]], at: datetime, exit: int) -> dict[str, object]:
+def status_answer(
+    sites: Sequence[Mapping[str, object]], daemon: DaemonNote, at: datetime, exit: int
+) -> dict[str, object]:
     """The answer of `status`.
 
     Args:
         sites: a `site_answer` each.
+        daemon: the note of the running daemon; an empty one if none is running.
         at: when they were looked at, UTC.
         exit: the exit status.
     """
-    return {"schema_version": STATUS_VERSION, "at": at, "sites": list(sites), "exit": exit}
+    return {
+        "schema_version": STATUS_VERSION,
+        "at": at,
+        "sites": list(sites),
+        "daemon": daemon_answer(daemon) if daemon.pid else None,
+        "exit": exit,
+    }
+
+
+def daemon_answer(note: DaemonNote) -> dict[str, object]:
+    """The running daemon in the answer of `status`, as its note has it."""
+    return {
+        "pid": note.pid,
+        "since": note.since or None,
+        "reported": note.reported or None,
+        "jobs": [
+            {
+                "name": job.name,
+                "every": job.every,
+                "last": job.last or None,
+                "next": job.next or None,
+                "description": job.description,
+            }
+            for job in note.jobs
+        ],
+    }
 
 
 def site_answer(

@@ -1,4 +1,4 @@
-"""`rotator status`: what is wanted, on disk and served, side by side; it changes nothing and judges nothing anew."""
+"""`rotator status`: for each site what is wanted, on disk and served, side by side. It only reads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import click
 from rotator import bootstrap
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
+from rotator.cli.daemon_report import show_daemon
 from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import rfc3339
@@ -28,7 +29,7 @@ from rotator.system.files import stamp
 
 @click.command(
     epilog=epilog(
-        "rotator status\nrotator status example.cn",
+        "rotator status\nrotator status example.cn\nrotator status --verbose",
         Exit.DONE,
         Exit.FAILURE,
         Exit.USAGE,
@@ -45,32 +46,38 @@ from rotator.system.files import stamp
 def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last.
 
+    With --verbose also the periodic jobs of the running daemon: how often each runs, when it ran last and when it runs
+    next.
+
     The exit status is that of the worst site: 6 if what is served differs from what is on disk; else as the last
-    renewal ended, while it lies in the drop and is not live.
+    renewal ended, while it is in the drop and not live.
     """
     config, output = context.config, context.output
     demand_state_dir(config.state_dir)
     ports = bootstrap.make_ports(config, bootstrap.applying(config))
-    asked = [config.site(site)] if site else list(config.sites)
-    ports.store.names(asked[0].site.name)  # says so at once if the store may not be read
+    shown = [config.site(site)] if site else list(config.sites)
+    ports.store.names(shown[0].site.name)  # fails at once if this user may not read the store
     now = datetime.now(UTC)
     sources = bootstrap.make_drop_sources(config)
-    facts = observe_all([one.site for one in asked], ports)
+    facts = observe_all([one.site for one in shown], ports)
     last = ports.history.latest(f.site.name for f in facts)
-    new = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
+    changed = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
     codes = {_code(sources, f) for f in facts}
-    code = next((one for one in _WORST_FIRST if one in codes), Exit.DONE)
+    code = next((exit for exit in _WORST_FIRST if exit in codes), Exit.DONE)
+    daemon = ports.locks.daemon_note()
     if output.json:
-        sites = [site_answer(f, last.get(f.site.name), _ends(f), now, changed=new[f.site.name]) for f in facts]
-        output.data(status_answer(sites, now, int(code)))
+        sites = [site_answer(f, last.get(f.site.name), _ends(f), now, changed=changed[f.site.name]) for f in facts]
+        output.data(status_answer(sites, daemon, now, int(code)))
     elif site:
-        _tell(facts[0], last.get(site), now, context, changed=new[site])
+        _show_site(facts[0], last.get(site), now, context, changed=changed[site])
     else:
-        rows = [_row(f, last.get(f.site.name), now, changed=new[f.site.name]) for f in facts]
+        rows = [_row(f, last.get(f.site.name), now, changed=changed[f.site.name]) for f in facts]
         styles = ["" if f.well else "bad" for f in facts]
         output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
-        for line in _advice(facts, new, code):
+        for line in _advice(facts, changed, code):
             output.say(line)
+    if output.verbose and not output.json:
+        show_daemon(daemon, output)
     return code
 
 
@@ -78,7 +85,7 @@ _WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Ex
 
 
 def _code(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
-    """The exit status for one site: a renewal that is not live, though it lies there, is no good state either."""
+    """The exit status for one site; a renewal that is in the drop and not live counts as it ended."""
     ended = EXITS.get(facts.intent.result, Exit.DEFERRED) if facts.intent.result else Exit.DONE
     if not facts.well:
         return Exit.STRANDED if ended is Exit.STRANDED else Exit.DIFFERS
@@ -89,14 +96,14 @@ def _code(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
     return Exit.DONE if _is_gone(sources[facts.site.name], facts.site.name, facts.intent) else ended
 
 
-def _advice(facts: Sequence[Facts], new: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
-    """What the table has no room for: how a hold ends, and where the reasons are."""
-    for one in facts:
-        if one.intent.caveat:
-            yield f"note: {one.site.name}: {one.intent.caveat}"
-        if one.intent.hold and not new[one.site.name]:
-            name = one.site.name
-            if one.intent.hold.digest == ANYTHING:
+def _advice(facts: Sequence[Facts], changed: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
+    """The lines below the table: how a hold ends, and where the reasons are."""
+    for site in facts:
+        name, hold = site.site.name, site.intent.hold
+        if site.intent.caveat:
+            yield f"note: {name}: {site.intent.caveat}"
+        if hold and not changed[name]:
+            if hold.digest == ANYTHING:
                 yield f"HELD: nothing is taken from the drop until that is decided by hand: rotator swap {name}"
             else:
                 yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
@@ -105,27 +112,27 @@ def _advice(facts: Sequence[Facts], new: Mapping[str, bool | None], code: Exit) 
 
 
 def _is_gone(source: DropSource, site: str, intent: Intent) -> bool:
-    """Whether what was decided about lies in the drop no more."""
+    """Whether the content that the last decision was about is no longer in the drop."""
     try:
         candidate = source.read(site)
     except RotatorError:
-        return False  # that it cannot be read may be what was decided
+        return False  # the decision may have been that it cannot be read
     return candidate is None or (bool(intent.digest) and candidate.digest != intent.digest)
 
 
 def _is_changed(source: DropSource, site: str, intent: Intent) -> bool | None:
-    """Whether something else lies in the drop than what is held there; None without a hold, or if nobody can tell."""
+    """Whether the content of the drop differs from the held content; None without a hold, or if it cannot be read."""
     if intent.hold is None:
         return None
     try:
         candidate = source.read(site)
     except RotatorError:
-        return None  # not for this user to read, or not to be read by anyone, as it may have been when it was held
+        return None  # this user may not read it, or it is unreadable, as it may have been when it was held
     return candidate is not None and not intent.hold.covers(candidate.digest, readable=True)
 
 
 def _waits(intent: Intent) -> str:
-    """What a deferred drop waits for, in words; empty if nobody can tell."""
+    """What a deferred drop waits for, in words; empty if it does not wait or that is unknown."""
     if intent.result != Result.DEFERRED or not intent.next_try:
         return ""
     when = intent.next_try.replace("+00:00", "Z")
@@ -137,14 +144,14 @@ def _waits(intent: Intent) -> str:
 
 
 def _is_open(facts: Facts, result: str) -> bool:
-    """Whether the advice of the last outcome still holds: what was deferred and has come needs none any more."""
+    """Whether the advice of the last outcome still applies: a deferred site that is well by now needs none."""
     if result in (Result.ROTATED, Result.UNCHANGED):
         return False
     return result != Result.DEFERRED or not facts.well or facts.intent.result == Result.DEFERRED
 
 
 def _ends(facts: Facts) -> tuple[datetime, datetime] | None:
-    """notBefore and the end of the pair that ends first."""
+    """The notBefore and the end of the live pair that ends first."""
     spans = [(pair.not_before, pair.effective_not_after) for pair in (facts.live.record.pairs if facts.live else ())]
     return min(spans, key=lambda span: span[1]) if spans else None
 
@@ -156,17 +163,17 @@ def _left(facts: Facts, now: datetime) -> str:
     rest = span[1] - now
     if rest < timedelta(0):
         return "EXPIRED"
-    told = f"{rest.days} d" if rest.days >= 2 else f"{rest.total_seconds() / 3600:.1f} h"
+    remaining = f"{rest.days} d" if rest.days >= 2 else f"{rest.total_seconds() / 3600:.1f} h"
     mark = " CRITICAL" if is_critical(*span, now) else ""
-    return f"{told} ({share_of_life_left(*span, now):.0%}){mark}"
+    return f"{remaining} ({share_of_life_left(*span, now):.0%}){mark}"
 
 
 def _served(facts: Facts) -> str:
-    if facts.workers is not None and facts.workers.master is None and not any(one.served.chain for one in facts.seen):
+    if facts.workers is not None and facts.workers.master is None and not any(seen.served.chain for seen in facts.seen):
         return "nginx is not running"
     if facts.live is None:
-        return "nothing of rotator's"
-    good = sum(1 for one in facts.seen if one.matches)
+        return "not managed by rotator"
+    good = sum(1 for seen in facts.seen if seen.matches)
     return "everywhere" if facts.served_everywhere else f"{good} of {len(facts.seen)} as on disk"
 
 
@@ -193,7 +200,9 @@ def _minute(last: HistoryEntry | None) -> str:
     return f"{last.at:%Y-%m-%dT%H:%MZ}" if last and last.at else ""
 
 
-def _tell(facts: Facts, last: HistoryEntry | None, now: datetime, context: Context, *, changed: bool | None) -> None:
+def _show_site(
+    facts: Facts, last: HistoryEntry | None, now: datetime, context: Context, *, changed: bool | None
+) -> None:
     output, span, live = context.output, _ends(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
     intent = facts.intent
@@ -219,9 +228,9 @@ def _tell(facts: Facts, last: HistoryEntry | None, now: datetime, context: Conte
     proved = "this one" if live and facts.verified == live.name else facts.verified or "none yet"
     output.line(f"  proved   {proved}")
     output.line(f"  served   {_served(facts)}", "good" if facts.served_everywhere else "bad")
-    for one in facts.seen:
-        word = "as on disk" if one.matches else one.words or "something that rotator did not install"
-        output.line(f"           {one.served.target}: {word}", "" if one.matches else "bad")
+    for seen in facts.seen:
+        difference = "as on disk" if seen.matches else seen.words or "a chain that rotator did not install"
+        output.line(f"           {seen.served.target}: {difference}", "" if seen.matches else "bad")
     if facts.workers and facts.workers.master:
         active, draining = len(facts.workers.active), len(facts.workers.draining)
         upgrading = ", a binary upgrade in flight" if facts.workers.upgrading else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -537,6 +538,27 @@ def test_deliver_that_waits_tells_every_problem_of_a_refusal(edge: Edge) -> None
     codes = [code for code in ("expired", "name-mismatch") if f"also {code}: " in done.stdout]
     assert len(codes) == 1, done.stdout  # and the other is the outcome's own sentence
     assert ("does not cover" in done.stdout, "expired" in done.stdout) == (True, True), done.stdout
+
+
+def test_status_shows_the_jobs_of_the_running_daemon(edge: Edge) -> None:
+    with running(edge):
+        shown = edge.cli("status", "--verbose").stdout
+        assert re.search(r"^daemon +pid \d+, running since 20\d\d-", shown, re.MULTILINE)
+        assert re.search(r"^scan-drops +0\.2 s +(-|20\S+Z) +20\S+Z +Look at every drop", shown, re.MULTILINE)
+        assert "tidy-store" not in edge.cli("status").stdout
+        daemon = json.loads(edge.cli("status", "--json").stdout)["daemon"]
+        now = datetime.now(UTC)
+        (probe,) = [job for job in daemon["jobs"] if job["name"] == "probe-listeners"]
+        assert now < datetime.fromisoformat(probe["next"]) < now + timedelta(seconds=60)
+    assert "none is running" in edge.cli("status", "--verbose").stdout
+
+
+def test_an_interval_that_is_changed_by_a_reload_is_in_force(edge: Edge) -> None:
+    with running(edge):
+        edge.daemon_extra = QUICK.replace("200ms", "45s")
+        edge.write_config()
+        assert edge.cli("config", "reload").returncode == 0
+        assert re.search(r"^scan-drops +45 s ", edge.cli("status", "--verbose").stdout, re.MULTILINE)
 
 
 def test_status_exits_as_the_last_renewal_ended_while_that_lies_in_the_drop(edge: Edge) -> None:

@@ -43,6 +43,7 @@ from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
 from rotator.rotation.observe import Facts, Seen
 from rotator.storage.entries import HistoryEntry, entry_object
+from rotator.storage.notes import DaemonNote, JobNote
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
 from rotator.system.files import json_bytes
 from rotator.tls.handshake import Version
@@ -92,6 +93,11 @@ FULL = Facts(
 )
 EMPTY = Facts(SITE, None, "", Intent(), (Seen(Served(Target("", "", "")), None),), None)
 DOWN = Facts(SITE, None, "", Intent(), (), Workers(None))
+JOBS = (
+    JobNote("scan-drops", 15.0, "2026-11-22T12:00:00Z", "2026-11-22T12:00:15Z", "d"),
+    JobNote("tidy-store", 86400.0, "", "", "d"),
+)
+RUNNING = DaemonNote(7, "2026-11-22T11:00:00Z", reported="2026-11-22T12:00:00Z", jobs=JOBS)
 REFUSED = judge(Issued(GOOD.key, GOOD.leaf), names=("other.test",))
 
 
@@ -105,7 +111,8 @@ def _probed(chain: tuple[bytes, ...], *, failing: bool) -> dict[str, object]:
 
 def _site(facts: Facts, last: HistoryEntry | None, *, changed: bool | None) -> dict[str, object]:
     span = (NOON, NOON + timedelta(days=90)) if facts.live else None
-    return status_answer([site_answer(facts, last, span, NOON, changed=changed)], NOON, 0)
+    daemon = RUNNING if facts.live else DaemonNote()
+    return status_answer([site_answer(facts, last, span, NOON, changed=changed)], daemon, NOON, 0)
 
 
 SAMPLES: dict[str, list[object]] = {
