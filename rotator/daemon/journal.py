@@ -1,12 +1,13 @@
-"""The daemon's log: one line for each event, for a person or for the journal; it never blocks, raises or waits.
+"""The daemon's log: one line for each event, for a person or for the journal.
 
-Each line begins with the event: a stable word that alerts and searches may rely on. On a terminal it is as it stands;
-where neither a terminal nor the journal adds a time, it has one. The journal is given fields beside the line:
+Writing a line never blocks and never raises. Each line begins with the event: a stable word for alerts and searches to
+rely on. A line that goes neither to a terminal nor to the journal begins with the time. The journal gets fields beside
+the line:
 
     journalctl ROTATOR_EVENT=rotated     journalctl ROTATOR_SITE=example.cn -p warning
 
-and a MESSAGE_ID for each event, the same on every host (systemd.journal-fields(7)). Where the journal's own socket
-cannot be had, the line goes to stderr with its priority in front (sd-daemon(3)).
+and a MESSAGE_ID for each event, the same on every host (systemd.journal-fields(7)). If the journal's own socket is
+unavailable, the line goes to stderr with its priority in front (sd-daemon(3)).
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ LONGEST = 3500
 """Bytes of a line: below what a pipe takes in one piece, so that lines never mix."""
 
 NATIVE = "/run/systemd/journal/socket"
-"""Where the journal takes fields: datagrams of `KEY=value` lines (systemd's JOURNAL_NATIVE_PROTOCOL)."""
+"""The socket for lines with fields: datagrams of `KEY=value` lines (systemd's JOURNAL_NATIVE_PROTOCOL)."""
 EVENTS = uuid.UUID("6f0d9a52-8a58-5c8e-9d1c-3f0b1f0f5a37")
-"""The namespace of the events' ids."""
+"""The namespace of the ids of events."""
 
 _PRIORITY = {
     Result.UNCHANGED: INFO,
@@ -47,9 +48,9 @@ class Journal:
     """Writes lines to a descriptor.
 
     Args:
-        fd: usually 2.
-        environment: where `JOURNAL_STREAM` may stand.
-        native: the journal's own socket.
+        fd: the descriptor, usually 2.
+        environment: may have `JOURNAL_STREAM`.
+        native: the path of the journal's own socket.
     """
 
     def __init__(self, fd: int = 2, environment: Mapping[str, str] = os.environ, native: str = NATIVE) -> None:
@@ -63,26 +64,26 @@ class Journal:
         self.lost = 0
 
     def say(self, event: str, words: str, priority: int = INFO, *, site: str = "") -> None:
-        """One event.
+        """Writes one event.
 
         Args:
             event: a stable kebab-case word.
             words: what happened; line feeds and control characters are escaped.
-            priority: see above.
-            site: which site it is about, if one.
+            priority: as syslog counts, from 0 (emergency) to 7 (debug).
+            site: the site that it is about; empty if it is about none.
         """
         text = f"{event} {site}: {words}" if site else f"{event}: {words}"
         line = shown("; ".join(part.strip() for part in text.splitlines()))
         if self.lost:
             line += f" ({self.lost} lines before this one could not be written)"
-        if self._prefixed and self._tell_journal(line, event, priority, site):
+        if self._prefixed and self._send_to_journal(line, event, priority, site):
             self.lost = 0
             return
         if self._prefixed:
             line = f"<{priority}>{line}"
         elif self._dated:
             line = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} {line}"
-        cut = line.encode("utf-8", "backslashreplace")[:LONGEST].decode("utf-8", "ignore")  # between two characters
+        cut = line.encode("utf-8", "backslashreplace")[:LONGEST].decode("utf-8", "ignore")  # never within a character
         self._write(cut.encode() + b"\n")
 
     def _write(self, data: bytes) -> None:
@@ -92,12 +93,12 @@ class Journal:
             if poll.poll(0) and os.write(self._fd, data) == len(data):
                 self.lost = 0
             else:
-                self.lost += 1  # nobody reads: a rotation does not wait for that
+                self.lost += 1  # the reader is slow or gone: a rotation does not wait for it
         except OSError:
             self.lost += 1
 
-    def _tell_journal(self, line: str, event: str, priority: int, site: str) -> bool:
-        """Hands the line to the journal with its fields. Returns whether it was taken."""
+    def _send_to_journal(self, line: str, event: str, priority: int, site: str) -> bool:
+        """Sends the line to the journal with its fields. Returns whether the journal took it."""
         fields = {
             "MESSAGE": line[:LONGEST],
             "PRIORITY": str(priority),
@@ -109,14 +110,14 @@ class Journal:
             fields["ROTATOR_SITE"] = site
         data = "".join(f"{key}={value}\n" for key, value in fields.items()).encode("utf-8", "backslashreplace")
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as way:
-                way.sendto(data, self._native)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as journal:
+                journal.sendto(data, self._native)
         except OSError:
-            return False  # full, gone, or not for this user
+            return False  # full, gone, or closed to this user
         return True
 
     def outcome(self, done: Outcome) -> None:
-        """How it ended for a site, in one line."""
+        """Writes the outcome for a site in one line."""
         words = f"{done.message.rstrip('.')} [{done.reason}]" if done.reason else done.message
         if done.unproved:
             words += f"; not proved: {', '.join(done.unproved)}"
@@ -128,7 +129,7 @@ class Journal:
 
 
 def message_id(event: str) -> str:
-    """The id of an event: 32 hex digits, the same for ever."""
+    """The id of an event: 32 hex digits, the same in every version."""
     return uuid.uuid5(EVENTS, event).hex
 
 

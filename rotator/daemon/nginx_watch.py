@@ -1,4 +1,4 @@
-"""What of nginx can be seen from outside without asking it: whether it has become another since the last look."""
+"""The watch over nginx's processes: whether nginx has become another since the last look."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from rotator.rotation.ports import Ports
 
 
 class NginxWatch:
-    """The processes of nginx as they were noted last. Our own reloads are noted when they are done: no change."""
+    """Remembers the processes of nginx. The loop looks after its own reloads, so these do not count as a change."""
 
     def __init__(self) -> None:
         self.at = -math.inf
         """Monotonic time of the last look."""
         self.workers: Workers | None = None
-        """As they were at the last look."""
-        self._seen: object = None
+        """The processes at the last look; None where they cannot be seen."""
+        self._identity: object = None
 
     def note(self, ports: Ports) -> bool:
-        """Looks, and remembers. Returns whether it is another than before."""
-        look, before = ports.nginx.workers(), self._seen
-        self.workers = look
-        self._seen = (look.master, look.active, look.upgrading) if look else None
+        """Looks at the processes and remembers them. Returns whether nginx has become another since the last look."""
+        workers, earlier = ports.nginx.workers(), self._identity
+        self.workers = workers
+        self._identity = (workers.master, workers.active, workers.upgrading) if workers else None
         self.at = ports.clock.monotonic()
-        return self._seen != before
+        return self._identity != earlier

@@ -1,4 +1,4 @@
-"""What the loop stands on: a configuration made ready, whole or not at all; nothing is decided or watched here."""
+"""The configuration made ready for use: sites with their trust anchors and sources, ports and limits."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Anchors
 
 WHO = "rotatord"
-"""Who the history says it was."""
+"""The name of the daemon in the history."""
 
 
 @dataclass(frozen=True, slots=True)
 class ManagedSite:
-    """One site in the daemon's care.
+    """One site that the daemon manages.
 
     Args:
-        site: which.
+        site: the site.
         anchors: the roots that its clients trust.
-        policy: digest of policy and roots.
+        policy: the digest of its policy and roots.
         source: the source of its renewals.
-        pool: where an intermediate is taken from that a renewal lacks.
+        pool: the intermediates for a renewal that lacks one.
     """
 
     site: Site
@@ -39,20 +39,20 @@ class ManagedSite:
     pool: Pool = field(default_factory=Pool, repr=False)
 
     def wanted(self, trigger: str) -> Wanted:
-        """The order to prove what is live, to be completed where something else is wanted."""
+        """A request to prove what is live; the caller completes it for anything else."""
         return Wanted(self.site, self.anchors, who=WHO, trigger=trigger, pool=self.pool)
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """Everything that the configuration says, ready for use.
+    """A configuration, ready for use.
 
     Args:
         sites: the sites by name, in the order of the file.
-        ports: the world.
-        settle: grace time, in seconds.
-        scan_interval: seconds between two looks.
-        limits: how reloads are paced.
+        ports: the ports to store, nginx and the rest of the host.
+        settle: the grace time in seconds.
+        scan_interval: seconds between two looks at all drops.
+        limits: the pacing of reloads.
         metrics_listen: the address of the metrics page.
     """
 
@@ -70,15 +70,15 @@ class Runtime:
 
 
 def reload_trust(runtime: Runtime, config: Config) -> tuple[Runtime | None, tuple[RotatorError, ...]]:
-    """The same ground on roots, pools, revocation lists and the like as they lie on the disk now.
+    """Reads roots, pools, revocation lists and the like again.
 
     Args:
-        runtime: what is stood on.
+        runtime: the runtime that is in force.
         config: the configuration that it was made of.
 
     Returns:
-        The ground with the wards that changed; None if none did. And what cannot be read: what was read of it before
-        stays in force.
+        The runtime with the sites that changed, or None if none did; and the files that cannot be read: their earlier
+        content stays in force.
     """
     bootstrap.forget_anchors()
     sites, errors = dict(runtime.sites), {}
@@ -92,7 +92,7 @@ def reload_trust(runtime: Runtime, config: Config) -> tuple[Runtime | None, tupl
         policy = bootstrap.policy_of(one.site, anchors, pool)
         if name in sites and policy != sites[name].policy:
             sites[name] = replace(sites[name], anchors=anchors, policy=policy, pool=pool)
-    bootstrap.forget_anchors()  # long lists that are the same need no second place in memory until the next time
+    bootstrap.forget_anchors()  # equal long lists need no second place in memory until then
     return replace(runtime, sites=sites) if sites != runtime.sites else None, tuple(errors.values())
 
 
@@ -101,11 +101,11 @@ def make_runtime(
     wrap: Callable[[Ports], Ports] = lambda ports: ports,
     waiting: Callable[[], None] = lambda: None,
 ) -> Runtime:
-    """A configuration made ready: roots read anew, hands for this host.
+    """Makes a configuration ready for use: reads its roots and opens the ports of this host.
 
     Args:
         config: the configuration.
-        wrap: what is done to the hands, such as letting each wait be a sign of life.
+        wrap: wraps the ports, for example so that each wait reports that the loop works.
         waiting: called while the privileged step is waited for.
 
     Raises:

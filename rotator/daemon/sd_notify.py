@@ -1,8 +1,8 @@
-"""What the service manager is told: ready, reloading, stopping, status, still working; nothing is decided here.
+"""Messages to the service manager, by sd_notify(3): ready, reloading, stopping, status, and that the loop works.
 
-A daemon must not wait for its manager and must not fall over it, so nothing here blocks or raises. What the manager
-could not take because its queue was full is told again with the next message, save a watchdog ping, which is only
-true at its moment. Without a manager (no NOTIFY_SOCKET) nothing is done. Meant for one thread: the loop's.
+A daemon must neither wait for its manager nor fail because of it, so nothing here blocks or raises. A message that the
+manager could not take because its queue was full is sent again before the next one, except a ping of the watchdog,
+which is true at its moment only. Without a manager (no NOTIFY_SOCKET) nothing is sent. For the thread of the loop only.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class Notifier:
-    """The way to the service manager.
+    """The connection to the service manager.
 
     Args:
-        environ: where NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID stand; None for the process's own.
+        environ: has NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID; None for the environment of the process.
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -35,52 +35,58 @@ class Notifier:
         self._connection: _Connection | None = None
         self._unsent: dict[str, str] = {}
         self.watchdog_every = _watchdog_every(environ)
-        """Seconds between two pings, half of what the manager allows; None where it does not watch this process."""
+        """Seconds between two pings, half of what the manager allows; None if it does not watch this process."""
 
     def ready(self, status: str = "") -> None:
-        """Says that the start, or a reload, is done, also one that failed; with the status in the same message."""
-        self._tell("READY=1", status)
+        """Reports that the start or a reload is done, also a reload that failed.
+
+        Args:
+            status: the status line, in the same message; empty to leave it as it is.
+        """
+        self._send("READY=1", status)
 
     def status(self, text: str) -> None:
-        """Sets the line that `systemctl status` shows."""
-        self._tell("", text)
+        """Sets the status line, which `systemctl status` shows."""
+        self._send("", text)
 
     def reloading(self) -> None:
-        """Says that a reload begins; `ready` has to follow."""
-        # In one message, or the manager could not tell which reload it is about (sd_notify(3)).
-        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """Reports that a reload begins; `ready` has to follow."""
+        # Both in one message: the time tells the manager which reload it is about (sd_notify(3)).
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """Says that the end has begun."""
-        self._tell("STOPPING=1")
+        """Reports that the daemon is about to end."""
+        self._send("STOPPING=1")
 
     def starting(self, seconds: float) -> None:
-        """Says that the start goes on, and wants to be heard of again within so many seconds.
+        """Reports that the start goes on, which extends the unit's TimeoutStartSec= (sd_notify(3)).
 
-        It lasts longer than the unit's TimeoutStartSec= then, for as long as this is said (sd_notify(3)). Like a ping
-        of the watchdog it is true at its moment only.
+        Like a ping of the watchdog it is true at its moment only.
+
+        Args:
+            seconds: until when the next report, or `ready`, follows.
         """
         self._deliver(f"EXTEND_TIMEOUT_USEC={round(seconds * 1_000_000)}")
 
     def watchdog(self) -> None:
-        """Says that the loop is still working."""
+        """Reports that the loop works."""
         if self._deliver("WATCHDOG=1"):
             self._catch_up()
 
     def close(self) -> None:
-        """Lets go of the socket; what is told afterwards opens it again."""
+        """Closes the socket; a later message opens it again."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
 
-    def _tell(self, state: str, status: str = "") -> None:
+    def _send(self, state: str, status: str = "") -> None:
         if not self._address:
             return
         parts = [state] if state else []
         if status or not state:  # an empty status by itself clears the line
             parts.append(f"STATUS={_line(status)}")
         kind = state.partition("=")[0]
-        self._unsent.pop(kind, None)  # to the end: the order in which things became true
+        self._unsent.pop(kind, None)  # last again: messages keep the order of what they report
         self._unsent[kind] = "\n".join(parts)
         self._catch_up()
 
@@ -91,13 +97,13 @@ class Notifier:
             del self._unsent[kind]
 
     def _deliver(self, message: str) -> bool:
-        """Whether the manager has it now. A manager that was restarted has a new socket: that is tried once."""
+        """Whether the manager has taken the message. After a restart of the manager its new socket is tried once."""
         if not self._address:
             return False
         for _ in range(2):
             try:
                 self._connection = self._connection or _Connection(self._address)
-                # `notify` encodes as Latin-1, which has one character for each byte: so these bytes go out as they are.
+                # `notify` encodes as Latin-1, one character for each byte: the UTF-8 bytes are sent as they are.
                 self._connection.notify(message.encode("utf-8", "replace").decode("latin-1"))
             except BlockingIOError:
                 return False
@@ -109,17 +115,17 @@ class Notifier:
 
 
 class _Connection(sdnotify.SystemdNotifier):  # type: ignore[misc]
-    """A connection that does not block, whose errors are shown, and whose socket is closed if there is none.
+    """A connection that does not block and shows its errors.
 
     Args:
         address: as `connect` takes it.
 
     Raises:
-        OSError: nobody listens there.
+        OSError: no process listens at the address.
     """
 
     def __init__(self, address: str) -> None:
-        # Not the parent's: it leaves the socket of a failed connection open, and a blocking one to be waited on.
+        # Instead of the constructor of sdnotify, whose socket blocks, and stays open after a failed connection.
         self.debug = True
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
@@ -135,14 +141,14 @@ class _Connection(sdnotify.SystemdNotifier):  # type: ignore[misc]
 
 
 def _address(written: str) -> str:
-    """NOTIFY_SOCKET as `connect` takes it; empty where it is no AF_UNIX address."""
+    """NOTIFY_SOCKET as `connect` takes it; empty if it is not an AF_UNIX address."""
     if written.startswith("@"):
-        return "\0" + written[1:]  # an abstract one
+        return "\0" + written[1:]  # an abstract address
     return written if written.startswith("/") else ""
 
 
 def _watchdog_every(environ: Mapping[str, str]) -> float | None:
-    """Half of WATCHDOG_USEC in seconds, as sd_watchdog_enabled(3) advises; None if it is not meant for us."""
+    """Half of WATCHDOG_USEC in seconds, as sd_watchdog_enabled(3) advises; None if it is meant for another process."""
     try:
         limit = int(environ.get("WATCHDOG_USEC", "")) / 1_000_000
         pid = int(environ.get("WATCHDOG_PID", "") or os.getpid())

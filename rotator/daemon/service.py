@@ -248,7 +248,7 @@ class Daemon:
     def _report_alive(self) -> None:
         """Reports to `/healthz` and to the service manager that the loop works; cheap, so each pass does it."""
         now = time.monotonic()
-        self.telemetry.beat()
+        self.telemetry.report_alive()
         if now - self._alive_at < (self.notifier.watchdog_every or ALIVE_EVERY) / 2:
             return
         self._alive_at = now

@@ -1,4 +1,4 @@
-"""How the daemon stands, in one line for `systemctl status`; nothing is looked at or decided here."""
+"""The state of the daemon and its sites in one line, for `systemctl status`."""
 
 from __future__ import annotations
 
@@ -10,28 +10,32 @@ from rotator.daemon.maintenance import Degraded
 from rotator.rotation.decide import Decided, Held, Rotate, Settling, Wait
 
 SHOWN = 5
-"""Sites that are told of by name."""
+"""Sites that are named."""
 
 _BAD = (Result.REJECTED, Result.ROLLED_BACK, Result.STRANDED)
 
 
 def status_line(states: Mapping[str, DropState], degraded_sites: Mapping[str, Degraded]) -> str:
-    """One telling line: how many sites there are, and which are not as wanted.
+    """The number of sites, and which of them are not as wanted, with the reason.
 
     Args:
-        states: of each site.
-        cares: the sites that are not proved.
+        states: the state of each site's drop.
+        degraded_sites: the sites that are not proved.
     """
-    told = [f"{name} {words}" for name, state in states.items() if (words := _words(state, degraded_sites.get(name)))]
+    parts = [
+        f"{name} {difference}"
+        for name, state in states.items()
+        if (difference := _difference(state, degraded_sites.get(name)))
+    ]
     count = len(states)
     head = f"{count} site{'s' * (count != 1)}"
-    if not told:
+    if not parts:
         return f"{head}, all as wanted"
-    more = f" and {len(told) - SHOWN} more" if len(told) > SHOWN else ""
-    return f"{head}, {len(told)} not as wanted: {', '.join(told[:SHOWN])}{more}"
+    more = f" and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    return f"{head}, {len(parts)} not as wanted: {', '.join(parts[:SHOWN])}{more}"
 
 
-def _words(state: DropState, degraded: Degraded | None) -> str:
+def _difference(state: DropState, degraded: Degraded | None) -> str:
     match state.decision:
         case Wait(reason=reason):
             return f"waits ({reason})"

@@ -1,7 +1,7 @@
-"""What the daemon measures of itself: counters, snapshots, health, the page; no loop and no metric names here.
+"""The daemon's measurements: counters, snapshots for the metrics page, and health.
 
-Nothing here can hold up a rotation: a port that is taken is told once and tried again, and the page is made in the
-server's thread from a value that never changes.
+Nothing here can hold up a rotation: a port that is taken is reported once and tried again, and the page is made in the
+server's thread from an immutable value.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from rotator.rotation.ports import Ports
 LISTEN_AGAIN = 30.0
 """Seconds until a metrics port that was taken is tried again."""
 STALLED_AFTER = 120.0
-"""Seconds without a sign of life after which the loop counts as dead: longer than any proof sleeps."""
+"""Seconds without a report of the loop after which `/healthz` fails: longer than any proof sleeps."""
 
 
 class Telemetry:
-    """Everything that is counted and shown.
+    """Counts what the daemon does, and publishes it.
 
     Args:
-        journal: where a port that cannot be had is told.
+        journal: where a port that cannot be opened is reported.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -42,46 +42,50 @@ class Telemetry:
         self.registry: Registry | None = None
         self._server: http.Server | None = None
         self._listen = ""
-        self._listen_at = 0.0
-        self._trouble = ""
+        self._listen_again_at = 0.0
+        self._failure = ""
         self._ready = False
         self._scanned_at: datetime | None = None
-        self._beat_at = time.monotonic()
+        self._alive_at = time.monotonic()
         self._shown: dict[str, tuple[SiteFacts | None, InputState | None, bool | None, SiteFacts]] = {}
 
     # -- health, in the server's thread
 
     def alive(self) -> bool:
-        """Whether the loop gave a sign of life of late."""
-        return time.monotonic() - self._beat_at < STALLED_AFTER
+        """Whether the loop has recently reported that it works."""
+        return time.monotonic() - self._alive_at < STALLED_AFTER
 
     def ready(self) -> bool:
         """Whether the first pass is done."""
         return self._ready
 
-    def beat(self) -> None:
-        """The loop's sign of life."""
-        self._beat_at = time.monotonic()
+    def report_alive(self) -> None:
+        """Takes the loop's report that it works."""
+        self._alive_at = time.monotonic()
 
     # -- the page
 
     def listen(self, address: str) -> None:
-        """Serves the page there; called in each pass, and cheap when it is served already."""
+        """Serves the page at an address. Called in each pass, and cheap if the page is served there already.
+
+        Args:
+            address: `host:port`.
+        """
         now = time.monotonic()
         is_served = self._server is not None and self._server.is_alive()
-        if address == self._listen and (is_served or now < self._listen_at):
+        if address == self._listen and (is_served or now < self._listen_again_at):
             return
         self.close()
-        self._listen, self._listen_at = address, now + LISTEN_AGAIN
+        self._listen, self._listen_again_at = address, now + LISTEN_AGAIN
         self.registry = self.registry or Registry()
         try:
             self._server = http.serve(address, self.registry, self)
         except RotatorError as e:
-            if e.message != self._trouble:
-                self._trouble = e.message
+            if e.message != self._failure:
+                self._failure = e.message
                 self.journal.say("metrics-down", f"{e.message}; {e.hint}", WARNING)
             return
-        self._trouble = ""
+        self._failure = ""
         self.journal.say("metrics", f"served at http://{address}/metrics", NOTICE)
 
     def close(self) -> None:
@@ -93,8 +97,8 @@ class Telemetry:
     def publish(
         self,
         states: Mapping[str, DropState],
-        seen: Mapping[str, SiteFacts],
-        judged: Mapping[str, Sequence[Problem]],
+        facts: Mapping[str, SiteFacts],
+        live_problems: Mapping[str, Sequence[Problem]],
         *,
         workers: Workers | None,
         watcher_up: bool,
@@ -102,17 +106,17 @@ class Telemetry:
         scanned_at: datetime,
         scan_interval: float,
     ) -> None:
-        """What is known after a pass.
+        """Publishes the state after a pass.
 
         Args:
-            states: of every drop.
-            seen: the last look at each site.
-            judged: what was wrong with what is live, when it was judged last.
-            workers: nginx's processes.
-            watcher_up: whether file events are heard.
-            overflows: how often some of them were lost.
-            scanned_at: when the drops were looked at, UTC; it counts if none of them was in trouble.
-            scan_interval: seconds between two looks.
+            states: the state of each drop.
+            facts: what the last probe of each site showed.
+            live_problems: what the last validation found in each live generation.
+            workers: nginx's processes; None where they cannot be seen.
+            watcher_up: whether file events arrive.
+            overflows: how often file events were lost.
+            scanned_at: when all drops were looked at, UTC; it counts if none of them had a problem.
+            scan_interval: seconds between two looks at all drops.
         """
         self._ready = True
         if not any(state.problem for state in states.values()):
@@ -123,7 +127,7 @@ class Telemetry:
         if len(self._shown) > len(states):
             self._shown.clear()
         sites = tuple(
-            self._facts(name, seen.get(name), input_state(state), accepted=_accepted(judged.get(name)))
+            self._site_facts(name, facts.get(name), input_state(state), accepted=_accepted(live_problems.get(name)))
             for name, state in states.items()
         )
         self.registry.publish(
@@ -138,31 +142,31 @@ class Telemetry:
             )
         )
 
-    def _facts(
-        self, name: str, seen: SiteFacts | None, state: InputState | None, *, accepted: bool | None
+    def _site_facts(
+        self, name: str, probed: SiteFacts | None, state: InputState | None, *, accepted: bool | None
     ) -> SiteFacts:
-        """A site's part; the one of before if nothing has changed, as with most of a thousand sites."""
-        before = self._shown.get(name)
-        if before is None or before[0] is not seen or before[1:3] != (state, accepted):
-            facts = replace(seen or SiteFacts(name), input=state, live_accepted=accepted)
-            before = self._shown[name] = (seen, state, accepted, facts)
-        return before[3]
+        """The facts of a site with the state of its drop; the same object as last time while nothing has changed."""
+        shown = self._shown.get(name)
+        if shown is None or shown[0] is not probed or shown[1:3] != (state, accepted):
+            facts = replace(probed or SiteFacts(name), input=state, live_accepted=accepted)
+            shown = self._shown[name] = (probed, state, accepted, facts)
+        return shown[3]
 
     # -- counting
 
     def outcome(self, done: Outcome, trigger: str) -> None:
-        """Counts how it ended for a site."""
+        """Counts the outcome for a site."""
         self.counters = self.counters.after(done, trigger)
 
     def scan_error(self, reason: Reason | Code) -> None:
-        """Counts a place that could not be looked at."""
+        """Counts a drop that could not be looked at."""
         self.counters = self.counters.after_scan_error(reason)
 
     def counting(self, ports: Ports) -> Ports:
-        """The same hands, with each reload of nginx counted as soon as it is known how it ended.
+        """The same ports, which count each reload of nginx as soon as its end is known.
 
-        What nginx took is known when it is proved: an outcome tells of one site, while a batch is one reload, and a
-        batch that went back is tried again with one reload for each of its sites.
+        Outcomes do not give the number of reloads: an outcome is about one site, while a batch is one reload, and a
+        batch that was rolled back is tried again with one reload for each of its sites.
         """
         clock = ports.clock
         begun: float | None = None  # monotonic, of the reload that has still to be proved
@@ -186,7 +190,7 @@ class Telemetry:
                 begun = at
             return applied
 
-        def proved(ok: bool) -> None:  # noqa: FBT001 - the one thing that is told
+        def proved(ok: bool) -> None:  # noqa: FBT001 - its only argument
             nonlocal begun
             if begun is not None:
                 count(None if ok else Reason.NOT_PROVED, clock.monotonic() - begun if ok else None)
@@ -200,7 +204,7 @@ def _accepted(problems: Sequence[Problem] | None) -> bool | None:
 
 
 def input_state(state: DropState) -> InputState | None:
-    """What is shown of a drop; None if nothing lies there."""
+    """The state of a drop on the metrics page; None if the drop is empty."""
     match state.decision:
         case Nothing():
             return None
