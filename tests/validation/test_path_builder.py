@@ -311,7 +311,7 @@ def test_a_rollover_certificate_counts_towards_a_path_length_as_go_counts_it(pol
         verdict = judge(rolled_over(limited, pathlen).issue(NAME).chain, policy=policy)
         assert why(verdict) == (Code.PATHLEN,)
         assert verdict.problems[0].message.startswith(
-            "CN=Limited allows 0 intermediates below it, and there are 1 with"
+            "CN=Limited allows 0 intermediates below it, and there are 1 including"
         )
         assert "Go" in verdict.problems[0].message
     roomy = ROOT.intermediate("Limited", pathlen=1)

@@ -567,7 +567,7 @@ def test_another_kind_of_key_is_warned_about() -> None:
     assert verdict.accepted
     assert verdict.warnings == (Code.KEY_TYPE_CHANGE,)
     assert "served: ecdsa is added; rsa is removed." in verdict.problems[0].message
-    assert "locked out" in verdict.problems[0].hint
+    assert "can no longer connect" in verdict.problems[0].hint
 
 
 def test_a_second_kind_of_key_is_told_and_locks_nobody_out() -> None:
