@@ -175,7 +175,9 @@ def test_a_log_that_was_retired_afterwards_counts_beside_one_that_is_accepted_no
     assert checked(logged(ONE, retired[0]), logs(ONE, *retired)).problems == ()
     verdict = checked(logged(*retired), logs(ONE, *retired))
     assert verdict.codes == (Code.SCT_MISSING,)
-    assert "SCTs that count of 2 logs (a, b); browsers demand 2, one of them accepted now." in verdict.problems[0].message
+    assert (
+        "SCTs that count of 2 logs (a, b); browsers demand 2, one of them accepted now." in verdict.problems[0].message
+    )
 
 
 def test_the_interval_of_a_log_is_that_of_the_end_of_certificates() -> None:
