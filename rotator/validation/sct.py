@@ -1,6 +1,6 @@
 """The rules of Certificate Transparency for a leaf with embedded SCTs (RFC 6962), as browsers apply them.
 
-The signatures are over the precertificate (RFC 6962 section 3.2). The demands are those of the 2026 policies of Chrome,
+The signatures cover the precertificate (RFC 6962 section 3.2). The demands are those of the 2026 policies of Chrome,
 Apple and Android on embedded SCTs; if they differ, the strictest counts: one SCT from a log that is accepted now; SCTs
 from two distinct logs for a lifetime of up to 180 days, from three above; from at least two operators; one from a log
 with the RFC 6962 interface. The logs come from a file in the format of Google and Apple (log_list.json, version 3); the
