@@ -28,7 +28,7 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Served, Target
 from rotator.core.problems import Problem
 from rotator.core.reasons import Reason
-from rotator.tls.handshake import DECLINED, Version, look, reach
+from rotator.tls.handshake import HANDSHAKE_FAILED, Version, probe_version, reachable_address
 from rotator.validation.report import explain
 from rotator.validation.validate import Anchors, Verdict, judge_served, private_ca, public
 
@@ -160,7 +160,7 @@ def run_probe(
         RotatorError: `no-connection`, or `no-tls` where not one handshake came about.
     """
     end = time.monotonic() + within
-    address = reach(where, within)
+    address = reachable_address(where, within)
 
     def one(asked: tuple[str, Version, KeyType | None]) -> tuple[Version, Served]:
         name, version, kind = asked
@@ -168,7 +168,7 @@ def run_probe(
         left = end - time.monotonic()
         if left <= 0:
             return version, Served(target, failure=f"not tried any more within {within:g} s")
-        return version, look(target, version, max(0.1, round(left, 1)), proxy_protocol=proxy_protocol)
+        return version, probe_version(target, version, max(0.1, round(left, 1)), proxy_protocol=proxy_protocol)
 
     asked = [(name, version, kind) for name in names for kind in KINDS for version in reversed(Version)]
     with ThreadPoolExecutor(min(AT_ONCE, len(asked)), thread_name_prefix="probe") as pool:
@@ -198,7 +198,7 @@ def _lost(looks: Sequence[tuple[Version, Served]], had: set[tuple[Version, str]]
     reasons = [
         s.failure
         for version, s in looks
-        if s.failure and (version, s.target.name) in had and not s.failure.startswith(DECLINED)
+        if s.failure and (version, s.target.name) in had and not s.failure.startswith(HANDSHAKE_FAILED)
     ]
     return tuple((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
 

@@ -22,6 +22,7 @@ from rotator.config.schema import DEFAULTS, METRICS, NGINX, POLICY, SITE, TOP, K
 from rotator.core.errors import Exit
 from rotator.core.model import KeyType, Outcome, Result, Workers
 from rotator.core.problems import Code
+from rotator.core.reasons import Reason
 from rotator.metrics import Counters, InputState, LastResult, SiteFacts, Snapshot
 from rotator.metrics.collector import exposition
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts
@@ -125,7 +126,11 @@ def exposed() -> str:
     served = ServedFacts("127.0.0.1:443", KeyType.RSA, now, now, matches=True)
     probe = ProbeFacts("127.0.0.1:443", successful=True, at=now)
     site = SiteFacts("example.cn", (certificate,), (served,), (probe,), InputState.ACCEPTED, live_accepted=True)
-    counters = Counters().after(Outcome("example.cn", Result.ROTATED, now), "drop").after_reload("", now, 0.05)
+    counters = (
+        Counters()
+        .after(Outcome("example.cn", Result.ROTATED, now, Reason.ROTATED), "drop")
+        .after_reload(None, now, 0.05)
+    )
     workers = Workers(1, frozenset({(2, 0)}), frozenset({(3, 0)}))
     seconds = timedelta(seconds=15)
     snapshot = Snapshot((site,), workers, watcher_up=True, scanned_at=now, scan_interval=seconds, counters=counters)
