@@ -28,7 +28,7 @@ names = ["signal.example.cn"]
 listeners = ["127.0.0.1:443"]
 """
 ALL = """
-state_dir = "/srv//rotator/../rotator/state"
+state_dir = "/srv//rotator/./state"
 [nginx]
 command = ["/opt/nginx/sbin/nginx", "-c", "/opt/nginx.conf"]
 include_dir = "/opt/nginx/rotator/"
