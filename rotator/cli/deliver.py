@@ -15,6 +15,7 @@ from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
 from rotator.core.reasons import Reason
+from rotator.core.text import shown_name
 from rotator.sources import delivery, file_reader
 
 _EXAMPLE = """\
@@ -82,7 +83,7 @@ def _beside(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
     mine = {delivery.base_name(source.name) for source in sources}
     with suppress(OSError):
         names = sorted(path.name for path in directory.iterdir())
-        return [file_reader.shown(name) for name in names if name not in mine and not file_reader.is_temporary(name)]
+        return [shown_name(name) for name in names if name not in mine and not file_reader.is_temporary(name)]
     return []
 
 
@@ -102,7 +103,7 @@ def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
         base = Path(name).name
         if base and file_reader.is_temporary(base):
             hint = "Files of such names are passed over in a drop, because they are not finished. Rename it."
-            raise _refused(f"{file_reader.shown(name)} has the name of a temporary file", hint)
+            raise _refused(f"{shown_name(name)} has the name of a temporary file", hint)
         source = file_reader.read_named(name)
         if base in bases:
             raise _refused(f"{bases[base]} and {name} would have one name in the drop", "Rename one of them.")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rotator.core.errors import RotatorError
 from rotator.core.problems import Code
+from rotator.core.text import escaped
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -155,9 +156,7 @@ class Output:
 
 def clean(text: str) -> str:
     """The text with everything escaped that is neither printable nor a line feed."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return escaped(text, keep="\n")
 
 
 def paint(text: str, style: str) -> str:

@@ -36,6 +36,10 @@ class KeyType(StrEnum):
     ED25519 = "ed25519"
 
 
+MAX_FILE = 256 * 1024
+"""Bytes that one file with certificates or a key may hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """One input file, read once: untrusted bytes.

@@ -20,7 +20,9 @@ from pathlib import Path
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
-from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password, shown
+from rotator.core.text import shown_name
+from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password
+from rotator.system.faults import code_of
 
 YOUNG_NS = 2_000_000_000
 """Nanoseconds after a change within which another one may go unseen: the coarsest clock of a file system."""
@@ -276,7 +278,7 @@ class Drops:
                 found.newest = max(found.newest, one.st_ctime_ns)
         except OSError as error:
             listing.mark = ()
-            found.problem, found.reason = f"{shown(top)} cannot be looked into: {error.strerror}", _reason(error)
+            found.problem, found.reason = f"{shown_name(top)} cannot be looked into: {error.strerror}", _reason(error)
             found.hint = f"Open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(top)}"
 
 
@@ -290,12 +292,7 @@ def _see(where: Path) -> str:
 
 
 def _reason(error: OSError) -> Reason | Code:
-    words: dict[int, Reason | Code] = {
-        errno.ENOENT: Reason.MISSING,
-        errno.EACCES: Code.PERMISSION,
-        errno.EPERM: Code.PERMISSION,
-    }
-    return words.get(error.errno or 0, Code.IO_ERROR)
+    return Reason.MISSING if error.errno == errno.ENOENT else code_of(error)
 
 
 def read_place(place: Place, incoming: Path, sites: Sequence[str]) -> Candidate | None:

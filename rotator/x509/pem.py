@@ -13,13 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rotator.core.model import SourceFile
+from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.x509 import der
-
-MAX_FILE = 256 * 1024
-"""The most bytes of one file."""
 
 MAX_BLOCKS = 256
 """The most blocks of a file that are read; `candidate.MAX_CHAIN` limits the certificates among them further."""

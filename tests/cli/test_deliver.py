@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import Exit
-from rotator.core.model import SourceFile
+from rotator.core.model import MAX_FILE, SourceFile
 from rotator.privsep import privilege_drop
 from rotator.sources import delivery, file_reader
 from rotator.sources.delivery import Owner
@@ -163,7 +163,7 @@ def bad_file(top: Path, kind: str) -> Path:
         case "empty":
             path.touch()
         case "large":
-            path.write_bytes(b"x" * (file_reader.MAX_FILE + 1))
+            path.write_bytes(b"x" * (MAX_FILE + 1))
         case "fifo":
             os.mkfifo(path)
         case "directory":
@@ -205,9 +205,9 @@ def test_more_files_than_a_drop_holds_are_rejected(config: Path, pair: tuple[Pat
 
 
 def test_more_bytes_than_a_drop_holds_are_rejected(config: Path, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.pem" for number in range(file_reader.MAX_TOTAL // file_reader.MAX_FILE + 1)]
+    files = [tmp_path / f"{number}.pem" for number in range(file_reader.MAX_TOTAL // MAX_FILE + 1)]
     for file in files:
-        file.write_bytes(b"x" * file_reader.MAX_FILE)
+        file.write_bytes(b"x" * MAX_FILE)
     assert deliver(config, "shop", *files).status == Exit.REJECTED
 
 

@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from rotator.core.model import KeyType, Outcome, Result, Site, Workers
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason, reason_of
+from rotator.core.text import label
 from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, site_facts
-from rotator.metrics.collector import LONGEST_LABEL, clean
+from rotator.metrics.collector import LONGEST_LABEL
 from rotator.metrics.counters import (
     BUCKETS,
     BY_TIMED_STAGE,
@@ -249,7 +250,7 @@ def test_any_text_in_a_label_leaves_a_page_that_can_be_read() -> None:
     text = page(everything(facts(issuer=evil)))
     issuers = {dict(labels)["issuer"] for name, labels in series(text) if name == "certificate_info"}
     assert issuers == {'CN=a"b\\c' + "\ufffd" * 3 + "\ufffd[31m" + "\ufffd" * 4 + " bücher 证书"}
-    assert len(clean("x" * 10_000)) == LONGEST_LABEL
+    assert len(label("x" * 10_000, LONGEST_LABEL)) == LONGEST_LABEL
 
 
 def test_no_series_tells_when_it_was_created() -> None:
