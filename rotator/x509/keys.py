@@ -46,7 +46,7 @@ class Key:
     """A private key that was read, and its place in a file.
 
     Args:
-        kind: its type.
+        key_type: its type.
         spki: the DER of its public half.
         private: the key, for signing.
         secret: the key as unencrypted PKCS#8 PEM, for storing.
@@ -54,7 +54,7 @@ class Key:
         line: its 1-based line in that file; 0 in a binary file.
     """
 
-    kind: KeyType
+    key_type: KeyType
     spki: bytes = field(repr=False)
     private: Private = field(repr=False)
     secret: Secret = field(repr=False)
@@ -87,7 +87,7 @@ class Key:
         """Whether its public half equals the leaf's, also in another encoding (compressed point, absent parameters)."""
         if self.spki == leaf.outline.spki:
             return True
-        if self.kind is not leaf.key_type:
+        if self.key_type is not leaf.key_type:
             return False
         try:
             public, own = leaf.loaded.public_key(), self.private.public_key()
@@ -156,14 +156,14 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
             raise _damaged()
         if not _consistent(numbers):
             raise _damaged()
-        kind = KeyType.RSA
+        key_type = KeyType.RSA
     elif isinstance(private, ec.EllipticCurvePrivateKey):
         if private.curve.name not in CURVES.values():
             reason = f"a key on the curve {private.curve.name}, which browsers do not support."
             raise _RefusedError(Code.KEY_TYPE, reason, _ORDER_NEW)
-        kind = KeyType.ECDSA
+        key_type = KeyType.ECDSA
     else:
-        kind = KeyType.ED25519
+        key_type = KeyType.ED25519
     try:
         spki = private.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -173,7 +173,7 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
         )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _damaged() from None
-    return Key(kind, spki, private, Secret(secret), block.file, block.line)
+    return Key(key_type, spki, private, Secret(secret), block.file, block.line)
 
 
 def _consistent(numbers: rsa.RSAPrivateNumbers) -> bool:
