@@ -28,6 +28,9 @@ MAX_COST = 500_000
 MAX_UNSEEN = 1300
 """The most octets of an encrypted key that only the library can decrypt: an RSA key of 2048 bits has 1,220."""
 
+MIN_RSA_BITS = 1024
+"""The fewest bits of an RSA key that is read: RSA-768 was factored in 2009. The policy may demand more of the leaf."""
+
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 # RFC 1421 as OpenSSL writes it. On a vector that is too short, the library panics, past every handler of errors.
@@ -207,7 +210,7 @@ def _check_rsa(bits: int) -> None:
     if bits > MAX_RSA_BITS:
         reason = f"an RSA key of {bits} bits; more than {MAX_RSA_BITS} bits make every handshake too slow."
         raise _RefusedError(Code.KEY_LARGE, reason, _ORDER_NEW)
-    if bits < 1024:
+    if bits < MIN_RSA_BITS:
         raise _RefusedError(Code.WEAK_KEY, f"an RSA key of {bits} bits can be broken.", _ORDER_NEW)
 
 
