@@ -46,7 +46,7 @@ MAX_HANDSHAKE = 256 * 1024
 """The most bytes of a server in one handshake: OpenSSL's clients accept 100 KiB of certificates; the rest is small."""
 
 HANDSHAKE_FAILED = "the TLS handshake failed"
-"""The begin of the failure when one side ended the handshake by the protocol, for example for lack of a fitting key."""
+"""The start of the failure when one side ended the handshake by the protocol, for example for lack of a fitting key."""
 
 
 class Version(StrEnum):

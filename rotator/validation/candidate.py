@@ -5,7 +5,7 @@ A key belongs to a certificate if their public keys are equal and a signature pr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -30,7 +30,10 @@ MAX_READ = 512 * 1024
 MAX_KEYS = 4
 """The most private keys that are read: those of a dual pair, and two more so that messages can describe them."""
 
-_KINDS = {KeyType.ECDSA: "ECDSA", KeyType.RSA: "RSA", KeyType.ED25519: "Ed25519"}
+Rank = tuple[bool, int, bool, datetime, datetime, str]
+"""The sort key of certificates for the same key: see `_rank`."""
+
+_KEY_TITLES = {KeyType.ECDSA: "ECDSA", KeyType.RSA: "RSA", KeyType.ED25519: "Ed25519"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -222,34 +225,53 @@ def match_keys(
         return (), _no_certificate(contents)
     if _unreadable(contents) and all(c.is_ca for c in contents.certificates):
         return (), ()  # judging a CA certificate as the leaf would hide the real problem
-    problems: list[Problem] = []
     leaves = leaf_like(contents.certificates)
-    owners: dict[Key, list[Certificate]] = {
-        key: [c for c in contents.certificates if key.fits(c)] for key in contents.keys
-    }
+
+    def rank(certificate: Certificate) -> Rank:
+        return _rank(certificate, names, now, leaves)
+
+    owners = {key: [c for c in contents.certificates if key.fits(c)] for key in contents.keys}
+    best, problems = _best_pairs(owners, rank)
+    paired = bool(best)
+    for leaf in sorted(leaves, key=rank, reverse=True):
+        if leaf.key_type in best or (paired and not _counterpart(leaf, best.values(), now)):
+            continue
+        best[leaf.key_type] = KeyMatch(leaf, None)
+    matches = list(best.values())
+    problems += _failed_proofs(matches)
+    if need_key or contents.keys:
+        ownerless = [key for key, owned in owners.items() if not owned]
+        problems += _ownerless_keys(contents, matches, ownerless)
+        if need_key and not ownerless:
+            problems += _missing_keys(contents, matches)
+    return tuple(matches), tuple(problems)
+
+
+def _best_pairs(
+    owners: Mapping[Key, Sequence[Certificate]],
+    rank: Callable[[Certificate], Rank],
+) -> tuple[dict[KeyType | None, KeyMatch], list[Problem]]:
+    """The best pair of each key type, with a warning if there is a second one.
+
+    Args:
+        owners: for each key, the certificates with its public half.
+        rank: the sort key of certificates; the largest is the best.
+    """
     best: dict[KeyType | None, KeyMatch] = {}
+    problems: list[Problem] = []
     for key, owned in owners.items():
         if not owned:
             continue
-        match = KeyMatch(max(owned, key=lambda c: _rank(c, names, now, leaves)), key)
-        rival = best.get(key.kind)
+        match = KeyMatch(max(owned, key=rank), key)
+        rival = best.get(key.key_type)
         if rival is not None:
             message = "The files hold two pairs of one key type; the better one is taken."
             problems.append(
                 Problem(Code.MULTIPLE_KEYS, Severity.WARN, message, "Remove the old pair.", key.file, key.line)
             )
-        if rival is None or _rank(match.leaf, names, now, leaves) > _rank(rival.leaf, names, now, leaves):
-            best[key.kind] = match
-    paired = bool(best)
-    for leaf in sorted(leaves, key=lambda c: _rank(c, names, now, leaves), reverse=True):
-        if leaf.key_type in best or (paired and not _counterpart(leaf, best.values(), now)):
-            continue
-        best[leaf.key_type] = KeyMatch(leaf, None)
-    problems += _proofs(best.values())
-    if need_key or contents.keys:
-        orphans = [key for key, owned in owners.items() if not owned]
-        problems += _orphans(contents, list(best.values()), orphans, need_key=need_key)
-    return tuple(best.values()), tuple(problems)
+        if rival is None or rank(match.leaf) > rank(rival.leaf):
+            best[key.key_type] = match
+    return best, problems
 
 
 def _unreadable(contents: CandidateContents) -> bool:
@@ -277,9 +299,7 @@ def leaf_like(certificates: Sequence[Certificate]) -> list[Certificate]:
     return leaves or no_ca or [certificates[0]]
 
 
-def _rank(
-    leaf: Certificate, names: Sequence[str], now: datetime, leaves: Sequence[Certificate]
-) -> tuple[bool, int, bool, datetime, datetime, str]:
+def _rank(leaf: Certificate, names: Sequence[str], now: datetime, leaves: Sequence[Certificate]) -> Rank:
     """The sort key of certificates for the same key; the largest one is the leaf."""
     covered = leaf.covered_names
     count = sum(covered.covers(name) for name in names)
@@ -292,7 +312,7 @@ def _counterpart(leaf: Certificate, matches: Collection[KeyMatch], now: datetime
     return leaf.not_after >= now and any(set(leaf.dns_names) & set(m.leaf.dns_names) for m in matches)
 
 
-def _proofs(matches: Collection[KeyMatch]) -> list[Problem]:
+def _failed_proofs(matches: Collection[KeyMatch]) -> list[Problem]:
     """The refusal of each key whose signature does not verify with its certificate."""
     problems: list[Problem] = []
     for match in matches:
@@ -305,30 +325,34 @@ def _proofs(matches: Collection[KeyMatch]) -> list[Problem]:
     return problems
 
 
-def _orphans(
-    contents: CandidateContents, matches: Sequence[KeyMatch], orphans: Sequence[Key], *, need_key: bool
+def _ownerless_keys(
+    contents: CandidateContents, matches: Sequence[KeyMatch], ownerless: Sequence[Key]
 ) -> list[Problem]:
-    """Keys without a leaf, and leaves without a key."""
+    """The refusal of each key that belongs to no certificate."""
     problems: list[Problem] = []
-    keyless = [m.leaf for m in matches if m.key is None]
-    for key in orphans:
-        if not keyless or len(contents.keys) > len(matches):
-            message = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key belongs to none of the certificates."
+    leaf = next((m.leaf for m in matches if m.key is None), None)
+    for key in ownerless:
+        title = f"{place(key.file, key.line)}: this {_KEY_TITLES[key.key_type]} key"
+        if leaf is None or len(contents.keys) > len(matches):
+            message = f"{title} belongs to none of the certificates."
             hint = "Keep exactly one key for each certificate."
             problems.append(Problem(Code.MULTIPLE_KEYS, Severity.REJECT, message, hint, key.file, key.line))
-        if keyless:
-            leaf = keyless[0]
-            message = f"{place(key.file, key.line)}: this {_KINDS[key.kind]} key is not the key of {leaf.title} "
-            message += f"({place(leaf.file, leaf.line)})"
-            if leaf.key_type is not key.kind:
-                message += f", whose key is {_KINDS[leaf.key_type] if leaf.key_type else 'of another type'}"
+        if leaf is not None:
+            message = f"{title} is not the key of {leaf.title} ({place(leaf.file, leaf.line)})"
+            if leaf.key_type is not key.key_type:
+                message += f", whose key is {_KEY_TITLES[leaf.key_type] if leaf.key_type else 'of another type'}"
             message += "."
             hint = "Find the key that the certificate was ordered with, or order the certificate again for this key."
             problems.append(Problem(Code.KEY_MISMATCH, Severity.REJECT, message, hint, key.file, key.line))
-    # an unreadable key is reported as such, not as missing; a comment that mentions a key is no key
-    reported = contents.key_seen and any(p.severity is Severity.REJECT for p in contents.problems)
-    if need_key and keyless and not orphans and (not reported or len(keyless) < len(matches)):
-        for leaf in keyless:
-            hint = "Add the private key that it was ordered with."
-            problems.append(about(leaf, Code.KEY_MISSING, "has no private key in these files", hint))
     return problems
+
+
+def _missing_keys(contents: CandidateContents, matches: Sequence[KeyMatch]) -> list[Problem]:
+    """The refusal of each leaf without a key, unless a problem of the files already explains it."""
+    keyless = [m.leaf for m in matches if m.key is None]
+    # an unreadable key is reported as such, not as missing; a comment that mentions a key is no key
+    explained = contents.key_seen and any(p.severity is Severity.REJECT for p in contents.problems)
+    if explained and len(keyless) == len(matches):
+        return []
+    hint = "Add the private key that it was ordered with."
+    return [about(leaf, Code.KEY_MISSING, "has no private key in these files", hint) for leaf in keyless]

@@ -55,7 +55,7 @@ class Log:
         name: its name in messages.
         operator: its present operator.
         state: its state in the list, such as `usable` or `retired`.
-        in_state_since: the begin of that state, UTC; None if the list does not say.
+        in_state_since: the start of that state, UTC; None if the list does not say.
         key: verifies its signatures; None for a key type that logs do not use.
         interval: it takes certificates with notAfter at or after the first and before the second time; None for all.
         previous_operators: the previous operators, each with the end of its time, oldest first.

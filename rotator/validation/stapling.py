@@ -31,7 +31,7 @@ from rotator.x509.certificate import Certificate, about
 from rotator.x509.ocsp import AGAIN, Response, Responses, SingleResponse
 
 SKEW = timedelta(minutes=5)
-"""The tolerance for a begin in the future, as in `openssl ocsp`; the end has no tolerance."""
+"""The tolerance for a start in the future, as in `openssl ocsp`; the end has no tolerance."""
 
 _FETCH_AND_RELOAD = "Run the job that fetches the response, then reload nginx: it reads the file only on a reload."
 

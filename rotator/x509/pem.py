@@ -115,7 +115,7 @@ def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, .
 
     Returns:
         The blocks (certificates, keys, PKCS#7, PKCS#12) before the first fault of grammar, and the problems. The rest
-        of the file after a fault of grammar is ignored, as the begin of its blocks is no longer certain. No content
+        of the file after a fault of grammar is ignored, as the start of its blocks is no longer certain. No content
         makes this function raise.
     """
     name = shown(source.name)
@@ -160,7 +160,7 @@ def _problem(
 
 
 def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
-    """The data without a byte order mark at its begin.
+    """The data without a byte order mark at its start.
 
     Raises:
         _RefusedError: `encoding`: OpenSSL does not read the text that an editor shows; or `parse-error`: an archive.
