@@ -79,7 +79,7 @@ class UnitClient:
         """Writes a request, starts the unit until it has answered this request, and removes the request."""
         request_path, answer = Path(self._setup.state_dir, request_name), Path(self._setup.result_dir, result_name)
         if not os.path.isdir(answer.parent):  # noqa: PTH112 - False, and not an error, if this user may not look
-            message = f"{answer.parent}, the directory of the answers of root's oneshots, is missing"
+            message = f"{answer.parent} is missing; root's oneshots leave their answers there"
             hint = "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
             raise RotatorError(Reason.NO_RESULT_DIR, message, hint)
         try:

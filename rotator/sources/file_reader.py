@@ -1,4 +1,4 @@
-"""The reader of untrusted files: takes paths and returns bytes, within bounds and without waiting.
+"""The reader of untrusted files: takes paths and returns bytes, within bounds of size and number.
 
 A reader that runs unattended must not block and must not follow a link to another place. So it checks the type of each
 file before it opens it (opening a device can have effects), opens it without waiting, checks it again through the
@@ -285,14 +285,14 @@ def _read(name: str, full: str, *, follow_links: bool, alone: bool, directory: i
         # Checked before it is opened, because opening a device can rewind a tape or arm a watchdog.
         _demand_regular(os.stat(name, dir_fd=directory, follow_symlinks=follow_links), full, alone=alone)
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
-        held = os.open(name, flags, dir_fd=directory)
+        fd = os.open(name, flags, dir_fd=directory)
         try:
-            before = os.fstat(held)
+            before = os.fstat(fd)
             _demand_regular(before, full, alone=alone)
-            data = read_bounded(held, MAX_FILE)
-            after = os.fstat(held)
+            data = read_bounded(fd, MAX_FILE)
+            after = os.fstat(fd)
         finally:
-            os.close(held)
+            os.close(fd)
     except (OSError, ValueError) as error:
         _translate(error, full)
     if len(data) > MAX_FILE:
@@ -359,38 +359,40 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
     if isinstance(error, ValueError):  # NUL in the name
         _refuse(Code.IO_ERROR, f"{shown_name(full)} is not a file name", "Name it without control characters.", error)
     code = Code.PERMISSION if code_of(error) == Code.PERMISSION else Code.IO_ERROR
-    words, hint = f"cannot be read: {message_of(error)}", f"See its type and rights: ls -ld {quoted}"
+    problem, hint = f"cannot be read: {message_of(error)}", f"See its type and rights: ls -ld {quoted}"
     match error.errno:
         case errno.ENOENT:
-            words = "does not exist"
+            problem = "does not exist"
             hint = f"See the files there: ls -la {shlex.quote(os.fspath(Path(full).parent))}"
             with suppress(OSError):
-                words = f"is a link to {shown_name(os.fspath(Path(full).readlink()))}, which does not exist"
+                problem = f"is a link to {shown_name(os.fspath(Path(full).readlink()))}, which does not exist"
         case errno.EACCES | errno.EPERM:
             obstacle = _obstacle(full)
-            words = "may not be read by this user" + (f", who may not enter {shown_name(obstacle)}" if obstacle else "")
+            problem = "may not be read by this user" + (
+                f", who may not enter {shown_name(obstacle)}" if obstacle else ""
+            )
             user, alternative = user_name(), "or, as root, deliver the files: rotator deliver SITE FILES"
             if obstacle:
                 hint = f"Let {user} enter it: setfacl -m u:{user}:x {shlex.quote(obstacle)}; {alternative}"
             else:
                 hint = f"Let {user} read it: chgrp {user} {quoted} && chmod g+r {quoted}; {alternative}"
         case errno.ELOOP:
-            words = "is a symbolic link, or a circle of symbolic links"
+            problem = "is a symbolic link, or a circle of symbolic links"
         case errno.ENOTDIR:
-            words = "is not a directory"
+            problem = "is not a directory"
             if Path(full).is_symlink():
-                words = "is a symbolic link, which is not followed here"
+                problem = "is a symbolic link, which is not followed here"
                 hint = f"Remove it and put a directory there: rm {quoted}"
             elif link := next((parent for parent in Path(full).absolute().parents if parent.is_symlink()), None):
-                words = f"is behind a symbolic link that users other than root can set, {shown_name(os.fspath(link))}"
+                problem = f"is behind a symbolic link that users other than root can set, {shown_name(os.fspath(link))}"
                 hint = f"Name its target in the configuration: readlink -f {shlex.quote(os.fspath(link))}"
         case errno.EAGAIN:
-            words = "is locked by another process (a lease)"
+            problem = "is locked by another process (a lease)"
             hint = f"Find that process and try again: fuser -v {quoted}"
         case errno.ENAMETOOLONG:
             full = full[:80] + "…"
-            words, hint = "has too long a name", "Give it a shorter name."
-    _refuse(code, f"{shown_name(full)} {words}", hint, error)
+            problem, hint = "has too long a name", "Give it a shorter name."
+    _refuse(code, f"{shown_name(full)} {problem}", hint, error)
 
 
 def _obstacle(full: str) -> str:
