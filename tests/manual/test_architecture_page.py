@@ -14,7 +14,7 @@ PAGE = ROOT / "rotator" / "manual" / "architecture.md"
 TEXT = PAGE.read_text()
 
 RECIPES = {
-    *("A validation code", "A metric", "A command", "A key type", "A source of drops"),
+    *("A validation code", "A reason of an outcome", "A metric", "A command", "A key type", "A source of drops"),
     *("A size limit", "A history field", "Another reload mechanism", "A periodic job", "A manual topic"),
     "A configuration option",
 }
