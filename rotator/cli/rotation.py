@@ -21,10 +21,10 @@ from rotator.core.reasons import Reason
 from rotator.privsep.apply import read_live
 from rotator.privsep.privilege_drop import run_as_owner
 from rotator.privsep.unit_client import ApplyPort
-from rotator.rotation.outcomes import Wanted
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan
 from rotator.rotation.recover import recover
+from rotator.rotation.request import RotationRequest
 from rotator.rotation.rotate import rotate
 from rotator.sources import delivery
 from rotator.sources.file_reader import read_named, read_password
@@ -71,8 +71,8 @@ class Order:
         password_file: what opens an encrypted key; empty for that of the site.
         generation: a stored generation to go back to; empty for the one before the live one, with `back`.
         back: whether the way is back.
-        first: see `Wanted`.
-        force: see `Wanted`.
+        first: see `RotationRequest`.
+        force: see `RotationRequest`.
         dry: say what would happen, change nothing.
         wait: seconds to wait for another rotation.
     """
@@ -119,10 +119,10 @@ def carry_out(context: Context, order: Order) -> int:
         ports = bootstrap.make_ports(config, apply, say)
         with ports.locks.rotation(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
             if order.dry:
-                return _tell(plan(_wanted(context, order, candidate, ports), ports), output)
+                return _tell(plan(_request(context, order, candidate, ports), ports), output)
             _recover_interrupted(context, ports, lock)
             candidate = _read_again(context, order, candidate)
-            (done,) = rotate([_wanted(context, order, candidate, ports)], ports, lock)
+            (done,) = rotate([_request(context, order, candidate, ports)], ports, lock)
             if done.result is not Result.REJECTED:
                 _note(context, order, candidate, done, ports)
             _tidy(ports)
@@ -157,11 +157,11 @@ def _read_again(context: Context, order: Order, candidate: Candidate | None) -> 
     return candidate
 
 
-def _wanted(context: Context, order: Order, candidate: Candidate | None, ports: Ports) -> Wanted:
+def _request(context: Context, order: Order, candidate: Candidate | None, ports: Ports) -> RotationRequest:
     one = context.config.site(order.site)
     if order.generation:
         ports.store.load(order.site, order.generation)  # says which there are, before anything else is asked
-    return Wanted(
+    return RotationRequest(
         site=one.site,
         anchors=bootstrap.load_anchors(one),
         candidate=candidate,
@@ -200,7 +200,9 @@ def _recover_interrupted(context: Context, ports: Ports, lock: Lock) -> None:
     if late:
         ports.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
     for done in recover(
-        [Wanted(o.site, bootstrap.load_anchors(o), who=context.user, trigger="recover") for o in late], ports, lock
+        [RotationRequest(o.site, bootstrap.load_anchors(o), who=context.user, trigger="recover") for o in late],
+        ports,
+        lock,
     ):
         ports.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
 
