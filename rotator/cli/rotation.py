@@ -21,10 +21,10 @@ from rotator.core.reasons import Reason
 from rotator.privsep.apply import read_live
 from rotator.privsep.privilege_drop import run_as_owner
 from rotator.privsep.unit_client import ApplyPort
-from rotator.rotation.outcomes import Wanted
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan
 from rotator.rotation.recover import recover
+from rotator.rotation.request import RotationRequest
 from rotator.rotation.rotate import rotate
 from rotator.sources import delivery
 from rotator.sources.file_reader import read_named, read_password
@@ -73,8 +73,8 @@ class RotationOptions:
         password_file: the file with the password of an encrypted key; empty for that of the site.
         generation: for a rollback, the stored generation to put back; empty for the previous one.
         back: whether this is a rollback.
-        first: see `Wanted`.
-        force: see `Wanted`.
+        first: see `RotationRequest`.
+        force: see `RotationRequest`.
         dry: show what would happen, and change nothing.
         wait: the seconds to wait for another rotation.
     """
@@ -121,10 +121,10 @@ def run_rotation(context: Context, options: RotationOptions) -> int:
         ports = bootstrap.make_ports(config, apply, report_progress)
         with ports.locks.rotation(who, options.wait, lambda holder: report_progress(f"waiting for {holder}")) as lock:
             if options.dry:
-                return _show_outcome(plan(_wanted(context, options, candidate, ports), ports), output)
+                return _show_outcome(plan(_request(context, options, candidate, ports), ports), output)
             _recover_interrupted(context, ports, lock)
             candidate = _read_again(context, options, candidate)
-            (outcome,) = rotate([_wanted(context, options, candidate, ports)], ports, lock)
+            (outcome,) = rotate([_request(context, options, candidate, ports)], ports, lock)
             if outcome.result is not Result.REJECTED:
                 _record_decision(context, options, candidate, outcome, ports)
             _tidy_history(ports)
@@ -159,11 +159,11 @@ def _read_again(context: Context, options: RotationOptions, candidate: Candidate
     return candidate
 
 
-def _wanted(context: Context, options: RotationOptions, candidate: Candidate | None, ports: Ports) -> Wanted:
+def _request(context: Context, options: RotationOptions, candidate: Candidate | None, ports: Ports) -> RotationRequest:
     site_config = context.config.site(options.site)
     if options.generation:
         ports.store.load(options.site, options.generation)  # an unknown one is reported first, with the known ones
-    return Wanted(
+    return RotationRequest(
         site=site_config.site,
         anchors=bootstrap.load_anchors(site_config),
         candidate=candidate,
@@ -206,7 +206,9 @@ def _recover_interrupted(context: Context, ports: Ports, lock: Lock) -> None:
     if interrupted:
         names = ", ".join(site_config.site.name for site_config in interrupted)
         ports.say(f"a rotation of {names} was interrupted: recovering first")
-    wanted = [Wanted(c.site, bootstrap.load_anchors(c), who=context.user, trigger="recover") for c in interrupted]
+    wanted = [
+        RotationRequest(c.site, bootstrap.load_anchors(c), who=context.user, trigger="recover") for c in interrupted
+    ]
     for outcome in recover(wanted, ports, lock):
         ports.say(f"{outcome.site}: {outcome.result} ({outcome.reason}): {outcome.message}")
 

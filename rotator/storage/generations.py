@@ -25,7 +25,6 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -38,6 +37,7 @@ from rotator.core.model import (
     PairRecord,
     Provenance,
     Secret,
+    chains_digest,
     pairs_digest,
 )
 from rotator.core.names import GENERATION, generation_digest, generation_name, generation_number
@@ -102,7 +102,7 @@ class Store:
                     chains[pair.key_type] = _certificates(read_file(path / chain_file))
         except ValueError as e:
             raise self._damaged(path, str(e)) from e
-        if _digest(chains)[:12] != generation_digest(name):
+        if chains_digest(chains)[:12] != generation_digest(name):
             raise self._damaged(path, "its chains are not those that its name stands for")
         return Generation(site, name, MappingProxyType(chains), record)
 
@@ -112,8 +112,15 @@ class Store:
         Raises:
             RotatorError: as `load`.
         """
-        generation = self.load(site, name)
-        path = self._generations(site) / name
+        return self.pairs_of(self.load(site, name))
+
+    def pairs_of(self, generation: Generation) -> tuple[Pair, ...]:
+        """A loaded generation with its keys.
+
+        Raises:
+            RotatorError: `store-damaged`, `permission` or `io-error`.
+        """
+        path = self._generations(generation.site) / generation.name
         pairs = []
         for known in generation.record.pairs:
             with self._translated(path):
@@ -385,13 +392,6 @@ def _contents(pairs: Sequence[Pair], provenance: Provenance, digest: str) -> dic
     record = GenerationRecord(tuple(map(PairRecord.of, ordered)), digest, provenance)
     contents["meta.json"] = (json_bytes(generation_object(record), indent=1), 0o644)
     return contents
-
-
-def _digest(chains: Mapping[KeyType, tuple[bytes, ...]]) -> str:
-    never = datetime(1970, 1, 1, tzinfo=UTC)
-    return pairs_digest(
-        tuple(Pair(kind, chain, None, "", "", "", (), never, never, never) for kind, chain in chains.items())
-    )
 
 
 def _remove(path: Path) -> None:
