@@ -1,6 +1,6 @@
 """rotator: puts renewed certificates into nginx and proves that they are served, or puts the old ones back.
 
-This module holds the version and nothing else: importing the package must cost nothing.
+This module has only the version, so that the import of the package takes almost no time.
 """
 
 __version__ = "0.1.0"

@@ -1,6 +1,6 @@
-"""Lets `python -m rotator` be the command, and says what is missing where it cannot be; no logic lives here.
+"""The entry point of `python -m rotator`: checks Python's version and the installed packages, then runs the command.
 
-It is read by whatever Python there is, so nothing in it is newer than Python 3.6.
+Any Python may run this file, so its code is valid since Python 3.6.
 """
 
 import sys
@@ -13,7 +13,7 @@ if __name__ == "__main__":
         sys.exit(
             f"error: rotator needs Python {OLDEST[0]}.{OLDEST[1]} or newer, and {sys.executable} is "
             f"{sys.version_info[0]}.{sys.version_info[1]}\n"
-            "  hint: call it with a newer one, such as: python3.11 -m rotator; Debian has one since 12"
+            "  hint: use a newer one, such as: python3.11 -m rotator; Debian has one since version 12"
         )
     try:
         from rotator.cli import main
@@ -22,7 +22,7 @@ if __name__ == "__main__":
             raise
         sys.exit(
             f"error: a package that rotator needs is not installed: {error.name}\n"
-            "  hint: install it with all that it needs, in a clone: "
+            "  hint: install rotator with all packages that it needs, in a clone: "
             "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/rotator --help"
         )
     main()

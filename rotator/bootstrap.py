@@ -1,4 +1,4 @@
-"""Which hand is the real one: a configuration becomes `Hands`; nothing is decided and nothing happens here."""
+"""The composition root: builds the ports of a rotation from the configuration, with the adapters of this host."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ Read = TypeVar("Read")
 
 
 class SystemClock:
-    """The host's clock."""
+    """The clock of this host."""
 
     def now(self) -> datetime:
-        """UTC."""
+        """The current time, UTC."""
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        """Seconds that never jump."""
+        """The seconds of the monotonic clock, which never jumps."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Waits."""
+        """Waits for so many seconds."""
         time.sleep(seconds)
 
 
 def make_setup(config: Config) -> Setup:
-    """What the privileged step may do, from root's configuration alone."""
+    """The settings of the privileged step."""
     return Setup(
         state_dir=str(config.state_dir),
         include_dir=str(config.nginx.include_dir),
         pid_file=str(config.nginx.pid_file),
         error_log=str(config.nginx.error_log or ""),
-        sites=frozenset(one.site.name for one in config.sites),
+        sites=frozenset(site_config.site.name for site_config in config.sites),
         key_group=config.nginx.key_group,
         watch_for=min(config.nginx.prove_within or privileged.WATCH_FOR, privileged.WATCH_FOR),
         result_dir=str(config.nginx.result_dir),
@@ -78,11 +78,11 @@ def make_setup(config: Config) -> Setup:
 
 
 def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyPort:
-    """The privileged step in this process, where everything belongs to us.
+    """The privileged step in this process, for a user who owns nginx's files and its master.
 
     Args:
-        setup: what it may do.
-        waiting: called while nginx is waited for.
+        setup: its settings.
+        waiting: called during the wait for nginx.
     """
 
     def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
@@ -92,11 +92,11 @@ def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyPor
 
 
 def applying(config: Config, waiting: Callable[[], None] = lambda: None) -> ApplyPort:
-    """The privileged step as this process has to do it: root by itself, others as `apply` under [nginx] says.
+    """The privileged step for this process: root makes it directly, another user as `apply` under [nginx] says.
 
     Args:
         config: the configuration.
-        waiting: called while the step is waited for.
+        waiting: called during the wait for the step.
     """
     setup = make_setup(config)
     return UnitClient(setup, waiting).apply if _asks_root(config) else direct(setup, waiting)
@@ -107,49 +107,50 @@ def _asks_root(config: Config) -> bool:
 
 
 def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
-    """nginx, whose whole configuration root alone can test where its files are root's."""
+    """This host's nginx. If its files belong to root, only root can test its whole configuration."""
 
-    def tested() -> Verdict:
+    def privileged_test() -> Verdict:
         answer = UnitClient(make_setup(config), waiting).test()
         return Verdict(answer.ok, answer.words)
 
-    return Nginx(config.nginx.command, config.nginx.pid_file, tested if _asks_root(config) else None)
+    return Nginx(config.nginx.command, config.nginx.pid_file, privileged_test if _asks_root(config) else None)
 
 
-def load_anchors(one: SiteConfig) -> Anchors:
-    """The roots of a site with the evidence beside them, read once in a command's life (see `forget_anchors`).
+def load_anchors(site_config: SiteConfig) -> Anchors:
+    """The roots of a site with its evidence, read once until `forget_anchors`.
 
     Raises:
-        RotatorError: `configuration` if a file cannot be read; what `Anchors.from_pem` says of the roots' content.
+        RotatorError: `configuration` if a file cannot be read; the errors of `Anchors.from_pem`.
     """
-    return _anchors(one.roots, one.evidence)
+    return _anchors(site_config.roots, site_config.evidence)
 
 
 def forget_anchors() -> None:
-    """Has roots, pools and evidence read again when they are asked for next: they change under a long life."""
-    for known in (_roots, _crls, _ct_logs, _blocklist, _ocsp, _anchors, _pool):
-        known.cache_clear()
+    """Has roots, pools and evidence read again at their next use, because the files change while a daemon runs."""
+    for cached in (_roots, _crls, _ct_logs, _blocklist, _ocsp, _anchors, _pool):
+        cached.cache_clear()
 
 
-def load_pool(one: SiteConfig) -> Pool:
-    """The intermediates that the configuration offers a site, read and parsed once like the roots.
+def load_pool(site_config: SiteConfig) -> Pool:
+    """The intermediates that the configuration names for a site, read once until `forget_anchors`.
 
     Raises:
-        RotatorError: `configuration` if there are none to be read.
+        RotatorError: `configuration` if a file cannot be read.
     """
-    return _pool(one.pool) if one.pool else Pool()
+    return _pool(site_config.pool) if site_config.pool else Pool()
 
 
 def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
-    """The digest of everything but the candidate that a decision about a drop depends on.
+    """The digest of everything except the candidate that a decision about a drop depends on.
 
-    What the evidence holds comes after a `+`: lists are renewed by the day, and most decisions stand (see `intake`).
-    The password has no part in it: this is written down. Who has mended that orders `rotator swap SITE`.
+    The digest of the evidence follows a `+`: lists are renewed every day, and most decisions stay valid (see
+    `rotator.daemon.drop_state`). The password has no part in the digest, because the digest is written to the store;
+    after a correction of the password, `rotator swap SITE` has the drop tried again.
     """
-    beside = anchors.evidence.digest
-    offered = [pool.digest] if pool and pool.digest else []
-    own = policy_digest([site.policy, anchors.digest, *offered])
-    return own + (f"+{policy_digest([beside])[:32]}" if beside else "")
+    evidence_digest = anchors.evidence.digest
+    pool_digests = [pool.digest] if pool and pool.digest else []
+    own = policy_digest([site.policy, anchors.digest, *pool_digests])
+    return own + (f"+{policy_digest([evidence_digest])[:32]}" if evidence_digest else "")
 
 
 @cache
@@ -178,7 +179,7 @@ def _roots(path: Path) -> Anchors:
 
 
 def _configured(key: str, read: Callable[[Path], Read]) -> Callable[[Path], Read]:
-    """A reader whose complaints name the key of the configuration."""
+    """A reader whose errors name the key of the configuration."""
 
     def configured(path: Path) -> Read:
         try:
@@ -229,13 +230,13 @@ def make_ports(
     say: Callable[[str], None] = lambda _: None,
     waiting: Callable[[], None] = lambda: None,
 ) -> Ports:
-    """The hands of this host.
+    """The ports of this host.
 
     Args:
         config: the configuration.
         apply: the privileged step: see `applying`.
-        say: told what is going on.
-        waiting: called again and again while root's oneshot or handshakes are waited for.
+        say: shows progress.
+        waiting: called repeatedly during the wait for root's oneshot or for handshakes.
     """
     return Ports(
         store=Store(config.state_dir),

@@ -6,15 +6,18 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import leftovers
+from tests.support.scheduling import group_of
 from tests.support.tiers import CHOICES, TIERS, Size, sample, tiers_of
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a command does when its output cannot be written
 
-WITHIN = 10.0
+WITHIN = 5.0
 """Seconds within which what a test has ended is gone."""
 
 
@@ -83,8 +86,23 @@ def _sample(items: list[pytest.Item], seed: int) -> list[pytest.Item]:
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if tier_of(item) == "soak":
-            cases.setdefault(item.nodeid.partition("[")[0].partition("@")[0], []).append(item)
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
     return sample(cases, seed)
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Three workers for two processors: a worker that waits for nginx leaves its processor to another one."""
+    return max(2, len(os.sched_getaffinity(0)) * 3 // 2)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Each worker takes the next test when it is done with one; what shares a costly fixture goes to one worker."""
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -12,22 +12,19 @@ from rotator.cli.context import Context, common_options
 from rotator.cli.group import LazyGroup
 
 COMMANDS = {
-    "demo": ("rotator.cli.demo:demo", "Play the whole job here and now, with an nginx of its own."),
-    "run": ("rotator.cli.run:run", "Watch the drops and put each renewal live, as a daemon."),
-    "deliver": ("rotator.cli.deliver:deliver", "Put renewed files into a site's drop, whole and at once."),
-    "swap": ("rotator.cli.swap:swap", "Install a renewed pair now, and prove it on the wire."),
-    "rollback": ("rotator.cli.rollback:rollback", "Go back to the pair before, and prove it on the wire."),
-    "check": ("rotator.cli.check:check", "Say whether strict clients would accept a pair. Touches nothing."),
-    "probe": ("rotator.cli.probe:probe", "Say whether strict clients accept what a server sends now."),
+    "demo": ("rotator.cli.demo:demo", "Show rotator at work with an nginx of its own."),
+    "run": ("rotator.cli.run:run", "Run the daemon: watch the drops, put each renewal live."),
+    "deliver": ("rotator.cli.deliver:deliver", "Put the files of a renewal into a site's drop."),
+    "swap": ("rotator.cli.swap:swap", "Put a renewal live now, and prove that it is served."),
+    "rollback": ("rotator.cli.rollback:rollback", "Put the previous pair back, and prove that it is served."),
+    "check": ("rotator.cli.check:check", "Check files: would strict clients accept them?"),
+    "probe": ("rotator.cli.probe:probe", "Check a server: do strict clients accept its certificate?"),
     "status": ("rotator.cli.status:status", "Show what is wanted, what is on disk and what is served."),
-    "history": ("rotator.cli.history:history", "Show what happened, when, and who did it."),
-    "config": (
-        "rotator.cli.config_check:config",
-        "Check the configuration, or have the daemon read it anew.",
-    ),
+    "history": ("rotator.cli.history:history", "Show what happened to a site, when, and who did it."),
+    "config": ("rotator.cli.config_check:config", "Check the configuration, or have the daemon load it again."),
     "help": ("rotator.cli.help:help_", "Show the manual, or what a code, status or option means."),
 }
-"""For each command: `module:attribute`, and its line in the help."""
+"""The `module:attribute` of each command, and its line in the help."""
 
 
 @click.command(
@@ -36,8 +33,8 @@ COMMANDS = {
     lazy=COMMANDS,
     params=common_options(),
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Begin with: rotator demo. Each command's --help has examples and its exit statuses. "
-    'Completion by Tab: eval "$(_ROTATOR_COMPLETE=bash_source rotator)", or zsh_source, fish_source.',
+    epilog="Start with: rotator demo. The --help of each command has examples and its exit statuses. "
+    'For completion by Tab: eval "$(_ROTATOR_COMPLETE=bash_source rotator)", or zsh_source, fish_source.',
 )
 @click.version_option(__version__, message="rotator %(version)s")
 @click.pass_context

@@ -1,6 +1,6 @@
-"""`rotator check`: judge files without touching anything; reading is `incoming`'s and judging is `trust`'s.
+"""`rotator check`: validates certificate files as a strict client would.
 
-The verdict is data and goes to stdout, as text or JSON; which roots were taken goes to stderr.
+The verdict goes to stdout, as text or JSON; a note about the roots goes to stderr.
 Exit status: 0 accepted, 3 rejected, 2 usage.
 """
 
@@ -38,16 +38,16 @@ Read = TypeVar("Read")
 STYLES = {"REJECT": "bad", "WARN": "warn", "ACCEPT": "good"}
 """The style of a line of the answer, by its first word."""
 
-ROOTS_HELP = "Trusted roots, as PEM. Default: those of NAME's site, or the system's"
+ROOTS_HELP = "The trusted roots, a PEM file. Default: those of NAME's site, or the system's"
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Args:
-        verdict: the judgement, with the problems of reading in it.
-        roots: what was trusted, with its hash; empty if it could not be read.
+        verdict: the verdict, with the problems of reading the files.
+        roots: the file of the trusted roots, with its hash; empty if it could not be read.
     """
 
     verdict: Verdict
@@ -87,7 +87,7 @@ class Report:
 
 
 def clients_body(verdict: Verdict) -> dict[str, object]:
-    """For JSON: what becomes of each kind of client if what was judged is served as it stands."""
+    """For JSON: the effect on each kind of client if the validated certificates are served unchanged."""
     return {
         client.value: {
             "fate": prediction.compatibility.value,
@@ -118,34 +118,34 @@ def run_check(
     require_crls: bool = False,
     stapling: bool = False,
 ) -> Report:
-    """Read the named files and judge them.
+    """Reads the named files and validates them.
 
     Args:
-        certs: paths of certificate files, in any split.
-        chains: paths of files with intermediates.
-        keys: paths of private keys; without one, a key is not asked for.
-        password_file: path of a file whose first line decrypts the key.
-        roots: path of the trusted roots; the system's store if None.
-        pool: path of a file or directory of intermediates, for what the files lack.
-        current: path of the chain that is live, to be compared with.
-        names: names that must be covered.
-        at: the reference time; now if None.
-        private: take the policy for a private CA.
-        crls: paths of revocation lists, or of directories of them.
-        ct_logs: path of the list of logs whose SCTs count; they are not asked for without it.
-        blocklist: path of hashes of known keys.
-        ocsp: paths of OCSP responses, or of directories of them.
-        require_crls: refuse where no list gives an answer.
-        stapling: nginx is known to staple in another way than from these responses.
+        certs: the paths of certificate files, in any split.
+        chains: the paths of files with intermediates.
+        keys: the paths of private keys; without one, a missing key is not a problem.
+        password_file: the path of a file whose first line is the password of the key.
+        roots: the path of the trusted roots; None for the system's.
+        pool: the path of a file or directory of intermediates that the files may lack.
+        current: the path of the live chain, to compare with.
+        names: the names that must be covered.
+        at: the reference time; None for now.
+        private: apply the policy for a private CA.
+        crls: the paths of revocation lists, or of directories of them.
+        ct_logs: the path of the list of CT logs; without it, SCTs are not checked.
+        blocklist: the path of the list of compromised keys.
+        ocsp: the paths of OCSP responses, or of directories of them.
+        require_crls: reject if no list covers the certificate.
+        stapling: nginx staples other OCSP responses than these.
 
     Returns:
-        The report. A file that cannot be read is a problem of it like any other, so all are seen at once.
+        The report. A file that cannot be read is one of its problems, so that all problems are shown at once.
     """
     problems: list[Problem] = []
     files = [source for path in (*certs, *chains) if (source := _read(path, problems)) is not None]
     secrets = [source for path in keys if (source := _read(path, problems)) is not None]
     password, notes = read_password(password_file) if password_file else (None, ())
-    live = _live(current, problems)
+    live = _live_leaves(current, problems)
     anchors = read_anchors(roots or system_roots(), problems)
     evidence = _evidence(crls, ct_logs, blocklist, ocsp, problems, require_crls=require_crls)
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
@@ -185,19 +185,19 @@ def _pool(path: str | None, problems: list[Problem]) -> Pool | None:
 
 
 def read_anchors(path: str | Path, problems: list[Problem]) -> Anchors | None:
-    """The roots; where they cannot be read, that is one of the problems.
+    """The trusted roots; None if they cannot be read.
 
     Args:
         path: the file.
-        problems: what is found goes there.
+        problems: gets a problem if the file cannot be read.
     """
     try:
         return trust_files.read_roots(path)
     except RotatorError as error:
-        told = _as_problem(error, str(path))
-    if told.code is Code.IO_ERROR:
-        told = replace(told, hint="Install ca-certificates, or name the roots with --roots.")
-    problems.append(told)
+        problem = _as_problem(error, str(path))
+    if problem.code is Code.IO_ERROR:
+        problem = replace(problem, hint="Install ca-certificates, or name the roots with --roots.")
+    problems.append(problem)
     return None
 
 
@@ -210,7 +210,7 @@ def _evidence(
     *,
     require_crls: bool,
 ) -> Evidence:
-    """What was named beside the roots. What cannot be read refuses; of lists and responses, what can be read counts."""
+    """The evidence in the named files. An unreadable file is a problem, and the readable lists and responses count."""
 
     def read(reader: Callable[..., Read], *paths: str) -> Read | None:
         try:
@@ -233,24 +233,25 @@ def _evidence(
     )
 
 
-def _live(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
-    """The leaves of what is live; what cannot be read of it refuses, as less would be compared than was asked for.
+def _live_leaves(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
+    """The leaves of the live chain. An unreadable part is a problem, because the comparison would be incomplete.
 
     Args:
-        path: the file; None where nothing is to be compared with.
-        problems: what is found goes there.
+        path: the file; None without a comparison.
+        problems: gets the problems of the file.
     """
     source = _read(path, problems) if path else None
     if source is None:
         return []
     reading = read_candidate(Candidate((source,)))
-    told = [p for p in reading.problems if p.severity is Severity.REJECT]
+    rejections = [p for p in reading.problems if p.severity is Severity.REJECT]
     if reading.certificates:
-        told = [p for p in told if not p.code.startswith(("key-", "multiple-"))]  # its key is not asked for
-    elif not told:
-        words = f"{shown(source.name)} holds no certificate, so nothing can be compared with it (--current)."
-        told = [Problem(Code.CERT_MISSING, Severity.REJECT, words, "Name the chain that is live.", source.name)]
-    problems += told
+        rejections = [p for p in rejections if not p.code.startswith(("key-", "multiple-"))]  # a key is not needed
+    elif not rejections:
+        message = f"{shown(source.name)} holds no certificate, so the renewal cannot be compared with it (--current)."
+        hint = "Name the file of the live chain."
+        rejections = [Problem(Code.CERT_MISSING, Severity.REJECT, message, hint, source.name)]
+    problems += rejections
     return [(leaf.raw,) for leaf in leaf_like(reading.certificates)] if reading.certificates else []
 
 
@@ -271,23 +272,33 @@ rotator check --cert fullchain.pem --key privkey.pem --name signal.example.cn
 rotator check --cert leaf.crt --chain bundle.crt --roots roots.pem --current live.pem --json"""
 
 
-@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.USAGE, Exit.REJECTED))
-@click.option("--cert", "certs", multiple=True, required=True, metavar="FILE", help="A certificate; may be repeated.")
-@click.option("--chain", "chains", multiple=True, metavar="FILE", help="Intermediates; may be repeated.")
-@click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated, or left out.")
-@click.option("--password-file", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
+_MEANINGS = {Exit.DONE: "accepted", Exit.REJECTED: "rejected"}
+
+
+@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.USAGE, Exit.REJECTED, meanings=_MEANINGS))
+@click.option(
+    "--cert",
+    "certs",
+    multiple=True,
+    required=True,
+    metavar="FILE",
+    help="The certificate, with or without its intermediates; may be repeated.",
+)
+@click.option("--chain", "chains", multiple=True, metavar="FILE", help="Its intermediates; may be repeated.")
+@click.option("--key", "keys", multiple=True, metavar="FILE", help="Its private key; may be repeated or omitted.")
+@click.option("--password-file", metavar="FILE", help="The password of the key or PKCS#12 file, on the first line.")
 @click.option("--roots", metavar="FILE", help=ROOTS_HELP)
-@click.option("--current", metavar="FILE", help="The chain that is live, to compare with.")
-@click.option("--name", "names", multiple=True, metavar="NAME", help="A name to be covered; may be repeated.")
-@click.option("--at", callback=_moment, metavar="RFC3339", help="Judge as of this time. Default: now")
-@click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
-@click.option("--pool", metavar="PATH", help="A file or directory of intermediates, for those that are missing.")
+@click.option("--current", metavar="FILE", help="The live chain, to compare with.")
+@click.option("--name", "names", multiple=True, metavar="NAME", help="A host name to cover; may be repeated.")
+@click.option("--at", callback=_moment, metavar="RFC3339", help="The reference time. Default: now")
+@click.option("--private-ca", "private", is_flag=True, help="Omit the rules that apply to public CAs only.")
+@click.option("--pool", metavar="PATH", help="A file or directory of intermediates that the files may lack.")
 @click.option("--crls", multiple=True, metavar="FILE", help="Revocation lists, a file or directory; may be repeated.")
-@click.option("--require-crls", is_flag=True, help="Reject where no usable list says that it is not revoked.")
-@click.option("--ct-logs", metavar="FILE", help="log_list.json, version 3: check the SCTs against these logs.")
-@click.option("--blocklist", metavar="FILE", help="Keys known to others, one SHA-256 of a public key a line.")
+@click.option("--require-crls", is_flag=True, help="Reject if no usable revocation list covers the certificate.")
+@click.option("--ct-logs", metavar="FILE", help="Check SCTs against the logs of this log_list.json, version 3.")
+@click.option("--blocklist", metavar="FILE", help="Compromised keys: one SHA-256 hash of a public key per line.")
 @click.option("--ocsp", multiple=True, metavar="FILE", help="OCSP responses that nginx staples; may be repeated.")
-@click.option("--stapling", is_flag=True, help="nginx staples OCSP answers by itself, so must-staple is accepted.")
+@click.option("--stapling", is_flag=True, help="nginx staples other OCSP responses, so accept must-staple.")
 @pass_context
 def check(
     context: Context,
@@ -309,11 +320,11 @@ def check(
     ocsp: tuple[str, ...],
     stapling: bool,
 ) -> int:
-    """Say whether a strict client would accept these certificates from nginx, for every name, at this time.
+    """Check files: would a strict client accept these certificates from nginx, for every name, now?
 
-    Strict: it trusts the roots, fetches nothing and remembers no intermediate. What nginx would have to be given is
-    put in order first; what cannot be put in order is told with its file, its line and the next step. Nothing is
-    changed.
+    A strict client trusts only the roots, downloads nothing and remembers no intermediates. The files may be in any
+    order and any split: rotator builds the chain that nginx should send, as it does for a renewal. Each problem is
+    shown with its file, its line and the next step. Nothing is changed.
     """
     report = run_check(
         certs,
@@ -337,7 +348,7 @@ def check(
     if report.roots:
         output.say(f"roots: {report.roots}")
     if private and ct_logs:
-        output.say(f"note: {shown(ct_logs)} was not asked about SCTs: no client wants them of a private CA.")
+        output.say(f"note: {shown(ct_logs)} was not used, because clients ask a private CA for no SCTs.")
     if output.json:
         output.data({"schema_version": CHECK_VERSION, **report.body})
     else:

@@ -24,7 +24,11 @@ config.add_command(config_reload)
 @config.command(
     "check",
     short_help="Show every mistake in the configuration, each with its line.",
-    epilog=epilog("rotator config check\nrotator --config ./rotator.toml config check --json", Exit.DONE, Exit.CONFIG),
+    epilog=epilog(
+        "rotator config check\nrotator --config ./rotator.toml config check --json",
+        *(Exit.DONE, Exit.CONFIG),
+        meanings={Exit.DONE: "valid configuration"},
+    ),
 )
 @pass_context
 def config_check(context: Context) -> int:

@@ -1,4 +1,4 @@
-"""What every command is given: the options that all share, the configuration, who calls, and how to speak."""
+"""The context of a call: the options that all commands share, the configuration, the caller and the output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Context:
     """One call of `rotator`.
 
     Args:
-        config_path: the configuration file; None for what the environment or the default says.
+        config_path: the configuration file; None for that of the environment or the default.
         json: whether the answer is one JSON object.
         plain: whether colour and drawn tables are off.
         verbose: how often `-v` was given.
@@ -41,12 +41,12 @@ class Context:
 
     @property
     def output(self) -> Output:
-        """How to speak."""
+        """The output, as the options request it."""
         return Output(json=self.json, plain=self.plain, verbose=self.verbose)
 
     @cached_property
     def config(self) -> Config:
-        """The configuration, read when it is first asked for.
+        """The configuration, read at its first use.
 
         Raises:
             RotatorError: `configuration`, with all mistakes; exit status 78.
@@ -61,10 +61,10 @@ class Context:
         """The roots that the configuration names for the site of one of these names.
 
         Args:
-            names: of hosts or addresses, in any spelling.
+            names: host names or IP addresses, in any spelling.
 
         Returns:
-            The path; None where there is no such site, or no configuration: what asks for this needs none.
+            The path; None without such a site or without a configuration, which the caller does not need.
         """
         from pathlib import Path
 
@@ -77,16 +77,17 @@ class Context:
         try:
             sites = self.config.sites
         except RotatorError:
-            return None  # what is wrong with it is told where it is needed; the roots that are taken are told anyway
-        asked = set()
+            return None  # a command that needs the configuration reports it; this caller shows the roots that it uses
+        spelled = set()
         for name in names:
-            with suppress(BadValueError):  # that it is no name is told by whoever is asked for it
-                asked.add(spelling(name))
-        return next((str(one.roots) for one in sites if asked & {*one.site.names, *one.site.probe_names}), None)
+            with suppress(BadValueError):  # the caller reports an invalid name
+                spelled.add(spelling(name))
+        matching = (c for c in sites if spelled & {*c.site.names, *c.site.probe_names})
+        return next((str(site_config.roots) for site_config in matching), None)
 
     @cached_property
     def user(self) -> str:
-        """Who calls, for the history: the person behind sudo where there is one."""
+        """The calling user, for the history; under sudo, the user who called it."""
         return caller()
 
 
@@ -95,12 +96,12 @@ pass_context = click.make_pass_decorator(Context, ensure=True)
 
 
 def caller() -> str:
-    """The name of the calling user; `SUDO_USER` counts only for root, as anybody else can set it."""
+    """The name of the calling user. `SUDO_USER` counts only for root, because any other user can set it."""
     import pwd
 
-    behind = os.environ.get("SUDO_USER", "")
-    if os.geteuid() == 0 and behind and behind.isprintable() and len(behind) <= 64:
-        return behind
+    sudo_user = os.environ.get("SUDO_USER", "")
+    if os.geteuid() == 0 and sudo_user and sudo_user.isprintable() and len(sudo_user) <= 64:
+        return sudo_user
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -108,7 +109,7 @@ def caller() -> str:
 
 
 def common_options() -> list[click.Option]:
-    """`--config`, `--json`, `--plain` and `-v`, which may stand before a command or behind it."""
+    """`--config`, `--json`, `--plain` and `-v`, which are allowed before and after the name of a command."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         if value:
@@ -118,15 +119,19 @@ def common_options() -> list[click.Option]:
     return [
         click.Option(
             ["--config", "config_path"],
-            type=click.Path(readable=False),  # read_text says it better
+            type=click.Path(readable=False),  # `read_text` reports an unreadable file with a better message
             metavar="FILE",
-            help=f"The configuration (or the environment's {ENVIRONMENT}). Default: {DEFAULT_CONFIG}",
+            help=f"The configuration file. Default: the variable {ENVIRONMENT}, or {DEFAULT_CONFIG}",
             expose_value=False,
             callback=keep,
         ),
-        click.Option(["--json"], is_flag=True, help="Answer with one JSON object.", expose_value=False, callback=keep),
         click.Option(
-            ["--plain"], is_flag=True, help="No colour and no drawn tables.", expose_value=False, callback=keep
+            ["--json"], is_flag=True, help="Print the answer as one JSON object.", expose_value=False, callback=keep
         ),
-        click.Option(["-v", "--verbose"], count=True, help="Tell more on stderr.", expose_value=False, callback=keep),
+        click.Option(
+            ["--plain"], is_flag=True, help="Print plain text, without colour.", expose_value=False, callback=keep
+        ),
+        click.Option(
+            ["-v", "--verbose"], count=True, help="Print more details on stderr.", expose_value=False, callback=keep
+        ),
     ]

@@ -1,4 +1,4 @@
-"""`rotator deliver`: reads with the caller's rights, writes with those of the drop's owner; judges nothing."""
+"""`rotator deliver`: reads files with the caller's rights, and writes them into a drop with the rights of its owner."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
 from rotator.core.reasons import Reason
+from rotator.core.text import shown_name
 from rotator.sources import delivery, file_reader
 
 _EXAMPLE = """\
@@ -27,38 +28,43 @@ certbot renew --cert-name example.cn --deploy-hook \\
 @click.command(epilog=epilog(_EXAMPLE, *sorted(Exit)))
 @click.argument("site", shell_complete=completion.sites)
 @click.argument("files", nargs=-1, required=True, type=click.Path(readable=False))
-@click.option("--dry-run", is_flag=True, help="Read everything, write nothing, and say what would be written.")
-@click.option("--wait", is_flag=True, help="Wait until the daemon has decided, and exit as it ended.")
+@click.option("--dry-run", is_flag=True, help="Read the files and show what would be written; write nothing.")
+@click.option("--wait", is_flag=True, help="Wait for the daemon's decision; the exit status is that of the outcome.")
 @click.option(
     "--within",
     metavar="SECONDS",
     type=click.FloatRange(0),
     default=120.0,
     show_default=True,
-    help="How long --wait waits at most.",
+    help="The longest time to wait with --wait.",
 )
 @pass_context
 def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool, wait: bool, within: float) -> int:
-    """Put renewed FILES (certificate, chain and key, in any split) into the drop of SITE.
+    """Put the FILES of a renewal (certificate, chain and key, in any split) into the drop of SITE.
 
-    All of them appear there together, under their own names, in place of those of an earlier delivery. Whether they
-    are fit to be served is judged when they are taken from there: see "rotator check" to ask beforehand. Root reads
-    them as root and writes as the owner of the drop; anybody else needs the right to read the files and to write into
+    The drop is the directory in which the site's renewals arrive: SITE in "incoming" of the configuration.
+    All files appear in the drop together, under their own names, and replace the files of an earlier delivery. The
+    daemon validates them there and puts the pair live; "rotator check" validates files beforehand. Root reads the files
+    as root, and writes them as the owner of the drop. Any other user must be allowed to read the files and to write to
     the drop.
     """
-    one, output = context.config.site(site), context.output
-    if one.source is not None:
+    site_config, output = context.config.site(site), context.output
+    if site_config.source is not None:
+        at = f"{context.config_path}:{site_config.line}"
         raise RotatorError(
             Reason.NO_DROP,
-            f"site {site} takes its renewals from {one.source} ({context.config_path}:{one.line}), not from a drop",
-            f"Renew them there; or leave out its source, then deliver to {context.config.incoming / site}",
+            f"site {site} takes its renewals from {site_config.source} ({at}), not from a drop",
+            f"Put the files there; or remove its source, then deliver to {context.config.incoming / site}",
             Exit.USAGE,
         )
     waits = wait and not dry_run
     if waits:
-        from rotator.cli import awaiting  # now: as another user, Python's own files may be out of reach
+        from rotator.cli import await_outcome  # now, because another user may not be able to read Python's files
 
-    sources = read_files(files)
+    try:
+        sources = read_files(files)
+    except RotatorError as e:
+        raise RotatorError(e.code, f"{e.message.rstrip('.')}. Nothing was delivered", e.hint, e.exit) from e
     directory = context.config.incoming / site
     owner = delivery.owner_of(directory)
     writer = owner.uid if os.geteuid() == 0 else os.geteuid()
@@ -66,51 +72,52 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
         if os.geteuid() == 0 and owner.uid != 0:
             from rotator.privsep.privilege_drop import become
 
-            # For good: nothing that follows needs root, and root would follow what the owner has planted.
+            # Permanently: the rest needs no root, and root would follow links that the owner has set.
             become(owner.uid, owner.gid)
         delivery.write_drop(sources, directory)
-        if beside := _beside(directory, sources):
-            count = f"{len(beside)} other file{'s' * (len(beside) != 1)}"
-            output.say(f"note: {count} in {directory} will be judged together with these: {', '.join(beside[:5])}")
+        if others := _other_files(directory, sources):
+            count = f"{len(others)} other file{'s' * (len(others) != 1)}"
+            output.say(f"note: {count} in {directory} will be validated together with these: {', '.join(others[:5])}")
     if not (waits and context.json):
-        _report(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run, waits=waits)
-    return awaiting.await_outcome(context, one, within, sources) if waits else Exit.DONE
+        _show(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run, waits=waits)
+    return await_outcome.await_outcome(context, site_config, within, sources) if waits else Exit.DONE
 
 
-def _beside(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
-    """What else lies in the drop, put there by others."""
-    mine = {delivery.base_name(source.name) for source in sources}
+def _other_files(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
+    """The files of the drop that this delivery has not written."""
+    delivered = {delivery.base_name(source.name) for source in sources}
     with suppress(OSError):
         names = sorted(path.name for path in directory.iterdir())
-        return [file_reader.shown(name) for name in names if name not in mine and not file_reader.is_temporary(name)]
+        others = [name for name in names if name not in delivered and not file_reader.is_temporary(name)]
+        return [shown_name(name) for name in others]
     return []
 
 
 def read_files(names: Sequence[str]) -> tuple[SourceFile, ...]:
-    """The caller's files, without those that a drop could not hold.
+    """The contents of the files, if a drop may hold them all.
 
     Raises:
         RotatorError: the first file that is refused, and why; exit status 3. Nothing has been written then.
     """
     if len(names) > file_reader.MAX_FILES:
-        raise _refused(
-            f"{len(names)} files are more than the {file_reader.MAX_FILES} of a drop", "Deliver one renewal."
-        )
-    bases: dict[str, str] = {}
+        message = f"{len(names)} files are too many: a drop may hold {file_reader.MAX_FILES}"
+        raise _refused(message, "Deliver the files of one renewal only.")
+    paths: dict[str, str] = {}
     sources: list[SourceFile] = []
     for name in names:
         base = Path(name).name
         if base and file_reader.is_temporary(base):
-            hint = "Files of such names are passed over in a drop, because they are not finished. Rename it."
-            raise _refused(f"{file_reader.shown(name)} has the name of a temporary file", hint)
+            hint = "A drop's reader ignores it, because tools use such names for unfinished files. Rename it."
+            raise _refused(f"{shown_name(name)} has the name of a temporary file", hint)
         source = file_reader.read_named(name)
-        if base in bases:
-            raise _refused(f"{bases[base]} and {name} would have one name in the drop", "Rename one of them.")
-        bases[base] = name
+        if base in paths:
+            raise _refused(f"{paths[base]} and {name} would have the same name in the drop", "Rename one of them.")
+        paths[base] = name
         sources.append(source)
     total = sum(len(source.data) for source in sources)
     if total > file_reader.MAX_TOTAL:
-        raise _refused(f"{total} bytes are more than the {file_reader.MAX_TOTAL} of a drop", "Deliver one renewal.")
+        message = f"{total} bytes are too many: a drop may hold {file_reader.MAX_TOTAL}"
+        raise _refused(message, "Deliver the files of one renewal only.")
     return tuple(sources)
 
 
@@ -118,7 +125,7 @@ def _refused(message: str, hint: str) -> RotatorError:
     return RotatorError(Reason.REFUSED, message, hint, Exit.REJECTED)
 
 
-def _report(
+def _show(
     context: Context,
     site: str,
     directory: Path,
@@ -139,18 +146,18 @@ def _report(
                 "uid": writer,
                 "made_drop": makes,
                 "files": [
-                    {"from": one.name, "to": directory / delivery.base_name(one.name), "bytes": len(one.data)}
-                    for one in sources
+                    {"from": source.name, "to": directory / delivery.base_name(source.name), "bytes": len(source.data)}
+                    for source in sources
                 ],
             }
         )
         return
-    does = "would be delivered" if dry_run else "delivered"
+    verb = "would be delivered" if dry_run else "delivered"
     if makes:
-        output.line(
-            f"{directory}/ {'would be made' if dry_run else 'made'} (mode {delivery.DIRECTORY_MODE:o}, uid {writer})"
-        )
-    for one in sources:
-        output.line(f"{one.name} {does} to {directory / delivery.base_name(one.name)} ({len(one.data)} bytes)")
+        made = "would be created" if dry_run else "created"
+        output.line(f"{directory}/ {made} (mode {delivery.DIRECTORY_MODE:o}, uid {writer})")
+    for source in sources:
+        target = directory / delivery.base_name(source.name)
+        output.line(f"{source.name} {verb} to {target} ({len(source.data)} bytes)")
     if not dry_run and not waits:
-        output.say("What becomes of it: rotator status")
+        output.say(f"See the outcome: rotator status {site}")

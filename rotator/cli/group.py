@@ -1,4 +1,4 @@
-"""How the command line is taken apart and how it ends: lazy commands, exit statuses, errors; no command lives here."""
+"""The command group: parses the command line, imports commands lazily, and turns errors into exit statuses."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import click
@@ -22,43 +23,48 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 INTERRUPTED = 130
+"""The exit status after SIGINT: 128 plus the number of the signal, as in a shell."""
 READER_GONE = 141
-"""As the shell counts them: 128 and the number of the signal."""
+"""The exit status after SIGPIPE, by the same rule."""
 
 _AS_FILES = {"FILE": click.Path(readable=False), "PATH": click.Path(readable=False), "DIR": click.Path(file_okay=False)}
-"""Options that are shown so in the help are completed by the shell as files, and read as what was typed."""
+"""The types of options with these placeholders: the shell completes them as files, and their values are unchanged."""
 
 _STATUSES = {
     Exit.DONE: "done, or nothing to do",
     Exit.FAILURE: "failure",
-    Exit.USAGE: "the command line makes no sense",
-    Exit.REJECTED: "input rejected, nothing touched",
+    Exit.USAGE: "invalid command line",
+    Exit.REJECTED: "input rejected, nothing changed",
     Exit.ROLLED_BACK: "rolled back: the previous pair is served",
-    Exit.STRANDED: "rolling back failed too",
-    Exit.DIFFERS: "what is served differs from what is on disk",
-    Exit.BUSY: "another rotator is at work",
-    Exit.DEFERRED: "deferred, will be tried again",
-    Exit.CONFIG: "the configuration is wrong",
+    Exit.STRANDED: "the rollback failed",
+    Exit.DIFFERS: "a served certificate differs from the one on disk",
+    Exit.BUSY: "another rotator process is working",
+    Exit.DEFERRED: "deferred: it is tried again",
+    Exit.CONFIG: "invalid configuration",
 }
+"""The meaning of each exit status in the help of a command."""
 
 
-def epilog(example: str, *statuses: Exit) -> str:
-    """The end of a command's help: an example, and the exit statuses that it uses.
+def epilog(example: str, *statuses: Exit, meanings: Mapping[Exit, str] = MappingProxyType({})) -> str:
+    """The end of a command's help: examples, and its exit statuses.
 
     Args:
-        example: one or more lines, as typed.
-        statuses: which, in their order.
+        example: one or more command lines.
+        statuses: the exit statuses of the command, in ascending order.
+        meanings: their meaning, where this command has a more precise one than the general one.
     """
-    lines = "\n".join(f"  {line}" for line in example.splitlines())
-    told = "\n".join(f"  {int(status):<3} {_STATUSES[status]}" for status in statuses)
-    return f"\b\nExample:\n{lines}\n\n\b\nExit status:\n{told}"
+    examples = example.splitlines()
+    lines = "\n".join(f"  {line}" for line in examples)
+    shown = {**_STATUSES, **meanings}
+    meanings_shown = "\n".join(f"  {int(status):<3} {shown[status]}" for status in statuses)
+    return f"\b\nExample{'s' * (len(examples) > 1)}:\n{lines}\n\n\b\nExit status:\n{meanings_shown}"
 
 
 class LazyGroup(click.Group):
-    """A group whose commands are imported only when one of them is run or explained.
+    """A group that imports a command only to run it or to show its help.
 
     Args:
-        lazy: for each command its place (`module:attribute`) and the line that the group's help shows for it.
+        lazy: for each command, its `module:attribute` and its line in the help of the group.
     """
 
     def __init__(self, *args: Any, lazy: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
@@ -66,11 +72,11 @@ class LazyGroup(click.Group):
         self.lazy = lazy
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All names, in the order of the table."""
+        """The names of all commands, in the order of the table."""
         return list(self.lazy)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now."""
+        """The command with this name, imported now; None if there is none."""
         if cmd_name not in self.lazy:
             return None
         module, attribute = self.lazy[cmd_name][0].split(":")
@@ -81,16 +87,16 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does it, but with the table's names to suggest from."""
+        """Finds the command as click does it, and suggests a name of the table for a misspelt one."""
         if args and not args[0].startswith("-") and args[0] not in self.lazy and not ctx.resilient_parsing:
             import difflib
 
             near = difflib.get_close_matches(args[0], self.lazy, 1, 0.5)
-            ctx.fail(f"no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """The table's names with their lines, for which nothing is imported; or options, as click does it."""
+        """The names of the table with their lines, without an import; options as click completes them."""
         from click.shell_completion import CompletionItem
 
         if incomplete.startswith("-"):
@@ -98,7 +104,7 @@ class LazyGroup(click.Group):
         return [CompletionItem(name, help=line) for name, (_, line) in self.lazy.items() if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The table's lines, for which nothing is imported."""
+        """Writes the lines of the table, without an import."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])
 
@@ -110,22 +116,22 @@ class LazyGroup(click.Group):
         standalone_mode: bool = True,  # noqa: FBT001 - click's own signature
         **extra: Any,
     ) -> NoReturn:
-        """Runs one command line and exits: with what the command returned, if that is a number, or 0."""
-        words = list(sys.argv[1:] if args is None else args)
-        before_end = words[: words.index("--")] if "--" in words else words
-        output = Output(json="--json" in before_end, plain="--plain" in before_end)
-        status = self._status(words, prog_name or "rotator", complete_var, output, extra)
+        """Runs one command line and exits with the number that the command returned, or 0."""
+        arguments = list(sys.argv[1:] if args is None else args)
+        options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+        output = Output(json="--json" in options, plain="--plain" in options)
+        status = self._status(arguments, prog_name or "rotator", complete_var, output, extra)
         try:
             if sys.stderr is not None:
                 sys.stderr.flush()
-        except OSError:  # messages that nobody could be told change no status
-            _forget(sys.stderr)
+        except OSError:  # a lost message does not change the status
+            _discard(sys.stderr)
         sys.exit(status)
 
     def _status(
         self, args: list[str], prog_name: str, complete_var: str | None, output: Output, extra: Mapping[str, Any]
     ) -> int:
-        """The exit status. A bug is no RotatorError: it goes on up, with its traceback."""
+        """Runs one command line and returns its exit status. A bug is not a RotatorError, and is raised."""
         try:
             try:
                 self._main_shell_completion({**extra}, prog_name, complete_var)
@@ -157,20 +163,20 @@ class LazyGroup(click.Group):
                 _flush_stdout()
         except (KeyboardInterrupt, click.Abort):
             with contextlib.suppress(OSError):
-                print(file=sys.stderr)  # closes the terminal's ^C
+                print(file=sys.stderr)  # ends the line of the terminal's ^C
             return INTERRUPTED
         except BrokenPipeError:
-            _forget(sys.stdout)
+            _discard(sys.stdout)
             return READER_GONE
-        except RotatorError as error:  # told on an output that cannot be written
-            _forget(sys.stdout)
+        except RotatorError as error:  # stdout cannot be written
+            _discard(sys.stdout)
             with contextlib.suppress(RotatorError, BrokenPipeError):
                 output.say(f"error: {error.message}")
             return Exit.FAILURE
 
 
 def _flush_stdout() -> None:
-    """Writes what is left, so that a full disk shows here and not at the interpreter's end."""
+    """Writes the rest of stdout, so that a full disk is reported here and not at the end of the interpreter."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -180,30 +186,30 @@ def _flush_stdout() -> None:
         raise RotatorError(Code.IO_ERROR, f"the output cannot be written: {error.strerror}") from error
 
 
-def _forget(stream: TextIO) -> None:
-    """Keeps the interpreter from failing at its end, when it flushes what nobody reads."""
+def _discard(stream: TextIO) -> None:
+    """Redirects a stream to /dev/null, so that the interpreter's flush at its end does not fail."""
     with contextlib.suppress(OSError, AttributeError, io.UnsupportedOperation):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
 
 
 def _bridge_json(ctx: click.Context, name: str, command: click.Command) -> None:
-    """Hands a `--json` that stood before the command to a command that has an option of its own called so."""
-    asked = ctx.find_object(Context)
+    """Passes a `--json` before the command's name on to a command that defines its own option `--json`."""
+    context = ctx.find_object(Context)
     own = next((param.name for param in command.params if "--json" in param.opts and param.expose_value), None)
-    if own and asked is not None and asked.json:
+    if own and context is not None and context.json:
         ctx.default_map = {**(ctx.default_map or {}), name: {own: True}}
 
 
 def _with_common_options(command: click.Command) -> click.Command:
-    """The same command, once, with the options that all share; those of its own that are called alike win."""
-    taken = {opt for param in command.params for opt in param.opts}
+    """The same command with the common options added, unless it has an option with the same name."""
+    own = {opt for param in command.params for opt in param.opts}
     if not isinstance(command, click.Group):
         for param in command.params:
             if isinstance(param, click.Option) and param.type is click.STRING and param.metavar in _AS_FILES:
                 param.type = _AS_FILES[param.metavar]
-        command.params.extend(option for option in common_options() if not taken & set(option.opts))
+        command.params.extend(option for option in common_options() if not own & set(option.opts))
     else:
         for inner in command.commands.values():
             _with_common_options(inner)

@@ -11,6 +11,7 @@ from rotator.cli import manual
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.reasons import Reason
 
 _EXAMPLE = """\
 rotator help
@@ -142,4 +143,4 @@ def _unknown(word: str, pages: Sequence[manual.Page], ctx: click.Context) -> Rot
     explained = [one for page in pages for entry in page.entries for one in entry.words]
     near = manual.nearest(word, [*(page.name for page in pages), *commands, *explained])
     hint = f"Did you mean: {', '.join(near)}? " if near else ""
-    return RotatorError("usage", f"the manual explains no {word!r}", f"{hint}All topics: rotator help", Exit.USAGE)
+    return RotatorError(Reason.USAGE, f"the manual explains no {word!r}", f"{hint}All topics: rotator help", Exit.USAGE)

@@ -1,4 +1,4 @@
-"""`rotator history`: the audit trail of a site, as it was written down; nothing is worked out here."""
+"""`rotator history`: shows the audit trail of a site as it was recorded."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
     type=click.IntRange(0),
     default=20,
     show_default=True,
-    help="The newest so many; 0 for all.",
+    help="The number of newest entries; 0 for all.",
 )
 @pass_context
 def history(context: Context, site: str, limit: int) -> int:
-    """Show what happened to SITE: when, who, what and why, oldest first."""
+    """Show what happened to SITE, oldest first.
+
+    Each entry has the time, the user, the command or event that caused it, the outcome, the generation and the
+    message. A generation is the name of a stored pair; "rotator rollback SITE --to GENERATION" puts it back.
+    """
     from rotator.cli.formats import history_answer
     from rotator.storage.generations import demand_state_dir
     from rotator.storage.history import History
@@ -39,7 +43,7 @@ def history(context: Context, site: str, limit: int) -> int:
         output.data(history_answer(site, entries))
         return Exit.DONE
     if not entries:
-        output.say(f"nothing has happened to {site} yet")
+        output.say(f"the history of {site} is empty")
         return Exit.DONE
     rows = [
         (

@@ -1,12 +1,13 @@
-"""How every command speaks; what it has to say is not known here.
+"""The output of all commands: text, JSON, tables, colours, errors.
 
-- Data goes to stdout, messages (errors, progress, advice) to stderr.
-- With `--json`, stdout is one JSON object, also where the command failed: then with an `error` in it. It has
-  `"schema_version": 1`; times are RFC 3339 in UTC, durations are seconds as numbers.
-- Colour and drawn tables only where stdout is a terminal, and not with `--plain`, `NO_COLOR` or `TERM=dumb`.
-- Text from outside (a subject, a file name, nginx's words) never reaches a terminal as it is: what would move the
-  cursor or change the screen is escaped.
-- An error says what failed and the next step. There is never a prompt, and never a byte of a key.
+Its rules:
+
+- Data goes to stdout; messages (errors, progress, advice) go to stderr.
+- With `--json`, stdout is one JSON object, also for a command that fails: then it has an `error`. It has
+  `"schema_version": 1`; times are RFC 3339 in UTC, and durations are numbers of seconds.
+- Colour and drawn tables appear only on a terminal, and not with `--plain`, `NO_COLOR` or `TERM=dumb`.
+- In text from outside (a subject, a file name, a message of nginx), control characters are escaped.
+- An error names what failed and the next step. There is never a prompt, and never a byte of a key.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from rotator.core.errors import RotatorError
 from rotator.core.problems import Code
+from rotator.core.text import escaped
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -29,11 +31,11 @@ _STYLES = {"good": "32", "bad": "31", "warn": "33", "faint": "2", "strong": "1"}
 
 
 class Output:
-    """Writes what one command has to say.
+    """The output of one command.
 
     Args:
         json: whether stdout is one JSON object.
-        plain: whether colour and drawn tables are off, whatever stdout is.
+        plain: whether colour and drawn tables are off, even on a terminal.
         verbose: how often `-v` was given.
     """
 
@@ -43,32 +45,32 @@ class Output:
         self.verbose = verbose
 
     def data(self, answer: Mapping[str, object]) -> None:
-        """The command's whole answer as the one JSON object; only with `--json`."""
+        """Writes the whole answer as one JSON object; only for `--json`."""
         _write(sys.stdout, as_json({"schema_version": SCHEMA_VERSION, **answer}))
 
     def line(self, text: str = "", style: str = "") -> None:
-        """A line of the answer for a reader.
+        """Writes a line of the answer for a person.
 
         Args:
-            text: the line; may hold line feeds.
-            style: `good`, `bad`, `warn`, `faint`, `strong` or none: a colour where colours are.
+            text: the line; it may contain line feeds.
+            style: `good`, `bad`, `warn`, `faint`, `strong` or empty; it selects a colour on a terminal.
         """
-        _write(sys.stdout, self.painted(text, style))
+        _write(sys.stdout, self._painted(text, style))
 
     def say(self, text: str) -> None:
-        """A message beside the answer: progress, advice."""
+        """Writes a message to stderr: progress, advice."""
         _write(sys.stderr, clean(text))
 
     def detail(self, text: str) -> None:
-        """A message that only `-v` shows."""
+        """Writes a message to stderr if `-v` is given."""
         if self.verbose:
             self.say(text)
 
     def error(self, error: RotatorError) -> None:
-        """What failed and the next step; with `--json` as the object."""
+        """Writes an error with its hint; with `--json` as the object on stdout."""
         if self.json:
-            told = {"code": error.code, "message": error.message, "hint": error.hint, "exit": int(error.exit)}
-            self.data({"error": told})
+            body = {"code": error.code, "message": error.message, "hint": error.hint, "exit": int(error.exit)}
+            self.data({"error": body})
             return
         red = self.is_terminal(sys.stderr)
         _write(sys.stderr, f"{paint('error:', 'bad') if red else 'error:'} {clean(error.message)}")
@@ -76,12 +78,12 @@ class Output:
             _write(sys.stderr, f"  hint: {clean(line)}")
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], styles: Sequence[str] = ()) -> None:
-        """Rows of the answer for a reader: drawn on a terminal, aligned columns elsewhere.
+        """Writes rows of the answer for a person: a drawn table on a terminal, aligned columns elsewhere.
 
         Args:
             columns: the headings.
-            rows: as many cells each.
-            styles: one for each row, as in `line`; may be left out.
+            rows: the rows, each with one cell for each column.
+            styles: one style for each row, as in `line`; may be omitted.
         """
         cleaned = [[clean(cell) for cell in row] for row in rows]
         if self.is_terminal(sys.stdout):
@@ -92,7 +94,12 @@ class Output:
             _write(sys.stdout, "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
     def sign(self, drawn: str, written: str) -> str:
-        """A sign for a terminal that can show it, and the word for everything else."""
+        """A sign if stdout is a terminal that can show it, otherwise the word.
+
+        Args:
+            drawn: the sign.
+            written: the word.
+        """
         if not self.is_terminal(sys.stdout):
             return written
         try:
@@ -102,7 +109,7 @@ class Output:
         return drawn
 
     def working(self, text: str) -> AbstractContextManager[object]:
-        """Shows on a terminal, for as long as its block lasts, that something is going on; elsewhere nothing."""
+        """Shows a spinner on a terminal for the time of its block; elsewhere nothing."""
         if not self.is_terminal(sys.stdout):
             return nullcontext()
         from rich.console import Console
@@ -110,8 +117,8 @@ class Output:
 
         return Console(file=sys.stdout, highlight=False).status(Text(clean(text), style="dim"))
 
-    def painted(self, text: str, style: str) -> str:
-        """The text without control characters, in its colour where stdout has colours."""
+    def _painted(self, text: str, style: str) -> str:
+        """The text without control characters, and on a terminal in its colour."""
         return paint(clean(text), style) if style and self.is_terminal(sys.stdout) else clean(text)
 
     def is_terminal(self, stream: TextIO | None) -> bool:
@@ -144,29 +151,27 @@ class Output:
         if natural <= console.width:
             console.print(table)
             return
-        # Cells in two pieces cannot be read, or copied: one row below the other then.
-        room = max(len(column) for column in columns)
+        # Folded cells are hard to read and to copy, so each row of a table that is too wide becomes a block of lines.
+        width = max(len(column) for column in columns)
         for number, row in enumerate(rows):
-            _write(sys.stdout, self.painted(row[0], "strong"))
+            _write(sys.stdout, self._painted(row[0], "strong"))
             for column, cell in zip(columns[1:], row[1:], strict=True):
-                told = self.painted(cell, styles[number] if number < len(styles) else "")
-                _write(sys.stdout, f"  {column.ljust(room)}  {told}".rstrip())
+                painted = self._painted(cell, styles[number] if number < len(styles) else "")
+                _write(sys.stdout, f"  {column.ljust(width)}  {painted}".rstrip())
 
 
 def clean(text: str) -> str:
-    """The text with everything escaped that is neither printable nor a line feed."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)
+    """The text with every character escaped that is neither printable nor a line feed."""
+    return escaped(text, keep="\n")
 
 
 def paint(text: str, style: str) -> str:
-    """The text in the colour of a style, for a terminal."""
+    """The text in the colour of a style, as a terminal reads it."""
     return f"\x1b[{_STYLES[style]}m{text}\x1b[0m"
 
 
 def more_about(word: str) -> str:
-    """The command that explains a code or reason, for the end of an answer."""
+    """The command that explains a code or a reason, for the end of an answer."""
     return f"more: rotator help {word}"
 
 
@@ -178,7 +183,7 @@ def rfc3339(moment: datetime) -> str:
 
 
 def as_json(answer: object) -> str:
-    """JSON with times as RFC 3339 and durations as seconds; ASCII, so that it fits any terminal and pipe."""
+    """JSON with times as RFC 3339 and durations as seconds, in ASCII for every terminal and pipe."""
     import json
 
     return json.dumps(answer, default=_plain, indent=2)
@@ -199,13 +204,13 @@ def _plain(value: object) -> object:
             return sorted(value)
         case Mapping():
             return dict(value)
-    # Nothing else is guessed at: bytes could be a key's.
+    # Other types are refused; bytes, for example, could be those of a key.
     raise TypeError(f"no JSON for {type(value).__name__}")
 
 
 def _write(stream: TextIO | None, text: str) -> None:
-    """Writes at once, so that a reader that has gone or a full disk shows here and not at the interpreter's end."""
-    if stream is None:  # closed by who called us
+    """Writes and flushes, so that a closed pipe or a full disk is reported here and not at the interpreter's end."""
+    if stream is None:  # the caller of the program has closed it
         return
     try:
         stream.write(text + "\n")
@@ -216,5 +221,5 @@ def _write(stream: TextIO | None, text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        hint = "The command itself is done; see the space and the device behind its output."
+        hint = "The command itself is complete. Check the disk to which its output goes."
         raise RotatorError(Code.IO_ERROR, f"the output cannot be written: {error.strerror}", hint) from error

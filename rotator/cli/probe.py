@@ -1,7 +1,7 @@
-"""`rotator probe`: judge what any server sends right now; with handshakes and the validator.
+"""`rotator probe`: validates the certificates that a server sends now.
 
-The verdict is data and goes to stdout, as text or JSON; which roots were taken goes to stderr.
-Exit status: 0 accepted, 3 a strict client would refuse it, 1 no connection or no TLS, 2 usage.
+The verdict goes to stdout, as text or JSON; a note about the roots goes to stderr.
+Exit status: 0 accepted, 3 a strict client would reject it, 1 no connection or no TLS, 2 usage.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Served, Target
 from rotator.core.problems import Problem
 from rotator.core.reasons import Reason
-from rotator.tls.handshake import DECLINED, Version, look, reach
+from rotator.tls.handshake import HANDSHAKE_FAILED, Version, probe_version, reachable_address
 from rotator.validation.report import explain
 from rotator.validation.validate import Anchors, Verdict, judge_served, private_ca, public
 
-KINDS = (None, KeyType.ECDSA, KeyType.RSA)
-"""What a client asks for: whatever it gets, and each kind of key that a server may have beside another one."""
+KEY_TYPES = (None, KeyType.ECDSA, KeyType.RSA)
+"""The key types that the handshakes ask for; None lets the server choose."""
 
-AT_ONCE = 8
-"""Handshakes at the same time."""
+PARALLEL = 8
+"""The number of handshakes at the same time."""
 
 
 @dataclass(frozen=True)
-class Sent:
-    """One chain that the server sent, and what it is worth.
+class ServedChain:
+    """One chain that the server sent, with its verdict.
 
     Args:
-        chain: DER, in the order sent.
+        chain: the certificates as DER, in the order of the server.
         names: the names that it was sent for.
-        versions: the versions of TLS that it was sent with.
-        verdict: the judgement of it as it stands.
+        versions: the TLS versions that it was sent with.
+        verdict: the verdict about the chain exactly as it was sent.
     """
 
     chain: tuple[bytes, ...]
@@ -57,7 +57,7 @@ class Sent:
 
     @property
     def body(self) -> dict[str, object]:
-        """Its part of the JSON answer: as `check` has it, but with what is sent where that has what would be."""
+        """Its part of the JSON answer: the fields of `check`, with the chain that is sent in `served_sha256`."""
         pairs = self.verdict.pairs
         return {
             "names": list(self.names),
@@ -75,63 +75,66 @@ class Sent:
         lines = [f"{', '.join(self.names)}: {count} sent ({kind}TLS {' and '.join(self.versions)})"]
         lines += explain(self.verdict)
         if self.verdict.accepted:
-            lines.append("ACCEPT: strict clients take what is sent")
+            lines.append("ACCEPT: strict clients accept this chain")
         end = self.verdict.effective_not_after
         if end is not None:
-            lines.append(f"  sha256 {hashlib.sha256(self.chain[0]).hexdigest()}, {_until(end, now)}")
+            lines.append(f"  sha256 {hashlib.sha256(self.chain[0]).hexdigest()}, {_validity(end, now)}")
         return lines
 
 
 @dataclass(frozen=True)
-class Seen:
-    """All that one probe found.
+class ProbeReport:
+    """The result of one probe.
 
     Args:
-        address: where it was seen.
-        sent: every chain, once.
-        mute: for each name without any handshake, why.
-        missing: for each version of TLS without any handshake, why.
-        asked: how many handshakes were tried.
-        lost: why some of them came to nothing although the server has what was asked for, each with how often.
+        address: the address of the server.
+        served: every chain, once.
+        failed_names: each name for which every handshake failed, with the reason.
+        missing_versions: each TLS version with which every handshake failed, with the reason.
+        handshakes: the number of handshakes.
+        lost: the reasons for which single handshakes failed although the server supports their name, version and key
+            type, each with the number of these handshakes.
     """
 
     address: str
-    sent: tuple[Sent, ...]
-    mute: tuple[tuple[str, str], ...]
-    missing: tuple[tuple[Version, str], ...]
-    asked: int
+    served: tuple[ServedChain, ...]
+    failed_names: tuple[tuple[str, str], ...]
+    missing_versions: tuple[tuple[Version, str], ...]
+    handshakes: int
     lost: tuple[tuple[str, int], ...]
 
     @property
     def exit(self) -> Exit:
         """The exit status."""
-        if any(not one.verdict.accepted for one in self.sent):
+        if any(not chain.verdict.accepted for chain in self.served):
             return Exit.REJECTED
-        return Exit.FAILURE if self.mute else Exit.DONE
+        return Exit.FAILURE if self.failed_names else Exit.DONE
 
     @property
     def body(self) -> dict[str, object]:
         """The JSON answer, without its version."""
-        ends = [end for one in self.sent if (end := one.verdict.effective_not_after)]
+        ends = [end for chain in self.served if (end := chain.verdict.effective_not_after)]
         return {
             "verdict": "accept" if self.exit is Exit.DONE else "reject" if self.exit is Exit.REJECTED else "failure",
             "address": self.address,
-            "codes": _each(self.sent, lambda one: one.verdict.codes),
-            "warnings": _each(self.sent, lambda one: one.verdict.warnings),
+            "codes": _distinct(self.served, lambda chain: chain.verdict.codes),
+            "warnings": _distinct(self.served, lambda chain: chain.verdict.warnings),
             "effective_not_after": rfc3339(min(ends)) if ends else None,
-            "served": [one.body for one in self.sent],
-            "failures": [{"name": name, "reason": reason} for name, reason in self.mute],
-            "missing_versions": [{"version": version.value, "reason": reason} for version, reason in self.missing],
-            "handshakes": self.asked,
+            "served": [chain.body for chain in self.served],
+            "failures": [{"name": name, "reason": reason} for name, reason in self.failed_names],
+            "missing_versions": [
+                {"version": version.value, "reason": reason} for version, reason in self.missing_versions
+            ],
+            "handshakes": self.handshakes,
             "lost": [{"count": count, "reason": reason} for reason, count in self.lost],
         }
 
     def lines(self, now: datetime) -> list[str]:
         """The answer for people."""
-        lines = [line for one in self.sent for line in one.lines(now)]
-        lines += [f"FAIL {name}: {reason}" for name, reason in self.mute]
-        lines += [f"WARN {count} of {self.asked} handshakes lost: {reason}" for reason, count in self.lost]
-        lines += [f"No handshake with TLS {version}: {reason}" for version, reason in self.missing]
+        lines = [line for chain in self.served for line in chain.lines(now)]
+        lines += [f"FAIL {name}: {reason}" for name, reason in self.failed_names]
+        lines += [f"WARN {count} of {self.handshakes} handshakes failed: {reason}" for reason, count in self.lost]
+        lines += [f"No handshake with TLS {version}: {reason}" for version, reason in self.missing_versions]
         return [*lines, "Nothing was changed."]
 
 
@@ -144,93 +147,100 @@ def run_probe(
     now: datetime,
     private: bool = False,
     proxy_protocol: bool = False,
-) -> Seen:
-    """Look at a server as clients with either version of TLS and either kind of key do, and judge all it sends.
+) -> ProbeReport:
+    """Makes handshakes with each TLS version and each key type, and validates every chain that the server sends.
 
     Args:
         where: `host:port`, `[v6]:port` or `unix:/path`.
-        names: what to ask for, each in turn.
+        names: the names to send, each in turn.
         anchors: the roots that clients trust.
-        within: seconds for all of it together.
+        within: the seconds for all handshakes together.
         now: the reference time, with a time zone.
-        private: take the policy for a private CA.
+        private: apply the policy for a private CA.
         proxy_protocol: send a PROXY header first.
 
     Raises:
-        RotatorError: `no-connection`, or `no-tls` where not one handshake came about.
+        RotatorError: `no-connection`, or `no-tls` if every handshake failed.
     """
-    end = time.monotonic() + within
-    address = reach(where, within)
+    deadline = time.monotonic() + within
+    address = reachable_address(where, within)
 
-    def one(asked: tuple[str, Version, KeyType | None]) -> tuple[Version, Served]:
-        name, version, kind = asked
-        target = Target("", address, name, kind)
-        left = end - time.monotonic()
+    def handshake(plan: tuple[str, Version, KeyType | None]) -> tuple[Version, Served]:
+        name, version, key_type = plan
+        target = Target("", address, name, key_type)
+        left = deadline - time.monotonic()
         if left <= 0:
-            return version, Served(target, failure=f"not tried any more within {within:g} s")
-        return version, look(target, version, max(0.1, round(left, 1)), proxy_protocol=proxy_protocol)
+            return version, Served(target, failure=f"not tried, because the {within:g} s were used up")
+        return version, probe_version(target, version, max(0.1, round(left, 1)), proxy_protocol=proxy_protocol)
 
-    asked = [(name, version, kind) for name in names for kind in KINDS for version in reversed(Version)]
-    with ThreadPoolExecutor(min(AT_ONCE, len(asked)), thread_name_prefix="probe") as pool:
-        looks = list(pool.map(one, asked))
-    good = [(version, served) for version, served in looks if not served.failure and served.chain]
-    if not good:
-        raise _no_tls(address, [served for _, served in looks], proxy_protocol=proxy_protocol)
+    plans = [(name, version, key_type) for name in names for key_type in KEY_TYPES for version in reversed(Version)]
+    with ThreadPoolExecutor(min(PARALLEL, len(plans)), thread_name_prefix="probe") as pool:
+        results = list(pool.map(handshake, plans))
+    completed = [(version, served) for version, served in results if not served.failure and served.chain]
+    if not completed:
+        raise _no_tls(address, [served for _, served in results], proxy_protocol=proxy_protocol)
     policy = private_ca if private else public
-    sent = []
-    for chain in dict.fromkeys(served.chain for _, served in good):
-        got = [(version, served.target.name) for version, served in good if served.chain == chain]
-        asked_for = tuple(dict.fromkeys(name for _, name in got))
-        verdict = judge_served(chain, policy(asked_for), anchors, now)
-        sent.append(Sent(chain, asked_for, tuple(sorted({version for version, _ in got})), verdict))
-    return Seen(
+    chains = []
+    for chain in dict.fromkeys(served.chain for _, served in completed):
+        sent_with = [(version, served.target.name) for version, served in completed if served.chain == chain]
+        sent_for = tuple(dict.fromkeys(name for _, name in sent_with))
+        verdict = judge_served(chain, policy(sent_for), anchors, now)
+        chains.append(ServedChain(chain, sent_for, tuple(sorted({version for version, _ in sent_with})), verdict))
+    names_served = {served.target.name for _, served in completed}
+    versions_served = {version for version, _ in completed}
+    return ProbeReport(
         address,
-        tuple(sent),
-        tuple((name, _reason(looks, name=name)) for name in names if all(s.target.name != name for _, s in good)),
-        tuple((v, _reason(looks, version=v)) for v in Version if all(version is not v for version, _ in good)),
-        len(looks),
-        _lost(looks, {(version, served.target.name) for version, served in good}),
+        tuple(chains),
+        tuple((name, _reason(results, name=name)) for name in names if name not in names_served),
+        tuple((version, _reason(results, version=version)) for version in Version if version not in versions_served),
+        len(results),
+        _lost(results, {(version, served.target.name) for version, served in completed}),
     )
 
 
-def _lost(looks: Sequence[tuple[Version, Served]], had: set[tuple[Version, str]]) -> tuple[tuple[str, int], ...]:
-    """Handshakes that a steady server would have made: it has this name and version, and did not decline the key."""
+def _lost(results: Sequence[tuple[Version, Served]], works: set[tuple[Version, str]]) -> tuple[tuple[str, int], ...]:
+    """The failures of handshakes that the server supports: it has their name and version and did not decline the key.
+
+    Args:
+        results: all handshakes.
+        works: the versions and names of the completed ones.
+    """
     reasons = [
         s.failure
-        for version, s in looks
-        if s.failure and (version, s.target.name) in had and not s.failure.startswith(DECLINED)
+        for version, s in results
+        if s.failure and (version, s.target.name) in works and not s.failure.startswith(HANDSHAKE_FAILED)
     ]
     return tuple((reason, reasons.count(reason)) for reason in dict.fromkeys(reasons))
 
 
-def _reason(looks: Sequence[tuple[Version, Served]], name: str = "", version: Version | None = None) -> str:
+def _reason(results: Sequence[tuple[Version, Served]], name: str = "", version: Version | None = None) -> str:
     """The first failure of a name or a version."""
-    of_it = (s.failure for v, s in looks if name in ("", s.target.name) and version in (None, v) and s.failure)
-    return next(of_it, "no certificate was sent")
+    failures = (s.failure for v, s in results if name in ("", s.target.name) and version in (None, v) and s.failure)
+    return next(failures, "no certificate was sent")
 
 
-def _no_tls(address: str, looks: Sequence[Served], *, proxy_protocol: bool) -> RotatorError:
-    reasons = dict.fromkeys(served.failure or "no certificate was sent" for served in looks)
-    hint = "Does it speak TLS at once? STARTTLS, plain text and a wrong port look like this."
+def _no_tls(address: str, results: Sequence[Served], *, proxy_protocol: bool) -> RotatorError:
+    reasons = dict.fromkeys(served.failure or "no certificate was sent" for served in results)
+    hint = "Does the server begin with TLS? STARTTLS, plain text and a wrong port fail like this."
     if not proxy_protocol:
-        hint += " A listener with proxy_protocol wants --proxy-protocol."
+        hint += " A listener with proxy_protocol needs --proxy-protocol."
     else:
-        hint += " A listener without proxy_protocol does not take --proxy-protocol."
-    words = f"{address} takes connections, but no client gets a certificate: {'; '.join(list(reasons)[:3])}."
-    return RotatorError(Reason.NO_TLS, words, hint)
+        hint += " A listener without proxy_protocol does not accept --proxy-protocol."
+    message = f"{address} accepts connections, but no client gets a certificate: {'; '.join(list(reasons)[:3])}."
+    return RotatorError(Reason.NO_TLS, message, hint)
 
 
-def _each(sent: Sequence[Sent], of: Callable[[Sent], Sequence[str]]) -> list[str]:
-    return list(dict.fromkeys(str(code) for one in sent for code in of(one)))
+def _distinct(chains: Sequence[ServedChain], codes: Callable[[ServedChain], Sequence[str]]) -> list[str]:
+    return list(dict.fromkeys(str(code) for chain in chains for code in codes(chain)))
 
 
-def _until(end: datetime, now: datetime) -> str:
+def _validity(end: datetime, now: datetime) -> str:
     days = (end - now).total_seconds() / 86400
-    return f"good until {rfc3339(end)}, {days:.1f} days from now" if days >= 0 else f"over since {rfc3339(end)}"
+    return f"good until {rfc3339(end)}, {days:.1f} days from now" if days >= 0 else f"expired at {rfc3339(end)}"
 
 
 def _where(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """The address in one spelling; port 443 where none is given."""
+    """The address in one spelling, with port 443 by default."""
     try:
         bare = ipaddress.ip_address(value.strip("[]") if value.endswith("]") else value)
     except ValueError:
@@ -241,15 +251,15 @@ def _where(_context: click.Context, _parameter: click.Parameter, value: str) -> 
         if bare is not None:
             value = f"[{bare}]" if bare.version == 6 else f"{bare}"
         return bind_address(value if ":" in value and bare is None else f"{value}:443", 1)
-    except BadValueError as wrong:
-        raise click.BadParameter(wrong.message) from None
+    except BadValueError as error:
+        raise click.BadParameter(error.message) from None
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
     try:
         return tuple(dict.fromkeys(concrete_name(value) for value in values))
-    except BadValueError as wrong:
-        raise click.BadParameter(wrong.message) from None
+    except BadValueError as error:
+        raise click.BadParameter(error.message) from None
 
 
 _EXAMPLE = """\
@@ -257,11 +267,18 @@ rotator probe signal.example.cn:1890
 rotator probe 127.0.0.1:1890 --name signal.example.cn --roots roots.pem --json"""
 
 
-@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED))
+_MEANINGS = {
+    Exit.DONE: "accepted",
+    Exit.FAILURE: "no connection, no TLS, or no handshake for one of the names",
+    Exit.REJECTED: "rejected: a strict client would fail",
+}
+
+
+@click.command(epilog=epilog(_EXAMPLE, Exit.DONE, Exit.FAILURE, Exit.USAGE, Exit.REJECTED, meanings=_MEANINGS))
 @click.argument("where", metavar="HOST[:PORT]", callback=_where)
-@click.option("--name", "names", multiple=True, metavar="NAME", callback=_names, help="Ask for it. Default: HOST")
+@click.option("--name", "names", multiple=True, metavar="NAME", callback=_names, help="The name to send. Default: HOST")
 @click.option("--roots", metavar="FILE", help=ROOTS_HELP)
-@click.option("--private-ca", "private", is_flag=True, help="Leave out the rules that bind public CAs only.")
+@click.option("--private-ca", "private", is_flag=True, help="Omit the rules that apply to public CAs only.")
 @click.option("--proxy-protocol", is_flag=True, help="Send a PROXY header first (version 1).")
 @click.option(
     "--within",
@@ -269,7 +286,7 @@ rotator probe 127.0.0.1:1890 --name signal.example.cn --roots roots.pem --json""
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="For all of it together.",
+    help="The time for all handshakes together.",
 )
 @pass_context
 def probe(
@@ -282,15 +299,15 @@ def probe(
     proxy_protocol: bool,
     within: float,
 ) -> int:
-    """Say whether a strict client accepts what the server at HOST sends right now, and who breaks if not.
+    """Check a server: does a strict client accept what HOST sends now? If not, which clients fail?
 
-    Strict: it trusts the roots, fetches nothing and remembers no intermediate. TLS 1.2 and 1.3 are tried, and ECDSA
-    and RSA where there are both. HOST is a name or an address, [v6] in brackets before a port, or unix:/path (then
-    --name says what to ask for). Of a name's addresses the first that takes a connection is looked at. It needs no
-    configuration and no key, and changes nothing.
+    A strict client trusts only the roots, downloads nothing and remembers no intermediates. The handshakes try TLS 1.2
+    and 1.3, and both ECDSA and RSA. HOST is a name, an IP address ([v6] before a port), or unix:/path with --name. If
+    a name has several addresses, the first that accepts a connection is probed. No configuration and no key is
+    needed. Nothing is changed.
     """
     if where.startswith("unix:") and not names:
-        raise click.UsageError("unix:/path has no name to ask for: add --name.")
+        raise click.UsageError("unix:/path needs --name, the name to send.")
     problems: list[Problem] = []
     host = where.rpartition(":")[0].strip("[]")
     anchors = read_anchors(roots or context.roots_of(names or (host,)) or system_roots(), problems)
@@ -299,15 +316,15 @@ def probe(
     output = context.output
     output.say(f"roots: {anchors.name} (sha256 {anchors.digest})")
     now = datetime.now(UTC)
-    seen = run_probe(
+    report = run_probe(
         where, names or (host,), anchors, within=within, now=now, private=private, proxy_protocol=proxy_protocol
     )
     if output.json:
-        output.data({"schema_version": PROBE_VERSION, **seen.body})
-        return seen.exit
-    output.say(f"address: {seen.address}")
-    for line in seen.lines(now):
+        output.data({"schema_version": PROBE_VERSION, **report.body})
+        return report.exit
+    output.say(f"address: {report.address}")
+    for line in report.lines(now):
         output.line(line, STYLES.get(line.partition(" ")[0].rstrip(":"), ""))
-    if codes := [code for one in seen.sent for code in one.verdict.codes]:
+    if codes := [code for chain in report.served for code in chain.verdict.codes]:
         output.line(more_about(codes[0]), "faint")
-    return seen.exit
+    return report.exit

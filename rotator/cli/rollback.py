@@ -1,4 +1,4 @@
-"""`rotator rollback`: puts a stored generation live again; the rotation itself is `rotate`'s."""
+"""`rotator rollback`: puts a stored generation live again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.cli.rotation import STATUSES, Order, carry_out, dry_run, wait_for_lock
+from rotator.cli.rotation import STATUSES, RotationOptions, dry_run, run_rotation, wait_for_lock
 
 _EXAMPLE = "rotator rollback example.cn\nrotator rollback example.cn --to 000012-3f9a1c0de4b7"
 
@@ -22,14 +22,16 @@ _EXAMPLE = "rotator rollback example.cn\nrotator rollback example.cn --to 000012
     default="",
     metavar="GENERATION",
     shell_complete=completion.generations,
-    help="Which one.  [default: the one before]",
+    help="The generation to put back.  [default: the previous one]",
 )
 @dry_run
 @wait_for_lock
 @pass_context
 def rollback(context: Context, site: str, generation: str, dry: bool, wait: float) -> int:  # noqa: FBT001 - click's way
-    """Put the generation of SITE before the live one back, and prove it on the wire.
+    """Put the previous pair of SITE back, and prove that every listener serves it.
 
-    It is judged as any pair is, but not compared with what is live. What lies in the drop is held until it changes.
+    The pair is validated like a renewal, but not compared with the live pair. Afterwards the content of the drop is
+    held: the daemon does not put it live until it changes, or until "rotator swap SITE". "rotator history SITE" names
+    the generations.
     """
-    return carry_out(context, Order(site, generation=generation, back=True, dry=dry, wait=wait))
+    return run_rotation(context, RotationOptions(site, generation=generation, back=True, dry=dry, wait=wait))

@@ -1,4 +1,4 @@
-"""What `swap` and `rollback` share: inputs with the caller's rights, the lock, recovery, the rotation, its telling."""
+"""The common part of `swap` and `rollback`: reading the input, the lock, recovery, the rotation, and its outcome."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from rotator.core.reasons import Reason
 from rotator.privsep.apply import read_live
 from rotator.privsep.privilege_drop import run_as_owner
 from rotator.privsep.unit_client import ApplyPort
-from rotator.rotation.outcomes import Wanted
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan
 from rotator.rotation.recover import recover
+from rotator.rotation.request import RotationRequest
 from rotator.rotation.rotate import rotate
 from rotator.sources.file_reader import read_named, read_password
 from rotator.storage.generations import demand_state_dir
@@ -32,7 +32,7 @@ from rotator.storage.locks import Lock
 from rotator.storage.records import Hold, Intent
 
 LOCK_WITHIN = 30.0
-"""Seconds that a command waits for another rotation, unless told otherwise."""
+"""The seconds that a command waits for another rotation by default."""
 
 EXITS: Mapping[str, Exit] = {
     Result.UNCHANGED: Exit.DONE,
@@ -43,36 +43,38 @@ EXITS: Mapping[str, Exit] = {
     Result.STRANDED: Exit.STRANDED,
 }
 STATUSES = tuple(sorted(Exit))
-"""How a command can end that rotates: in every way that there is."""
+"""The exit statuses of a rotation: all of them."""
 
-dry_run = click.option("--dry-run", "dry", is_flag=True, help="Judge it and ask nginx and listeners; change nothing.")
+dry_run = click.option(
+    "--dry-run", "dry", is_flag=True, help="Validate, and ask nginx and the listeners; change nothing."
+)
 wait_for_lock = click.option(
     "--wait",
     metavar="SECONDS",
     type=click.FloatRange(0),
     default=LOCK_WITHIN,
     show_default=True,
-    help="How long to wait for another rotation.",
+    help="How long to wait for the end of another rotation.",
 )
 
 _STYLES = {Exit.DONE: "good", Exit.DIFFERS: "warn", Exit.DEFERRED: "warn"}
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """One command, before anything was read.
+class RotationOptions:
+    """The arguments and options of one command.
 
     Args:
-        site: the site's name.
-        certs: certificate files named by hand.
-        keys: key files named by hand.
-        password_file: what opens an encrypted key; empty for that of the site.
-        generation: a stored generation to go back to; empty for the one before the live one, with `back`.
-        back: whether the way is back.
-        first: see `Wanted`.
-        force: see `Wanted`.
-        dry: say what would happen, change nothing.
-        wait: seconds to wait for another rotation.
+        site: the name of the site.
+        certs: the certificate files that the user named.
+        keys: the key files that the user named.
+        password_file: the file with the password of an encrypted key; empty for that of the site.
+        generation: for a rollback, the stored generation to put back; empty for the previous one.
+        back: whether this is a rollback.
+        first: see `RotationRequest`.
+        force: see `RotationRequest`.
+        dry: show what would happen, and change nothing.
+        wait: the seconds to wait for another rotation.
     """
 
     site: str
@@ -88,92 +90,96 @@ class Order:
 
     @property
     def by_hand(self) -> bool:
-        """Whether it says what is to be live, so that what lies in the drop must not fight it."""
+        """Whether the user says what is to be live, so that the content of the drop must not replace it."""
         return self.back or bool(self.certs or self.keys)
 
 
-def carry_out(context: Context, order: Order) -> int:
-    """Runs one order and tells its outcome. Returns the exit status.
+def run_rotation(context: Context, options: RotationOptions) -> int:
+    """Carries out one command and shows its outcome. Returns the exit status.
 
     Raises:
-        RotatorError: what could not even begin.
+        RotatorError: the rotation could not begin.
     """
-    config, output, who = context.config, context.output, context.user  # who calls, before root becomes another user
-    config.site(order.site)
+    config, output, who = context.config, context.output, context.user  # the caller, before root becomes another user
+    config.site(options.site)
     setup, owner = bootstrap.make_setup(config), demand_state_dir(config.state_dir)
 
     def read() -> Candidate | None:
         try:
-            return None if order.back else _read(context, order)
+            return None if options.back else _read(context, options)
         except RotatorError as e:
-            live = read_live(setup.include_dir, order.site).generation
-            meanwhile = f"nginx's configuration still names {live}" if live else f"{order.site} has no live pair yet"
+            live = read_live(setup.include_dir, options.site).generation
+            meanwhile = f"nginx's configuration still names {live}" if live else f"{options.site} has no live pair yet"
             raise RotatorError(
                 e.code, f"{e.message.rstrip('.')}. Nothing was changed: {meanwhile}", e.hint, e.exit
             ) from e
 
     def work(candidate: Candidate | None, apply: ApplyPort) -> int:
-        say = _saying(output)
-        ports = bootstrap.make_ports(config, apply, say)
-        with ports.locks.rotation(who, order.wait, lambda holder: say(f"waiting for {holder}")) as lock:
-            if order.dry:
-                return _tell(plan(_wanted(context, order, candidate, ports), ports), output)
+        report_progress = _progress(output)
+        ports = bootstrap.make_ports(config, apply, report_progress)
+        with ports.locks.rotation(who, options.wait, lambda holder: report_progress(f"waiting for {holder}")) as lock:
+            if options.dry:
+                return _show_outcome(plan(_request(context, options, candidate, ports), ports), output)
             _recover_interrupted(context, ports, lock)
-            candidate = _read_again(context, order, candidate)
-            (done,) = rotate([_wanted(context, order, candidate, ports)], ports, lock)
-            if done.result is not Result.REJECTED:
-                _note(context, order, candidate, done, ports)
-            _tidy(ports)
-        return _tell(done, output)
+            candidate = _read_again(context, options, candidate)
+            (outcome,) = rotate([_request(context, options, candidate, ports)], ports, lock)
+            if outcome.result is not Result.REJECTED:
+                _record_decision(context, options, candidate, outcome, ports)
+            _tidy_history(ports)
+        return _show_outcome(outcome, output)
 
-    return run_as_owner(setup, owner, bootstrap.applying(config), read, work, _reporting(output))
+    return run_as_owner(setup, owner, bootstrap.applying(config), read, work, _show_error(output))
 
 
-def _read(context: Context, order: Order) -> Candidate | None:
-    """The named files, or what lies in the site's drop; None if nothing does."""
-    one = context.config.site(order.site)
-    password_file = Path(order.password_file) if order.password_file else one.password_file
-    if order.certs or order.keys:
-        files = [read_named(path) for path in (*order.certs, *order.keys)]
+def _read(context: Context, options: RotationOptions) -> Candidate | None:
+    """The content of the named files, or of the site's drop; None if the drop is empty."""
+    site_config = context.config.site(options.site)
+    password_file = Path(options.password_file) if options.password_file else site_config.password_file
+    if options.certs or options.keys:
+        files = [read_named(path) for path in (*options.certs, *options.keys)]
         password, notes = read_password(password_file) if password_file else (None, ())
         return Candidate(tuple({source.name: source for source in files}.values()), password, notes)
-    source = bootstrap.drop_source(context.config, replace(one, password_file=password_file))
-    return source.read(order.site, await_delivery=True)
+    source = bootstrap.drop_source(context.config, replace(site_config, password_file=password_file))
+    return source.read(options.site, await_delivery=True)
 
 
-def _read_again(context: Context, order: Order, candidate: Candidate | None) -> Candidate | None:
-    """What lies in the drop now: the lock was waited for, and meanwhile the daemon may have put live what came since.
+def _read_again(context: Context, options: RotationOptions, candidate: Candidate | None) -> Candidate | None:
+    """The current content of the drop: during the wait for the lock, the daemon may have put a newer renewal live.
 
-    Root may have read what the store's owner cannot, the password of old: then that stands.
+    The password stays as it was read before, because root may read it and the store's owner may not.
     """
     with suppress(RotatorError):
-        found = None if order.by_hand else _read(context, order)
-        if found and candidate:
-            return replace(found, password=candidate.password, notes=candidate.notes)
-        return found or candidate
+        current = None if options.by_hand else _read(context, options)
+        if current and candidate:
+            return replace(current, password=candidate.password, notes=candidate.notes)
+        return current or candidate
     return candidate
 
 
-def _wanted(context: Context, order: Order, candidate: Candidate | None, ports: Ports) -> Wanted:
-    one = context.config.site(order.site)
-    if order.generation:
-        ports.store.load(order.site, order.generation)  # says which there are, before anything else is asked
-    return Wanted(
-        site=one.site,
-        anchors=bootstrap.load_anchors(one),
+def _request(context: Context, options: RotationOptions, candidate: Candidate | None, ports: Ports) -> RotationRequest:
+    site_config = context.config.site(options.site)
+    if options.generation:
+        ports.store.load(options.site, options.generation)  # an unknown one is reported first, with the known ones
+    return RotationRequest(
+        site=site_config.site,
+        anchors=bootstrap.load_anchors(site_config),
         candidate=candidate,
-        generation=(order.generation or _generation_before(order.site, ports)) if order.back else "",
-        first=order.first,
-        force=order.force,
+        generation=(options.generation or _previous_generation(options.site, ports)) if options.back else "",
+        first=options.first,
+        force=options.force,
         who=context.user,
-        trigger="rollback" if order.back else "swap",
+        trigger="rollback" if options.back else "swap",
         origin=tuple(source.name for source in candidate.files) if candidate else (),
-        pool=bootstrap.load_pool(one),
+        pool=bootstrap.load_pool(site_config),
     )
 
 
-def _generation_before(site: str, ports: Ports) -> str:
-    """The newest generation that was proved once and is not live now; else the one stored before the live one."""
+def _previous_generation(site: str, ports: Ports) -> str:
+    """The newest generation that was proved and is not live now; otherwise the one that was stored before the live one.
+
+    Raises:
+        RotatorError: `no-generation`, with the stored ones; exit status 2.
+    """
     live, stored = ports.live(site).generation, ports.store.names(site)
     for entry in ports.history.newest_first(site):
         if entry.result == Result.ROTATED and entry.live in stored and entry.live != live:
@@ -182,52 +188,58 @@ def _generation_before(site: str, ports: Ports) -> str:
     if not before:
         raise RotatorError(
             Reason.NO_GENERATION,
-            f"{site} has no generation to go back to (stored: {', '.join(stored) or 'none'}); nothing was changed",
-            f"rotator history {site} shows what there was; rotator swap {site} --cert FILE --key FILE installs another",
+            f"{site} has no previous generation (stored: {', '.join(stored) or 'none'}); nothing was changed",
+            f"rotator history {site} shows the past; rotator swap {site} --cert FILE --key FILE installs another pair",
             Exit.USAGE,
         )
     return before[-1]
 
 
 def _recover_interrupted(context: Context, ports: Ports, lock: Lock) -> None:
-    """What the last holder of the lock left in flight when it died comes first, whichever site it was."""
-    known = {one.site.name: one for one in context.config.sites}
-    late = [known[name] for name in lock.interrupted if name in known]
+    """Completes or undoes the rotations that the last holder of the lock had begun when it died, of any site."""
+    known = {site_config.site.name: site_config for site_config in context.config.sites}
+    interrupted = [known[name] for name in lock.interrupted if name in known]
     lock.settled([name for name in lock.interrupted if name not in known])
-    if late:
-        ports.say(f"a rotation of {', '.join(o.site.name for o in late)} was interrupted: recovering first")
-    for done in recover(
-        [Wanted(o.site, bootstrap.load_anchors(o), who=context.user, trigger="recover") for o in late], ports, lock
-    ):
-        ports.say(f"{done.site}: {done.result} ({done.reason}): {done.message}")
+    if interrupted:
+        names = ", ".join(site_config.site.name for site_config in interrupted)
+        ports.say(f"a rotation of {names} was interrupted: recovering first")
+    wanted = [
+        RotationRequest(c.site, bootstrap.load_anchors(c), who=context.user, trigger="recover") for c in interrupted
+    ]
+    for outcome in recover(wanted, ports, lock):
+        ports.say(f"{outcome.site}: {outcome.result} ({outcome.reason}): {outcome.message}")
 
 
-def _note(context: Context, order: Order, candidate: Candidate | None, done: Outcome, ports: Ports) -> None:
-    """What was decided. By hand: what lies in the drop waits until it changes, so that nothing fights the operator.
+def _record_decision(
+    context: Context, options: RotationOptions, candidate: Candidate | None, outcome: Outcome, ports: Ports
+) -> None:
+    """Records the decision about the drop in the store.
 
-    An order by hand that came to nothing decides nothing about the drop: what was held stays held. One of the very
-    files that lie in the drop is a decision about them.
+    After a command that names a pair, the content of the drop is held until it changes, so that the daemon does not
+    undo the command. If the command named the same files that are in the drop, it is a decision about them. If it
+    failed, it decides nothing about the drop, and an existing hold stays.
     """
-    one = context.config.site(order.site)
+    site_config = context.config.site(options.site)
     hold = None
-    if order.by_hand:
-        if done.result not in (Result.ROTATED, Result.UNCHANGED):
+    if options.by_hand:
+        if outcome.result not in (Result.ROTATED, Result.UNCHANGED):
             return
-        lying = _in_drop(context, order)
-        if lying and candidate and {f.data for f in lying.files} == {f.data for f in candidate.files}:
-            candidate = lying
+        dropped = _read_drop(context, options)
+        if dropped and candidate and {f.data for f in dropped.files} == {f.data for f in candidate.files}:
+            candidate = dropped
         else:
-            hold = Hold(context.user, rfc3339(datetime.now(UTC)), lying.digest if lying else "")
-    policy = bootstrap.policy_of(one.site, bootstrap.load_anchors(one), bootstrap.load_pool(one))
+            hold = Hold(context.user, rfc3339(datetime.now(UTC)), dropped.digest if dropped else "")
+    anchors, pool = bootstrap.load_anchors(site_config), bootstrap.load_pool(site_config)
+    policy = bootstrap.policy_of(site_config.site, anchors, pool)
     digest = candidate.digest if candidate and not hold else ""
     try:
-        ports.store.write_intent(order.site, Intent(digest, str(done.result), done.reason, policy, "", hold))
+        ports.store.write_intent(options.site, Intent(digest, str(outcome.result), outcome.reason, policy, "", hold))
     except RotatorError as e:
-        ports.say(f"the decision could not be written down: {e.message}")
+        ports.say(f"the decision could not be recorded: {e.message}")
 
 
-def _tidy(ports: Ports) -> None:
-    """The history's upkeep, which nothing else sees to on a host without a daemon."""
+def _tidy_history(ports: Ports) -> None:
+    """Maintains the history, because a host may have no daemon that does."""
     try:
         if ports.history.is_untidy():
             ports.history.tidy()
@@ -235,58 +247,58 @@ def _tidy(ports: Ports) -> None:
         ports.say(f"the history could not be tidied up: {e.message}; {e.hint}")
 
 
-def _in_drop(context: Context, order: Order) -> Candidate | None:
+def _read_drop(context: Context, options: RotationOptions) -> Candidate | None:
     try:
-        return _read(context, Order(order.site))
+        return _read(context, RotationOptions(options.site))
     except RotatorError:
-        return None  # not readable as it is: any change of it counts
+        return None  # without a digest, so that every change of the drop ends the hold
 
 
-def _saying(output: Output) -> Callable[[str], None]:
-    """Progress, for a person who may have gone meanwhile: no rotation stops half-way because nobody listens."""
+def _progress(output: Output) -> Callable[[str], None]:
+    """Shows progress. An output that cannot be written does not stop a rotation."""
 
-    def say(text: str) -> None:
+    def report(text: str) -> None:
         with suppress(RotatorError, OSError):
             output.say(text)
-
-    return say
-
-
-def _reporting(output: Output) -> Callable[[RotatorError], int]:
-    def report(e: RotatorError) -> int:
-        output.error(e)
-        return int(e.exit)
 
     return report
 
 
-def exit_of(done: Outcome) -> Exit:
-    """The exit status of an outcome: a listener without veto that is not proved shows as a difference."""
-    return Exit.DIFFERS if done.unproved else EXITS[done.result]
+def _show_error(output: Output) -> Callable[[RotatorError], int]:
+    def show(e: RotatorError) -> int:
+        output.error(e)
+        return int(e.exit)
+
+    return show
 
 
-def _tell(done: Outcome, output: Output) -> int:
-    """The outcome, for a reader or as JSON."""
-    code = exit_of(done)
+def exit_of(outcome: Outcome) -> Exit:
+    """The exit status of an outcome; `Exit.DIFFERS` if a listener was exempted and is not proved."""
+    return Exit.DIFFERS if outcome.unproved else EXITS[outcome.result]
+
+
+def _show_outcome(outcome: Outcome, output: Output) -> int:
+    """Shows an outcome as text or JSON. Returns its exit status."""
+    code = exit_of(outcome)
     if output.json:
-        output.data(outcome_answer(done, int(code)))
+        output.data(outcome_answer(outcome, int(code)))
         return int(code)
-    for line in done.explanation:
+    for line in outcome.explanation:
         output.line(line)
-    word = "would rotate" if done.reason == Reason.WOULD_ROTATE else str(done.result).replace("-", " ")
-    output.line(f"{word.upper()} {done.site}: {done.message}", _STYLES.get(code, "bad"))
-    for target in done.unproved:
+    title = "would rotate" if outcome.reason == Reason.WOULD_ROTATE else str(outcome.result).replace("-", " ")
+    output.line(f"{title.upper()} {outcome.site}: {outcome.message}", _STYLES.get(code, "bad"))
+    for target in outcome.unproved:
         output.line(f"  not proved: {target}", "warn")
-    if not done.explanation:
-        for problem in done.problems:
+    if not outcome.explanation:
+        for problem in outcome.problems:
             if problem.severity is Severity.WARN:
                 output.line(f"  warning {problem.code}: {problem.message}", "warn")
-    if done.hint and not done.explanation:
-        for number, line in enumerate(done.hint.splitlines()):
+    if outcome.hint and not outcome.explanation:
+        for number, line in enumerate(outcome.hint.splitlines()):
             output.line(f"  {'next: ' if number == 0 else '      '}{line}")
-    if done.result is Result.REJECTED:
-        output.line(f"  {more_about(done.reason)}", "faint")
-    if done.stages and done.result is not Result.REJECTED:
-        told = ", ".join(f"{stage} {seconds * 1000:.1f}" for stage, seconds in done.stages.items())
-        output.detail(f"milliseconds: {told}")
+    if outcome.result is Result.REJECTED:
+        output.line(f"  {more_about(outcome.reason)}", "faint")
+    if outcome.stages and outcome.result is not Result.REJECTED:
+        durations = ", ".join(f"{stage} {seconds * 1000:.1f}" for stage, seconds in outcome.stages.items())
+        output.detail(f"milliseconds: {durations}")
     return int(code)

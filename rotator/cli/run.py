@@ -1,4 +1,4 @@
-"""`rotator run`: the daemon in the foreground, for a service manager or a terminal; its loop is `rotator.daemon`'s."""
+"""`rotator run`: runs the daemon in the foreground, for a service manager or a terminal."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from rotator.core.errors import Exit
 )
 @pass_context
 def run(context: Context) -> int:
-    """Watch the drops of all sites and put each renewal live, until SIGTERM or Ctrl-C.
+    """Run the daemon: watch the drops of all sites and put each renewal live, until SIGTERM or Ctrl-C.
 
-    A renewal that is fit is put into nginx and proved at every listener a moment after its last file is there; one
-    that is not is refused with a reason, and nothing is changed. At the start everything that is live is proved.
-    SIGHUP has the configuration read again. What happens is told on stderr: rotator history and rotator status show it
-    too.
+    At the start, the daemon proves that every live pair is served. It puts a valid renewal live as soon as its last
+    file arrives, and proves that every listener serves it. It rejects an invalid renewal with the reason, and changes
+    nothing. SIGHUP loads the configuration again. The log goes to stderr; "rotator status" and "rotator history" show
+    the outcomes, too.
     """
     from rotator.daemon.journal import Journal
     from rotator.daemon.sd_notify import Notifier

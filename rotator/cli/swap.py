@@ -1,4 +1,4 @@
-"""`rotator swap`: installs a renewed pair by hand; the rotation itself is `rotate`'s."""
+"""`rotator swap`: puts a renewal live by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.cli.rotation import STATUSES, Order, carry_out, dry_run, wait_for_lock
+from rotator.cli.rotation import STATUSES, RotationOptions, dry_run, run_rotation, wait_for_lock
 
 _EXAMPLE = """\
 rotator swap example.cn --first --cert /etc/nginx/ssl/example.cn.crt --key /etc/nginx/ssl/example.cn.key
@@ -20,18 +20,26 @@ rotator swap example.cn"""
 )
 @click.argument("site", shell_complete=completion.sites)
 @click.option(
-    "--cert", "certs", multiple=True, metavar="FILE", help="Leaf, bundle, full chain or PKCS#12; may be repeated."
+    "--cert",
+    "certs",
+    multiple=True,
+    metavar="FILE",
+    help="A leaf, a bundle, a full chain or a PKCS#12 file; may be repeated.",
 )
 @click.option(
-    "--key", "keys", multiple=True, metavar="FILE", help="Private key, if it is in none of those; may be repeated."
+    "--key", "keys", multiple=True, metavar="FILE", help="The private key, if it is in another file; may be repeated."
 )
-@click.option("--password-file", default="", metavar="FILE", help="Its first line opens an encrypted key or PKCS#12.")
-@click.option("--first", is_flag=True, help="The first pair of a site: write the include, print nginx's line for it.")
+@click.option(
+    "--password-file", default="", metavar="FILE", help="The password of the key or PKCS#12 file, on the first line."
+)
+@click.option(
+    "--first", is_flag=True, help="Install the first pair of the site, and print the line that nginx.conf needs."
+)
 @dry_run
 @click.option(
     "--force",
     is_flag=True,
-    help="Install it although it is older than the live one or lacks a name, or the clock is suspect.",
+    help="Accept a pair that is older than the live one or lacks one of its names, and a suspect clock.",
 )
 @wait_for_lock
 @pass_context
@@ -46,10 +54,12 @@ def swap(
     force: bool,  # noqa: FBT001 - as above
     wait: float,
 ) -> int:
-    """Install a renewed pair of SITE now and prove it on the wire, or put the old one back.
+    """Put a renewal of SITE live now and prove that every listener serves it, or put the old pair back.
 
-    Without files, what lies in the site's drop is taken; with an empty drop, what is live is proved again.
+    The renewal is the files of --cert and --key; without them, it is the content of the site's drop. If the drop is
+    empty, the live pair is proved again.
     """
     if keys and not certs:
-        raise click.UsageError("--key goes with --cert: the certificate that belongs to the key")
-    return carry_out(context, Order(site, certs, keys, password_file, first=first, dry=dry, force=force, wait=wait))
+        raise click.UsageError("--key needs --cert: the certificate that belongs to the key")
+    options = RotationOptions(site, certs, keys, password_file, first=first, dry=dry, force=force, wait=wait)
+    return run_rotation(context, options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from rotator.config.builder import build_config
@@ -39,7 +40,7 @@ def load(path: Path) -> Config:
             Reason.CONFIGURATION,
             "\n".join([f"{path} has {count}:", *(f"  {mistake.located(path)}" for mistake in mistakes)]),
             "Nothing was changed, and nginx serves the same certificates as before. "
-            "Correct the file, then: rotator config check",
+            f"Correct the file, then: rotator --config {shlex.quote(str(path))} config check",
             Exit.CONFIG,
         )
     return config

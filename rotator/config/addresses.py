@@ -1,4 +1,4 @@
-"""Parsers of host names and addresses: each returns the one spelling that is compared and sent. DNS is not asked."""
+"""The parsers of host names and addresses: each returns the one spelling that is compared and sent."""
 
 from __future__ import annotations
 

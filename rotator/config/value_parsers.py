@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from rotator.core.model import KeyType
+from rotator.core.names import SITE, SITE_CHARACTERS
+from rotator.core.text import escaped
 
 T = TypeVar("T")
 
 _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SITE = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")  # the grammar that the privileged step accepts, too
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+@-]+")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,245}\.service")
 _GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
@@ -41,7 +42,7 @@ class BadValueError(Exception):
 def quoted(value: object) -> str:
     """A value as the file writes it, shortened and escaped to fit into one line of a message."""
     if isinstance(value, str):
-        clean = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in value)
+        clean = escaped(value)
         return f'"{clean}"' if len(clean) <= 80 else f'"{clean[:80]}…"'
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -234,13 +235,13 @@ def plain_path(value: object) -> Path:
 def site_name(value: object) -> str:
     """The name of a site. Directories and files get this name, so its grammar is strict."""
     written = text(value)
-    if not _SITE.fullmatch(written):
+    if not SITE_CHARACTERS.match(written):
         raise BadValueError(
             f"{quoted(written)} is not a valid name of a site: at most 64 characters of a-z 0-9 . _ -, "
             "the first a letter or a digit",
-            f"write {quoted(suggestion)}" if _SITE.fullmatch(suggestion := _as_site_name(written)) else "",
+            f"write {quoted(suggestion)}" if SITE.match(suggestion := _as_site_name(written)) else "",
         )
-    if ".." in written or written.endswith((".", ".conf")) or written == "pairs":
+    if not SITE.match(written):
         raise BadValueError(
             f"{quoted(written)} conflicts with the names of rotator's own files",
             'choose another name: without "..", not "pairs", and without "." or ".conf" at its end',

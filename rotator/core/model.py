@@ -36,6 +36,10 @@ class KeyType(StrEnum):
     ED25519 = "ed25519"
 
 
+MAX_FILE = 256 * 1024
+"""Bytes that one file with certificates or a key may hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """One input file, read once: untrusted bytes.
@@ -115,19 +119,27 @@ class Pair:
         return hashlib.sha256(self.chain[0]).hexdigest()
 
 
-def pairs_digest(pairs: tuple[Pair, ...]) -> str:
-    """SHA-256 (hex) over the chains of a site's pairs.
+def chains_digest(chains: Mapping[KeyType, tuple[bytes, ...]]) -> str:
+    """SHA-256 (hex) over a site's chains.
 
     The whole chain counts: a renewed intermediate under the same leaf is a change. The private key is left out: the
     leaf contains its public half, so no part of a file name is derived from a private key.
+
+    Args:
+        chains: DER, leaf first, by kind of key.
     """
     sha256 = hashlib.sha256()
-    for pair in sorted(pairs, key=lambda p: p.key_type):
-        sha256.update(pair.key_type.encode())
-        for der in pair.chain:
+    for key_type in sorted(chains):
+        sha256.update(key_type.encode())
+        for der in chains[key_type]:
             sha256.update(len(der).to_bytes(8, "big"))
             sha256.update(der)
     return sha256.hexdigest()
+
+
+def pairs_digest(pairs: tuple[Pair, ...]) -> str:
+    """`chains_digest` of the chains of a site's pairs."""
+    return chains_digest({pair.key_type: pair.chain for pair in pairs})
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from rotator.core.model import Outcome, Result
-from rotator.sources.file_reader import shown
+from rotator.core.text import escaped
 
 ERROR, WARNING, NOTICE, INFO = 3, 4, 5, 6
 """Priorities, as syslog counts them."""
@@ -73,7 +73,7 @@ class Journal:
             site: the site that it is about; empty if it is about none.
         """
         text = f"{event} {site}: {words}" if site else f"{event}: {words}"
-        line = shown("; ".join(part.strip() for part in text.splitlines()))
+        line = escaped("; ".join(part.strip() for part in text.splitlines()))
         if self.lost:
             line += f" ({self.lost} lines before this one could not be written)"
         if self._prefixed and self._send_to_journal(line, event, priority, site):

@@ -161,7 +161,7 @@ class Maintenance:
         self._recover([self.runtime.sites[name] for name in lock.interrupted], lock)
 
     def _recover(self, sites: Sequence[ManagedSite], lock: Lock) -> None:
-        outcomes = recover([managed.wanted("recover") for managed in sites], self.runtime.ports, lock)
+        outcomes = recover([managed.request("recover") for managed in sites], self.runtime.ports, lock)
         for managed, done in zip(sites, outcomes, strict=True):
             self._note_recovery(managed, done)
 

@@ -9,9 +9,9 @@ from rotator import bootstrap
 from rotator.config import Config
 from rotator.core.errors import RotatorError
 from rotator.core.model import Site
-from rotator.rotation.outcomes import Wanted
 from rotator.rotation.pacing import Limits
 from rotator.rotation.ports import Ports
+from rotator.rotation.request import RotationRequest
 from rotator.sources.drop_source import DropSource
 from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Anchors
@@ -38,9 +38,9 @@ class ManagedSite:
     source: DropSource = field(repr=False)
     pool: Pool = field(default_factory=Pool, repr=False)
 
-    def wanted(self, trigger: str) -> Wanted:
-        """A request to prove what is live; the caller completes it for anything else."""
-        return Wanted(self.site, self.anchors, who=WHO, trigger=trigger, pool=self.pool)
+    def request(self, trigger: str) -> RotationRequest:
+        """The request to prove what is live; the caller completes it where something else is wanted."""
+        return RotationRequest(self.site, self.anchors, keep_kinds=True, who=WHO, trigger=trigger, pool=self.pool)
 
 
 @dataclass(frozen=True, slots=True)

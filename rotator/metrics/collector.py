@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import platform
-import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -17,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from rotator import __version__
+from rotator.core.text import label
 from rotator.metrics.counters import (
     CODES,
     RELOAD_REASONS,
@@ -34,19 +34,12 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 LONGEST_LABEL = 200
 """The most characters of a label's value; certificates supply some of these values."""
 
-_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-
 Value = float | datetime | timedelta | None
 
 
 def exposition(snapshot: Snapshot) -> bytes:
     """The page, in Prometheus' text format."""
     return generate_latest(_SnapshotCollector(snapshot))
-
-
-def clean(text: str) -> str:
-    """A text as the value of a label, without control characters and lone surrogates, and of bounded length."""
-    return text[:LONGEST_LABEL] if text.isprintable() else _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)[:LONGEST_LABEL]
 
 
 class _SnapshotCollector(Collector):
@@ -86,7 +79,7 @@ class _Gauge:
     def add(self, labels: Sequence[str], value: Value) -> None:
         """Adds a series."""
         number = _number(value)
-        cleaned = tuple(map(clean, labels))
+        cleaned = tuple(label(value, LONGEST_LABEL) for value in labels)
         if number is not None and cleaned not in self._seen:
             self._seen.add(cleaned)
             self.metric.add_metric(cleaned, number)

@@ -17,10 +17,10 @@ from secrets import token_hex
 from typing import Protocol
 
 from rotator.core.errors import RotatorError
-from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Request, Setup, Tested
+from rotator.system.faults import code_of, message_of
 
 APPLY_UNIT = "rotator-apply.service"
 TEST_UNIT = "rotator-nginx-test.service"
@@ -79,14 +79,14 @@ class UnitClient:
         """Writes a request, starts the unit until it has answered this request, and removes the request."""
         request_path, answer = Path(self._setup.state_dir, request_name), Path(self._setup.result_dir, result_name)
         if not os.path.isdir(answer.parent):  # noqa: PTH112 - False, and not an error, if this user may not look
-            message = f"{answer.parent}, the directory of the answers of root's oneshots, is missing"
+            message = f"{answer.parent} is missing; root's oneshots leave their answers there"
             hint = "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
             raise RotatorError(Reason.NO_RESULT_DIR, message, hint)
         try:
             _write_whole(request_path, dumps(asdict(request)).encode())
         except OSError as e:
             hint = f"df -h {request_path.parent}; ls -la {request_path.parent}"
-            raise RotatorError(Code.IO_ERROR, f"{request_path}: {e.strerror}", hint) from e
+            raise RotatorError(code_of(e), f"{request_path}: {message_of(e)}", hint) from e
         try:
             for _ in range(MOST_STARTS):
                 self._start(unit)

@@ -126,13 +126,7 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True)
 class Rotate:
-    """It is fit.
-
-    Args:
-        lacking: kinds of key that are live and do not lie there.
-    """
-
-    lacking: frozenset[KeyType] = frozenset()
+    """It is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,12 +184,13 @@ def decide(
         return _unreadable(drop, drop.error, now, settle, deferral, quiet=quiet)  # 5
     verdict = drop.judge()
     if verdict.accepted:  # 6
-        lacking = live - {pair.key_type for pair in verdict.pairs} if len(live) > 1 else frozenset()
+        delivered = {pair.key_type for pair in verdict.pairs}.difference(verdict.kept)
+        lacking = live - delivered if len(live) > 1 else frozenset()
         if lacking and not quiet:
             return Settling(drop.changed + settle, f"no {' or '.join(sorted(lacking))} key yet")
         if verdict.borrowed and not quiet:
             return Settling(drop.changed + settle, "no intermediate yet, but one in the pool")
-        return Rotate(lacking)
+        return Rotate()
     if verdict.codes == (Code.NOT_YET_VALID,):  # 7
         begins = max((pair.not_before for pair in verdict.pairs), default=now.wall)
         if now.wall < begins <= now.wall + AHEAD:

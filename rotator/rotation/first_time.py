@@ -1,4 +1,4 @@
-"""Pairs that are live already, and the first pair of a site: there is nothing proved yet to go back to."""
+"""The rotations without a way back: a pair that is live already, and the first pair of a site."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
-from rotator.rotation.conclude import is_named, noted, previous_names, rotated, within
+from rotator.rotation.conclude import is_named, record_proof, rotated, seconds_to_prove
 from rotator.rotation.outcomes import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
     WIRED_HINT,
-    Ready,
     apply_failed,
     deferred,
     not_wired,
@@ -21,96 +20,86 @@ from rotator.rotation.outcomes import (
     stranded,
 )
 from rotator.rotation.ports import Ports
-from rotator.rotation.prepare import Timer
 from rotator.rotation.proof import NO_RELOAD, prove
+from rotator.rotation.site_rotation import SiteRotation, Timer, apply_new, apply_previous
 
 
-def same_again(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
-    """What is wanted is live already: prove it; only a pair that never was proved is worth a reload."""
-    (one,) = ready
-    name = one.new.name
-    if not one.proof.ok:
-        with Timer(one, "prove", ports.clock):
-            one.proof = prove(one.expected(), NO_RELOAD, ports, 0.0)
-    if one.proof.ok and one.verified == name:
-        words = f"{name} is this very pair: it is live, and every listener serves it"
-        return {one.site.name: outcome(one, Result.UNCHANGED, ports, Reason.SAME, words)}
-    if one.proof.ok and one.first and one.wanted.trigger == "swap":  # whoever says so has not wired it yet
-        return {one.site.name: not_wired(one, ports)}
-    if one.proof.ok:
-        words = f"{name} was live already; now every listener was seen serving it{noted(one, ports)}"
-        hint = "" if one.verified else WIRED_HINT.format(include=f"{ports.include_dir}/{one.site.name}.conf")
-        return {one.site.name: outcome(one, Result.ROTATED, ports, Reason.PROVED, words, hint)}
+def prove_live(rotation: SiteRotation, ports: Ports) -> Outcome:
+    """Proves a pair that is live already. Only a pair that was never proved is worth a reload."""
+    name = rotation.new.name
+    if not rotation.proof.ok:
+        with Timer([rotation], "prove", ports.clock):
+            rotation.proof = prove(rotation.expected(), NO_RELOAD, ports, 0.0)
+    if rotation.proof.ok and rotation.verified == name:
+        message = f"{name} is already live, and every listener serves it; nothing to change"
+        return outcome(rotation, Result.UNCHANGED, ports, Reason.SAME, message)
+    if rotation.proof.ok and rotation.first and rotation.request.trigger == "swap":  # --first: it is not wired yet
+        return not_wired(rotation, ports)
+    if rotation.proof.ok:
+        message = f"{name} was live already; now every listener was seen serving it{record_proof(rotation, ports)}"
+        include = f"{ports.include_dir}/{rotation.site.name}.conf"
+        hint = "" if rotation.verified else WIRED_HINT.format(include=include)
+        return outcome(rotation, Result.ROTATED, ports, Reason.PROVED, message, hint)
     workers = ports.nginx.workers()
     if workers is not None and workers.master is None:
-        return {
-            one.site.name: deferred(
-                one, ports, Reason.NGINX_DOWN, f"{name} is live, but nginx is not running", NGINX_DOWN_HINT
-            )
-        }
-    if one.verified != name and not one.first:
-        return reload_unverified(ready, ports)
-    if not one.verified:
-        return {one.site.name: not_wired(one, ports)}
-    return {
-        one.site.name: deferred(
-            one,
-            ports,
-            Reason.LISTENER,
-            f"{name} is this very pair and live, but not every listener serves it: {'; '.join(one.proof.reasons)}",
-            "see that the server block includes the site's file, then reload nginx; `rotator status` shows each one",
-        )
-    }
+        message = f"{name} is live, but nginx is not running"
+        return deferred(rotation, ports, Reason.NGINX_DOWN, message, NGINX_DOWN_HINT)
+    if rotation.verified != name and not rotation.first:
+        return reload_unverified(rotation, ports)
+    if not rotation.verified:
+        return not_wired(rotation, ports)
+    return deferred(
+        rotation,
+        ports,
+        Reason.LISTENER,
+        f"{name} is already live, but not every listener serves it: {'; '.join(rotation.proof.reasons)}",
+        "see that the server block includes the site's file, then reload nginx; `rotator status` shows each one",
+    )
 
 
-def reload_unverified(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
-    """Nothing was proved before, so there is nothing to go back to; a reload may be all that the new pair takes."""
-    (one,) = ready
+def reload_unverified(rotation: SiteRotation, ports: Ports) -> Outcome:
+    """Applies the new pair where no pair was proved before, so that there is nothing to go back to."""
     before = ports.nginx.workers()
-    ports.say(f"reloading nginx for {one.site.name}")
-    with Timer(one, "apply", ports.clock):
-        applied = ports.apply({one.site.name: one.new.name}, hup=True)
-    one.uncertain = applied.uncertain
+    ports.say(f"reloading nginx for {rotation.site.name}")
+    with Timer([rotation], "apply", ports.clock):
+        applied = apply_new([rotation], ports, hup=True)
     if applied.error:
-        done = apply_failed(one, ports, applied)
-    elif applied.decision == "gone":
-        words = f"nginx ended before it could be told; it reads {one.new.name} when it starts"
-        done = deferred(one, ports, Reason.NGINX_DOWN, words, "Start nginx")
-    elif applied.decision == "refused":
-        done = _refused_unverified(one, applied, ports)
-    else:
-        with Timer(one, "prove", ports.clock):
-            one.proof = prove(one.expected(), before, ports, within(ports))
-        done = rotated(one, ports) if one.proof.ok else not_wired(one, ports)
-    return {one.site.name: done}
+        return apply_failed(rotation, ports, applied)
+    if applied.decision == "gone":
+        message = f"nginx ended before it could be signalled; it reads {rotation.new.name} when it starts"
+        return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx")
+    if applied.decision == "refused":
+        return _refused_unverified(rotation, applied, ports)
+    with Timer([rotation], "prove", ports.clock):
+        rotation.proof = prove(rotation.expected(), before, ports, seconds_to_prove(ports))
+    return rotated(rotation, ports) if rotation.proof.ok else not_wired(rotation, ports)
 
 
-def _refused_unverified(one: Ready, applied: Applied, ports: Ports) -> Outcome:
-    """nginx would not start with a pair that it names; the one that was named before it goes back into its place."""
-    guilty = is_named(one, applied, ports)
-    if one.previous and one.previous.name != one.new.name:
-        back = ports.apply(previous_names([one]), hup=False)
+def _refused_unverified(rotation: SiteRotation, applied: Applied, ports: Ports) -> Outcome:
+    """nginx would not start with a pair that it names, so the include names the pair before it again."""
+    guilty = is_named(rotation, applied, ports)
+    if rotation.previous and rotation.previous.name != rotation.new.name:
+        back = apply_previous([rotation], ports, hup=False)
         if back.error:
-            return stranded(one, ports, reason_of(back.error), f"{refusal(applied)}; {back.message}", applied.words)
+            message = f"{refusal(applied)}; {back.message}"
+            return stranded(rotation, ports, reason_of(back.error), message, applied.words)
         if guilty:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
-            return rejected(one, (*one.problems, problem), ports, applied.words)
-    hint = f"Install another pair: rotator swap {one.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
-    return deferred(one, ports, Code.NGINX_REFUSED, refusal(applied), hint, applied.words)
+            return rejected(rotation, (*rotation.problems, problem), ports, applied.words)
+    hint = f"Install another pair: rotator swap {rotation.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
+    return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), hint, applied.words)
 
 
-def first_time(ready: list[Ready], ports: Ports) -> dict[str, Outcome]:
+def install_first(rotation: SiteRotation, ports: Ports) -> Outcome:
     """Stores and names the pair without a reload: nginx's own configuration has to name the include first.
 
-    An include that did not stand there before cannot have been read yet, so a handshake that shows this very pair shows
-    the files that nginx was given by others, and proves nothing.
+    nginx cannot have read an include that did not exist before. So a handshake that shows the same pair shows other
+    files of nginx, and proves nothing.
     """
-    (one,) = ready
-    applied = ports.apply({one.site.name: one.new.name}, hup=False)
-    one.uncertain = applied.uncertain
+    applied = apply_new([rotation], ports, hup=False)
     if applied.error:
-        return {one.site.name: apply_failed(one, ports, applied)}
-    with Timer(one, "prove", ports.clock):
-        one.proof = prove(one.expected(), NO_RELOAD, ports, 0.0)
-    read = one.proof.ok and one.previous is not None
-    return {one.site.name: rotated(one, ports) if read else not_wired(one, ports)}
+        return apply_failed(rotation, ports, applied)
+    with Timer([rotation], "prove", ports.clock):
+        rotation.proof = prove(rotation.expected(), NO_RELOAD, ports, 0.0)
+    is_read = rotation.proof.ok and rotation.previous is not None
+    return rotated(rotation, ports) if is_read else not_wired(rotation, ports)

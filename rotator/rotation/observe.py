@@ -1,14 +1,14 @@
-"""The three facts of a site, side by side: what is wanted, what is on the disk, what is served; nothing is changed."""
+"""Observation: the three facts of a site side by side: what is wanted, what is on the disk, what is served."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rotator.core.errors import RotatorError
-from rotator.core.model import Generation, KeyType, Served, Site, Target, Workers
+from rotator.core.model import Generation, KeyType, Served, Site, Workers
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import HANDSHAKE_WITHIN, differs, expectation
+from rotator.rotation.snapshot import take_snapshot
 from rotator.storage.records import Intent
 
 
@@ -29,7 +29,7 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is so, now.
+    """The facts about a site at one moment.
 
     Args:
         site: which.
@@ -52,7 +52,7 @@ class Facts:
     @property
     def served_everywhere(self) -> bool:
         """Whether every listener serves what is live."""
-        return bool(self.seen) and all(one.matches for one in self.seen)
+        return bool(self.seen) and all(handshake.matches for handshake in self.seen)
 
     @property
     def well(self) -> bool:
@@ -61,54 +61,34 @@ class Facts:
 
 
 def observe(site: Site, ports: Ports) -> Facts:
-    """Reads the disk and asks every listener once. Never raises for what is wrong: that is what it is to show."""
+    """Reads the disk and asks every listener once. It never raises for a fault of the site."""
     return observe_all([site], ports)[0]
 
 
 def observe_all(sites: Sequence[Site], ports: Ports) -> tuple[Facts, ...]:
     """The same for many sites, with their listeners asked side by side."""
-    found = [_on_disk(site, ports) for site in sites]
-    targets = [target for disk in found for target in disk.targets]
-    served = {one.target: one for one in ports.probe(targets, HANDSHAKE_WITHIN)}
+    snapshots = [take_snapshot(site.name, ports) for site in sites]
+    expected = [expectation(site, snapshot.chains) for site, snapshot in zip(sites, snapshots, strict=True)]
+    # A site without a live pair is asked for one kind of key: then its listeners show whichever they serve.
+    asked = [tuple(e or expectation(site, {KeyType.ECDSA: ()})) for e, site in zip(expected, sites, strict=True)]
+    handshakes = ports.probe([target for targets in asked for target in targets], HANDSHAKE_WITHIN)
+    served = {handshake.target: handshake for handshake in handshakes}
     workers = ports.nginx.workers()
     return tuple(
         Facts(
             site,
-            disk.live,
-            ports.store.verified(site.name),
-            ports.store.intent(site.name),
-            tuple(_beside(served[target], disk.expected.get(target)) for target in disk.targets),
+            snapshot.generation,
+            snapshot.verified,
+            snapshot.intent,
+            tuple(_compared(served[target], chains.get(target)) for target in targets),
             workers,
-            disk.problem,
+            snapshot.fault.message if snapshot.fault else "",
         )
-        for site, disk in zip(sites, found, strict=True)
+        for site, snapshot, chains, targets in zip(sites, snapshots, expected, asked, strict=True)
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Disk:
-    live: Generation | None
-    problem: str
-    expected: Mapping[Target, tuple[bytes, ...]]
-    targets: tuple[Target, ...]
-
-
-def _on_disk(site: Site, ports: Ports) -> _Disk:
-    live, problem = ports.live(site.name), ""
-    generation = None
-    if live.problem:
-        problem = live.problem
-    elif live.generation:
-        try:
-            generation = ports.store.load(site.name, live.generation)
-        except RotatorError as e:
-            problem = e.message
-    expected = expectation(site, generation) if generation else {}
-    anything = Generation(site.name, "", {KeyType.ECDSA: ()})  # with one kind of key, whichever is served is shown
-    return _Disk(generation, problem, expected, tuple(expected or expectation(site, anything)))
-
-
-def _beside(served: Served, chain: tuple[bytes, ...] | None) -> Seen:
+def _compared(served: Served, chain: tuple[bytes, ...] | None) -> Seen:
     matches = None if chain is None else served.chain == chain
-    words = served.failure or ("" if matches or chain is None else differs(served, chain))
-    return Seen(served, matches, words)
+    difference = served.failure or ("" if matches or chain is None else differs(served, chain))
+    return Seen(served, matches, difference)

@@ -1,38 +1,36 @@
-"""Outcomes in words: how each ending of a rotation is told to the person on call; nothing is decided or done here."""
+"""The outcomes of a rotation in words: each way in which it can end, as the person on call reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotator.core.errors import RotatorError
-from rotator.core.model import Candidate, Generation, Outcome, Pair, Result, Site, Target
+from rotator.core.model import Generation, Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
 from rotator.rotation.ports import Ports
-from rotator.rotation.proof import Proof, expectation
-from rotator.validation.intermediates import Pool
-from rotator.validation.validate import Anchors, Verdict
+from rotator.rotation.request import RotationRequest
+from rotator.rotation.site_rotation import SiteRotation
 
 AGAIN = "then repeat the swap; a running daemon tries again by itself"
 """The end of each hint about what is deferred."""
 NGINX_DOWN_HINT = f"Start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
-REFUSAL_HINT = f"The new pair is not the cause: mend what nginx complains of (`nginx -t` often has the line), {AGAIN}"
+REFUSAL_HINT = f"The new pair is not the cause: correct what nginx reports (`nginx -t` often shows the line), {AGAIN}"
 SILENT = (
-    "nginx's master was told to reload and nothing came of it: it is stopped or hangs, or its refusal cannot be read"
+    "nginx's master got the signal to reload and did nothing: it is stopped or hangs, or its refusal cannot be read"
 )
 SILENT_HINT = (
     "See its state (T: stopped, D: waits for a disk): ps -o pid,stat,args -C nginx; `kill -CONT` wakes one that is "
-    f"stopped, `nginx -t` tells what it would refuse; {AGAIN}"
+    f"stopped, `nginx -t` shows what it would refuse; {AGAIN}"
 )
 ROLLED_BACK_HINT = (
     "See whether each server block of these listeners includes the site's file (another path there keeps the old "
     "pair), and nginx's error log; then repeat the swap"
 )
 WIRED_HINT = (
-    "No handshake can tell nginx's include from files of its own that hold this very pair; "
+    "No handshake can distinguish nginx's include from files of its own with the same pair; "
     "see that it reads the include: nginx -T | grep {include}"
 )
 STRANDED_HINT = "Look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
@@ -46,123 +44,13 @@ APPLY_HINTS: Mapping[Reason | Code, str] = {
         "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
     ),
     Reason.APPLY_DENIED: "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
-    Reason.APPLY_UNIT: "See whether it is installed, and what it says: systemctl status rotator-apply.service",
+    Reason.APPLY_UNIT: "See whether it is installed, and its messages: systemctl status rotator-apply.service",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """What the judge said of a candidate a moment ago, with all that may have changed since.
-
-    Args:
-        verdict: `examine`'s, by the site's own policy and anchors, without `force`.
-        live: what it was compared with.
-        at: when, UTC.
-        seconds: how long it took.
-    """
-
-    verdict: Verdict
-    live: tuple[tuple[bytes, ...], ...]
-    at: datetime
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is wanted for one site.
-
-    Args:
-        site: which.
-        anchors: the roots that its clients trust.
-        candidate: new files; None to prove again what is live, or with `generation`.
-        generation: a stored generation to go back to instead of a candidate.
-        first: write the include although nothing was live before, and do not reload for it.
-        force: install a pair that is older than the live one.
-        who: the user.
-        trigger: `swap`, `rollback`, `drop` …
-        origin: where the files came from, for the generation's record.
-        judged: what was said of the candidate, if it was judged just now: it need not be judged twice.
-        pool: where an intermediate is taken from that the files lack.
-    """
-
-    site: Site
-    anchors: Anchors
-    candidate: Candidate | None = None
-    generation: str = ""
-    first: bool = False
-    force: bool = False
-    who: str = ""
-    trigger: str = "swap"
-    origin: tuple[str, ...] = ()
-    judged: Judged | None = None
-    pool: Pool = field(default_factory=Pool, repr=False)
-
-
-@dataclass(slots=True)
-class Ready:
-    """A site on its way: what is wanted, what was found, and what became of it.
-
-    Args:
-        wanted: see `Wanted`.
-        previous: the generation that the include names before.
-        verified: name of the generation last proved; empty if none.
-        pairs: what is to go live.
-        problems: what the judge said of it.
-        stages: seconds by stage.
-        exempt: (listener, name) that did not serve the live pair before, and have no veto.
-        same: whether what is wanted is live already.
-        unwired: whether the pair before was never proved and is not served everywhere, so that there is no way back.
-        uncertain: whether the disk did not confirm what the include names now.
-        generation: the stored new generation.
-        explanation: the judgement in words, if it was refused.
-        proof: the last proof.
-    """
-
-    wanted: Wanted
-    previous: Generation | None = None
-    verified: str = ""
-    pairs: tuple[Pair, ...] = ()
-    problems: tuple[Problem, ...] = ()
-    stages: dict[str, float] = field(default_factory=dict)
-    exempt: frozenset[tuple[str, str]] = frozenset()
-    same: bool = False
-    unwired: bool = False
-    uncertain: bool = False
-    generation: Generation | None = None
-    explanation: tuple[str, ...] = ()
-    proof: Proof = field(default_factory=lambda: Proof(ok=False))
-
-    @property
-    def site(self) -> Site:
-        """Which site."""
-        return self.wanted.site
-
-    @property
-    def first(self) -> bool:
-        """Whether the include is only written, without a reload; not where nginx was seen serving it already."""
-        return self.wanted.first and not (self.previous and self.verified)
-
-    @property
-    def new(self) -> Generation:
-        """The stored new generation."""
-        assert self.generation is not None, "asked for before it was stored"  # noqa: S101 - a bug, not an input
-        return self.generation
-
-    def expected(self) -> dict[Target, tuple[bytes, ...]]:
-        """What shall be served, without what is exempt."""
-        return self._vetoing(self.new)
-
-    def expected_before(self) -> dict[Target, tuple[bytes, ...]]:
-        """What was served before, without what is exempt; nothing where there was no pair."""
-        return self._vetoing(self.previous) if self.previous else {}
-
-    def _vetoing(self, generation: Generation) -> dict[Target, tuple[bytes, ...]]:
-        every = expectation(self.site, generation)
-        return {t: chain for t, chain in every.items() if (t.listener, t.name) not in self.exempt}
+"""The next step after a failure of the privileged step, by its reason."""
 
 
 def outcome(
-    ready: Ready,
+    rotation: SiteRotation,
     result: Result,
     ports: Ports,
     reason: Reason | Code,
@@ -171,90 +59,120 @@ def outcome(
     *,
     problems: tuple[Problem, ...] | None = None,
     unproved: tuple[str, ...] = (),
-    words: tuple[str, ...] = (),
+    nginx_words: tuple[str, ...] = (),
 ) -> Outcome:
-    """The record of an ending; what is live is read from the disk."""
+    """The outcome of one site's rotation.
+
+    Args:
+        rotation: the site, with everything that has become of it.
+        result: how it ended.
+        ports: the clock.
+        reason: why, as a word.
+        message: one or two sentences.
+        hint: the next step.
+        problems: those of the candidate; None for those of `rotation`.
+        unproved: the targets without veto that do not serve the new pair, in words.
+        nginx_words: nginx's own messages.
+    """
     return Outcome(
-        site=ready.site.name,
+        site=rotation.site.name,
         result=result,
         at=ports.clock.now(),
         reason=reason,
         message=message,
         hint=hint,
-        problems=ready.problems if problems is None else problems,
-        generation=ready.generation.name if ready.generation else "",
-        previous=ready.previous.name if ready.previous else "",
-        live=ports.live(ready.site.name).generation,
-        proof=ready.proof.kind,
+        problems=rotation.problems if problems is None else problems,
+        generation=rotation.generation.name if rotation.generation else "",
+        previous=rotation.previous.name if rotation.previous else "",
+        live=rotation.live,
+        proof=rotation.proof.kind,
         unproved=unproved,
-        stages=dict(ready.stages),
-        nginx_words=words,
-        explanation=ready.explanation if result is Result.REJECTED else (),
+        stages=dict(rotation.stages),
+        nginx_words=nginx_words,
+        explanation=rotation.explanation if result is Result.REJECTED else (),
     )
 
 
-def rejected(ready: Ready, problems: tuple[Problem, ...], ports: Ports, words: tuple[str, ...] = ()) -> Outcome:
-    """The pair is at fault."""
+def rejected(
+    rotation: SiteRotation, problems: tuple[Problem, ...], ports: Ports, nginx_words: tuple[str, ...] = ()
+) -> Outcome:
+    """The outcome of a pair that is at fault."""
     worst = next(p for p in problems if p.severity is Severity.REJECT)
-    message = f"{worst.message.rstrip('.')}. Nothing was changed: {still_serves(ready.previous)}"
-    return outcome(ready, Result.REJECTED, ports, worst.code, message, worst.hint, problems=problems, words=words)
+    message = f"{worst.message.rstrip('.')}. Nothing was changed: {still_serves(rotation.previous)}"
+    return outcome(
+        rotation, Result.REJECTED, ports, worst.code, message, worst.hint, problems=problems, nginx_words=nginx_words
+    )
 
 
 def deferred(
-    ready: Ready, ports: Ports, reason: Reason | Code, message: str, hint: str = "", words: tuple[str, ...] = ()
+    rotation: SiteRotation,
+    ports: Ports,
+    reason: Reason | Code,
+    message: str,
+    hint: str = "",
+    nginx_words: tuple[str, ...] = (),
 ) -> Outcome:
-    """The environment is at fault."""
-    return outcome(ready, Result.DEFERRED, ports, reason, message, hint, words=words)
+    """The outcome of a rotation that the environment prevents for now."""
+    return outcome(rotation, Result.DEFERRED, ports, reason, message, hint, nginx_words=nginx_words)
 
 
-def apply_failed(ready: Ready, ports: Ports, applied: Applied) -> Outcome:
-    """The privileged step refused, or could not do its part."""
+def apply_failed(rotation: SiteRotation, ports: Ports, applied: Applied) -> Outcome:
+    """The outcome after a refusal or a failure of the privileged step."""
     reason = reason_of(applied.error)
-    return deferred(ready, ports, reason, applied.message, APPLY_HINTS.get(reason, ""))
+    return deferred(rotation, ports, reason, applied.message, APPLY_HINTS.get(reason, ""))
 
 
-def stranded(ready: Ready, ports: Ports, reason: Reason | Code, message: str, words: tuple[str, ...] = ()) -> Outcome:
-    """Neither pair is proved."""
-    told = f"neither the new nor the old pair could be proved: {message}"
-    return outcome(ready, Result.STRANDED, ports, reason, told, STRANDED_HINT, words=words)
+def stranded(
+    rotation: SiteRotation, ports: Ports, reason: Reason | Code, message: str, nginx_words: tuple[str, ...] = ()
+) -> Outcome:
+    """The outcome of a site of which neither pair is proved."""
+    message = f"neither the new nor the old pair could be proved: {message}"
+    return outcome(rotation, Result.STRANDED, ports, reason, message, STRANDED_HINT, nginx_words=nginx_words)
 
 
-def deferred_by(e: RotatorError, wanted: Wanted, ports: Ports) -> Outcome:
-    """What a hand could not do before anything was changed."""
-    live = ports.live(wanted.site.name).generation
+def deferred_by(error: RotatorError, request: RotationRequest, live: str, now: datetime) -> Outcome:
+    """The outcome of an error before anything was changed.
+
+    Args:
+        error: the error of a port.
+        request: the request that it ends.
+        live: the generation that the include names.
+        now: the time, UTC.
+    """
     return Outcome(
-        wanted.site.name,
+        request.site.name,
         Result.DEFERRED,
-        ports.clock.now(),
-        e.code,
-        f"{e.message.rstrip('.')}. Nothing was changed",
-        e.hint,
+        now,
+        error.code,
+        f"{error.message.rstrip('.')}. Nothing was changed",
+        error.hint,
         previous=live,
         live=live,
     )
 
 
-def not_wired(ready: Ready, ports: Ports) -> Outcome:
-    """Stored and named, but nginx's own configuration does not name the include."""
-    include = f"{ports.include_dir}/{ready.site.name}.conf"
+def not_wired(rotation: SiteRotation, ports: Ports) -> Outcome:
+    """The outcome of a stored and named pair whose include nginx's own configuration does not have yet."""
+    include = f"{ports.include_dir}/{rotation.site.name}.conf"
+    why = "; ".join(rotation.proof.reasons) or "it has files of its own with the same pair"
     return deferred(
-        ready,
+        rotation,
         ports,
         Reason.NOT_WIRED,
-        f"{ready.new.name} is stored and named in {include}, but nginx does not serve it from there yet: "
-        + ("; ".join(ready.proof.reasons) or "it has files of its own with this very pair"),
+        f"{rotation.new.name} is stored and named in {include}, but nginx does not serve it from there yet: {why}",
         f"put this line into the server block, in place of its ssl_certificate lines:\n    include {include};\n"
-        f"then: nginx -t && systemctl reload nginx && rotator swap {ready.site.name}",
+        f"then: nginx -t && systemctl reload nginx && rotator swap {rotation.site.name}",
     )
 
 
 def refusal(applied: Applied) -> str:
     """nginx's own reason for refusing a reload."""
-    return "nginx refused the reload: " + ("; ".join(applied.words) or "its error log was not readable or says nothing")
+    reason = "; ".join(applied.words) or "its error log was not readable or says nothing"
+    return f"nginx refused the reload: {reason}"
 
 
 def still_serves(generation: Generation | None) -> str:
-    """What nginx goes on serving, in words."""
+    """What nginx serves meanwhile, in words."""
     if generation is None:
         return "nginx's include names no pair yet"
     leaves = " and ".join(

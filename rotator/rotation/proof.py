@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rotator.core.model import Generation, Served, Site, Target, Workers
+from rotator.core.model import KeyType, Served, Site, Target, Workers
 from rotator.rotation.ports import Ports
 
 UNCHANGED_FOR = 0.2
@@ -60,14 +60,19 @@ class Proof:
     seen: frozenset[Target] = frozenset()
 
 
-def expectation(site: Site, generation: Generation) -> dict[Target, tuple[bytes, ...]]:
-    """What every listener of a site shall show for each of its names, and for each kind of key if there are several."""
-    several = len(generation.chains) > 1
+def expectation(site: Site, chains: Mapping[KeyType, tuple[bytes, ...]]) -> dict[Target, tuple[bytes, ...]]:
+    """What every listener of a site shall show for each of its names, and for each kind of key if there are several.
+
+    Args:
+        site: the listeners and the names.
+        chains: DER, leaf first, by kind of key.
+    """
+    several = len(chains) > 1
     return {
         Target(site.name, listener, name, kind if several else None): chain
         for listener in site.listeners
         for name in site.probe_names or site.names
-        for kind, chain in generation.chains.items()
+        for kind, chain in chains.items()
     }
 
 

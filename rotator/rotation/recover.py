@@ -2,18 +2,17 @@
 
 For each site:
 
- 1. nginx's include names a generation and every listener serves it: it is verified, whoever was interrupted. All sites
-    are asked together first, as each proof has to wait until nginx's workers are known not to change.
+ 1. nginx's include names a generation and every listener serves it: it is verified, even after an interruption. All
+    sites are asked together first, as each proof has to wait until nginx's workers are known not to change.
  2. nginx is down: what is live stays if nginx's own test passes, or fails without naming our files; it is proved later.
- 3. It was never verified and nobody serves it: it waits for nginx's configuration; no reload is spent on it.
+ 3. It was never verified and no listener serves it: it waits for nginx's configuration; no reload is spent on it.
  4. Otherwise one reload, and the proof again. It reads the includes of all sites, so one is enough for all of them.
  5. Otherwise the verified generation is applied and proved. Without one, what is live is never removed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rotator.core.errors import RotatorError
@@ -22,12 +21,9 @@ from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.nginx.pair_test import Verdict
 from rotator.privsep.apply import copies_path
-from rotator.rotation.conclude import fit_to_return, noted, within, write_down
+from rotator.rotation.conclude import is_valid_now, record_proof, seconds_to_prove, write_down
 from rotator.rotation.outcomes import (
-    APPLY_HINTS,
     REFUSAL_HINT,
-    Ready,
-    Wanted,
     apply_failed,
     deferred,
     deferred_by,
@@ -37,53 +33,59 @@ from rotator.rotation.outcomes import (
     stranded,
 )
 from rotator.rotation.ports import Ports
-from rotator.rotation.prepare import Timer
 from rotator.rotation.proof import NO_RELOAD, Proof, expectation, prove, prove_together
+from rotator.rotation.request import RotationRequest
+from rotator.rotation.site_rotation import SiteRotation, Timer, apply_generations, apply_new
+from rotator.rotation.snapshot import SiteSnapshot, take_snapshot
 from rotator.storage.locks import Lock
 
 SETTLE_WITHIN = 1.0
 """Seconds for a proof without a reload: one that was sent just before a crash may still be on its way."""
 
 
-def recover(sites: Sequence[Wanted], ports: Ports, lock: Lock) -> tuple[Outcome, ...]:
-    """Brings each site to a proved state, or says why that has to wait. Nothing is written for a site that is well.
+def recover(sites: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple[Outcome, ...]:
+    """Brings each site to a proved state, or says why that has to wait. Nothing is written for a site that is proved.
 
     Args:
-        sites: with neither candidate nor generation.
+        sites: requests with neither candidate nor generation.
         ports: the world.
         lock: the held rotation lock.
 
     Returns:
-        One outcome for each site, in their order: `unchanged` (reason `verified`) for one that is well.
+        One outcome for each site, in their order: `unchanged` (reason `verified`) for one that is proved as it is.
     """
     outcomes = []
-    test, reload = _OneTest(ports), _OneReload()
-    proved = _proved_together(sites, ports, lock)
-    for wanted in sites:
+    test, reload = _SharedTest(ports), _SharedReload()
+    snapshots = {request.site.name: take_snapshot(request.site.name, ports) for request in sites}
+    proofs = _prove_together(sites, snapshots, ports, lock)
+    for request in sites:
+        name = request.site.name
+        snapshot = snapshots.pop(name)
         try:
-            done = _recover(wanted, ports, lock, test, reload, proved.get(wanted.site.name))
+            done = _recover(request, snapshot, ports, lock, test, reload, proofs.get(name))
         except RotatorError as e:
-            done = deferred_by(e, wanted, ports)
+            done = deferred_by(e, request, snapshot.live, ports.clock.now())
         if done.result is not Result.UNCHANGED:
-            write_down(wanted, done, ports)
-        if done.result is not Result.DEFERRED:  # after that: a crash here leaves nothing live that no entry tells of
-            lock.settled([wanted.site.name])
+            write_down(request, done, ports)
+        if done.result is not Result.DEFERRED:  # after the entry: no crash leaves a pair live without one
+            lock.settled([name])
         outcomes.append(done)
     return tuple(outcomes)
 
 
-def _proved_together(sites: Sequence[Wanted], ports: Ports, lock: Lock) -> dict[str, Proof]:
+def _prove_together(
+    sites: Sequence[RotationRequest], snapshots: Mapping[str, SiteSnapshot], ports: Ports, lock: Lock
+) -> dict[str, Proof]:
     """Step 1 for all sites at once, as nearly all of them are well at nearly every start."""
-    expected = {}
-    for wanted in sites:
-        name = wanted.site.name
-        with suppress(RotatorError):  # it is told when its turn comes
-            if name not in lock.interrupted and (live := ports.live(name).generation):
-                expected[name] = expectation(wanted.site, ports.store.load(name, live))
+    expected = {
+        request.site.name: expectation(request.site, chains)
+        for request in sites
+        if request.site.name not in lock.interrupted and (chains := snapshots[request.site.name].chains)
+    }
     return prove_together(expected, ports)
 
 
-class _OneTest:
+class _SharedTest:
     """The test of nginx's whole configuration, made once for all sites: it takes seconds where there are a thousand.
 
     Args:
@@ -95,20 +97,20 @@ class _OneTest:
         self._verdict: Verdict | None = None
 
     def verdict(self) -> Verdict:
-        """Its answer, or that of before."""
+        """The answer of the one test."""
         self._verdict = self._verdict or self._nginx.full_test()
         return self._verdict
 
     def forget(self) -> None:
-        """The configuration has been changed since."""
+        """The configuration was changed: the next answer needs another test."""
         self._verdict = None
 
 
 @dataclass(slots=True)
-class _OneReload:
-    """Whether nginx has taken a reload in this recovery, and with it the includes of all sites as they stood then.
+class _SharedReload:
+    """Whether nginx has taken a reload in this recovery, and with it the includes of all sites as they were then.
 
-    A listener that is dead keeps each of its sites from being proved. A thousand reloads would not wake it, and would
+    A listener that is dead keeps each of its sites from being proved. A thousand reloads would not revive it, and would
     cost nginx a thousand generations of workers.
     """
 
@@ -116,111 +118,125 @@ class _OneReload:
 
 
 def _recover(
-    wanted: Wanted, ports: Ports, lock: Lock, test: _OneTest, reload: _OneReload, proof: Proof | None
+    request: RotationRequest,
+    snapshot: SiteSnapshot,
+    ports: Ports,
+    lock: Lock,
+    test: _SharedTest,
+    reload: _SharedReload,
+    proof: Proof | None,
 ) -> Outcome:
-    name = wanted.site.name
-    ready = Ready(wanted, verified=ports.store.verified(name))
-    live = ports.live(name)
-    if live.problem:
-        raise RotatorError(Reason.INCLUDE_FOREIGN, live.problem, APPLY_HINTS[Reason.INCLUDE_FOREIGN])
+    name = request.site.name
+    rotation = SiteRotation(request, snapshot)
+    if snapshot.fault and snapshot.fault.code == Reason.INCLUDE_FOREIGN:
+        raise snapshot.fault
     ports.store.sweep(name)
-    if not live.generation:
-        if not ready.verified:
-            return outcome(ready, Result.UNCHANGED, ports, Reason.NOTHING, f"{name} has no pair yet")
-        ready.generation = ports.store.load(name, ready.verified)
-        return _reload(ready, ports, lock, reload, "its include was missing")
-    ready.generation = ports.store.load(name, live.generation)
+    if not snapshot.live:
+        if not snapshot.verified:
+            return outcome(rotation, Result.UNCHANGED, ports, Reason.NOTHING, f"{name} has no pair yet")
+        rotation.generation = ports.store.load(name, snapshot.verified)
+        return _reload(rotation, ports, lock, reload, "its include was missing")
+    if snapshot.fault:
+        raise snapshot.fault
+    rotation.generation = snapshot.generation
     interrupted = name in lock.interrupted
 
     # 1. Served?
-    with Timer(ready, "prove", ports.clock):
-        ready.proof = proof or prove(ready.expected(), NO_RELOAD, ports, SETTLE_WITHIN if interrupted else 0.0)
-    if ready.proof.ok:
-        return _served(ready, ports, interrupted=interrupted)
+    with Timer([rotation], "prove", ports.clock):
+        within = SETTLE_WITHIN if interrupted else 0.0
+        rotation.proof = proof or prove(rotation.expected(), NO_RELOAD, ports, within)
+    if rotation.proof.ok:
+        return _served(rotation, ports, interrupted=interrupted)
 
     # 2. nginx down?
     workers = ports.nginx.workers()
     if workers is not None and workers.master is None:
-        return _nginx_down(ready, ports, test)
+        return _nginx_down(rotation, ports, test)
 
     # 3. Never served?
-    if not ready.verified:
-        return not_wired(ready, ports)
+    if not snapshot.verified:
+        return not_wired(rotation, ports)
 
     # 4 and 5.
-    return _reload(ready, ports, lock, reload, "; ".join(ready.proof.reasons), is_named=True)
+    return _reload(rotation, ports, lock, reload, "; ".join(rotation.proof.reasons), is_named=True)
 
 
-def _served(ready: Ready, ports: Ports, *, interrupted: bool) -> Outcome:
-    name = ready.new.name
-    if ready.verified == name and (not interrupted or _is_told(ready, ports)):
-        return outcome(ready, Result.UNCHANGED, ports, Reason.VERIFIED, f"{name} is live, and every listener serves it")
-    words = f"{name} is live, and now every listener was seen serving it{noted(ready, ports)}"
-    return outcome(ready, Result.ROTATED, ports, Reason.RECOVERED, words)
+def _served(rotation: SiteRotation, ports: Ports, *, interrupted: bool) -> Outcome:
+    name = rotation.new.name
+    if rotation.verified == name and (not interrupted or _is_written_down(rotation, ports)):
+        message = f"{name} is live, and every listener serves it"
+        return outcome(rotation, Result.UNCHANGED, ports, Reason.VERIFIED, message)
+    message = f"{name} is live, and now every listener was seen serving it{record_proof(rotation, ports)}"
+    return outcome(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
 
 
-def _is_told(ready: Ready, ports: Ports) -> bool:
-    """Whether the history has it already: the run before ended between its entry and the end of its note."""
-    last = ports.history.entries(ready.site.name, 1)
+def _is_written_down(rotation: SiteRotation, ports: Ports) -> bool:
+    """Whether the history has the proof already: the run before ended between its entry and the end of its note."""
+    last = ports.history.entries(rotation.site.name, 1)
     proved = (Result.ROTATED, Result.UNCHANGED)
-    return any(entry.result in proved and entry.live == ready.new.name for entry in last)
+    return any(entry.result in proved and entry.live == rotation.new.name for entry in last)
 
 
-def _nginx_down(ready: Ready, ports: Ports, test: _OneTest) -> Outcome:
-    """nginx is stopped. Evidence against our files is only a test that names them."""
+def _nginx_down(rotation: SiteRotation, ports: Ports, test: _SharedTest) -> Outcome:
+    """nginx is stopped. Only a test that names our files is evidence against them."""
     verdict = test.verdict()
-    ours = copies_path(ports.include_dir, ready.site.name, ready.new.name)
-    if not verdict.ok and ready.verified not in ("", ready.new.name) and any(ours in word for word in verdict.words):
-        bad = ready.new.name
+    live, verified = rotation.new.name, rotation.verified
+    ours = copies_path(ports.include_dir, rotation.site.name, live)
+    if not verdict.ok and verified not in ("", live) and any(ours in line for line in verdict.words):
         test.forget()
-        applied = ports.apply({ready.site.name: ready.verified}, hup=False)
+        applied = apply_generations([rotation], {rotation.site.name: verified}, ports, hup=False)
         if not applied.error:
-            words = f"nginx is not running and its own test refuses {bad}; {ready.verified} is named again"
-            return deferred(ready, ports, Reason.NGINX_DOWN, words, "Start nginx", verdict.words)
-    words = f"{ready.new.name} is live, but nginx is not running; it is proved when nginx is"
+            message = f"nginx is not running and its own test refuses {live}; {verified} is named again"
+            return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx", verdict.words)
+    message = f"{live} is live, but nginx is not running; it is proved when nginx is"
     hint = "Start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
-    return deferred(ready, ports, Reason.NGINX_DOWN, words, hint, verdict.words)
+    return deferred(rotation, ports, Reason.NGINX_DOWN, message, hint, verdict.words)
 
 
-def _reload(ready: Ready, ports: Ports, lock: Lock, reload: _OneReload, why: str, *, is_named: bool = False) -> Outcome:
+def _reload(
+    rotation: SiteRotation, ports: Ports, lock: Lock, reload: _SharedReload, why: str, *, is_named: bool = False
+) -> Outcome:
     """Steps 4 and 5; `is_named`: the include named what is to be proved before, so that any reload has read it."""
-    lock.begin([*lock.in_flight, ready.site.name])
-    unproved = ready.new
+    lock.begin([*lock.in_flight, rotation.site.name])
+    unproved = rotation.new
     if is_named and reload.taken:
-        failed: Outcome | None = stranded(ready, ports, Reason.NOT_PROVED, why)
+        failed: Outcome | None = stranded(rotation, ports, Reason.NOT_PROVED, why)
     else:
-        failed = _apply(ready, ports, reload)
+        failed = _apply(rotation, ports, reload)
     if failed is None:
-        words = f"{unproved.name} is live and proved, after a reload ({why}){noted(ready, ports)}"
-        return outcome(ready, Result.ROTATED, ports, Reason.RECOVERED, words)
+        message = f"{unproved.name} is live and proved, after a reload ({why}){record_proof(rotation, ports)}"
+        return outcome(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
     refused = failed.reason == Code.NGINX_REFUSED
-    if ready.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):
+    if rotation.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):
         return failed
-    back = ports.store.load(ready.site.name, ready.verified)
-    if not fit_to_return(back, ready.wanted, ports):
-        words = f"{unproved.name}: {failed.message}; and {back.name} is not fit any more"
-        return stranded(ready, ports, Reason.NOT_PROVED, words)
-    ready.previous, ready.generation = unproved, back
-    failed = _apply(ready, ports, reload)
+    back = ports.store.load(rotation.site.name, rotation.verified)
+    if not is_valid_now(back, rotation.request, ports):
+        message = f"{unproved.name}: {failed.message}; and {back.name} is no longer valid"
+        return stranded(rotation, ports, Reason.NOT_PROVED, message)
+    rotation.previous, rotation.generation = unproved, back
+    failed = _apply(rotation, ports, reload)
     if failed is not None:
         return failed
-    words = f"{unproved.name} could not be proved ({why}); {back.name} is back, live and proved"
-    return outcome(ready, Result.ROLLED_BACK, ports, Reason.RECOVERED, words)
+    message = f"{unproved.name} could not be proved ({why}); {back.name} is back, live and proved"
+    return outcome(rotation, Result.ROLLED_BACK, ports, Reason.RECOVERED, message)
 
 
-def _apply(ready: Ready, ports: Ports, reload: _OneReload) -> Outcome | None:
+def _apply(rotation: SiteRotation, ports: Ports, reload: _SharedReload) -> Outcome | None:
     """One reload with the site's `generation`, and its proof. Returns how it failed, or None."""
     before = ports.nginx.workers()
-    ports.say(f"reloading nginx for {ready.site.name}")
-    with Timer(ready, "apply", ports.clock):
-        applied = ports.apply({ready.site.name: ready.new.name}, hup=True)
+    ports.say(f"reloading nginx for {rotation.site.name}")
+    with Timer([rotation], "apply", ports.clock):
+        applied = apply_new([rotation], ports, hup=True)
     if applied.error:
-        return apply_failed(ready, ports, applied)
+        return apply_failed(rotation, ports, applied)
     if applied.decision == "gone":
-        return deferred(ready, ports, Reason.NGINX_DOWN, "nginx ended before it could be told", "Start nginx")
+        message = "nginx ended before it could be signalled"
+        return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx")
     if applied.decision == "refused":
-        return deferred(ready, ports, Code.NGINX_REFUSED, refusal(applied), REFUSAL_HINT, applied.words)
+        return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), REFUSAL_HINT, applied.words)
     reload.taken = reload.taken or applied.decision == "accepted"
-    with Timer(ready, "prove", ports.clock):
-        ready.proof = prove(ready.expected(), before, ports, within(ports))
-    return None if ready.proof.ok else stranded(ready, ports, Reason.NOT_PROVED, "; ".join(ready.proof.reasons))
+    with Timer([rotation], "prove", ports.clock):
+        rotation.proof = prove(rotation.expected(), before, ports, seconds_to_prove(ports))
+    return (
+        None if rotation.proof.ok else stranded(rotation, ports, Reason.NOT_PROVED, "; ".join(rotation.proof.reasons))
+    )

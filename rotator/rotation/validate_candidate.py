@@ -1,14 +1,14 @@
-"""A candidate judged with all that this host has at hand for it: the pool, and what the site has stored before."""
+"""The one entrance to validation: a candidate with what this host adds to it, from the pool and the store."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 
 from rotator.core.errors import RotatorError
-from rotator.core.model import Candidate
+from rotator.core.model import Candidate, Pair
 from rotator.core.problems import Code
-from rotator.rotation.outcomes import Wanted
+from rotator.rotation.request import RotationRequest
+from rotator.rotation.snapshot import SiteSnapshot
 from rotator.storage.generations import Store
 from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Verdict, examine
@@ -25,44 +25,61 @@ MENDABLE = frozenset(
         Code.UNTRUSTED_ROOT,
     }
 )
-"""What another intermediate can mend."""
+"""The codes that another intermediate can remove."""
 
 
-def judged(
-    candidate: Candidate, wanted: Wanted, store: Store, now: datetime, live: Sequence[tuple[bytes, ...]]
+def validate_candidate(
+    candidate: Candidate, request: RotationRequest, snapshot: SiteSnapshot, store: Store, now: datetime
 ) -> Verdict:
-    """What the judge says of a candidate.
+    """The verdict on a candidate.
 
-    Only if a chain is refused, the stored generations of the site are read for an intermediate that mends it.
+    Only if a chain is refused, the stored generations of the site are read for an intermediate that completes it.
 
     Args:
         candidate: the files.
-        wanted: the site, its roots and its pool.
-        store: where its generations are.
+        request: the site, its roots and its pool.
+        snapshot: what is live, to be compared with and, as far as `keep_kinds` says so, to be kept.
+        store: holds the site's generations.
         now: the reference time, UTC.
-        live: DER chains that are live, to be compared with.
+
+    Raises:
+        RotatorError: the candidate lacks a live kind of key, and the live pair cannot be read.
     """
-    verdict = _asked(candidate, wanted, wanted.pool, now, live)
-    if verdict.accepted or not MENDABLE & set(verdict.codes):
-        return verdict
-    earlier = stored(store, wanted.site.name)
-    return _asked(candidate, wanted, wanted.pool | earlier, now, live) if earlier.by_subject else verdict
+    keep, unreadable = _live_pairs(request, snapshot, store)
+    live = tuple(snapshot.chains.values())
+
+    def verdict_with(pool: Pool) -> Verdict:
+        policy, anchors, force = request.site.policy, request.anchors, request.force
+        return examine(candidate, policy, anchors, now, live=live, keep=keep, force=force, pool=pool)
+
+    verdict = verdict_with(request.pool)
+    if not verdict.accepted and MENDABLE & set(verdict.codes):
+        stored = stored_intermediates(store, request.site.name)
+        verdict = verdict_with(request.pool | stored) if stored.by_subject else verdict
+    if unreadable and verdict.accepted and not snapshot.chains.keys() <= {pair.key_type for pair in verdict.pairs}:
+        raise unreadable
+    return verdict
 
 
-def _asked(
-    candidate: Candidate, wanted: Wanted, pool: Pool, now: datetime, live: Sequence[tuple[bytes, ...]]
-) -> Verdict:
-    policy, anchors = wanted.site.policy, wanted.anchors
-    return examine(candidate, policy, anchors, now, live=live, force=wanted.force, pool=pool)
+def _live_pairs(
+    request: RotationRequest, snapshot: SiteSnapshot, store: Store
+) -> tuple[tuple[Pair, ...], RotatorError | None]:
+    """The live pairs of a site with several kinds of key, or why they cannot be read."""
+    if not request.keep_kinds or snapshot.generation is None or len(snapshot.chains) < 2:
+        return (), None
+    try:
+        return store.pairs_of(snapshot.generation), None
+    except RotatorError as e:
+        return (), e
 
 
-def stored(store: Store, site: str) -> Pool:
-    """The intermediates of a site's stored generations; one that cannot be read offers none."""
+def stored_intermediates(store: Store, site: str) -> Pool:
+    """The intermediates of a site's stored generations; an unreadable generation offers none."""
     chains: list[tuple[str, tuple[bytes, ...]]] = []
     for name in store.names(site):
         try:
-            held = store.load(site, name).chains.values()
+            generation = store.load(site, name)
         except RotatorError:
             continue
-        chains += [(f"the stored generation {name}", chain) for chain in held]
+        chains += [(f"the stored generation {name}", chain) for chain in generation.chains.values()]
     return Pool.from_chains(chains)

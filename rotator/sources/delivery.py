@@ -27,10 +27,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.core.model import SourceFile
+from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
-from rotator.system.files import flush_dir, open_dir, write_all
+from rotator.system.faults import code_of, message_of
+from rotator.system.files import flush_dir, open_dir, read_bounded, write_all
 
 DIRECTORY_MODE = 0o2770
 FILE_MODE = 0o640
@@ -39,8 +40,6 @@ LOCK_WITHIN = 2.0
 _PREFIX = ".rotator-deliver-"
 _MARK = "user.rotator.delivered"
 """The attribute of a delivered file: the SHA-256 of the written content, so that a later change by hand shows."""
-_MARKED_MAX = 1024 * 1024
-"""The largest file, in bytes, that can count as a delivered one."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -214,7 +213,7 @@ def _is_delivered(drop_fd: int, name: str) -> bool:
     fd = os.open(name, _READ, dir_fd=drop_fd)
     try:
         mark = os.getxattr(fd, _MARK)
-        return os.fstat(fd).st_size <= _MARKED_MAX and hashlib.sha256(os.read(fd, _MARKED_MAX)).digest() == mark
+        return hashlib.sha256(read_bounded(fd, MAX_FILE)).digest() == mark  # a longer one has another digest
     finally:
         os.close(fd)
 
@@ -292,19 +291,18 @@ def _remove_own_leftovers(drop_fd: int) -> None:
 
 
 def _translate(error: OSError, path: Path) -> NoReturn:
+    """Raises the `RotatorError` for an error of the system."""
     quoted = shlex.quote(str(path))
+    message, hint = f"{path} cannot be written: {message_of(error)}", f"See the files there: ls -la {quoted}"
     match error.errno:
-        case errno.EACCES | errno.EPERM | errno.EROFS:
-            hint = f"Deliver as root, or as a member of the group that owns it: ls -ld {quoted}"
+        case errno.EACCES | errno.EPERM:
             message = f"this user may not write to {path}"
-            if error.errno == errno.EROFS:
-                message, hint = f"{path} is on a read-only file system", f"findmnt -T {quoted}"
-            raise RotatorError(Code.PERMISSION, message, hint) from error
+            hint = f"Deliver as root, or as a member of the group that owns it: ls -ld {quoted}"
+        case errno.EROFS:
+            message, hint = f"{path} is on a read-only file system", f"See its mount: findmnt -T {quoted}"
         case errno.ENOSPC | errno.EDQUOT:
-            hint = f"Nothing was changed. Free some space and deliver again: df -h {quoted}"
-            raise _failed(f"no space is left in {path}", hint) from error
-    hint = f"Nothing was changed. See the files there: ls -la {quoted}"
-    raise _failed(f"{path} cannot be written: {error.strerror}", hint) from error
+            message, hint = f"no space is left in {path}", f"Free some space and deliver again: df -h {quoted}"
+    raise RotatorError(code_of(error), message, f"Nothing was changed. {hint}") from error
 
 
 def _failed(message: str, hint: str, status: Exit = Exit.FAILURE) -> RotatorError:

@@ -21,9 +21,11 @@ from pathlib import Path
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.core.text import shown_name
 from rotator.sources.delivery import reading_lock
 from rotator.sources.drop_source import DropLook
-from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password, shown
+from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password
+from rotator.system.faults import code_of
 
 YOUNG_NS = 2_000_000_000
 """Nanoseconds after a change within which another one may go unseen: the coarsest clock of a file system."""
@@ -289,7 +291,8 @@ class DropDirectories:
                 entries.newest = max(entries.newest, entry.st_ctime_ns)
         except OSError as error:
             listing.mark = ()
-            entries.problem, entries.reason = f"{shown(path)} cannot be looked into: {error.strerror}", _reason(error)
+            entries.problem = f"{shown_name(path)} cannot be looked into: {error.strerror}"
+            entries.reason = _reason(error)
             entries.hint = f"Open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(path)}"
 
 
@@ -303,12 +306,7 @@ def _see(path: Path) -> str:
 
 
 def _reason(error: OSError) -> Reason | Code:
-    reasons: dict[int, Reason | Code] = {
-        errno.ENOENT: Reason.MISSING,
-        errno.EACCES: Code.PERMISSION,
-        errno.EPERM: Code.PERMISSION,
-    }
-    return reasons.get(error.errno or 0, Code.IO_ERROR)
+    return Reason.MISSING if error.errno == errno.ENOENT else code_of(error)
 
 
 def _exists(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The reader of untrusted files: takes paths and returns bytes, within bounds and without waiting.
+"""The reader of untrusted files: takes paths and returns bytes, within bounds of size and number.
 
 A reader that runs unattended must not block and must not follow a link to another place. So it checks the type of each
 file before it opens it (opening a device can have effects), opens it without waiting, checks it again through the
@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.core.model import Candidate, Secret, SourceFile
+from rotator.core.model import MAX_FILE, Candidate, Secret, SourceFile
 from rotator.core.problems import Code, Problem, Severity
-from rotator.system.files import open_dir
+from rotator.core.text import shown_name
+from rotator.system.faults import code_of, message_of
+from rotator.system.files import open_dir, read_bounded
 from rotator.system.users import user_name
-
-MAX_FILE = 256 * 1024
-"""The most bytes of one file. A chain with its key has about 10 KiB."""
 
 MAX_FILES = 64
 """The most files of one drop, without temporary ones."""
@@ -66,11 +65,6 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
-def shown(name: str) -> str:
-    """A file name for a message, with control characters and undecodable bytes escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in name) or '""'
-
-
 def read_named(path: str | os.PathLike[str]) -> SourceFile:
     """The content of a file that a person named, who may name a link, too.
 
@@ -96,7 +90,7 @@ def read_password(path: str | os.PathLike[str]) -> tuple[Secret | None, tuple[Pr
         because it may not need the password.
     """
     full = os.fspath(path)
-    title = shown(full)
+    title = shown_name(full)
 
     def warning(code: Code, message: str, hint: str) -> Problem:
         return Problem(code, Severity.WARN, message, hint, title)
@@ -135,7 +129,7 @@ def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
         names = sorted(name for name in _listed(directory_fd, where) if not is_temporary(name))
     if len(names) > MAX_POOL_FILES:
         hint = "Join them into one file: cat *.pem >intermediates.pem"
-        _refuse(Code.TOO_LARGE, f"{shown(where)} holds more than {MAX_POOL_FILES} files", hint)
+        _refuse(Code.TOO_LARGE, f"{shown_name(where)} holds more than {MAX_POOL_FILES} files", hint)
     files: list[SourceFile] = []
     left = MAX_POOL_TOTAL
     for name in names:
@@ -146,7 +140,7 @@ def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
         left -= len(files[-1].data)
         if left < 0:
             hint = f"Keep only intermediates there: ls -lS {shlex.quote(where)}"
-            _refuse(Code.TOO_LARGE, f"{shown(where)} holds more than {MAX_POOL_TOTAL >> 20} MiB in all", hint)
+            _refuse(Code.TOO_LARGE, f"{shown_name(where)} holds more than {MAX_POOL_TOTAL >> 20} MiB in all", hint)
     return tuple(files)
 
 
@@ -172,7 +166,9 @@ def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Ca
         # Links are replaced one by one (certbot) or together by `..data` (Kubernetes). Both change the directory.
         if follow_links and _changed(before, os.fstat(directory_fd)):
             _refuse(
-                Code.IO_ERROR, f"{shown(where)} changed while it was read", "No action is needed: it is read again."
+                Code.IO_ERROR,
+                f"{shown_name(where)} changed while it was read",
+                "No action is needed: it is read again.",
             )
         return candidate
 
@@ -223,8 +219,8 @@ def _bounded(where: str, names: Iterable[str]) -> list[str]:
         if len(kept) > MAX_FILES:
             _refuse(
                 Code.TOO_LARGE,
-                f"{shown(where)} holds more than {MAX_FILES} files",
-                f"Keep only the newest certificate, its chain and its key: ls -lt {shlex.quote(shown(where))}",
+                f"{shown_name(where)} holds more than {MAX_FILES} files",
+                f"Keep only the newest certificate, its chain and its key: ls -lt {shlex.quote(shown_name(where))}",
             )
     return sorted(kept)
 
@@ -240,8 +236,8 @@ def _read_all(directory_fd: int, where: str, names: Iterable[str], *, follow_lin
         if total > MAX_TOTAL:
             _refuse(
                 Code.TOO_LARGE,
-                f"{shown(where)} holds more than {MAX_TOTAL // 1024} KiB in all",
-                f"Keep only the newest certificate, its chain and its key: ls -lS {shlex.quote(shown(where))}",
+                f"{shown_name(where)} holds more than {MAX_TOTAL // 1024} KiB in all",
+                f"Keep only the newest certificate, its chain and its key: ls -lS {shlex.quote(shown_name(where))}",
             )
         files.append(source)
     return Candidate(tuple(files))
@@ -282,21 +278,21 @@ def _read(name: str, full: str, *, follow_links: bool, alone: bool, directory: i
     if not name.isprintable():
         _refuse(
             Code.IO_ERROR,
-            f"{shown(full)}: its name has control characters or is not UTF-8",
+            f"{shown_name(full)}: its name has control characters or is not UTF-8",
             "Rename it to letters, digits, dots and dashes.",
         )
     try:
         # Checked before it is opened, because opening a device can rewind a tape or arm a watchdog.
         _demand_regular(os.stat(name, dir_fd=directory, follow_symlinks=follow_links), full, alone=alone)
         flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
-        held = os.open(name, flags, dir_fd=directory)
+        fd = os.open(name, flags, dir_fd=directory)
         try:
-            before = os.fstat(held)
+            before = os.fstat(fd)
             _demand_regular(before, full, alone=alone)
-            data = _read_bounded(held)
-            after = os.fstat(held)
+            data = read_bounded(fd, MAX_FILE)
+            after = os.fstat(fd)
         finally:
-            os.close(held)
+            os.close(fd)
     except (OSError, ValueError) as error:
         _translate(error, full)
     if len(data) > MAX_FILE:
@@ -304,22 +300,12 @@ def _read(name: str, full: str, *, follow_links: bool, alone: bool, directory: i
     if _changed(before, after) or len(data) != after.st_size:
         _refuse(
             Code.IO_ERROR,
-            f"{shown(full)} changed while it was read",
+            f"{shown_name(full)} changed while it was read",
             "A half-written file is not read; copy it under a temporary name and rename it.",
         )
     if not data:
-        _refuse(Code.EMPTY_FILE, f"{shown(full)} is empty", f"Copy it again: ls -l {shlex.quote(full)}")
+        _refuse(Code.EMPTY_FILE, f"{shown_name(full)} is empty", f"Copy it again: ls -l {shlex.quote(full)}")
     return SourceFile(name, data, stat.S_IMODE(after.st_mode), after.st_uid)
-
-
-def _read_bounded(held: int) -> bytes:
-    """The content, up to one byte more than the bound. The kernel may return less than asked, so it may read again."""
-    parts: list[bytes] = []
-    left = MAX_FILE + 1
-    while left > 0 and (part := os.read(held, left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)
 
 
 def _demand_regular(status: os.stat_result, full: str, *, alone: bool) -> None:
@@ -333,7 +319,7 @@ def _demand_regular(status: os.stat_result, full: str, *, alone: bool) -> None:
         }
         _refuse(
             Code.IO_ERROR,
-            f"{shown(full)} is {kind}, not a regular file",
+            f"{shown_name(full)} is {kind}, not a regular file",
             hints.get(kind, f"Only regular files are read; see its type: ls -l {shlex.quote(full)}"),
         )
     if alone and status.st_nlink > 1:
@@ -341,7 +327,7 @@ def _demand_regular(status: os.stat_result, full: str, *, alone: bool) -> None:
         copy = f"{full}.tmp"
         _refuse(
             Code.IO_ERROR,
-            f"{shown(full)} has {status.st_nlink} hard links: it may be a file of another user",
+            f"{shown_name(full)} has {status.st_nlink} hard links: it may be a file of another user",
             f"Copy it: cp {shlex.quote(full)} {shlex.quote(copy)} && mv {shlex.quote(copy)} {shlex.quote(full)}",
         )
     if status.st_size > MAX_FILE:
@@ -358,7 +344,7 @@ def _changed(before: os.stat_result, after: os.stat_result) -> bool:
 def _refuse_large(full: str, size: int) -> NoReturn:
     _refuse(
         Code.TOO_LARGE,
-        f"{shown(full)} has {size} bytes or more; {MAX_FILE // 1024} KiB are allowed",
+        f"{shown_name(full)} has {size} bytes or more; {MAX_FILE // 1024} KiB are allowed",
         f"A chain with its key has about 10 KiB; see the type of this file: file {shlex.quote(full)}",
     )
 
@@ -370,43 +356,43 @@ def _refuse(code: Code, message: str, hint: str, cause: BaseException | None = N
 def _translate(error: OSError | ValueError, full: str) -> NoReturn:
     """Raises the `RotatorError` for an error of the system, with a command as the hint where one helps."""
     quoted = shlex.quote(full)
-    code, words, hint = Code.IO_ERROR, "cannot be read", f"See its type and rights: ls -ld {quoted}"
     if isinstance(error, ValueError):  # NUL in the name
-        _refuse(code, f"{shown(full)} is not a file name", "Name it without control characters.", error)
+        _refuse(Code.IO_ERROR, f"{shown_name(full)} is not a file name", "Name it without control characters.", error)
+    code = Code.PERMISSION if code_of(error) == Code.PERMISSION else Code.IO_ERROR
+    problem, hint = f"cannot be read: {message_of(error)}", f"See its type and rights: ls -ld {quoted}"
     match error.errno:
         case errno.ENOENT:
-            words = "does not exist"
+            problem = "does not exist"
             hint = f"See the files there: ls -la {shlex.quote(os.fspath(Path(full).parent))}"
             with suppress(OSError):
-                words = f"is a link to {shown(os.fspath(Path(full).readlink()))}, which does not exist"
+                problem = f"is a link to {shown_name(os.fspath(Path(full).readlink()))}, which does not exist"
         case errno.EACCES | errno.EPERM:
-            code = Code.PERMISSION
             obstacle = _obstacle(full)
-            words = "may not be read by this user" + (f", who may not enter {shown(obstacle)}" if obstacle else "")
+            problem = "may not be read by this user" + (
+                f", who may not enter {shown_name(obstacle)}" if obstacle else ""
+            )
             user, alternative = user_name(), "or, as root, deliver the files: rotator deliver SITE FILES"
             if obstacle:
                 hint = f"Let {user} enter it: setfacl -m u:{user}:x {shlex.quote(obstacle)}; {alternative}"
             else:
                 hint = f"Let {user} read it: chgrp {user} {quoted} && chmod g+r {quoted}; {alternative}"
         case errno.ELOOP:
-            words = "is a symbolic link, or a circle of symbolic links"
+            problem = "is a symbolic link, or a circle of symbolic links"
         case errno.ENOTDIR:
-            words = "is not a directory"
+            problem = "is not a directory"
             if Path(full).is_symlink():
-                words = "is a symbolic link, which is not followed here"
+                problem = "is a symbolic link, which is not followed here"
                 hint = f"Remove it and put a directory there: rm {quoted}"
             elif link := next((parent for parent in Path(full).absolute().parents if parent.is_symlink()), None):
-                words = f"is behind a symbolic link that users other than root can set, {shown(os.fspath(link))}"
+                problem = f"is behind a symbolic link that users other than root can set, {shown_name(os.fspath(link))}"
                 hint = f"Name its target in the configuration: readlink -f {shlex.quote(os.fspath(link))}"
         case errno.EAGAIN:
-            words = "is locked by another process (a lease)"
+            problem = "is locked by another process (a lease)"
             hint = f"Find that process and try again: fuser -v {quoted}"
         case errno.ENAMETOOLONG:
             full = full[:80] + "…"
-            words, hint = "has too long a name", "Give it a shorter name."
-        case _:
-            words = f"cannot be read: {error.strerror}"
-    _refuse(code, f"{shown(full)} {words}", hint, error)
+            problem, hint = "has too long a name", "Give it a shorter name."
+    _refuse(code, f"{shown_name(full)} {problem}", hint, error)
 
 
 def _obstacle(full: str) -> str:

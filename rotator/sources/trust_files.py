@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -11,6 +10,8 @@ from typing import TypeVar
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.core.text import shown
+from rotator.system.faults import code_of, message_of
+from rotator.system.files import NotRegularError, open_regular, read_bounded
 from rotator.validation.blocklist import MAX_BLOCKLIST, Blocklist
 from rotator.validation.sct import MAX_LIST, Logs
 from rotator.validation.trust_anchors import MAX_STORE, Anchors
@@ -131,25 +132,20 @@ def _files_of(path: Path, what: str, missing: Code) -> list[Path]:
 def _read(path: Path, limit: int) -> bytes:
     """The content of a regular file, up to one byte more than the limit; the parser then reports its size."""
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                message = f"{shown(str(path))} is not a regular file."
-                raise RotatorError(Code.IO_ERROR, message, "Name a file.", Exit.REJECTED)
-            return file.read(limit + 1)
+        with open_regular(path, follow_links=True) as fd:
+            return read_bounded(fd, limit)
+    except NotRegularError as error:
+        message = f"{shown(str(path))} is not a regular file."
+        raise RotatorError(Code.IO_ERROR, message, "Name a file.", Exit.REJECTED) from error
     except (OSError, ValueError) as error:
         raise _translated(error, path) from error
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Opens a file without waiting for the writer of a FIFO."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _translated(error: OSError | ValueError, path: Path) -> RotatorError:
     title = shown(str(path))
-    if isinstance(error, PermissionError):
+    if isinstance(error, OSError) and code_of(error) == Code.PERMISSION:
         return RotatorError(
             Code.PERMISSION, f"{title} may not be read by this user.", f"chmod a+r {title}", Exit.REJECTED
         )
-    message = f"{title} cannot be read: {getattr(error, 'strerror', None) or error}."
+    message = f"{title} cannot be read: {message_of(error)}."
     return RotatorError(Code.IO_ERROR, message, f"Create it, or name another file: ls -l {title}", Exit.REJECTED)

@@ -25,7 +25,6 @@ import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
@@ -38,9 +37,12 @@ from rotator.core.model import (
     PairRecord,
     Provenance,
     Secret,
+    chains_digest,
     pairs_digest,
 )
+from rotator.core.names import GENERATION, generation_digest, generation_name, generation_number
 from rotator.core.reasons import Reason
+from rotator.storage.errors import translated
 from rotator.storage.records import (
     ANYTHING,
     Intent,
@@ -50,9 +52,9 @@ from rotator.storage.records import (
     read_intent,
 )
 from rotator.system.files import (
+    NotRegularError,
     flush_dir,
     flush_file,
-    in_words,
     json_bytes,
     make_dir,
     read_file,
@@ -60,7 +62,6 @@ from rotator.system.files import (
 )
 from rotator.x509.pem import encode_chain
 
-_NAME = re.compile(r"([0-9]{6,12})-([0-9a-f]{12})\Z")
 _STRAY = ".new-"
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\n(.+?)-----END CERTIFICATE-----\n", re.DOTALL)
 
@@ -80,9 +81,9 @@ class Store:
     def names(self, site: str) -> tuple[str, ...]:
         """Names of the stored generations of a site, oldest first."""
         found: list[str] = []
-        with self._in_words(self._generations(site)), contextlib.suppress(FileNotFoundError):
+        with self._translated(self._generations(site)), contextlib.suppress(FileNotFoundError):
             found = os.listdir(self._generations(site))
-        return tuple(sorted((n for n in found if _NAME.match(n)), key=lambda n: int(n.partition("-")[0])))
+        return tuple(sorted((n for n in found if GENERATION.match(n)), key=generation_number))
 
     def load(self, site: str, name: str) -> Generation:
         """One generation without its keys.
@@ -94,14 +95,14 @@ class Store:
         self._must_be_stored(site, name)
         chains: dict[KeyType, tuple[bytes, ...]] = {}
         try:
-            with self._in_words(path):
+            with self._translated(path):
                 record = read_generation(read_file(path / "meta.json"))
                 for pair in record.pairs:
                     chain_file, _ = pair_files(pair.key_type, len(record.pairs))
                     chains[pair.key_type] = _certificates(read_file(path / chain_file))
         except ValueError as e:
             raise self._damaged(path, str(e)) from e
-        if _digest(chains)[:12] != name.partition("-")[2]:
+        if chains_digest(chains)[:12] != generation_digest(name):
             raise self._damaged(path, "its chains are not those that its name stands for")
         return Generation(site, name, MappingProxyType(chains), record)
 
@@ -111,11 +112,18 @@ class Store:
         Raises:
             RotatorError: as `load`.
         """
-        generation = self.load(site, name)
-        path = self._generations(site) / name
+        return self.pairs_of(self.load(site, name))
+
+    def pairs_of(self, generation: Generation) -> tuple[Pair, ...]:
+        """A loaded generation with its keys.
+
+        Raises:
+            RotatorError: `store-damaged`, `permission` or `io-error`.
+        """
+        path = self._generations(generation.site) / generation.name
         pairs = []
         for known in generation.record.pairs:
-            with self._in_words(path):
+            with self._translated(path):
                 key = read_file(path / pair_files(known.key_type, len(generation.chains))[1])
             pairs.append(
                 Pair(
@@ -148,13 +156,13 @@ class Store:
         digest = pairs_digest(tuple(pairs))
         contents = _contents(pairs, provenance, digest)
         files = tuple(pair_files(kind, len(pairs)) for kind in sorted(p.key_type for p in pairs))
-        with self._in_words(home):
+        with self._translated(home):
             self._make_home(site, flush=False)  # `Staged.flush` does
             self.sweep(site)
             known = self.names(site)
-            number = int(known[-1].partition("-")[0]) + 1 if known else 1
+            number = generation_number(known[-1]) + 1 if known else 1
             same = next((n for n in known if n.endswith(digest[:12]) and _same(home / n, contents)), "")
-            staged = Staged(self, site, home, f"{number:06d}-{digest[:12]}", same, files)
+            staged = Staged(self, site, home, generation_name(number, digest), same, files)
             with contextlib.ExitStack() as undo:
                 undo.callback(staged.discard)
                 staged.write(contents, self._next_mtime(home, known))
@@ -164,7 +172,7 @@ class Store:
     def sweep(self, site: str) -> None:
         """Removes what a crash left half made; call it under the lock only."""
         home = self._generations(site)
-        with self._in_words(home), contextlib.suppress(FileNotFoundError):
+        with self._translated(home), contextlib.suppress(FileNotFoundError):
             if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
                 flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
                 for name in strays:
@@ -180,7 +188,7 @@ class Store:
         surplus = max(0, len(names) - max(1, keep))
         gone = tuple(n for n in names[:-1] if n not in protect | {self.verified(site)})[:surplus]
         home = self._generations(site)
-        with self._in_words(home):
+        with self._translated(home):
             for name in gone:  # out of their names first: a half-deleted generation is never seen
                 os.rename(home / name, home / f"{_STRAY}{name}")
             if gone:
@@ -229,7 +237,7 @@ class Store:
         if intent.hold and intent.hold.digest == ANYTHING:
             return
         path = self._site(site) / "intent.json"
-        with self._in_words(path):
+        with self._translated(path):
             self._make_home(site)
         data = json_bytes(intent_object(intent.over(self.intent(site))), indent=1)
         self._replace(path, lambda new: write_new(new, data, 0o640, flush=True))
@@ -260,10 +268,10 @@ class Store:
                 flush_dir(path.parent)
 
     def _is_stored(self, site: str, name: str) -> bool:
-        return bool(_NAME.match(name)) and (self._generations(site) / name).is_dir()
+        return bool(GENERATION.match(name)) and (self._generations(site) / name).is_dir()
 
     def _must_be_stored(self, site: str, name: str) -> None:
-        with self._in_words(self._generations(site)):
+        with self._translated(self._generations(site)):
             if self._is_stored(site, name):
                 return
         known = ", ".join(self.names(site)) or "none"
@@ -272,7 +280,7 @@ class Store:
     def _replace(self, path: Path, make: Callable[[Path], None]) -> None:
         """Gives what `make` makes under a temporary name this name, by rename; a failure leaves nothing of it."""
         new = path.with_name(f"{_STRAY}{path.name}")
-        with self._in_words(path):
+        with self._translated(path):
             try:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(new)
@@ -303,8 +311,8 @@ class Store:
             "Do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
         )
 
-    def _in_words(self, path: Path) -> contextlib.AbstractContextManager[None]:
-        return in_words(self.root, path)
+    def _translated(self, path: Path) -> contextlib.AbstractContextManager[None]:
+        return translated(self.root, path)
 
 
 class Staged:
@@ -333,7 +341,7 @@ class Staged:
         Raises:
             RotatorError: `disk-full` or `io-error`.
         """
-        with self._store._in_words(self.path):
+        with self._store._translated(self.path):
             self._store._make_home(self._site)
             if not self._same:
                 for name in self._written:
@@ -348,7 +356,7 @@ class Staged:
             RotatorError: `disk-full`, `permission` or `io-error`.
         """
         assert self._flushed, "flushed before it gets its name"  # noqa: S101 - a bug, not an input
-        with self._store._in_words(self.path):
+        with self._store._translated(self.path):
             if self._same:
                 self.discard()
             else:
@@ -386,13 +394,6 @@ def _contents(pairs: Sequence[Pair], provenance: Provenance, digest: str) -> dic
     return contents
 
 
-def _digest(chains: Mapping[KeyType, tuple[bytes, ...]]) -> str:
-    never = datetime(1970, 1, 1, tzinfo=UTC)
-    return pairs_digest(
-        tuple(Pair(kind, chain, None, "", "", "", (), never, never, never) for kind, chain in chains.items())
-    )
-
-
 def _remove(path: Path) -> None:
     """Removes a directory with all that is in it, or what stands in its place: `shutil.rmtree` would open a FIFO."""
     if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -406,7 +407,7 @@ def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
     pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
     try:
         return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
-    except OSError:
+    except (OSError, NotRegularError):
         return False
 
 

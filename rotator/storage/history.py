@@ -20,7 +20,8 @@ from pathlib import Path
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, has_reloaded
 from rotator.storage.entries import HistoryEntry, entry_object, read_entry
-from rotator.system.files import flush_dir, in_words, json_bytes, lock_file, write_all
+from rotator.storage.errors import translated
+from rotator.system.files import flush_dir, json_bytes, lock_file, write_all
 
 CLOSE_AT = 4 * 1024 * 1024
 """Bytes from which on the file is closed: some 6,000 outcomes."""
@@ -74,7 +75,7 @@ class History:
         """
         entry = HistoryEntry.of(outcome, who=who, trigger=trigger, fingerprints=fingerprints)
         line = json_bytes(entry_object(entry))
-        with in_words(self.root, self._path):
+        with translated(self.root, self._path):
             fd = self._opened()
             try:
                 size = os.fstat(fd).st_size
@@ -134,7 +135,7 @@ class History:
         Raises:
             RotatorError: `permission` or `io-error`; every line is where it was then.
         """
-        with in_words(self.root, self._path):
+        with translated(self.root, self._path):
             closed = self._closed()
             if self._close(closed[0][0] + 1 if closed else 1):
                 closed = self._closed()
@@ -262,7 +263,7 @@ class History:
     def _read(self, sites: Collection[str]) -> Iterator[HistoryEntry]:
         """Entries of these sites (of all if there are none), newest first; `sites` may become fewer on the way."""
         every = not sites
-        with in_words(self.root, self._path):
+        with translated(self.root, self._path):
             for line in self._lines():
                 whose = _SITE.match(line)
                 if not every and whose and whose[1].decode("utf-8", "replace") not in sites:

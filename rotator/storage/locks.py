@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
+from rotator.storage.errors import translated
 from rotator.storage.notes import (
     DaemonNote,
     JobNote,
@@ -26,7 +27,7 @@ from rotator.storage.notes import (
     read_rotation_note,
     rotation_note_object,
 )
-from rotator.system.files import in_words, json_bytes, lock_file, stamp
+from rotator.system.files import json_bytes, lock_file, stamp
 
 NAMELESS_FOR = 0.1
 """Seconds for which a lock may be held without a note: its holder has just come, or is about to go."""
@@ -68,7 +69,7 @@ class Lock:
         # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
         sites = tuple(sorted({*self.in_flight, *self.interrupted}))
         note = RotationNote(os.getpid(), self._who, stamp(datetime.now(UTC)), sites)
-        with in_words(self._path.parent, self._path):
+        with translated(self._path.parent, self._path):
             _replace_note(self._fd, rotation_note_object(note))
 
 
@@ -91,7 +92,7 @@ class DaemonLock:
         )
 
     def _write(self, note: DaemonNote) -> None:
-        with in_words(self._path.parent, self._path):
+        with translated(self._path.parent, self._path):
             _replace_note(self._fd, daemon_note_object(note))
         self._note = note
 
@@ -119,10 +120,10 @@ class Locks:
             RotatorError: `lock-busy` (exit 7) with the holder's pid; or what the disk said.
         """
         path = self.root / "lock"
-        with in_words(self.root, path):
+        with translated(self.root, path):
             fd = os.open(path, _OPEN, 0o640)
         try:
-            with in_words(self.root, path):
+            with translated(self.root, path):
                 _acquire(fd, within, waiting)
                 left = read_rotation_note(_first_bytes(fd)).in_flight
             lock = Lock(fd, path, who, left)
@@ -144,10 +145,10 @@ class Locks:
             RotatorError: `daemon-running` (exit 7) with the other one's pid.
         """
         path = self.root / "daemon.lock"
-        with in_words(self.root, path):
+        with translated(self.root, path):
             fd = os.open(path, _OPEN, 0o640)
         try:
-            with in_words(self.root, path):
+            with translated(self.root, path):
                 if not lock_file(fd, 0.2):  # `daemon_note` of another process may hold it for an instant
                     note = read_daemon_note(_first_bytes(fd))
                     raise RotatorError(

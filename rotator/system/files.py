@@ -7,14 +7,11 @@ import errno
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-
-from rotator.core.errors import RotatorError
-from rotator.core.problems import Code
-from rotator.core.reasons import Reason
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_READ = 1024 * 1024
@@ -128,22 +125,58 @@ def lock_file(fd: int, within: float) -> bool:
             return True
 
 
-def read_file(path: Path) -> bytes:
-    """A file of the state directory, whatever has been put in its place: a FIFO holds nobody up, no link is followed.
+class NotRegularError(ValueError):
+    """A directory, a FIFO, a socket or a device stands where a file is to be read."""
+
+
+@contextlib.contextmanager
+def open_regular(path: str | os.PathLike[str], *, follow_links: bool = False) -> Iterator[int]:
+    """A regular file, opened for reading within the block; a FIFO in its place delays nothing.
+
+    Args:
+        path: the file.
+        follow_links: whether its last part may be a link.
 
     Raises:
-        OSError: as the system says; or it is larger than anything that is kept there.
+        OSError: as the system says; ELOOP for a link that is not followed.
+        NotRegularError: it is something else.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
+    fd = os.open(path, flags)
     try:
-        data = b""
-        while part := os.read(fd, MAX_READ + 1 - len(data)):
-            data += part
-        if len(data) > MAX_READ:
-            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-        return data
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise NotRegularError(f"{os.fspath(path)} is not a regular file")
+        yield fd
     finally:
         os.close(fd)
+
+
+def read_bounded(fd: int, limit: int) -> bytes:
+    """The content of an open file, at most one byte more than the limit: its length tells a file that is larger."""
+    parts: list[bytes] = []
+    left = limit + 1
+    while left > 0 and (part := os.read(fd, left)):  # several reads only where the kernel hands out less than asked
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def read_file(path: Path, limit: int = MAX_READ) -> bytes:
+    """A file of the state directory, whatever stands in its place: a FIFO delays nothing, a link is not followed.
+
+    Args:
+        path: the file.
+        limit: the bytes that it may have.
+
+    Raises:
+        OSError: as the system says; EFBIG for a larger file.
+        NotRegularError: it is no regular file.
+    """
+    with open_regular(path) as fd:
+        data = read_bounded(fd, limit)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data
 
 
 def from_json(data: bytes) -> object:
@@ -162,32 +195,3 @@ def json_bytes(value: object, indent: int | None = None) -> bytes:
 def stamp(when: datetime) -> str:
     """RFC 3339, UTC, milliseconds."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-@contextlib.contextmanager
-def in_words(root: Path, path: Path) -> Iterator[None]:
-    """Turns what the system says into an error for the person on call.
-
-    Args:
-        root: the state directory.
-        path: what the block works on, below it.
-
-    Raises:
-        RotatorError: `disk-full`, `permission` or `io-error`.
-    """
-    try:
-        yield
-    except OSError as e:
-        owner = f"Run it as root or as the owner of {root}"
-        words: dict[int, tuple[Reason | Code, str]] = {
-            errno.ENOSPC: (Reason.DISK_FULL, "Free some space; the swap can then be repeated as it was"),
-            errno.EDQUOT: (Reason.DISK_FULL, "Raise the quota; the swap can then be repeated as it was"),
-            errno.EACCES: (Code.PERMISSION, owner),
-            errno.EPERM: (Code.PERMISSION, owner),
-            errno.EROFS: (Code.IO_ERROR, "The file system is mounted read-only; see `dmesg`"),
-            errno.ENOENT: (Code.IO_ERROR, f"Make it first: install -d -o rotator -g rotator -m 0750 {root}"),
-            errno.EMFILE: (Code.IO_ERROR, "Too many files are open; see LimitNOFILE= of the unit"),
-            errno.ENOMEM: (Code.IO_ERROR, "The host is out of memory; see `dmesg`"),
-        }
-        code, hint = words.get(e.errno or 0, (Code.IO_ERROR, "See `dmesg`; nothing that nginx reads was changed"))
-        raise RotatorError(code, f"{path}: {e.strerror or type(e).__name__}", hint) from e

@@ -1,4 +1,4 @@
-"""One TLS handshake and what it showed: the chain as sent, in a fresh session; whether it is right is not said here."""
+"""The probe: one fresh TLS handshake with a listener, and the chain that the listener sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from enum import StrEnum
 from functools import cache
 
 from OpenSSL import SSL, crypto
-from OpenSSL._util import ffi as _ffi  # pyOpenSSL has no call of its own for signature algorithms
+from OpenSSL._util import ffi as _ffi  # pyOpenSSL has no public call for signature algorithms
 from OpenSSL._util import lib as _lib
 
 from rotator.core.errors import RotatorError
@@ -27,79 +27,79 @@ _SIGALGS = {
     KeyType.RSA: "RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512",
     KeyType.ED25519: "ed25519",
 }
-"""With TLS 1.3 the client's signature algorithms decide which certificate is sent (RFC 8446, 4.4.2.2)."""
+"""The signature algorithms that make a server send this type of key in TLS 1.3 (RFC 8446, 4.4.2.2)."""
 _CIPHERS = {
     KeyType.ECDSA: "aECDSA:!aNULL:!eNULL@SECLEVEL=0",
     KeyType.RSA: "aRSA:!aNULL:!eNULL@SECLEVEL=0",
     KeyType.ED25519: "aECDSA:!aNULL:!eNULL@SECLEVEL=0",
     None: "ALL:!aNULL:!eNULL@SECLEVEL=0",
 }
-"""Up to TLS 1.2 the cipher decides. The level is 0 because what is served is to be seen, whatever it is worth."""
+"""The ciphers that make a server send this type of key up to TLS 1.2. Security level 0 shows weak certificates too."""
 
 AT_ONCE = 8
-"""Handshakes at the same time."""
+"""The number of concurrent handshakes."""
 
 PIECE = 16 * 1024
-"""Bytes that are read at a time."""
+"""The most bytes of one read: a TLS record has at most 16 KiB of data (RFC 8446, 5.1)."""
 
 MAX_HANDSHAKE = 256 * 1024
-"""Bytes of a server's side of a handshake: OpenSSL's clients take 100 KiB of certificates, and little else is sent."""
+"""The most bytes of a server in one handshake: OpenSSL's clients accept 100 KiB of certificates; the rest is small."""
 
-DECLINED = "the TLS handshake failed"
-"""How the words begin where the other side, or OpenSSL on ours, broke it off by the protocol, as for want of a key."""
+HANDSHAKE_FAILED = "the TLS handshake failed"
+"""The start of the failure when one side ended the handshake by the protocol, for example for lack of a fitting key."""
 
 
 class Version(StrEnum):
-    """The versions of TLS that clients of today speak."""
+    """The TLS versions of present clients."""
 
     TLS_1_2 = "1.2"
     TLS_1_3 = "1.3"
 
 
 def probe(target: Target, within: float = 2.0) -> Served:
-    """One new connection, one full handshake.
+    """The result of one new connection with one full handshake.
 
     Args:
-        target: listener (`host:port`, `[v6]:port`, `unix:/path`), the name to ask for, and the kind of key.
-        within: seconds for connecting and handshake together.
+        target: the listener (`host:port`, `[v6]:port`, `unix:/path`), the server name, and the type of key.
+        within: the seconds for connection and handshake together.
 
     Returns:
-        The chain as sent; or the failure in words. Never raises for what the other side does.
+        The chain as sent, or the failure. No behaviour of the server makes this function raise.
     """
-    return _ask(target, None, within)
+    return _handshake(target, None, within)
 
 
-def look(target: Target, version: Version, within: float, *, proxy_protocol: bool = False) -> Served:
-    """As `probe`, with one version of TLS, of a server that may be anybody's.
+def probe_version(target: Target, version: Version, within: float, *, proxy_protocol: bool = False) -> Served:
+    """As `probe`, with one version of TLS.
 
     Args:
-        target: as for `probe`.
-        version: of TLS.
-        within: seconds for connecting and handshake together.
-        proxy_protocol: send a PROXY header (version 1) first.
+        target: as for `probe`; the server may be on any host.
+        version: the version of TLS.
+        within: the seconds for connection and handshake together.
+        proxy_protocol: whether a PROXY header (version 1) is sent first.
     """
-    return _ask(target, version, within, proxy_protocol=proxy_protocol)
+    return _handshake(target, version, within, proxy_protocol=proxy_protocol)
 
 
-def reach(listener: str, within: float) -> str:
-    """The first address of a listener that takes a connection, as a listener with a number for a host.
+def reachable_address(listener: str, within: float) -> str:
+    """The first address of a listener that accepts a connection, as a listener with a numeric host.
 
     Args:
         listener: `host:port` (the host is looked up), `[v6]:port`, `unix:/path`.
-        within: seconds for the look-up and all addresses together.
+        within: the seconds for the look-up and all addresses together.
 
     Raises:
-        RotatorError: `no-connection`, in words that tell an unknown name, a closed port and silence apart.
+        RotatorError: `no-connection`; its message distinguishes an unknown name, a closed port and a silent host.
     """
     end = time.monotonic() + within
     addresses = [listener] if listener.startswith("unix:") else _look_up(listener, within)
     failures: list[str] = []
     for address in addresses:
-        left = end - time.monotonic()
+        remaining = end - time.monotonic()
         try:
-            if left <= 0:
+            if remaining <= 0:
                 raise TimeoutError
-            _connect(address, left).close()
+            _connect(address, remaining).close()
         except (OSError, ValueError) as e:
             failures.append(f"{address}: {_connect_failure(e, within)}")
         else:
@@ -109,55 +109,59 @@ def reach(listener: str, within: float) -> str:
 
 
 def _look_up(listener: str, within: float) -> list[str]:
-    """The addresses of a host, looked up in a thread of its own: the resolver knows no deadline of ours."""
+    """The addresses of a host. A thread looks them up, as the resolver has no deadline.
+
+    Raises:
+        RotatorError: `no-connection`: there is no address, or none in time.
+    """
     host, _, port = listener.rpartition(":")
     bare = host.strip("[]")
     if is_ip(bare):
         return [listener]
-    answers: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
+    results: queue.SimpleQueue[list[str] | OSError | UnicodeError] = queue.SimpleQueue()
 
-    def ask() -> None:
+    def resolve() -> None:
         try:
-            found = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(bare, int(port), type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as e:
-            answers.put(e)
+            results.put(e)
         else:
-            numbers = dict.fromkeys(str(address[4][0]) for address in found)
-            answers.put([f"[{number}]:{port}" if ":" in number else f"{number}:{port}" for number in numbers])
+            addresses = dict.fromkeys(str(entry[4][0]) for entry in entries)
+            results.put([f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in addresses])
 
-    threading.Thread(target=ask, name="resolver", daemon=True).start()
+    threading.Thread(target=resolve, name="resolver", daemon=True).start()
     hint = "Is the name right, and does this host's resolver answer?"
     try:
-        answer = answers.get(timeout=within)
+        result = results.get(timeout=within)
     except queue.Empty:
         raise RotatorError(Reason.NO_CONNECTION, f"No address for {bare} within {within:g} s.", hint) from None
-    if isinstance(answer, list):
-        return answer
-    reason = (getattr(answer, "strerror", "") or "it is no host name").lower()
-    raise RotatorError(Reason.NO_CONNECTION, f"No address for {bare}: {reason}.", hint) from answer
+    if isinstance(result, list):
+        return result
+    reason = (getattr(result, "strerror", "") or "it is no host name").lower()
+    raise RotatorError(Reason.NO_CONNECTION, f"No address for {bare}: {reason}.", hint) from result
 
 
 def probe_all(
     targets: Sequence[Target], within: float = 2.0, *, waiting: Callable[[], None] = lambda: None
 ) -> tuple[Served, ...]:
-    """Probes every target, a few at a time; the answers come in the order asked.
+    """Probes every target, `AT_ONCE` at a time; the results are in the order of the targets.
 
     Args:
-        targets: what to ask for.
-        within: seconds for each handshake.
-        waiting: called with each answer, so that the wait for a thousand silent listeners is seen to go on.
+        targets: the listeners, names and key types to probe.
+        within: the seconds for each handshake.
+        waiting: is called after each result, so that the caller can show progress, such as to a watchdog.
     """
-    answers = []
+    results = []
     with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="probe") as pool:
-        ask = pool.map if len(targets) > 2 else map  # a thread costs more than what it saves for two
-        for served in ask(lambda target: probe(target, within), targets):
-            answers.append(served)
+        apply = pool.map if len(targets) > 2 else map  # for two targets, threads cost more than they save
+        for served in apply(lambda target: probe(target, within), targets):
+            results.append(served)
             waiting()
-    return tuple(answers)
+    return tuple(results)
 
 
-def _ask(target: Target, version: Version | None, within: float, *, proxy_protocol: bool = False) -> Served:
-    """What one handshake showed; what the other side can make us read, and for how long, is bounded."""
+def _handshake(target: Target, version: Version | None, within: float, *, proxy_protocol: bool = False) -> Served:
+    """The result of one handshake; the time and the bytes that the server can cost are limited."""
     end = time.monotonic() + within
     try:
         sock = _connect(target.listener, within)
@@ -192,10 +196,10 @@ def _connect(listener: str, within: float) -> socket.socket:
 
 
 def _announce(sock: socket.socket) -> str:
-    """Sends the header of the PROXY protocol, version 1 (HAProxy, proxy-protocol.txt 2.1), for this very connection.
+    """Sends the header of the PROXY protocol, version 1 (HAProxy, proxy-protocol.txt 2.1), for this connection.
 
     Returns:
-        Why it failed, in words; empty if it did not.
+        The failure; empty if there is none.
     """
     try:
         header = "PROXY UNKNOWN\r\n"
@@ -220,25 +224,25 @@ def _connect_failure(e: Exception, within: float) -> str:
 
 
 def _pump(connection: SSL.Connection, sock: socket.socket, end: float, within: float) -> str:
-    """A handshake fed by hand, a piece at a time.
+    """Completes a handshake by copying bytes between the socket and OpenSSL's memory buffers.
 
-    Left alone with a socket, OpenSSL passes over HelloRequests without ever coming back to its caller, for as long as
-    they keep coming (ssl/statem/statem_lib.c, tls_get_message_header).
+    With a socket of its own, OpenSSL skips HelloRequests without returning to its caller, as long as the server sends
+    them (ssl/statem/statem_lib.c, tls_get_message_header); so the deadline would have no effect.
 
     Returns:
-        Why it failed, in words; empty if it did not.
+        The failure; empty if there is none.
     """
     late = f"connected, but no TLS handshake within {within:g} s"
-    got = 0
+    received = 0
     while True:
-        failure = done = ""
+        failure, done = "", False
         try:
             connection.do_handshake()
-            done = "yes"
+            done = True
         except SSL.WantReadError:
             pass
         except SSL.Error as e:
-            failure = f"{DECLINED}: {ssl_words(e)}"
+            failure = f"{HANDSHAKE_FAILED}: {ssl_reasons(e)}"
         try:
             with contextlib.suppress(SSL.WantReadError):
                 while True:
@@ -254,41 +258,41 @@ def _pump(connection: SSL.Connection, sock: socket.socket, end: float, within: f
         except OSError as e:
             reason = (e.strerror or "no reason given").lower()
             return failure or f"the connection was closed during the handshake ({reason})"
-        got += len(data)
+        received += len(data)
         if not data:
             return "the connection was closed during the handshake (end of the stream)"
-        if got > MAX_HANDSHAKE:
-            return f"it sends more than {MAX_HANDSHAKE >> 10} KiB in a handshake, which no client reads"
+        if received > MAX_HANDSHAKE:
+            return f"it sends more than {MAX_HANDSHAKE >> 10} KiB in a handshake, which no client accepts"
         connection.bio_write(data)
 
 
-def _wait(sock: socket.socket, what: int, end: float) -> bool:
-    """Whether the socket became ready in time; poll(2), as select(2) takes no descriptor above 1023."""
+def _wait(sock: socket.socket, event: int, end: float) -> bool:
+    """Whether the socket became ready in time; poll(2) is used, as select(2) takes no descriptor above 1023."""
     poll = select.poll()
-    poll.register(sock, what)
+    poll.register(sock, event)
     return bool(poll.poll(max(0.0, end - time.monotonic()) * 1000))
 
 
 @cache
-def _context(kind: KeyType | None, version: Version | None = None) -> SSL.Context:
-    """A client that accepts whatever it is shown and never resumes: a ticket would hide a new certificate."""
+def _context(key_type: KeyType | None, version: Version | None = None) -> SSL.Context:
+    """A client that accepts every certificate and never resumes a session, which would hide a new certificate."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_NONE)
     context.set_options(SSL.OP_NO_TICKET)
     context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_cipher_list(_CIPHERS[kind].encode())
+    context.set_cipher_list(_CIPHERS[key_type].encode())
     if version is not None:
         number = {Version.TLS_1_2: SSL.TLS1_2_VERSION, Version.TLS_1_3: SSL.TLS1_3_VERSION}[version]
         context.set_min_proto_version(number)
         context.set_max_proto_version(number)
-    if kind is not None:
-        done = _lib.SSL_CTX_set1_sigalgs_list(context._context, _ffi.new("char[]", _SIGALGS[kind].encode()))
-        assert done == 1, f"OpenSSL does not know the signature algorithms of {kind}"  # noqa: S101
+    if key_type is not None:
+        accepted = _lib.SSL_CTX_set1_sigalgs_list(context._context, _ffi.new("char[]", _SIGALGS[key_type].encode()))
+        assert accepted == 1, f"OpenSSL lacks the signature algorithms of {key_type}"  # noqa: S101 - a bug, not an input
     return context
 
 
-def ssl_words(e: Exception) -> str:
-    """OpenSSL's reasons alone: no data of the connection or the key stands in them."""
+def ssl_reasons(e: Exception) -> str:
+    """OpenSSL's reasons of an error; they contain no data of the connection or the key."""
     if isinstance(e, SSL.Error) and e.args and isinstance(e.args[0], list):
         return "; ".join(str(reason[-1]) for reason in e.args[0]) or "no reason given"
     return type(e).__name__

@@ -1,7 +1,7 @@
-"""Who breaks: for each defect of a chain as it is served, the clients that refuse it and those that hide it.
+"""The table of client support: for each defect of a served chain, the clients that refuse it and those that accept it.
 
-One table. The diagnosis, `check --json`, `probe` and the README take it from here, and `tests/clients` runs the real
-clients against every line of it. What no test can run is marked as documented, with its source.
+The diagnosis, `check --json`, `probe` and the documentation use this table, and `tests/clients` runs real clients
+against each of its lines. Clients that no test can run are listed by their documentation.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rotator.core.problems import Code, Problem, Severity
 
 
 class Client(StrEnum):
-    """Kinds of client that verify in their own way."""
+    """The clients with a verifier, or a way to complete chains, of their own."""
 
     CHROME = "chrome"
     FIREFOX = "firefox"
@@ -45,14 +45,14 @@ TITLES: Mapping[Client, str] = MappingProxyType(
         Client.PLATFORM: "Windows, macOS",
     }
 )
-"""What people call them."""
+"""The names of the clients in messages."""
 
 DOCUMENTED = frozenset({Client.ANDROID, Client.PLATFORM})
-"""Those that no test runs: Conscrypt (apps on Android), and what uses Schannel or Security.framework."""
+"""The clients that no test runs: Conscrypt (apps on Android), and users of Schannel or Security.framework."""
 
 
 class Compatibility(StrEnum):
-    """What becomes of a client. `unknown`: neither seen in a test nor documented."""
+    """Whether a client accepts a chain. `unknown` means neither tested nor documented."""
 
     ACCEPTS = "accepts"
     DEPENDS = "depends"
@@ -61,26 +61,26 @@ class Compatibility(StrEnum):
 
 
 class Condition(StrEnum):
-    """What it depends on, where it depends."""
+    """The condition under which a client accepts a chain, for `depends`."""
 
     FETCH = "fetch"
-    """On reaching the address of the CA that the certificate names (RFC 5280 4.2.2.1), and on what is there."""
+    """It can fetch the missing certificate from the CA's address in the certificate (RFC 5280 4.2.2.1)."""
     MEMORY = "memory"
-    """On having the intermediate already: Firefox loads those of the public CAs ahead, and fetches none."""
+    """It has the intermediate already: Firefox loads those of the public CAs in advance, and fetches none."""
     VERSION = "version"
-    """On the version: Python refuses it since 3.13."""
+    """Its version is older: Python refuses it since 3.13."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of the table: what a defect does to each client.
+    """One line of the table: the effect of a defect on each client.
 
     Args:
         title: the defect in a few words.
-        source: where it is written down, beside the tests that show it.
-        accepts: the clients that take it.
-        depends: those that take it under a condition.
-        unknown: those of which neither is known. All others refuse it.
+        source: the documentation of the behaviour, in addition to the tests.
+        accepts: the clients that accept the chain.
+        depends: the clients that accept it under a condition.
+        unknown: the clients whose behaviour is unknown. All others refuse the chain.
     """
 
     title: str
@@ -90,7 +90,7 @@ class Rule:
     unknown: frozenset[Client] = frozenset()
 
     def compatibility(self, client: Client) -> Compatibility:
-        """What becomes of a client."""
+        """Whether a client accepts a chain with this defect."""
         if client in self.depends:
             return Compatibility.DEPENDS
         if client in self.accepts:
@@ -145,7 +145,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         ),
         Code.EXPIRED_ROOT: Rule(
             "root expired",
-            "RFC 5280 6.1.1 d: an anchor is a name and a key; Java's PKIX asks for no more",
+            "RFC 5280 6.1.1 d: an anchor is a name and a key; Java's PKIX demands nothing else",
             accepts=frozenset({Client.JAVA}),
             unknown=DOCUMENTED,
         ),
@@ -183,13 +183,13 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class ClientSupport:
-    """What becomes of one client.
+    """The prediction for one client.
 
     Args:
-        compatibility: the worst that any of the problems does to it.
-        condition: the condition, where it depends.
-        codes: the codes that do it.
-        url: for `fetch`, the address that has to be reachable.
+        compatibility: the worst effect of any problem.
+        condition: the condition, for `depends`.
+        codes: the codes of the problems with this effect.
+        url: for `fetch`, the address that must be reachable.
     """
 
     compatibility: Compatibility
@@ -199,19 +199,19 @@ class ClientSupport:
 
 
 def predict(problems: Iterable[Problem], url: str = "") -> dict[Client, ClientSupport]:
-    """What becomes of every client if a chain with these problems is served as it stands.
+    """The prediction for every client if a chain with these problems is served unchanged.
 
     Args:
-        problems: of the chain; warnings count where the table has them, refusals always.
-        url: where the certificate that is missing or over can be fetched (`http:` only, as clients fetch no other);
-            empty where nothing says so: then whoever would fetch fails.
+        problems: the problems of the chain; warnings count if the table has them, refusals always.
+        url: the address of the missing or expired certificate (`http:` only, as clients fetch no others); if it is
+            empty, clients that would fetch it fail.
     """
-    found = dict.fromkeys(p.code for p in problems if p.code in RULES or p.severity is Severity.REJECT)
-    return {client: _worst([_one(code, client, url) for code in found]) for client in Client}
+    codes = dict.fromkeys(p.code for p in problems if p.code in RULES or p.severity is Severity.REJECT)
+    return {client: _worst([_effect(code, client, url) for code in codes]) for client in Client}
 
 
 def who_breaks(problem: Problem, url: str = "") -> list[str]:
-    """The sentences for people, of one problem; none where nobody is known to break."""
+    """The sentences about the clients that one problem breaks; empty if none is known to break."""
     if problem.code not in RULES:
         return []
     predictions = predict([problem], url)
@@ -219,38 +219,40 @@ def who_breaks(problem: Problem, url: str = "") -> list[str]:
     if len(broken) == len(Client):
         return ["Who breaks: every client."]
     lines = [f"{', '.join(broken)}."] if broken else []
-    for condition, reason in _CONDITIONS.items():
+    for condition, sentence in _CONDITIONS.items():
         names = [TITLES[c] for c, p in predictions.items() if p.condition is condition]
         if names:
-            lines.append(reason.format(who=", ".join(names), url=url))
+            lines.append(sentence.format(who=", ".join(names), url=url))
     return [f"Who breaks: {lines[0]}", *lines[1:]] if lines else []
 
 
 _CONDITIONS = {
-    Condition.FETCH: "{who}: only where {url} cannot be reached at that moment.",
-    Condition.MEMORY: "{who}: only where the intermediate is not known yet; those of public CAs it loads ahead.",
+    Condition.FETCH: "{who}: only if {url} cannot be reached at that moment.",
+    Condition.MEMORY: "{who}: only if it does not know the intermediate yet; it loads those of public CAs in advance.",
     Condition.VERSION: "{who}: since 3.13.",
 }
 
 
-def _one(code: Code, client: Client, url: str) -> ClientSupport:
+def _effect(code: Code, client: Client, url: str) -> ClientSupport:
     rule = RULES.get(code)
     if rule is None:
         return ClientSupport(Compatibility.UNKNOWN, None, (code,))
-    fate, on = rule.compatibility(client), rule.depends.get(client)
-    if on is Condition.FETCH:
+    compatibility, condition = rule.compatibility(client), rule.depends.get(client)
+    if condition is Condition.FETCH:
         if not url.startswith("http://"):
             return ClientSupport(Compatibility.FAILS, None, (code,))
-        return ClientSupport(fate, on, (code,), url)
-    return ClientSupport(fate, on, () if fate is Compatibility.ACCEPTS else (code,))
+        return ClientSupport(compatibility, condition, (code,), url)
+    return ClientSupport(compatibility, condition, () if compatibility is Compatibility.ACCEPTS else (code,))
 
 
-_WORSE = {Compatibility.ACCEPTS: 0, Compatibility.DEPENDS: 1, Compatibility.UNKNOWN: 2, Compatibility.FAILS: 3}
+_SEVERITY = {Compatibility.ACCEPTS: 0, Compatibility.DEPENDS: 1, Compatibility.UNKNOWN: 2, Compatibility.FAILS: 3}
 
 
-def _worst(each: list[ClientSupport]) -> ClientSupport:
-    if not each:
+def _worst(effects: list[ClientSupport]) -> ClientSupport:
+    if not effects:
         return ClientSupport(Compatibility.ACCEPTS)
-    worst = max(each, key=lambda p: _WORSE[p.compatibility])
-    same = [p for p in each if p.compatibility is worst.compatibility]
-    return ClientSupport(worst.compatibility, worst.condition, tuple(code for p in same for code in p.codes), worst.url)
+    worst = max(effects, key=lambda effect: _SEVERITY[effect.compatibility])
+    same = [effect for effect in effects if effect.compatibility is worst.compatibility]
+    return ClientSupport(
+        worst.compatibility, worst.condition, tuple(code for effect in same for code in effect.codes), worst.url
+    )

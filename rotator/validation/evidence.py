@@ -1,7 +1,7 @@
-"""What a verdict may be shown beside the roots: revocation lists, OCSP responses, logs, known keys; read elsewhere.
+"""The evidence for a verdict beside the roots: revocation lists, OCSP responses, transparency logs, a key blocklist.
 
-What was not named asks nothing, but for what is demanded in any case: by a certificate of nginx (must-staple), or by
-the policy of lists (`require_crls`).
+Evidence that the configuration does not name demands nothing, with two exceptions: a must-staple certificate demands an
+OCSP response, and `require_crls` demands revocation lists. The bytes come from `rotator.sources.trust_files`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from rotator.x509.ocsp import Responses
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Evidence:
-    """What was named; None for what was not.
+    """The evidence that is named; None for each kind that is not.
 
     Args:
         revocations: the revocation lists.
-        logs: the logs whose SCTs count; they are asked for under the public profile only.
-        blocked: keys that are known to others.
+        logs: the logs whose SCTs count; SCTs are demanded under the public profile only.
+        blocked: the compromised keys.
         responses: the OCSP responses that nginx staples.
     """
 
@@ -37,42 +37,42 @@ class Evidence:
 
     @property
     def digest(self) -> str:
-        """Changes with the content of any of the files; empty where none was named."""
-        named = (self.revocations, self.logs, self.blocked, self.responses)
-        return "-".join(one.digest if one else "" for one in named) if any(named) else ""
+        """A text that changes with the content of any file; empty if no evidence is named."""
+        kinds = (self.revocations, self.logs, self.blocked, self.responses)
+        return "-".join(evidence.digest if evidence else "" for evidence in kinds) if any(kinds) else ""
 
     def revoked_among(self, query: StatusQuery) -> frozenset[bytes]:
-        """DER of the certificates of a path that are revoked."""
-        found = self._ocsp_statuses(query)
-        stapled = frozenset(one.raw for one, status in zip(query.served, found, strict=False) if status.revoked)
-        return stapled | revocation.revoked_among(query, self.revocations) if self.revocations else stapled
+        """The DER of the revoked certificates of a path."""
+        statuses = zip(query.served, self._ocsp_statuses(query), strict=False)
+        by_ocsp = frozenset(certificate.raw for certificate, status in statuses if status.revoked)
+        return by_ocsp | revocation.revoked_among(query, self.revocations) if self.revocations else by_ocsp
 
     def problems_of(self, query: StatusQuery) -> tuple[Problem, ...]:
-        """What it says of a path; of one that reaches no root, what the blocklist and must-staple say."""
+        """The problems of a path; of one that reaches no root, only those of the blocklist and of must-staple."""
         served, authorities, policy = query.served, query.authorities, query.policy
         problems: list[Problem] = []
         if self.blocked:
             problems += blocklist.problems_of(served, self.blocked)
-        found = self._ocsp_statuses(query)
-        name = self.responses.name if self.responses else ""
-        problems += stapling.must_staple(served[0], policy, found[0] if found else OcspStatus(), name)
-        problems += [problem for status in found for problem in status.problems]
+        statuses = self._ocsp_statuses(query)
+        source = self.responses.name if self.responses else ""
+        problems += stapling.must_staple(served[0], policy, statuses[0] if statuses else OcspStatus(), source)
+        problems += [problem for status in statuses for problem in status.problems]
         if authorities and (self.revocations or policy.require_crls):
             lists = self.revocations or NO_LISTS
-            known = {one.raw for one, status in zip(served, found, strict=False) if status.good}
+            known = {certificate.raw for certificate, status in zip(served, statuses, strict=False) if status.good}
             problems += revocation.problems_of(query, lists, known)
         if authorities and self.logs and policy.binds_public:
             problems += sct.problems_of(served[0], authorities[0], self.logs, query.now)
         return tuple(problems)
 
     def _ocsp_statuses(self, query: StatusQuery) -> tuple[OcspStatus, ...]:
-        """What the responses say of each certificate of a path; nothing without responses."""
+        """The status of each certificate of a path according to the responses; empty without responses."""
         lists = self.revocations
 
         def revoked(signer: Certificate, issuer: Certificate) -> bool:
-            """Whether the lists name the certificate of a responder, nocheck (RFC 6960 4.2.2.2.1) or not."""
-            asked = replace(query, served=(signer,), authorities=(issuer,))
-            return lists is not None and bool(revocation.revoked_among(asked, lists))
+            """Whether a list revokes a responder's certificate, with or without nocheck (RFC 6960 4.2.2.2.1)."""
+            signer_query = replace(query, served=(signer,), authorities=(issuer,))
+            return lists is not None and bool(revocation.revoked_among(signer_query, lists))
 
         if not self.responses:
             return ()

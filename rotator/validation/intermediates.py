@@ -1,4 +1,7 @@
-"""Intermediates at hand on this host, for drops that lack one; nothing is fetched, and none of them is ever trusted."""
+"""The pool of this host's intermediates, from which a chain is completed that lacks one.
+
+The pool is no trust store: its certificates count only on a path to a trusted root. Nothing is fetched.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,10 @@ from rotator.x509.pem import CERTIFICATE_LABELS, read_blocks
 from rotator.x509.pkcs import CONTAINER_LABELS, unpack
 
 MAX_POOL = 4_096
-"""Certificates that the files of a pool may hold; the web's public CAs have some 2,000 intermediates in use."""
+"""The most certificates of a pool's files; the public CAs of the web have some 2,000 intermediates in use."""
 
 MAX_OFFERED = 32
-"""Certificates that a pool offers for one candidate."""
+"""The most certificates that a pool offers for one candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +30,8 @@ class Pool:
     """Intermediates by the name of their subject.
 
     Args:
-        by_subject: the certificates by DER of their subject.
-        digest: SHA-256 (hex) over all of them, in the order of their fingerprints; empty for none.
+        by_subject: the certificates by the DER of their subject.
+        digest: SHA-256 (hex) over all of them, in the order of their fingerprints; empty for an empty pool.
     """
 
     by_subject: Mapping[bytes, Sequence[Certificate]] = field(default_factory=dict, repr=False)
@@ -38,29 +41,29 @@ class Pool:
     def of(cls, certificates: Iterable[Certificate]) -> Pool:
         """A pool of the intermediates among these certificates; leaves and roots are left out.
 
-        What a CA issued to itself when it changed its key is an intermediate: another key has signed it.
+        The certificate that a CA issues to itself for its new key is an intermediate, as another key signed it.
         """
-        found: dict[bytes, Certificate] = {}
+        intermediates: dict[bytes, Certificate] = {}
         for certificate in certificates:
             root = certificate.self_issued and certificate.signed(certificate)
             if certificate.is_ca and not root:
-                found.setdefault(certificate.raw, certificate)
+                intermediates.setdefault(certificate.raw, certificate)
         by_subject: dict[bytes, list[Certificate]] = {}
-        whole = hashlib.sha256()
-        for certificate in sorted(found.values(), key=lambda c: c.fingerprint):
+        sha256 = hashlib.sha256()
+        for certificate in sorted(intermediates.values(), key=lambda c: c.fingerprint):
             by_subject.setdefault(certificate.outline.subject, []).append(certificate)
-            whole.update(bytes.fromhex(certificate.fingerprint))
-        return cls(by_subject, whole.hexdigest() if found else "")
+            sha256.update(bytes.fromhex(certificate.fingerprint))
+        return cls(by_subject, sha256.hexdigest() if intermediates else "")
 
     @classmethod
     def from_files(cls, files: Iterable[SourceFile]) -> Pool:
-        """A pool of what lies in these files, PEM, DER or PKCS#7; what is no certificate is passed over.
+        """A pool of the intermediates in these files (PEM, DER or PKCS#7); other content is ignored.
 
-        A file that is damaged offers what could be read of it: whatever is taken has to fit the chain that it is
-        taken for, by name, key, signature and as a CA.
+        The readable part of a damaged file counts, as a certificate is used only if it fits the chain by name, key,
+        signature and as a CA.
 
         Raises:
-            RotatorError: `too-large`: a part of it would do for some chains and not for others.
+            RotatorError: `too-large`: with a part of the pool, only some chains could be completed.
         """
         certificates: list[Certificate] = []
         for source in files:
@@ -70,7 +73,7 @@ class Pool:
                 certificates += [certificate for certificate in read if certificate is not None]
             if len(certificates) > MAX_POOL:
                 message = f"There are more than {MAX_POOL:,} certificates, counted up to {shown(source.name)}."
-                hint = "Leave the intermediates of the CAs that issue for this host there."
+                hint = "Keep only the intermediates of the CAs that issue for this host."
                 raise RotatorError(Code.TOO_LARGE, message, hint, Exit.REJECTED)
         return cls.of(certificates)
 
@@ -79,7 +82,7 @@ class Pool:
         """A pool of the intermediates of stored chains.
 
         Args:
-            chains: where each is stored, and its certificates as DER, leaf first.
+            chains: for each chain its place for messages, and its certificates as DER, leaf first.
         """
         return cls.of(
             certificate
@@ -89,28 +92,28 @@ class Pool:
         )
 
     def __or__(self, other: Pool) -> Pool:
-        """What lies in either; of what lies in both, this one's."""
+        """The union of two pools; a certificate in both is taken from this one."""
         if not (self.by_subject and other.by_subject):
             return self if self.by_subject else other
         both = (self.by_subject, other.by_subject)
         return Pool.of(c for pool in both for listed in pool.values() for c in listed)
 
     def offered_to(self, certificates: Sequence[Certificate]) -> list[Certificate]:
-        """What has the name of an issuer of these certificates, or of one that is offered; each once, at most so many.
+        """The certificates with the name of an issuer of these, or of an offered one; at most `MAX_OFFERED`.
 
-        Whether it signed is the explorer's question.
+        The path builder checks whether they signed.
         """
         offered: dict[bytes, Certificate] = {}
         known = {c.raw for c in certificates}
-        wanted = [c.outline.issuer for c in certificates]
-        asked: set[bytes] = set()
-        while wanted and len(offered) < MAX_OFFERED:
-            name = wanted.pop(0)
-            if name in asked:
+        issuers = [c.outline.issuer for c in certificates]
+        looked_up: set[bytes] = set()
+        while issuers and len(offered) < MAX_OFFERED:
+            name = issuers.pop(0)
+            if name in looked_up:
                 continue
-            asked.add(name)
+            looked_up.add(name)
             for certificate in self.by_subject.get(name, ()):
                 if certificate.raw not in known and len(offered) < MAX_OFFERED:
                     offered[certificate.raw] = certificate
-                    wanted.append(certificate.outline.issuer)
+                    issuers.append(certificate.outline.issuer)
         return list(offered.values())

@@ -1,6 +1,6 @@
-"""The rules for the certificate itself: dates, names, purposes, key; what is above it is judged in `path`.
+"""The rules for a leaf by itself: dates, names, purposes, key. `path_rules` judges the certificates above it.
 
-Where a rule binds public CAs only (CA/B Baseline Requirements), the profile says whether it counts.
+The rules that bind public CAs only (CA/B Baseline Requirements) apply under the public profile.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from rotator.x509.certificate import CURVES, Certificate, about
 from rotator.x509.hostnames import address, ascii_form, dns_fault, entry_fault
 
 LARGE_RSA_BITS = 4096
-"""Bits of an RSA key above which every handshake costs the server noticeably."""
+"""The bits of an RSA key above which each handshake noticeably costs the server time."""
 
 SOON = timedelta(days=30)
-"""Rest of a life that is told, or a third of the life if that is less: by then certbot has renewed the certificate."""
+"""The remaining time below which expiry warns, or a third of the lifetime if that is less: certbot renews before it."""
 
 _CAPS = (
     (datetime(2029, 3, 15, tzinfo=UTC), 47),
@@ -33,27 +33,30 @@ _CAPS = (
     (datetime(2015, 4, 1, tzinfo=UTC), 1188),
     (datetime(2012, 7, 1, tzinfo=UTC), 1827),
 )
-"""CA/B BR 6.3.2 and its history: issued on or after this day, at most so many days; 39 and 60 months as days."""
+"""Dates of issue, each with the longest lifetime in days from then on (CA/B BR 6.3.2 and its history).
+
+1188 and 1827 days are the former 39 and 60 months.
+"""
 
 _NETSCAPE_SERVER = 0x40
-"""The bit of nsCertType for TLS servers."""
+"""The bit of nsCertType that allows TLS servers."""
 
 _RENEW = "Have the certificate issued again."
 _NEW_KEY = "Order the certificate with an ECDSA P-256 or RSA-2048 key."
-_ASK_CA = "Ask the CA to issue it again, in order."
+_ASK_CA = "Ask the CA to issue it again, without this fault."
 
 
 def lifetime_cap(issued: datetime) -> timedelta | None:
-    """The longest lifetime of a public certificate issued then; None before there was a limit."""
+    """The longest lifetime of a public certificate with this date of issue; None before there was a limit."""
     return next((timedelta(days=days) for since, days in _CAPS if issued >= since), None)
 
 
 def problems_of(leaf: Certificate, policy: Policy, now: datetime) -> tuple[Problem, ...]:
-    """Everything that is wrong or unwise about a leaf by itself.
+    """All refusals and warnings of a leaf by itself.
 
     Args:
         leaf: the certificate that would be sent first.
-        policy: names, kinds of key, profile.
+        policy: the required names, the accepted key types and the profile.
         now: the reference time, UTC.
     """
     return (
@@ -63,7 +66,7 @@ def problems_of(leaf: Certificate, policy: Policy, now: datetime) -> tuple[Probl
         *_purposes(leaf),
         *_usage(leaf),
         *_key(leaf, policy),
-        *_marks(leaf, policy),
+        *_signature_and_extensions(leaf, policy),
     )
 
 
@@ -81,18 +84,19 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
     cap = lifetime_cap(begin) if policy.lifetime_caps else None
     if cap is not None and end - begin + timedelta(seconds=1) > cap:
         days = (end - begin).total_seconds() / 86400
-        reason = f"lives {days:.1f} days; issued on {begin:%Y-%m-%d} a public certificate may live {cap.days}"
-        hint = "Order a shorter one; for a private CA choose the policy private-ca."
+        reason = f"is valid for {days:.1f} days; a public certificate issued on {begin:%Y-%m-%d} may have {cap.days}"
+        hint = "Order one with a shorter lifetime; for a private CA choose the policy private-ca."
         problems.append(about(leaf, Code.TOO_LONG, reason, hint))
     elif policy.max_lifetime and end - begin + timedelta(seconds=1) > timedelta(days=policy.max_lifetime):
         days = (end - begin).total_seconds() / 86400
-        reason = f"lives {days:.1f} days; the policy takes {policy.max_lifetime} (max_lifetime)"
-        problems.append(about(leaf, Code.TOO_LONG, reason, "Order a shorter one, or change the policy."))
+        reason = f"is valid for {days:.1f} days; the policy allows {policy.max_lifetime} (max_lifetime)"
+        hint = "Order one with a shorter lifetime, or change the policy."
+        problems.append(about(leaf, Code.TOO_LONG, reason, hint))
     return problems
 
 
 def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
-    """Alternative names (RFC 5280 4.2.1.6, RFC 9525: nothing else counts) and those that are wanted."""
+    """The alternative names (RFC 5280 4.2.1.6; RFC 9525: only they count), and the required names among them."""
     problems: list[Problem] = []
     damaged = any(fault.code == Code.BAD_SAN for fault in leaf.faults)
     if not (leaf.dns_names or leaf.ip_names or damaged):
@@ -105,20 +109,20 @@ def _names(leaf: Certificate, policy: Policy) -> list[Problem]:
     missing = [name for name in policy.names if not covered.covers(name)]
     if missing:
         problems.append(_missing(leaf, missing))
-    return problems + _common(leaf)
+    return problems + _common_names(leaf)
 
 
 def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
-    """How the alternative names are written (RFC 5280 4.2.1.6; CA/B BR 7.1.2.7.12)."""
+    """The syntax of the alternative names (RFC 5280 4.2.1.6; CA/B BR 7.1.2.7.12)."""
     problems: list[Problem] = []
-    bad = [
+    malformed = [
         f"{shown(entry, 80)!r} ({fault})"
         for entry in leaf.dns_names
         if (fault := entry_fault(entry, public=policy.binds_public))
     ]
-    if bad:
-        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
-        reason = f"holds malformed alternative names: {', '.join(bad[:3])}{more}"
+    if malformed:
+        more = f" and {len(malformed) - 3} more" if len(malformed) > 3 else ""
+        reason = f"has malformed alternative names: {', '.join(malformed[:3])}{more}"
         problems.append(about(leaf, Code.BAD_SAN, reason, _ASK_CA))
     critical, empty = leaf.critical(ExtensionOID.SUBJECT_ALTERNATIVE_NAME), leaf.outline.subject == b"\x30\x00"
     if empty and not critical:
@@ -130,8 +134,8 @@ def _entries(leaf: Certificate, policy: Policy) -> list[Problem]:
     return problems
 
 
-def _common(leaf: Certificate) -> list[Problem]:
-    """Common names that look like a host's and are not among the alternative names."""
+def _common_names(leaf: Certificate) -> list[Problem]:
+    """A warning of each common name that looks like a host name and is missing among the alternative names."""
     problems: list[Problem] = []
     present = {name.lower() for name in leaf.dns_names}
     for name in leaf.common_names:
@@ -139,7 +143,7 @@ def _common(leaf: Certificate) -> list[Problem]:
         listed = name.lower() in present or (ip in leaf.ip_names if ip else not _is_host(name))
         if not listed:
             reason = f"has the common name {shown(name, 80)!r}, which is not among its alternative names"
-            hint = "Clients ignore the common name: does anybody rely on it?"
+            hint = "Clients ignore the common name: does any program rely on it?"
             problems.append(about(leaf, Code.CN_NOT_IN_SAN, reason, hint, Severity.WARN))
     return problems
 
@@ -149,19 +153,20 @@ def _is_host(name: str) -> bool:
 
 
 def _missing(leaf: Certificate, missing: list[str]) -> Problem:
-    has = [*(n for n in leaf.dns_names if not entry_fault(n, public=False)), *map(str, leaf.ip_names)]
-    more = f" and {len(has) - 5} more" if len(has) > 5 else ""
-    unknown = [name for name in missing if address(name) is None and not _writable(name)]
+    """The refusal of a leaf that lacks required names, with the names that it covers."""
+    present = [*(n for n in leaf.dns_names if not entry_fault(n, public=False)), *map(str, leaf.ip_names)]
+    more = f" and {len(present) - 5} more" if len(present) > 5 else ""
+    invalid = [name for name in missing if address(name) is None and not _is_dns_name(name)]
     reason = f"does not cover {', '.join(shown(n, 80) for n in missing[:20])}"
     reason += f" and {len(missing) - 20} more" if len(missing) > 20 else ""
-    reason += f"; it covers {shown(', '.join(has[:5]))}{more}" if has else ""
-    hint = "Order the certificate with these names, or take them out of the configuration."
-    if unknown:
-        hint = f"{shown(unknown[0], 80)} is no host name; correct the configuration."
+    reason += f"; it covers {shown(', '.join(present[:5]))}{more}" if present else ""
+    hint = "Order the certificate with these names, or remove them from the configuration."
+    if invalid:
+        hint = f"{shown(invalid[0], 80)} is no host name; correct the configuration."
     return about(leaf, Code.NAME_MISMATCH, reason, hint)
 
 
-def _writable(name: str) -> bool:
+def _is_dns_name(name: str) -> bool:
     try:
         ascii_form(name)
     except ValueError:
@@ -170,28 +175,28 @@ def _writable(name: str) -> bool:
 
 
 def _purposes(leaf: Certificate) -> list[Problem]:
-    """Extended key usage (RFC 5280 4.2.1.12). `any` does not do: OpenSSL asks for serverAuth by name."""
+    """Extended key usage (RFC 5280 4.2.1.12). anyExtendedKeyUsage is not enough: OpenSSL demands serverAuth itself."""
     purposes = leaf.ext(x509.ExtendedKeyUsage)
     if leaf.netscape_types is not None and not leaf.netscape_types & _NETSCAPE_SERVER:
-        reason = "is not for TLS servers (nsCertType lacks server), and OpenSSL's clients still look at that"
+        reason = "is not for TLS servers (nsCertType lacks server), and OpenSSL's clients still check that"
         return [about(leaf, Code.BAD_EKU, reason, "Order a TLS server certificate.")]
     if purposes is None:
         if any(fault.code == Code.BAD_EKU for fault in leaf.faults):
             return []
-        reason = "does not say what it is for (no extendedKeyUsage); some clients want serverAuth"
+        reason = "does not name its purpose (no extendedKeyUsage); some clients demand serverAuth"
         return [about(leaf, Code.NO_EKU, reason, _ASK_CA, Severity.WARN)]
     if ExtendedKeyUsageOID.SERVER_AUTH not in purposes:
         reason = "is not for TLS servers (extendedKeyUsage lacks serverAuth)"
         return [about(leaf, Code.BAD_EKU, reason, "Order a TLS server certificate.")]
     if ExtendedKeyUsageOID.CLIENT_AUTH in purposes:
         reason = "is for TLS clients too (clientAuth); public CAs stop issuing such certificates"
-        hint = "Use another certificate where it acts as a client."
+        hint = "Use another certificate for connections in which this host is the client."
         return [about(leaf, Code.CLIENT_AUTH_EKU, reason, hint, Severity.WARN)]
     return []
 
 
 def _usage(leaf: Certificate) -> list[Problem]:
-    """Basic constraints and key usage (RFC 5280 4.2.1.3, 4.2.1.9; TLS 1.3 signs with every kind of key)."""
+    """Basic constraints and key usage (RFC 5280 4.2.1.3, 4.2.1.9; TLS 1.3 signs with every type of key)."""
     if leaf.is_ca:
         reason = "is a CA certificate, not one for a server"
         return [about(leaf, Code.CA_LEAF, reason, "Add the certificate that the CA issued for the host.")]
@@ -199,7 +204,7 @@ def _usage(leaf: Certificate) -> list[Problem]:
     if usage is None:
         if any(fault.code == Code.BAD_KEY_USAGE for fault in leaf.faults):
             return []
-        reason = "does not say how its key is used (no keyUsage)"
+        reason = "does not name the use of its key (no keyUsage)"
         return [about(leaf, Code.NO_KEY_USAGE, reason, _ASK_CA, Severity.WARN)]
     if usage.key_cert_sign:
         reason = "may sign certificates (keyUsage keyCertSign) without being a CA"
@@ -215,24 +220,24 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     key, kind = leaf.key, leaf.key_type
     if kind is None:
         curves = ", ".join(CURVES.values())
-        reason = f"has a key that browsers do not take ({leaf.key_title}); RSA and the curves {curves} are taken"
+        reason = f"has a key that browsers do not accept ({leaf.key_title}); they accept RSA and the curves {curves}"
         return [about(leaf, Code.KEY_TYPE, reason, _NEW_KEY)]
     if kind not in policy.key_types:
         allowed = ", ".join(sorted(policy.key_types))
-        return [about(leaf, Code.KEY_TYPE, f"has a key of kind {kind}; the policy takes {allowed}", _NEW_KEY)]
+        return [about(leaf, Code.KEY_TYPE, f"has a key of type {kind}; the policy accepts {allowed}", _NEW_KEY)]
     if key.algorithm != der.RSA:
-        return _readable(leaf)
+        return _key_fault(leaf)
     if key.bits < policy.min_rsa_bits:
-        reason = f"has an RSA key of {key.bits} bits; {policy.min_rsa_bits} are the least"
+        reason = f"has an RSA key of {key.bits} bits; the minimum is {policy.min_rsa_bits}"
         return [about(leaf, Code.WEAK_KEY, reason, _NEW_KEY)]
     if key.bits > policy.max_rsa_bits:
-        reason = f"has an RSA key of {key.bits} bits; {policy.max_rsa_bits} are the most"
+        reason = f"has an RSA key of {key.bits} bits; the maximum is {policy.max_rsa_bits}"
         return [about(leaf, Code.KEY_LARGE, reason, _NEW_KEY)]
     if key.exponent < 0:  # longer than 64 bits
-        return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent that clients do not compute", _NEW_KEY)]
+        return [about(leaf, Code.KEY_INVALID, "has an RSA key with an exponent too large for clients", _NEW_KEY)]
     if reason := rsa_weakness(leaf):
         return [about(leaf, Code.WEAK_KEY, reason, _NEW_KEY)]
-    problems = _readable(leaf)
+    problems = _key_fault(leaf)
     if key.exponent < 65537:
         reason = f"has an RSA key with the small exponent {key.exponent}"
         problems.append(about(leaf, Code.SMALL_EXPONENT, reason, _NEW_KEY, Severity.WARN))
@@ -242,22 +247,22 @@ def _key(leaf: Certificate, policy: Policy) -> list[Problem]:
     return problems
 
 
-def _readable(leaf: Certificate) -> list[Problem]:
+def _key_fault(leaf: Certificate) -> list[Problem]:
     fault = leaf.key_fault
     return [about(leaf, fault.code, fault.reason, _NEW_KEY)] if fault else []
 
 
-def _marks(leaf: Certificate, policy: Policy) -> list[Problem]:
-    """Signature, poison, authority key identifier, name constraints; must-staple is `stapling`'s."""
+def _signature_and_extensions(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """Signature, precertificate poison, name constraints, authority key identifier; `stapling` judges must-staple."""
     problems: list[Problem] = []
     if leaf.weak_signature:
         reason = f"is signed with {leaf.weak_signature}, which clients refuse"
         problems.append(about(leaf, Code.WEAK_SIGNATURE, reason, _RENEW))
     if any(e.oid == ExtensionOID.PRECERT_POISON.dotted_string for e in leaf.outline.extensions):
-        reason = "is a precertificate (it carries the poison of RFC 6962), which no client accepts"
+        reason = "is a precertificate (it has the poison extension of RFC 6962), which no client accepts"
         problems.append(about(leaf, Code.PRECERTIFICATE, reason, "Fetch the final certificate from the CA."))
     if leaf.ext(x509.NameConstraints) is not None:
-        reason = "carries name constraints, which belong in a CA only"
+        reason = "has name constraints, which only a CA certificate may have"
         problems.append(about(leaf, Code.NAME_CONSTRAINTS, reason, _ASK_CA))
     if not leaf.authority_key_id and not leaf.self_issued:
         severity = Severity.REJECT if policy.binds_public else Severity.WARN

@@ -1,4 +1,4 @@
-"""A verdict as lines of text for the person who has to mend it; what is wrong is decided elsewhere."""
+"""The text form of a verdict: each problem with its next step, and a drawing of the chain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rotator.validation.client_support import who_breaks
 from rotator.validation.validate import Verdict
 from rotator.x509.certificate import colons
 
-_CHAIN = frozenset(
+_SHOWN_WITH_CHAIN = frozenset(
     {
         Code.INCOMPLETE_CHAIN,
         Code.UNTRUSTED_ROOT,
@@ -28,15 +28,16 @@ _CHAIN = frozenset(
 
 
 def explain(verdict: Verdict) -> list[str]:
-    """Every problem with its next step, and the picture of the chain below the first problem that concerns it."""
+    """Every problem with its next step, and a drawing of the chain below the first problem of the chain."""
     lines: list[str] = []
     drawn = False
     for problem in verdict.problems:
         lines.append(_headline(problem))
-        if problem.code in _CHAIN and not drawn:
+        if problem.code in _SHOWN_WITH_CHAIN and not drawn:
             drawn = True
-            lines += _pictures(verdict)
-        if problem.code is not Code.INCOMPLETE_CHAIN or problem.severity is Severity.REJECT:  # else it is completed
+            lines += _drawing(verdict)
+        # a warning of an incomplete chain means that rotator completed it, so that no client has a problem with it
+        if problem.code is not Code.INCOMPLETE_CHAIN or problem.severity is Severity.REJECT:
             lines += [f"  {line}" for line in who_breaks(problem, verdict.issuer_url)]
         if problem.hint:
             lines.append(f"  {'Fix' if problem.severity is Severity.REJECT else 'Hint'}: {problem.hint}")
@@ -44,18 +45,19 @@ def explain(verdict: Verdict) -> list[str]:
 
 
 def _headline(problem: Problem) -> str:
-    told = not problem.file or problem.file in problem.message
-    where = "" if told else f" [{place(problem.file, problem.line)}]"
+    needs_no_place = not problem.file or problem.file in problem.message
+    where = "" if needs_no_place else f" [{place(problem.file, problem.line)}]"
     return f"{problem.severity.value.upper()} {problem.code}: {problem.message}{where}"
 
 
-def _pictures(verdict: Verdict) -> Iterator[str]:
+def _drawing(verdict: Verdict) -> Iterator[str]:
+    """The lines of each chain's certificates, with the missing one at the end."""
     for chain in verdict.links:
         for number, link in enumerate(chain, 1):
-            more = number < len(chain) or bool(verdict.missing_issuer and link.issuer == verdict.missing_issuer)
-            stands = f"  ({place(link.file, link.line)})" if link.file else ""
-            issued = "  issued by" if more else ""
-            yield f"  [{'root' if link.root else number}] {link.title}{stands}{issued}"
+            has_next = number < len(chain) or bool(verdict.missing_issuer and link.issuer == verdict.missing_issuer)
+            where = f"  ({place(link.file, link.line)})" if link.file else ""
+            issued = "  issued by" if has_next else ""
+            yield f"  [{'root' if link.root else number}] {link.title}{where}{issued}"
         last = chain[-1]
         if not last.root and verdict.missing_issuer and last.issuer == verdict.missing_issuer:
             key = f", key id {colons(verdict.missing_akid)}" if verdict.missing_akid else ""

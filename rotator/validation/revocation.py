@@ -1,16 +1,16 @@
-"""Whether a path's certificates are revoked, as lists from files say; none is ever fetched, reading is `crl`'s.
+"""The revocation status of a path's certificates, from revocation lists in files (RFC 5280 sections 5 and 6.3.3).
 
-A list counts for a certificate where all of this holds (RFC 5280 sections 5 and 6.3.3):
+A list counts for a certificate if all of this holds:
 
- 1. Issuer: it comes from the certificate's issuer. Its signature is by a key of the path or of a trusted root of that
-    name, which may sign such lists.
- 2. Scope: its issuingDistributionPoint lets it speak of this kind of certificate and of this distribution point.
- 3. Form: no critical extension that is not understood, in it or in any entry.
- 4. Time: it has begun, and its nextUpdate is not over.
+ 1. Issuer: the issuer of the certificate made it. Its signature is by a key of the path, or of a trusted root with the
+    same name, and that key may sign lists.
+ 2. Scope: its issuingDistributionPoint includes this kind of certificate and this distribution point.
+ 3. Form: neither the list nor an entry has a critical extension that is not understood.
+ 4. Time: it has begun, and its nextUpdate is not past.
 
-What an authentic list names as revoked is so even if that list is out of date, or a delta; that it does not name
-something then says nothing. Deltas are not put together with their base: whoever keeps lists in files has complete
-ones to keep.
+An entry in an authentic list revokes even if the list is out of date or a delta; a missing entry in such a list proves
+nothing. Deltas are not combined with their base, as a file can as well contain the complete list. The lists are read by
+`rotator.x509.crl`; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from rotator.x509.certificate import Certificate, about, colons
 from rotator.x509.crl import AGAIN, Crl, CrlEntry, Revocations
 
 MAX_POINTS = 64
-"""Distribution points of a certificate that are compared with the scope of each list; CAs write one or two."""
+"""The most distribution points of a certificate that are compared with the scope of a list; CAs write one or two."""
 
 NONE_NAMED = "was to be looked up in revocation lists (require_crls), but none were named"
-"""What is told of a certificate where lists are demanded and there are none."""
+"""The clause about a certificate if lists are demanded and none are named."""
 
 _ALL_REASONS = frozenset(x509.ReasonFlags) - {x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl}
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Why a list cannot be used for an answer.
+    """The reason for which a list cannot answer.
 
     Args:
-        words: they follow its name.
-        authentic: whether it is the CA's own and can be read, so that what it names as revoked is so.
-        breach: whether the CA itself acts against the rules for public ones, which refuses: no other copy of the file
-            mends that. Whatever else is wrong with a list is the lack of this host, and no renewal shall fail for it.
+        reason: a clause after the name of the list.
+        authentic: whether the CA made the list and it can be read, so that its entries still revoke.
+        breach: whether the CA breaks the rules for public CAs. This refuses, as no other copy of the file can correct
+            it; all other faults are local to this host, so they do not refuse a renewal by themselves.
     """
 
     reason: str
@@ -54,13 +54,13 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StatusQuery:
-    """Whose state is asked for, by whom it could be told, and what is demanded.
+    """The question whether the certificates of a path are revoked.
 
     Args:
         served: the leaf and its intermediates.
-        authorities: the issuer of each of them, the trusted root last, which is not looked up; empty for a path that
-            does not reach one.
-        roots: the trusted ones, any of which may have signed a list.
+        authorities: the issuer of each of them, the trusted root last; empty for a path that reaches no root. The
+            status of the root itself is not asked.
+        roots: all trusted roots, any of which may have signed a list.
         policy: the profile, and whether an answer is demanded.
         now: the reference time, UTC.
     """
@@ -80,15 +80,15 @@ class StatusQuery:
 def problems_of(
     query: StatusQuery, revocations: Revocations, known: Collection[bytes] = frozenset()
 ) -> tuple[Problem, ...]:
-    """What the lists say of a leaf and its intermediates.
+    """The problems of a leaf and its intermediates according to the lists.
 
     Args:
-        query: whose state is asked for.
+        query: the certificates of the path.
         revocations: the lists.
-        known: DER of those that something else shows not to be revoked, so that no list is needed for them.
+        known: the DER of certificates that other evidence shows not to be revoked, so that they need no list.
 
     Returns:
-        `revoked`; or, where a certificate's state is not known, `crl-stale`, `crl-unusable` or `revocation-unknown`.
+        `revoked`; or, if the status is unknown, `crl-stale`, `crl-unusable` or `revocation-unknown`.
     """
     problems: list[Problem] = []
     for certificate, issuer in query.pairs:
@@ -97,7 +97,7 @@ def problems_of(
 
 
 def revoked_among(query: StatusQuery, revocations: Revocations) -> frozenset[bytes]:
-    """DER of those that a list names."""
+    """The DER of the certificates that a list revokes."""
     return frozenset(
         certificate.raw
         for certificate, issuer in query.pairs
@@ -108,58 +108,51 @@ def revoked_among(query: StatusQuery, revocations: Revocations) -> frozenset[byt
 def _look_up(
     certificate: Certificate, issuer: Certificate, query: StatusQuery, revocations: Revocations, *, needed: bool = True
 ) -> list[Problem]:
-    """One certificate in all lists; where no answer is needed, only what refuses in any case is told."""
+    """The problems of one certificate according to all lists; if no answer is needed, only refusals."""
     policy, now = query.policy, query.now
     keys = (issuer, *query.authorities, *query.roots)
-    covered: frozenset[x509.ReasonFlags] = frozenset()
-    held: list[tuple[Crl, CrlEntry]] = []
+    covered_reasons: frozenset[x509.ReasonFlags] = frozenset()
+    on_hold: list[tuple[Crl, CrlEntry]] = []
     newest = (datetime.min.replace(tzinfo=UTC), 0)
-    uncertain: list[tuple[Code, str, str, Severity | None]] = []
+    doubts: list[tuple[Code, str, str, Severity | None]] = []
     demanded = (Severity.REJECT if policy.require_crls else Severity.WARN) if needed else None
     for crl in revocations.lists:
-        if not _speaks_of(crl, certificate):
+        if not _includes(crl, certificate):
             continue
         unusable = _why_unusable(crl, keys, policy, now)
         if unusable:
-            reason = f"{_called(crl)} {unusable.reason}"
-            uncertain.append((Code.CRL_UNUSABLE, reason, AGAIN, Severity.REJECT if unusable.breach else demanded))
-        found = crl.entry(certificate.outline.serial) if not unusable or unusable.authentic else None
-        if found is not None and found.lifted:
+            reason = f"{_title(crl)} {unusable.reason}"
+            doubts.append((Code.CRL_UNUSABLE, reason, AGAIN, Severity.REJECT if unusable.breach else demanded))
+        entry = crl.entry(certificate.outline.serial) if not unusable or unusable.authentic else None
+        if entry is not None and entry.lifted:
             newest = max(newest, _age(crl)) if crl.delta else newest
-            found = None
-        if found is not None and found.reason == x509.ReasonFlags.certificate_hold.value:
-            held.append((crl, found))
+            entry = None
+        if entry is not None and entry.reason == x509.ReasonFlags.certificate_hold.value:
+            on_hold.append((crl, entry))
             continue
-        if found is not None:
-            return [_told(certificate, crl, found)]
+        if entry is not None:
+            return [_revoked(certificate, crl, entry)]
         end = crl.loaded.next_update_utc
         if end is not None and end < now and not unusable:
-            reason = f"{_called(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
-            hint = "Let whatever fetches the lists run again; until then a newer revocation would not be noticed."
-            uncertain.append((Code.CRL_STALE, reason, hint, demanded))
+            reason = f"{_title(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
+            hint = "Run the job that fetches the lists; until then a newer revocation would not be noticed."
+            doubts.append((Code.CRL_STALE, reason, hint, demanded))
         elif not unusable:
             reasons = crl.scope.only_some_reasons if crl.scope else None
-            covered |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
+            covered_reasons |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
             newest = max(newest, _age(crl)) if reasons is None else newest
-    for crl, found in held:  # the one reason that can pass: a newer list that does not name it has lifted it
+    for crl, entry in on_hold:  # a hold ends when a newer list no longer has the certificate (RFC 5280 5.3.1)
         if newest <= _age(crl):
-            return [_told(certificate, crl, found)]
-    if covered >= _ALL_REASONS:
+            return [_revoked(certificate, crl, entry)]
+    if covered_reasons >= _ALL_REASONS:
         return []
     problems = [
         about(certificate, code, f"may be revoked: {reason}", hint, severity)
-        for code, reason, hint, severity in dict.fromkeys(uncertain)
+        for code, reason, hint, severity in dict.fromkeys(doubts)
         if severity
     ]
     if not problems and demanded:
-        where = f"is not covered by any revocation list in {revocations.name}"
-        reason = f"{where if revocations.name else NONE_NAMED}: whether it is revoked is not known"
-        reason += " for every reason" if covered else ""
-        hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
-        points = [url for one in _points(certificate) for url in _urls(one.full_name)]
-        hint += f": {points[0]}" if points else "."
-        hint += "" if revocations.name else " Then name it (--crls, or `crls` of the site)."
-        problems.append(about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, demanded))
+        problems.append(_unknown(certificate, revocations.name, demanded, partly=bool(covered_reasons)))
     return problems
 
 
@@ -167,30 +160,50 @@ def _age(crl: Crl) -> tuple[datetime, int]:
     return crl.loaded.last_update_utc, crl.number or 0
 
 
-def _told(certificate: Certificate, crl: Crl, found: CrlEntry) -> Problem:
-    why = f" ({found.reason})" if found.reason and found.reason != "unspecified" else ""
+def _title(crl: Crl) -> str:
+    return f"the list of {crl.issuer} in {crl.file}"
+
+
+def _revoked(certificate: Certificate, crl: Crl, entry: CrlEntry) -> Problem:
+    why = f" ({entry.reason})" if entry.reason and entry.reason != "unspecified" else ""
     number = f" (number {crl.number})" if crl.number is not None else ""
-    reason = f"was revoked on {found.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
+    reason = f"was revoked on {entry.at:%Y-%m-%d %H:%M}Z{why}, says the list of {crl.issuer}{number} in {crl.file}"
     hint = "Have it issued again, with a new key if the old one may be known to others."
     return about(certificate, Code.REVOKED, reason, hint)
 
 
-def _called(crl: Crl) -> str:
-    return f"the list of {crl.issuer} in {crl.file}"
+def _unknown(certificate: Certificate, source: str, severity: Severity, *, partly: bool) -> Problem:
+    """The problem of a certificate without an answer.
+
+    Args:
+        certificate: the certificate.
+        source: the origin of the lists; empty if none were named.
+        severity: whether it refuses.
+        partly: whether lists for some reasons of revocation answer.
+    """
+    reason = f"is not covered by any revocation list in {source}" if source else NONE_NAMED
+    reason += ": whether it is revoked is not known"
+    reason += " for every reason" if partly else ""
+    hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
+    urls = [url for point in _points(certificate) for url in _urls(point.full_name)]
+    hint += f": {urls[0]}" if urls else "."
+    hint += "" if source else " Then name it (--crls, or `crls` of the site)."
+    return about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, severity)
 
 
 def _why_unusable(crl: Crl, keys: Sequence[Certificate], policy: Policy, now: datetime) -> Unusable | None:
-    """Why a list cannot be used; None if it can be."""
-    named = [key for key in keys if key.outline.subject == crl.outline.issuer]
-    signers = [key for key in named if crl.signed_by(key)]
-    if not named:
-        return Unusable("is signed by an authority whose certificate is not at hand", authentic=False)
+    """The reason for which a list cannot answer; None if it can."""
+    namesakes = [key for key in keys if key.outline.subject == crl.outline.issuer]
+    signers = [key for key in namesakes if crl.signed_by(key)]
+    if not namesakes:
+        return Unusable("is signed by an authority whose certificate is missing here", authentic=False)
     if not signers:
-        return Unusable(f"is not signed with that CA's key ({colons(named[0].key_id) or '?'})", authentic=False)
+        reason = f"is not signed with that CA's key ({colons(namesakes[0].key_id) or '?'})"
+        return Unusable(reason, authentic=False)
     if crl.fault or crl.unknown_critical:
         return Unusable(crl.fault or crl.unknown_critical, authentic=False)
     if crl.delta:
-        return Unusable("is a delta: that it does not name something says nothing; the complete list is what is needed")
+        return Unusable("is a delta, which cannot show that a certificate is not revoked; the complete list is needed")
     usages = [key.ext(x509.KeyUsage) for key in signers]
     if all(usage is not None and not usage.crl_sign for usage in usages):
         reason = "is signed by a CA that may not sign such lists (keyUsage lacks cRLSign; RFC 5280 6.3.3 f)"
@@ -214,8 +227,8 @@ def _urls(names: Iterable[x509.GeneralName] | None) -> list[str]:
     return [shown(name.value) for name in names or () if isinstance(name, x509.UniformResourceIdentifier)]
 
 
-def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
-    """Whether a list is about a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
+def _includes(crl: Crl, certificate: Certificate) -> bool:
+    """Whether a list covers a certificate, by issuer and scope (RFC 5280 6.3.3 b)."""
     if crl.outline.issuer != certificate.outline.issuer:
         return False
     scope = crl.scope
@@ -227,11 +240,13 @@ def _speaks_of(crl: Crl, certificate: Certificate) -> bool:
         return False
     points = [point for point in _points(certificate) if not point.crl_issuer or _names_issuer(point, crl)]
     names = _names(scope.full_name, scope.relative_name, crl)
-    return not names or any(names & _names(one.full_name or one.crl_issuer, one.relative_name, crl) for one in points)
+    return not names or any(
+        names & _names(point.full_name or point.crl_issuer, point.relative_name, crl) for point in points
+    )
 
 
 def _names_issuer(point: x509.DistributionPoint, crl: Crl) -> bool:
-    """Whether a distribution point lets this list's issuer speak (cRLIssuer)."""
+    """Whether a distribution point names this list's issuer (cRLIssuer)."""
     names = [name for name in point.crl_issuer or () if isinstance(name, x509.DirectoryName)]
     return any(name.value.public_bytes() == crl.outline.issuer for name in names)
 
@@ -239,7 +254,7 @@ def _names_issuer(point: x509.DistributionPoint, crl: Crl) -> bool:
 def _names(
     full: Iterable[x509.GeneralName] | None, relative: x509.RelativeDistinguishedName | None, crl: Crl
 ) -> frozenset[x509.GeneralName]:
-    """The names of a distribution point, a relative one completed (RFC 5280 4.2.1.13)."""
+    """The names of a distribution point; a relative name is completed by the issuer's (RFC 5280 4.2.1.13)."""
     if relative is not None:
         return frozenset({x509.DirectoryName(x509.Name([*crl.loaded.issuer.rdns, relative]))})
     return frozenset(full or ())

@@ -1,10 +1,10 @@
-"""Certificate transparency: a list of logs and the SCTs embedded in a leaf in, what browsers would object to out.
+"""The rules of Certificate Transparency for a leaf with embedded SCTs (RFC 6962), as browsers apply them.
 
-The signatures are those of RFC 6962 section 3.2 over the precertificate. What must be there is what the policies of
-Chrome, Apple and Android of 2026 say of embedded SCTs: one from a log that is accepted now; from distinct logs two for
-a lifetime of up to 180 days and three above; from two operators at least; one from a log that is read by RFC 6962.
-Where they differ the strictest counts. Logs are known from a file in the format that Google and Apple publish
-(log_list.json, version 3); its own signature is a matter for whoever fetches it.
+The signatures cover the precertificate (RFC 6962 section 3.2). The demands are those of the 2026 policies of Chrome,
+Apple and Android on embedded SCTs; if they differ, the strictest counts: one SCT from a log that is accepted now; SCTs
+from two distinct logs for a lifetime of up to 180 days, from three above; from at least two operators; one from a log
+with the RFC 6962 interface. The logs come from a file in the format of Google and Apple (log_list.json, version 3); the
+job that fetches the file checks the file's own signature.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from rotator.x509.certificate import Certificate, about
 from rotator.x509.panics import contained
 
 MAX_LIST = 1024 * 1024
-"""Bytes that a list of logs may hold; Google's has about 100 KiB, and JSON takes 25 times as much in memory."""
+"""The most bytes of a list of logs; Google's has about 100 KiB, and JSON takes 25 times as much in memory."""
 
 MAX_SCTS = 32
-"""SCTs of one certificate whose signatures are checked."""
+"""The most SCTs of one certificate whose signatures are checked."""
 
 LONG_LIVED = timedelta(days=180)
-"""Above this lifetime three logs are asked for instead of two; its last second counts (RFC 5280 4.1.2.5, Apple)."""
+"""The lifetime above which three logs are demanded; the last second counts (RFC 5280 4.1.2.5, Apple)."""
 
 ACCEPTED = frozenset({"qualified", "usable", "readonly"})
-"""States of a log whose SCTs count now; those of a retired one count if they are older than its retirement."""
+"""The states of a log whose SCTs count now; those of a retired log count if they are older than its retirement."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _ASK_CA = "Ask the CA for a certificate with SCTs of logs that browsers accept."
@@ -51,40 +51,45 @@ class Log:
     """One log.
 
     Args:
-        id: SHA-256 of its public key.
-        name: for messages.
-        operator: who runs it now.
+        id: the SHA-256 of its public key.
+        name: its name in messages.
+        operator: its present operator.
         state: its state in the list, such as `usable` or `retired`.
-        since: when it got there, UTC; None if the list does not say.
-        key: checks its signatures; None for a kind that logs do not use.
-        interval: it takes certificates whose notAfter is not before the first, and before the second; None for all.
-        before: earlier operators with the moment until which they ran it, oldest first.
-        tiled: whether it is read by tiles (static-ct-api) rather than by RFC 6962.
+        in_state_since: the start of that state, UTC; None if the list does not say.
+        key: verifies its signatures; None for a key type that logs do not use.
+        interval: it takes certificates with notAfter at or after the first and before the second time; None for all.
+        previous_operators: the previous operators, each with the end of its time, oldest first.
+        tiled: whether it has the tiled interface (static-ct-api) and not that of RFC 6962.
     """
 
     id: bytes = field(repr=False)
     name: str
     operator: str
     state: str
-    since: datetime | None
+    in_state_since: datetime | None
     key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey | None = field(repr=False)
     interval: tuple[datetime, datetime] | None = None
-    before: tuple[tuple[datetime, str], ...] = ()
+    previous_operators: tuple[tuple[datetime, str], ...] = ()
     tiled: bool = False
 
     def operator_at(self, moment: datetime) -> str:
-        """Who ran it then."""
-        return next((operator for end, operator in self.before if moment < end), self.operator)
+        """Its operator at that time."""
+        return next((operator for end, operator in self.previous_operators if moment < end), self.operator)
 
     def objection(self, moment: datetime, not_after: datetime) -> str:
-        """Why an SCT of that moment for a certificate of that end does not count; empty if it does."""
+        """The reason for which an SCT does not count, as a clause; empty if it counts.
+
+        Args:
+            moment: the time of the SCT.
+            not_after: the notAfter of the certificate.
+        """
         if self.state == "retired":
-            if self.since is None or moment >= self.since:
-                return "the log was retired before"
+            if self.in_state_since is None or moment >= self.in_state_since:
+                return "the log was retired earlier"
         elif self.state not in ACCEPTED:
-            return f"the log is {self.state or 'in no known state'}"
+            return f"the log is {self.state or 'in an unknown state'}"
         if self.interval and not self.interval[0] <= not_after < self.interval[1]:
-            return "the log does not take certificates that end then"
+            return "the log does not take certificates with this notAfter"
         return ""
 
 
@@ -93,9 +98,9 @@ class Logs:
     """The logs that browsers know.
 
     Args:
-        name: the file that they came from.
-        digest: its SHA-256 (hex).
-        by_id: the logs by their id.
+        name: the file of the list.
+        digest: the SHA-256 (hex) of the file.
+        by_id: the logs by their identifier.
     """
 
     name: str
@@ -107,8 +112,8 @@ class Logs:
         """Read a list of logs.
 
         Args:
-            data: log_list.json, version 3.
-            name: what to call it in messages.
+            data: the content of log_list.json, version 3.
+            name: its name for messages.
 
         Raises:
             RotatorError: `parse-error` or `too-large`.
@@ -118,7 +123,7 @@ class Logs:
             raise RotatorError(Code.TOO_LARGE, f"{title} holds more than {MAX_LIST >> 20} MiB.", exit=Exit.REJECTED)
         try:
             with contained():
-                found = {log.id: log for operator in json.loads(data)["operators"] for log in _logs(operator)}
+                by_id = {log.id: log for operator in json.loads(data)["operators"] for log in _logs(operator)}
         except (
             ValueError,
             LookupError,
@@ -128,46 +133,46 @@ class Logs:
             RecursionError,
             UnsupportedAlgorithm,
         ) as error:
-            # which of them says nothing to whoever reads it; where the list comes from does
+            # the exact error does not help the reader of the message; the source of the list does
             hint = "Fetch https://www.gstatic.com/ct/log_list/v3/log_list.json again."
-            reason = f"{title} is no list of logs in the format log_list.json, version 3."
-            raise RotatorError(Code.PARSE_ERROR, reason, hint, Exit.REJECTED) from error
-        if not found:
+            message = f"{title} is no list of logs in the format log_list.json, version 3."
+            raise RotatorError(Code.PARSE_ERROR, message, hint, Exit.REJECTED) from error
+        if not by_id:
             raise RotatorError(Code.PARSE_ERROR, f"{title} lists no log.", "Name another list.", Exit.REJECTED)
-        return cls(title, hashlib.sha256(data).hexdigest(), found)
+        return cls(title, hashlib.sha256(data).hexdigest(), by_id)
 
 
 def _logs(operator: Mapping[str, Any]) -> Sequence[Log]:
     entries = [
-        *((one, False) for one in operator.get("logs", ())),
-        *((one, True) for one in operator.get("tiled_logs", ())),
+        *((entry, False) for entry in operator.get("logs", ())),
+        *((entry, True) for entry in operator.get("tiled_logs", ())),
     ]
-    return [_log(one, str(operator["name"]), tiled=tiled) for one, tiled in entries]
+    return [_log(entry, str(operator["name"]), tiled=tiled) for entry, tiled in entries]
 
 
-def _log(one: Mapping[str, Any], operator: str, *, tiled: bool) -> Log:
-    """Raises what `from_json` translates."""
-    spki = base64.b64decode(one["key"], validate=True)
-    identifier = base64.b64decode(one["log_id"], validate=True)
+def _log(entry: Mapping[str, Any], operator: str, *, tiled: bool) -> Log:
+    """One log from its JSON object; the exceptions of a wrong format are translated by `Logs.from_json`."""
+    spki = base64.b64decode(entry["key"], validate=True)
+    identifier = base64.b64decode(entry["log_id"], validate=True)
     if hashlib.sha256(spki).digest() != identifier:
         raise ValueError("log_id is not the hash of key")
     key = load_der_public_key(spki)
-    states: Mapping[str, Mapping[str, Any]] = one.get("state", {})
+    states: Mapping[str, Mapping[str, Any]] = entry.get("state", {})
     if not isinstance(states, Mapping):
-        raise TypeError("a state that is none")
+        raise TypeError("state is no object")
     state = next(iter(states), "")
     entered = states[state].get("timestamp") if state else None
-    interval = one.get("temporal_interval")
-    before = [(_time(past["end_time"]), str(past["name"])) for past in one.get("previous_operators", ())]
+    interval = entry.get("temporal_interval")
+    previous_operators = [(_time(past["end_time"]), str(past["name"])) for past in entry.get("previous_operators", ())]
     return Log(
         id=identifier,
-        name=shown(str(one.get("description") or one.get("url") or identifier.hex()[:16])),
+        name=shown(str(entry.get("description") or entry.get("url") or identifier.hex()[:16])),
         operator=operator,
         state=shown(state),
-        since=_time(entered) if entered else None,
+        in_state_since=_time(entered) if entered else None,
         key=key if isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) else None,
         interval=(_time(interval["start_inclusive"]), _time(interval["end_exclusive"])) if interval else None,
-        before=tuple(sorted(before)),
+        previous_operators=tuple(sorted(previous_operators)),
         tiled=tiled,
     )
 
@@ -175,55 +180,55 @@ def _log(one: Mapping[str, Any], operator: str, *, tiled: bool) -> Log:
 def _time(text: str) -> datetime:
     moment = datetime.fromisoformat(text)
     if moment.tzinfo is None:
-        raise ValueError("a time without its zone")
+        raise ValueError("a time without a time zone")
     return moment.astimezone(UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class _Counted:
-    """An SCT that counts: its log, and who ran that when it was made."""
+class _CountedSct:
+    """An SCT that counts: its log, and the log's operator at the time of the SCT."""
 
     log: Log
     operator: str
 
 
 def problems_of(leaf: Certificate, issuer: Certificate, logs: Logs, now: datetime) -> tuple[Problem, ...]:
-    """What browsers would object to in the SCTs of a leaf.
+    """The problems that browsers have with the SCTs of a leaf.
 
     Args:
         leaf: the certificate.
-        issuer: its issuer, whose key is part of what was signed.
+        issuer: its issuer, whose key is part of the signed data.
         logs: the known logs.
         now: the reference time, UTC.
 
     Returns:
-        `sct-missing`, `sct-diversity`, `sct-invalid`, `sct-unverified`; what does not count is a refusal only where
-        the rest does not do.
+        `sct-missing`, `sct-diversity`, `sct-invalid`, `sct-unverified`. An SCT that does not count refuses only if the
+        others are not enough.
     """
     embedded = leaf.ext(x509.PrecertificateSignedCertificateTimestamps)
     wanted = 3 if leaf.not_after - leaf.not_before + timedelta(seconds=1) > LONG_LIVED else 2
     if embedded is None:
         if any(fault.code == Code.SCT_INVALID for fault in leaf.faults):
-            return ()  # it cannot be read, which is told for the leaf
-        reason = f"has no SCTs; browsers want those of {wanted} logs"
+            return ()  # the extension is unreadable, and `leaf_rules` reports that
+        reason = f"has no SCTs; browsers demand those of {wanted} logs"
         return (about(leaf, Code.SCT_MISSING, reason, _ASK_CA),)
     if not leaf.strict:
         reason = "has SCTs that could not be checked: a strict library does not read the whole certificate"
         return (about(leaf, Code.SCT_UNVERIFIED, reason, "", Severity.WARN),)
-    counted: dict[bytes, _Counted] = {}
+    counted: dict[bytes, _CountedSct] = {}
     invalid, unverified = [], []
     for sct in list(embedded)[:MAX_SCTS]:
         log, moment = logs.by_id.get(sct.log_id), _moment(sct)
         if log is None:
-            unverified.append(f"{sct.log_id.hex()[:16]}…: a log that {logs.name} does not know")
+            unverified.append(f"{sct.log_id.hex()[:16]}…: a log that is not in {logs.name}")
         elif moment is None or not _verified(sct, log, leaf, issuer, moment):
             invalid.append(f"{log.name}: the signature is wrong")
         elif moment > now:
-            invalid.append(f"{log.name}: it is of {moment:%Y-%m-%d %H:%M}Z, which is yet to come")
+            invalid.append(f"{log.name}: its time, {moment:%Y-%m-%d %H:%M}Z, is in the future")
         elif objection := log.objection(moment, leaf.not_after):
             unverified.append(f"{log.name}: {objection}")
         else:
-            counted[log.id] = _Counted(log, log.operator_at(moment))
+            counted[log.id] = _CountedSct(log, log.operator_at(moment))
     problems = _lacking(leaf, counted, wanted)
     short = any(p.severity is Severity.REJECT for p in problems)
     if invalid:
@@ -236,26 +241,26 @@ def problems_of(leaf: Certificate, issuer: Certificate, logs: Logs, now: datetim
     return tuple(problems)
 
 
-def _lacking(leaf: Certificate, counted: Mapping[bytes, _Counted], wanted: int) -> list[Problem]:
-    """Whether there are enough SCTs that count, of enough operators."""
-    if len(counted) < wanted or not any(one.log.state in ACCEPTED for one in counted.values()):
-        names = ", ".join(one.log.name for one in counted.values())
+def _lacking(leaf: Certificate, counted: Mapping[bytes, _CountedSct], wanted: int) -> list[Problem]:
+    """The refusal if too few SCTs count, or from too few operators."""
+    if len(counted) < wanted or not any(sct.log.state in ACCEPTED for sct in counted.values()):
+        names = ", ".join(sct.log.name for sct in counted.values())
         count = f"{len(counted)} log{'s' * (len(counted) != 1)}"
-        reason = f"has SCTs that count of {count}{f' ({names})' if names else ''}; browsers want {wanted}"
+        reason = f"has SCTs that count of {count}{f' ({names})' if names else ''}; browsers demand {wanted}"
         reason += ", one of them accepted now" if len(counted) >= wanted else ""
         return [about(leaf, Code.SCT_MISSING, reason, _ASK_CA)]
-    operators = sorted({one.operator for one in counted.values()})
+    operators = sorted({sct.operator for sct in counted.values()})
     if len(operators) < 2:
-        reason = f"has SCTs of one operator only ({shown(operators[0])}); browsers want two"
+        reason = f"has SCTs of one operator only ({shown(operators[0])}); browsers demand two"
         return [about(leaf, Code.SCT_DIVERSITY, reason, _ASK_CA)]
-    if all(one.log.tiled for one in counted.values()):
-        reason = "has SCTs of tiled logs only; browsers want one of a log that is read by RFC 6962"
+    if all(sct.log.tiled for sct in counted.values()):
+        reason = "has SCTs of tiled logs only; browsers demand one of a log with the interface of RFC 6962"
         return [about(leaf, Code.SCT_DIVERSITY, reason, _ASK_CA)]
     return []
 
 
 def _moment(sct: ct.SignedCertificateTimestamp) -> datetime | None:
-    """When it was made, UTC; None for a time that no calendar has."""
+    """The time of an SCT, UTC; None for a time beyond the calendar."""
     try:
         return sct.timestamp.replace(tzinfo=UTC)
     except (ValueError, OverflowError):

@@ -1,22 +1,23 @@
-"""What OCSP responses from files say of a path, and whether must-staple is met; nothing is fetched or read here.
+"""The revocation status of a path's certificates, from OCSP responses in files, and the demands of must-staple.
 
-A response counts for a certificate where all of this holds:
+A response counts for a certificate if all of this holds:
 
- 1. Subject: one of its answers names the certificate, by its number and the digests of its issuer's name and key
+ 1. Subject: one of its answers names the certificate by its serial number and the hashes of its issuer's name and key
     (RFC 6960 4.1.1).
- 2. Signer: the issuer, or one whose certificate this issuer signed for that use (id-kp-OCSPSigning) and that is
-    valid (RFC 6960 4.2.2.2); the response says who, and the signature is that one's (RFC 6960 3.2).
+ 2. Signer: the issuer, or a responder whose certificate this issuer signed for that use (id-kp-OCSPSigning) and that is
+    valid (RFC 6960 4.2.2.2). The response names its signer, and the signature is by the signer's key (RFC 6960 3.2).
  3. Form: no critical extension that is not understood (RFC 6960 4.4).
- 4. Time: it has begun, says when it ends, and that is not over (RFC 6960 4.2.2.1, RFC 5019 4).
+ 4. Time: it has begun, and its nextUpdate is present and not past (RFC 6960 4.2.2.1, RFC 5019 4).
 
-What an authentic response names as revoked is so even if that response is over. nginx staples a file as it lies there:
-where a certificate demands an answer (must-staple, RFC 7633), clients end the handshake over one that does not count.
+An authentic answer revokes even if it is out of date. nginx staples a file without a check, and clients end the
+handshake over a stapled answer that does not count if the certificate demands one (must-staple, RFC 7633).
+The responses are read by `rotator.x509.ocsp`; nothing is fetched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -30,20 +31,20 @@ from rotator.x509.certificate import Certificate, about
 from rotator.x509.ocsp import AGAIN, Response, Responses, SingleResponse
 
 SKEW = timedelta(minutes=5)
-"""How far a response may be ahead of this clock; `openssl ocsp` allows as much. None is given at its end."""
+"""The tolerance for a start in the future, as in `openssl ocsp`; the end has no tolerance."""
 
-_FRESH = "Let whatever fetches the response run again, and reload nginx then: it reads the file only at that time."
+_FETCH_AND_RELOAD = "Run the job that fetches the response, then reload nginx: it reads the file only on a reload."
 
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """Why an answer cannot be used.
+    """The reason for which an answer does not count.
 
     Args:
-        words: they follow the name of the response.
+        reason: a clause after the name of the response.
         hint: the next step.
-        authentic: whether it is the CA's own, so that a revocation in it is one.
-        code: `ocsp-stale` where it is over.
+        authentic: whether the CA made the response, so that a revocation in it still counts.
+        code: `ocsp-stale` for an expired answer, otherwise `revocation-unknown`.
     """
 
     reason: str
@@ -54,12 +55,12 @@ class Unusable:
 
 @dataclass(frozen=True, slots=True)
 class OcspStatus:
-    """What all responses together say of one certificate.
+    """The status of one certificate according to all responses together.
 
     Args:
-        problems: `revoked`; or `ocsp-stale` and `revocation-unknown`, where nothing that counts is said.
-        good: the response that says it is not revoked; None without one that counts.
-        useless: why clients would refuse what there is about it; empty if they would not or there is nothing.
+        problems: `revoked`; or `ocsp-stale` and `revocation-unknown` if no answer counts.
+        good: the response with a good answer that counts; None if there is none.
+        useless: the reason for which clients refuse the stapled answer; empty if they do not, or if there is none.
     """
 
     problems: tuple[Problem, ...] = ()
@@ -68,7 +69,7 @@ class OcspStatus:
 
     @property
     def revoked(self) -> bool:
-        """Whether it is."""
+        """Whether a response revokes the certificate."""
         return any(p.code is Code.REVOKED for p in self.problems)
 
 
@@ -79,18 +80,18 @@ def statuses(
     revoked: Callable[[Certificate, Certificate], bool],
     now: datetime,
 ) -> tuple[OcspStatus, ...]:
-    """What the responses say of a leaf and its intermediates.
+    """The status of a leaf and of each of its intermediates.
 
     Args:
-        served: the leaf and its intermediates. nginx staples for the leaf alone, so nothing is missed of the others.
+        served: the leaf and its intermediates. nginx staples for the leaf alone, so only the leaf's answer is missed.
         authorities: the issuer of each of them.
-        responses: those that were named.
-        revoked: whether a signer's certificate, of this issuer, is known to be.
+        responses: the responses.
+        revoked: tells whether the certificate of a signer, with its issuer, is known to be revoked.
         now: the reference time, UTC.
     """
     return tuple(
-        _look_up(certificate, issuer, responses, revoked, now, wanted=not place)
-        for place, (certificate, issuer) in enumerate(zip(served, authorities, strict=False))
+        _look_up(certificate, issuer, responses, revoked, now, needed=number == 0)
+        for number, (certificate, issuer) in enumerate(zip(served, authorities, strict=False))
     )
 
 
@@ -101,53 +102,51 @@ def _look_up(
     revoked: Callable[[Certificate, Certificate], bool],
     now: datetime,
     *,
-    wanted: bool,
+    needed: bool,
 ) -> OcspStatus:
-    """One certificate in all responses."""
-    held: list[tuple[Response, SingleResponse]] = []
+    """The status of one certificate; only if an answer is needed, a missing one is a problem."""
+    on_hold: list[tuple[Response, SingleResponse]] = []
     good: Response | None = None
     newest = datetime.min.replace(tzinfo=UTC)
-    uncertain: list[Unusable] = []
+    doubts: list[Unusable] = []
     for response, answer in responses.about(certificate, issuer):
         unusable = _why_unusable(response, answer, issuer, revoked, now)
         if answer.status is OCSPCertStatus.REVOKED and (not unusable or unusable.authentic):
             if answer.reason != x509.ReasonFlags.certificate_hold.value:
-                return OcspStatus((_told(certificate, response, answer),))
-            held.append((response, answer))
+                return OcspStatus((_revoked(certificate, response, answer),))
+            on_hold.append((response, answer))
         elif unusable:
-            uncertain.append(
-                Unusable(f"{response.title} {unusable.reason}", unusable.hint, unusable.authentic, unusable.code)
-            )
-        elif answer.begin > newest:  # good
+            doubts.append(replace(unusable, reason=f"{response.title} {unusable.reason}"))
+        elif answer.begin > newest:  # its status is good
             good, newest = response, answer.begin
-    for response, answer in held:  # the one reason that can pass: a newer answer has lifted it
+    for response, answer in on_hold:  # a newer answer ends a hold (RFC 5280 5.3.1)
         if newest <= answer.begin:
-            return OcspStatus((_told(certificate, response, answer),))
-    if good or not wanted:
+            return OcspStatus((_revoked(certificate, response, answer),))
+    if good or not needed:
         return OcspStatus(good=good)
     problems = [
-        about(certificate, one.code, f"may be revoked: {one.reason}", one.hint, Severity.WARN)
-        for one in dict.fromkeys(uncertain)
+        about(certificate, doubt.code, f"may be revoked: {doubt.reason}", doubt.hint, Severity.WARN)
+        for doubt in dict.fromkeys(doubts)
     ]
     if not problems:
         reason = f"is the subject of no OCSP response in {responses.name}"
-        address = _address(certificate) or f"the responder of {certificate.issuer or 'its issuer'}"
-        hint = f"Fetch the one for it, as soon as it is issued, from {address}."
+        address = _responder_url(certificate) or f"the responder of {certificate.issuer or 'its issuer'}"
+        hint = f"Fetch its response, as soon as there is one, from {address}."
         problems.append(about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, Severity.WARN))
-    return OcspStatus(tuple(problems), None, uncertain[0].reason if uncertain else "")
+    return OcspStatus(tuple(problems), None, doubts[0].reason if doubts else "")
 
 
-def _address(certificate: Certificate) -> str:
-    """Where a certificate says that its responder is (RFC 5280 4.2.2.1); empty if it does not."""
-    for one in certificate.ext(x509.AuthorityInformationAccess) or ():
-        location = one.access_location
-        is_responder = one.access_method == AuthorityInformationAccessOID.OCSP
+def _responder_url(certificate: Certificate) -> str:
+    """The address of the responder that a certificate names (RFC 5280 4.2.2.1); empty if it names none."""
+    for description in certificate.ext(x509.AuthorityInformationAccess) or ():
+        location = description.access_location
+        is_responder = description.access_method == AuthorityInformationAccessOID.OCSP
         if is_responder and isinstance(location, x509.UniformResourceIdentifier):
             return shown(location.value)
     return ""
 
 
-def _told(certificate: Certificate, response: Response, answer: SingleResponse) -> Problem:
+def _revoked(certificate: Certificate, response: Response, answer: SingleResponse) -> Problem:
     why = f" ({answer.reason})" if answer.reason and answer.reason != "unspecified" else ""
     when = f" on {answer.revoked_at:%Y-%m-%d %H:%M}Z" if answer.revoked_at else ""
     reason = f"was revoked{when}{why}, says {response.title}, of {answer.begin:%Y-%m-%d %H:%M}Z"
@@ -162,17 +161,17 @@ def _why_unusable(
     revoked: Callable[[Certificate, Certificate], bool],
     now: datetime,
 ) -> Unusable | None:
-    """Why an answer cannot be used; None if it can be, and says good or revoked."""
+    """The reason for which an answer does not count; None if it counts and is good or revoked."""
     if response.scheme is None:
-        return Unusable(f"is signed with an algorithm that nobody relies on ({response.algorithm})", authentic=False)
+        return Unusable(f"is signed with an algorithm that is not secure ({response.algorithm})", authentic=False)
     signer = response.signer(issuer)
     if signer is None:
         return Unusable("is signed neither by its issuer nor by the responder that it names", authentic=False)
-    delegate = None if signer.logical == issuer.logical else signer
-    if delegate and (reason := _not_entitled(delegate, issuer, response.produced)):
-        return Unusable(f"is signed by {delegate.title}, {reason} (RFC 6960 4.2.2.2)", authentic=False)
-    if delegate and revoked(delegate, issuer):
-        return Unusable(f"is signed by {delegate.title}, whose certificate was revoked", authentic=False)
+    responder = None if signer.logical == issuer.logical else signer
+    if responder and (fault := _not_authorised(responder, issuer, response.produced)):
+        return Unusable(f"is signed by {responder.title}, {fault} (RFC 6960 4.2.2.2)", authentic=False)
+    if responder and revoked(responder, issuer):
+        return Unusable(f"is signed by {responder.title}, whose certificate was revoked", authentic=False)
     if answer.unknown_critical:
         reason = f"has a critical extension that is not understood ({answer.unknown_critical}; RFC 6960 4.4)"
         return Unusable(reason, authentic=False)
@@ -181,23 +180,24 @@ def _why_unusable(
         reason = f"does not begin before {begin:%Y-%m-%d %H:%M}Z; is this host's clock right?"
         return Unusable(reason, "Compare the time: timedatectl")
     if answer.end is None:
-        reason = "does not say how long it is good, so clients take it from nobody but the responder (RFC 5019 4)"
+        reason = "has no nextUpdate, so clients accept it only directly from the responder (RFC 5019 4)"
         return Unusable(reason, "Ask the CA for responses with nextUpdate: only those can be stapled from a file.")
     if answer.end < now:
-        return Unusable(f"was due to be replaced on {answer.end:%Y-%m-%d %H:%M}Z", _FRESH, code=Code.OCSP_STALE)
-    if delegate and now > delegate.not_after:
-        reason = f"is signed by {delegate.title}, whose certificate expired on {delegate.not_after:%Y-%m-%d %H:%M}Z"
-        return Unusable(reason, _FRESH)
+        reason = f"was due to be replaced on {answer.end:%Y-%m-%d %H:%M}Z"
+        return Unusable(reason, _FETCH_AND_RELOAD, code=Code.OCSP_STALE)
+    if responder and now > responder.not_after:
+        reason = f"is signed by {responder.title}, whose certificate expired on {responder.not_after:%Y-%m-%d %H:%M}Z"
+        return Unusable(reason, _FETCH_AND_RELOAD)
     if answer.status is OCSPCertStatus.UNKNOWN:
         reason = "says that the responder does not know this certificate"
         return Unusable(reason, "A new certificate may take its CA some minutes; fetch the response again then.")
     return None
 
 
-def _not_entitled(signer: Certificate, issuer: Certificate, produced: datetime) -> str:
-    """Why a signer other than the issuer may not speak for it, in words that follow his name; empty if he may."""
+def _not_authorised(signer: Certificate, issuer: Certificate, produced: datetime) -> str:
+    """The reason for which a signer may not answer for an issuer, as a clause after its name; empty if it may."""
     if signer.outline.issuer != issuer.outline.subject or not issuer.signed(signer):
-        return "whom this issuer did not appoint"
+        return "whose certificate is not by this issuer"
     purposes = signer.ext(x509.ExtendedKeyUsage)
     if purposes is None or ExtendedKeyUsageOID.OCSP_SIGNING not in purposes:
         return "whose certificate is not for signing OCSP responses"
@@ -209,18 +209,18 @@ def _not_entitled(signer: Certificate, issuer: Certificate, produced: datetime) 
     if signer.weak_signature:
         return f"whose certificate is signed with {signer.weak_signature}"
     if not signer.not_before <= produced <= signer.not_after:
-        return "whose certificate was not valid then"
+        return "whose certificate was not valid at that time"
     return ""
 
 
-def must_staple(leaf: Certificate, policy: Policy, status: OcspStatus, name: str = "") -> tuple[Problem, ...]:
-    """Whether a leaf demands a stapled answer (RFC 7633) that nginx does not have for every handshake.
+def must_staple(leaf: Certificate, policy: Policy, status: OcspStatus, source: str = "") -> tuple[Problem, ...]:
+    """The refusal of a leaf that demands a stapled answer (RFC 7633) that nginx does not have for every handshake.
 
     Args:
         leaf: the leaf.
         policy: whether nginx is known to staple in another way.
-        status: what the responses say of the leaf.
-        name: where they are; empty if none were named.
+        status: the leaf's status according to the responses.
+        source: the origin of the responses; empty if none were named.
     """
     feature = leaf.ext(x509.TLSFeature)
     stapling = {x509.TLSFeatureType.status_request, x509.TLSFeatureType.status_request_v2}
@@ -228,15 +228,15 @@ def must_staple(leaf: Certificate, policy: Policy, status: OcspStatus, name: str
         return ()
     demand = "demands a stapled OCSP answer (must-staple), and"
     if status.useless:
-        reason = f"{demand} clients would refuse every handshake with what there is: {status.useless}"
+        reason = f"{demand} clients would refuse every handshake with the present one: {status.useless}"
         return (about(leaf, Code.MUST_STAPLE, reason, status.problems[0].hint),)
     if policy.stapling or (status.good and status.good.binary):
         return ()
     if status.good:
-        reason = f"{demand} nginx staples no PEM: {status.good.title} is good, but has to be DER"
+        reason = f"{demand} nginx staples no PEM: {status.good.title} is good, but must be DER"
         return (about(leaf, Code.MUST_STAPLE, reason, "Save it as DER, as the responder sent it."),)
     reason = f"{demand} nginx does not promise one in every handshake"
-    reason += f"; none in {name} is for it" if name else ""
+    reason += f"; no response in {source} is for it" if source else ""
     hint = "Order it without must-staple; or let nginx staple the CA's response from a file (ssl_stapling_file), and "
-    hint += "name that one: ocsp; where nginx staples in another way, say so: stapling = true."
+    hint += "name that file: ocsp. If nginx staples in another way, say so: stapling = true."
     return (about(leaf, Code.MUST_STAPLE, reason, hint),)

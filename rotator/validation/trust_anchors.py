@@ -1,4 +1,4 @@
-"""Trust anchors, parsed once and asked often, with the evidence shown beside them; no certificate is judged here."""
+"""The trust anchors of a verdict: a file of roots, parsed once, together with the evidence beside them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from rotator.x509.parse import read_certificate
 from rotator.x509.pem import CERTIFICATE_LABELS, parse_text
 
 MAX_STORE = 1024 * 1024
-"""Bytes that a file of roots may hold; the system's has about 220 KiB, and each MiB takes half a second."""
+"""The most bytes of a file of roots; the system's has about 220 KiB, and reading 1 MiB takes half a second."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Anchors:
-    """The roots that a verdict trusts, and what else it is shown: the same files stand behind every verdict on a site.
+    """The trusted roots and the other evidence of a verdict.
 
     Args:
-        name: where they came from, for messages.
+        name: the origin of the roots, for messages.
         digest: SHA-256 (hex) of the file, as `sha256sum` prints it.
-        certificates: the roots, each once, in the order of the file.
-        store: the roots as the library takes them.
-        by_subject: the roots by DER of their subject.
-        raws: DER of the roots.
-        evidence: revocation lists, OCSP responses, logs, known keys.
+        certificates: the roots in the order of the file, without duplicates.
+        store: the roots in the library's form.
+        by_subject: the roots by the DER of their subject.
+        raws: the DER of the roots.
+        evidence: revocation lists, OCSP responses, logs, compromised keys.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Anchors:
     evidence: Evidence = field(default_factory=Evidence, repr=False)
 
     def beside(self, evidence: Evidence) -> Anchors:
-        """The same roots beside this evidence."""
+        """The same roots with this evidence."""
         return replace(self, evidence=evidence)
 
     @classmethod
@@ -52,46 +52,46 @@ class Anchors:
         """Read a file of roots.
 
         Args:
-            data: PEM; anything but certificates in it is passed over.
-            name: what to call it in messages.
+            data: PEM; blocks other than certificates are ignored.
+            name: its name for messages.
 
         Raises:
-            RotatorError: `store-empty` if it holds no certificate that can be read, `too-large`, or `parse-error`
-                with the line where its grammar fails: half a trust store would refuse what was accepted yesterday.
+            RotatorError: `store-empty` if it has no readable certificate, `too-large`, or `parse-error` with the line
+                of a fault in its grammar: with half of the roots, valid certificates would be refused.
         """
         title = shown(name)
         if len(data) > MAX_STORE:
             raise RotatorError(Code.TOO_LARGE, f"{title} holds more than {MAX_STORE >> 20} MiB.", exit=Exit.REJECTED)
         blocks, problems = parse_text(data, title)
         refusals = [p for p in problems if p.severity is Severity.REJECT]
-        if refusals and b"-----BEGIN " in data:  # without any block it is no PEM at all, which is told below
+        if refusals and b"-----BEGIN " in data:  # a file without any block is reported below as `store-empty`
             raise RotatorError(Code.PARSE_ERROR, refusals[0].message, refusals[0].hint, exit=Exit.REJECTED)
-        found: dict[bytes, Certificate] = {}
+        roots: dict[bytes, Certificate] = {}
         for block in blocks:
             if block.label in CERTIFICATE_LABELS:
                 certificate, _ = read_certificate(block.data, title, block.line)
                 if certificate is not None:
-                    found.setdefault(certificate.raw, certificate)
-        if not found:
+                    roots.setdefault(certificate.raw, certificate)
+        if not roots:
             hint = "Name a PEM file with the root certificates that clients trust."
             certificates = sum(block.label in CERTIFICATE_LABELS for block in blocks)
             message = f"{title} holds no root certificate" + (" that can be read." if certificates else ".")
             raise RotatorError(Code.STORE_EMPTY, message, hint, exit=Exit.REJECTED)
         by_subject: dict[bytes, list[Certificate]] = {}
-        for certificate in found.values():
+        for certificate in roots.values():
             by_subject.setdefault(certificate.outline.subject, []).append(certificate)
         try:
             with contained():
-                # a root that the library reads as a copy only is judged by our own rules: it has no place in there
-                store = Store([c.loaded for c in found.values() if c.strict] or [c.loaded for c in found.values()])
+                # only our own rules judge a path to a root that the library cannot read in its original form
+                store = Store([c.loaded for c in roots.values() if c.strict] or [c.loaded for c in roots.values()])
         except PanicError as error:
             message = f"{title} cannot be read: {BROKE_OFF}."
             raise RotatorError(Code.PARSE_ERROR, message, HINT, exit=Exit.REJECTED) from error
         return cls(
             name=title,
             digest=hashlib.sha256(data).hexdigest(),
-            certificates=tuple(found.values()),
+            certificates=tuple(roots.values()),
             store=store,
             by_subject=by_subject,
-            raws=frozenset(found),
+            raws=frozenset(roots),
         )

@@ -262,7 +262,7 @@ def _kept(
         certificates = [certificate for certificate in read if certificate is not None]
         if pair.key_type in delivered or not certificates or len(certificates) < len(pair.chain):
             continue
-        result, problems = _judge_leaf(certificates[0], replace(builder, pool=certificates))
+        result, problems = _judge_leaf(certificates[0], replace(builder, certificates=certificates))
         if result.path.anchor is not None and not _has_refusal(problems):
             kept.append(pair)
             warnings += problems
@@ -275,8 +275,8 @@ def _has_refusal(problems: Iterable[Problem]) -> bool:
 
 def _with_pool(builder: PathBuilder, pool: Pool | None) -> PathBuilder | None:
     """The builder with the fitting certificates of the pool added; None if the pool has none."""
-    offered = pool.offered_to(builder.pool) if pool else ()
-    return replace(builder, pool=(*builder.pool, *offered)) if offered else None
+    offered = pool.offered_to(builder.certificates) if pool else ()
+    return replace(builder, certificates=(*builder.certificates, *offered)) if offered else None
 
 
 def _completed(
@@ -329,7 +329,7 @@ def _around_revoked(leaf: Certificate, result: BuildResult, builder: PathBuilder
     revoked = builder.anchors.evidence.revoked_among(_status_query(result, builder))
     if not revoked or leaf.raw in revoked:
         return result
-    other = replace(builder, pool=[c for c in builder.pool if c.raw not in revoked]).build(leaf)
+    other = replace(builder, certificates=[c for c in builder.certificates if c.raw not in revoked]).build(leaf)
     return result if other.path.anchor is None or _has_refusal(other.problems) else other
 
 
@@ -339,7 +339,7 @@ def _order_sensitive(leaf: Certificate, result: BuildResult, builder: PathBuilde
         reason = "reaches a trusted root only for clients that try more than one path; OpenSSL's do not"
         hint = "Remove the expired root from the clients' stores, or ask the CA for another chain."
         return [about(leaf, Code.ORDER_SENSITIVE, reason, hint, Severity.WARN)]
-    if not completed and not builder.without_backtracking(leaf, builder.pool):
+    if not completed and not builder.without_backtracking(leaf, builder.certificates):
         reason = "as delivered is accepted only by clients that try more than one path; the stored chain is corrected"
         hint = "Serve the stored chain, not the delivered file."
         return [about(leaf, Code.ORDER_SENSITIVE, reason, hint, Severity.WARN)]

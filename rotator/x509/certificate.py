@@ -26,6 +26,9 @@ from rotator.x509.hostnames import Address, CoveredNames
 MAX_RSA_BITS = 8192
 """The most bits of an RSA modulus; a larger key is never used for a computation."""
 
+MIN_RSA_BITS = 512
+"""The fewest bits of an RSA modulus; OpenSSL generates no smaller ones (RSA_MIN_MODULUS_BITS)."""
+
 CURVES = {"1.2.840.10045.3.1.7": "secp256r1", "1.3.132.0.34": "secp384r1", "1.3.132.0.35": "secp521r1"}
 """The curves that TLS clients of the web support (CA/B BR 6.1.5), with OpenSSL's names."""
 
@@ -239,7 +242,7 @@ class Certificate:
     def usable_key(self) -> bool:
         """Whether signatures may be checked with its key: its type is known and the cost is bounded."""
         if self.key.algorithm == der.RSA:
-            return 512 <= self.key.bits <= MAX_RSA_BITS and self.key.exponent >= 3
+            return MIN_RSA_BITS <= self.key.bits <= MAX_RSA_BITS and self.key.exponent >= 3
         return self.key.algorithm in (der.EC, der.ED25519)
 
     @property

@@ -66,9 +66,9 @@ class CrlOutline:
     Args:
         raw: the whole list; only once in memory, as it may have megabytes.
         issuer: the DER of the issuer's name.
-        entries: the offsets in `raw` of the begin and the end of the entries; equal if there are none.
+        entries: the offsets in `raw` of the start and the end of the entries; equal if there are none.
         algorithms_agree: whether the signed part names the same signature algorithm as the outer structure.
-        signed: the offsets in `raw` of the begin and the end of the signed part.
+        signed: the offsets in `raw` of the start and the end of the signed part.
         signature: the signature over the signed part.
     """
 

@@ -266,7 +266,7 @@ def signed_parts(data: bytes) -> tuple[Element, list[Element], list[Element], in
 
 
 def certificate(data: bytes) -> CertificateOutline:
-    """The outline of the certificate at the begin of the bytes.
+    """The outline of the certificate at the start of the bytes.
 
     Raises:
         DerError: the bytes do not begin with a certificate.

@@ -28,6 +28,9 @@ MAX_COST = 500_000
 MAX_UNSEEN = 1300
 """The most octets of an encrypted key that only the library can decrypt: an RSA key of 2048 bits has 1,220."""
 
+MIN_RSA_BITS = 1024
+"""The fewest bits of an RSA key that is read: RSA-768 was factored in 2009. The policy may demand more of the leaf."""
+
 Private = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 # RFC 1421 as OpenSSL writes it. On a vector that is too short, the library panics, past every handler of errors.
@@ -46,7 +49,7 @@ class Key:
     """A private key that was read, and its place in a file.
 
     Args:
-        kind: its type.
+        key_type: its type.
         spki: the DER of its public half.
         private: the key, for signing.
         secret: the key as unencrypted PKCS#8 PEM, for storing.
@@ -54,7 +57,7 @@ class Key:
         line: its 1-based line in that file; 0 in a binary file.
     """
 
-    kind: KeyType
+    key_type: KeyType
     spki: bytes = field(repr=False)
     private: Private = field(repr=False)
     secret: Secret = field(repr=False)
@@ -87,7 +90,7 @@ class Key:
         """Whether its public half equals the leaf's, also in another encoding (compressed point, absent parameters)."""
         if self.spki == leaf.outline.spki:
             return True
-        if self.kind is not leaf.key_type:
+        if self.key_type is not leaf.key_type:
             return False
         try:
             public, own = leaf.loaded.public_key(), self.private.public_key()
@@ -156,14 +159,14 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
             raise _damaged()
         if not _consistent(numbers):
             raise _damaged()
-        kind = KeyType.RSA
+        key_type = KeyType.RSA
     elif isinstance(private, ec.EllipticCurvePrivateKey):
         if private.curve.name not in CURVES.values():
             reason = f"a key on the curve {private.curve.name}, which browsers do not support."
             raise _RefusedError(Code.KEY_TYPE, reason, _ORDER_NEW)
-        kind = KeyType.ECDSA
+        key_type = KeyType.ECDSA
     else:
-        kind = KeyType.ED25519
+        key_type = KeyType.ED25519
     try:
         spki = private.public_key().public_bytes(
             serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
@@ -173,7 +176,7 @@ def _read(block: Block, password: Secret | None, budget: int) -> Key:
         )
     except (ValueError, TypeError, UnsupportedAlgorithm):
         raise _damaged() from None
-    return Key(kind, spki, private, Secret(secret), block.file, block.line)
+    return Key(key_type, spki, private, Secret(secret), block.file, block.line)
 
 
 def _consistent(numbers: rsa.RSAPrivateNumbers) -> bool:
@@ -207,7 +210,7 @@ def _check_rsa(bits: int) -> None:
     if bits > MAX_RSA_BITS:
         reason = f"an RSA key of {bits} bits; more than {MAX_RSA_BITS} bits make every handshake too slow."
         raise _RefusedError(Code.KEY_LARGE, reason, _ORDER_NEW)
-    if bits < 1024:
+    if bits < MIN_RSA_BITS:
         raise _RefusedError(Code.WEAK_KEY, f"an RSA key of {bits} bits can be broken.", _ORDER_NEW)
 
 

@@ -13,13 +13,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rotator.core.model import SourceFile
+from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
 from rotator.x509 import der
-
-MAX_FILE = 256 * 1024
-"""The most bytes of one file."""
 
 MAX_BLOCKS = 256
 """The most blocks of a file that are read; `candidate.MAX_CHAIN` limits the certificates among them further."""
@@ -118,7 +115,7 @@ def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, .
 
     Returns:
         The blocks (certificates, keys, PKCS#7, PKCS#12) before the first fault of grammar, and the problems. The rest
-        of the file after a fault of grammar is ignored, as the begin of its blocks is no longer certain. No content
+        of the file after a fault of grammar is ignored, as the start of its blocks is no longer certain. No content
         makes this function raise.
     """
     name = shown(source.name)
@@ -163,7 +160,7 @@ def _problem(
 
 
 def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
-    """The data without a byte order mark at its begin.
+    """The data without a byte order mark at its start.
 
     Raises:
         _RefusedError: `encoding`: OpenSSL does not read the text that an editor shows; or `parse-error`: an archive.

@@ -114,9 +114,7 @@ class Truth:
     as_given: Mapping[str, str]
 
 
-@pytest.fixture(
-    scope="module", params=[pytest.param(kind, marks=pytest.mark.xdist_group(f"agreement {kind}")) for kind in KINDS]
-)
+@pytest.fixture(scope="module", params=KINDS)
 def truth(
     request: pytest.FixtureRequest,
     family: Sequence[Case],

@@ -10,8 +10,8 @@ from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 
 ROTATOR = Path(__file__).parents[2] / "rotator"
-ELSEWHERE = ("privsep/apply.py", "core/reasons.py", "core/problems.py", "demo/acts.py", "demo/play.py")
-"""Where the words are strings: the stand-alone step, the enumerations, and the demo, which reads commands' JSON."""
+ELSEWHERE = ("privsep/apply.py", "core/reasons.py", "core/problems.py")
+"""Where the words are strings: the stand-alone step and the enumerations themselves."""
 
 TAKES = {"RotatorError": 0, "Outcome": 3, "Deferral": 3, "Wait": 1, "outcome": 3, "deferred": 2, "stranded": 2}
 """Calls that take a reason, and which of their arguments it is."""

@@ -1,4 +1,4 @@
-"""The tiers of the tests: what runs when nothing is asked for, what the gate runs, and what a sample takes."""
+"""How the tests are run: what runs when nothing is asked for, what the gate runs, and what stays together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.scheduling import TOGETHER, group_of
 from tests.support.tiers import TIERS, Size, sample, tiers_of
 
 ROOT = Path(__file__).parents[2]
@@ -83,3 +84,26 @@ def test_another_seed_takes_other_cases() -> None:
 
 def test_the_same_seed_takes_the_same_cases() -> None:
     assert [sample({"a test": "abcd"}, 5) for _ in range(9)] == [sample({"a test": "abcd"}, 5)] * 9
+
+
+# -- what stays together in one worker
+
+
+def test_the_files_whose_tests_stay_together_exist() -> None:
+    assert [file for file in TOGETHER if not (ROOT / file).is_file()] == []
+
+
+def test_tests_of_one_case_stay_together_and_those_of_another_do_not() -> None:
+    file = "tests/e2e/test_demo_play.py"
+    assert group_of(f"{file}::test_a[debian]") == group_of(f"{file}::test_b[debian]")
+    assert group_of(f"{file}::test_a[debian]") != group_of(f"{file}::test_a[mainline]")
+    assert group_of(f"{file}::test_a") != group_of(f"{file}::test_b")
+
+
+def test_tests_of_one_file_stay_together() -> None:
+    file = "tests/storage/test_crash_safety.py"
+    assert group_of(f"{file}::test_a[x]") == group_of(f"{file}::test_b")
+
+
+def test_other_tests_are_alone() -> None:
+    assert group_of("tests/cli/test_main.py::test_a[x]") == "tests/cli/test_main.py::test_a[x]"

@@ -21,7 +21,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rotator.core.model import Generation, KeyType, Result
+from rotator.core.model import KeyType, Result
 from rotator.rotation.proof import expectation, prove
 from rotator.storage.generations import Store
 from tests.support.authority import CA, Issued, new_key, rsa_key
@@ -59,7 +59,7 @@ def bare(edge: Edge, new: Issued, round_: int) -> float:
     files = write_pair(edge.root / f"bare-{round_}", new)
     include = edge.include_dir / "example.conf"
     kept, ports = include.read_text(), edge.ports
-    expected = expectation(site, Generation("example", "", {KeyType.ECDSA: new.chain_der}))
+    expected = expectation(site, {KeyType.ECDSA: new.chain_der})
     before = ports.nginx.workers()
     began = time.monotonic()
     write_include(include, files)

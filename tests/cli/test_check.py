@@ -347,7 +347,10 @@ def test_where_an_answer_is_demanded_of_lists_and_none_are_named_it_is_rejected(
 def test_logs_that_are_not_asked_under_a_private_ca_are_told() -> None:
     Path("logs.json").write_text(json.dumps({"operators": [{"name": "One", "logs": [Keeper("log").entry]}]}))
     command = ("--cert", "chain.pem", "--name", NAME, "--ct-logs", "logs.json")
-    assert "note: logs.json was not asked about SCTs" in run(*command, "--private-ca").stderr
+    assert (
+        "note: logs.json was not used, because clients ask a private CA for no SCTs"
+        in run(*command, "--private-ca").stderr
+    )
     assert "note:" not in run(*command).stderr
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import Exit
-from rotator.core.model import SourceFile
+from rotator.core.model import MAX_FILE, SourceFile
 from rotator.privsep import privilege_drop
 from rotator.sources import delivery, file_reader
 from rotator.sources.delivery import Owner
@@ -91,7 +91,7 @@ def test_what_else_lies_there_is_told(config: Path, pair: tuple[Path, Path]) -> 
     (config.parent / "incoming" / "shop" / "old.key").write_bytes(b"somebody's")
     (config.parent / "incoming" / "shop" / ".copying").write_bytes(b"not finished")
     told = deliver(config, "shop", *pair).stderr
-    assert f"1 other file in {config.parent}/incoming/shop will be judged together with these: old.key" in told
+    assert f"1 other file in {config.parent}/incoming/shop will be validated together with these: old.key" in told
 
 
 def test_the_example_for_certbot_begins_with_a_command_that_certbot_can_find() -> None:
@@ -125,7 +125,7 @@ def test_a_dry_run_tells_what_would_be_written(config: Path, pair: tuple[Path, P
 
 
 def test_a_dry_run_tells_that_the_drop_would_be_made(config: Path, pair: tuple[Path, Path]) -> None:
-    assert "incoming/shop/ would be made (mode 2770" in deliver(config, "shop", *pair, "--dry-run").stdout
+    assert "incoming/shop/ would be created (mode 2770" in deliver(config, "shop", *pair, "--dry-run").stdout
 
 
 def test_a_dry_run_refuses_what_would_be_refused(config: Path) -> None:
@@ -163,7 +163,7 @@ def bad_file(top: Path, kind: str) -> Path:
         case "empty":
             path.touch()
         case "large":
-            path.write_bytes(b"x" * (file_reader.MAX_FILE + 1))
+            path.write_bytes(b"x" * (MAX_FILE + 1))
         case "fifo":
             os.mkfifo(path)
         case "directory":
@@ -197,7 +197,7 @@ def test_one_bad_file_keeps_all_others_out(config: Path, pair: tuple[Path, Path]
 def test_two_files_of_one_name_are_rejected(config: Path, pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(pair[0], tmp_path / "other" / "full.pem")
-    assert "would have one name" in deliver(config, "shop", pair[0], tmp_path / "other" / "full.pem").stderr
+    assert "would have the same name" in deliver(config, "shop", pair[0], tmp_path / "other" / "full.pem").stderr
 
 
 def test_more_files_than_a_drop_holds_are_rejected(config: Path, pair: tuple[Path, Path]) -> None:
@@ -205,9 +205,9 @@ def test_more_files_than_a_drop_holds_are_rejected(config: Path, pair: tuple[Pat
 
 
 def test_more_bytes_than_a_drop_holds_are_rejected(config: Path, tmp_path: Path) -> None:
-    files = [tmp_path / f"{number}.pem" for number in range(file_reader.MAX_TOTAL // file_reader.MAX_FILE + 1)]
+    files = [tmp_path / f"{number}.pem" for number in range(file_reader.MAX_TOTAL // MAX_FILE + 1)]
     for file in files:
-        file.write_bytes(b"x" * file_reader.MAX_FILE)
+        file.write_bytes(b"x" * MAX_FILE)
     assert deliver(config, "shop", *files).status == Exit.REJECTED
 
 

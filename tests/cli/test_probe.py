@@ -161,7 +161,7 @@ def test_a_connection_that_is_lost_beside_good_ones_is_told(tmp_path: Path, root
         result = probe(address, roots)
         body = probe(address, roots, "--json").answer
     assert result.status == 0
-    assert "WARN 1 of 6 handshakes lost: the connection was closed during the handshake" in result.stdout
+    assert "WARN 1 of 6 handshakes failed: the connection was closed during the handshake" in result.stdout
     assert [one["count"] for one in body["lost"]] == [1]
 
 
@@ -223,7 +223,7 @@ def test_a_server_without_tls_is_told_with_what_it_may_be(roots: Path) -> None:
     with server(plain) as address:
         result = probe(address, roots)
     assert result.status == 1
-    assert f"{address} takes connections, but no client gets a certificate: the TLS handshake failed" in result.stderr
+    assert f"{address} accepts connections, but no client gets a certificate: the TLS handshake failed" in result.stderr
     assert "STARTTLS" in result.stderr
 
 

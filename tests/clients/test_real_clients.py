@@ -19,7 +19,7 @@ from tests.clients.cases import Case
 from tests.clients.conftest import Servers, require
 from tests.support.calls import call
 
-pytestmark = [pytest.mark.contract, pytest.mark.xdist_group("clients")]
+pytestmark = pytest.mark.contract
 
 
 def wrong(

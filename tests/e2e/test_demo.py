@@ -1,10 +1,8 @@
-"""The demo: it holds on both real nginx, fails where nginx goes wrong, and leaves nothing, however it is ended."""
+"""The demo: it fails where nginx goes wrong, and leaves nothing, however it is ended."""
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import shlex
 import shutil
 import signal
@@ -15,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,13 +23,11 @@ from rotator.demo.scenarios import SCENARIOS
 from tests.support import processes
 from tests.support.calls import call
 from tests.support.client import fingerprint, leaf_of, verified_connect
+from tests.support.demo import PROMISED, answer_of, play, titles
 from tests.support.nginx_fixtures import require_nginx
 from tests.support.waiting import BUSY, wait_until
 
 ROOT = Path(__file__).parents[2]
-
-PROMISED = 40.0
-"""Seconds within which a newcomer has seen it all."""
 
 
 @dataclass
@@ -89,94 +84,6 @@ def demo(top: Path, *words: str | Path, env: Mapping[str, str] | None = None) ->
             process.kill()
             process.wait()
         print(playing.said)
-
-
-def answer_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    value = json.loads(done.stdout)
-    assert isinstance(value, dict)
-    return value
-
-
-def play(top: Path, nginx: Path) -> tuple[int, dict[str, Any]]:
-    """Plays it all. Returns the exit status and the answer."""
-    top.mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "rotator", "--json", "demo", "--nginx", str(nginx)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        cwd="/",
-        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", "TMPDIR": str(top)},
-        check=False,
-    )
-    print(done.stderr)
-    return done.returncode, answer_of(done)
-
-
-def titles(answer: Mapping[str, Any], *, held: bool) -> list[str]:
-    return [act["title"] for act in answer["acts"] if act["held"] is held]
-
-
-@dataclass(frozen=True)
-class Played:
-    """What came of one play.
-
-    Args:
-        status: the exit status.
-        answer: what it printed.
-        worked: the seconds of processor that it and its processes took.
-        left: what it left in the directory for temporary files.
-    """
-
-    status: int
-    answer: Mapping[str, Any]
-    worked: float
-    left: list[Path]
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param("debian", marks=pytest.mark.xdist_group("demo on debian")),
-        pytest.param("mainline", marks=[pytest.mark.xdist_group("demo on mainline"), pytest.mark.contract]),
-    ],
-)
-def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Played:
-    """The one play that the tests of this part look at."""
-    top = tmp_path_factory.mktemp("played") / "t"
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    status, answer = play(top, require_nginx(request.param))
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    worked = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Played(status, answer, worked, list(top.iterdir()))
-
-
-def test_every_act_holds(played: Played) -> None:
-    assert titles(played.answer, held=False) == []
-    assert titles(played.answer, held=True) == [title for title, _ in SCENARIOS]
-
-
-def test_a_play_that_holds_exits_0(played: Played) -> None:
-    assert (played.status, played.answer["held"], played.answer["exit"]) == (0, True, 0)
-
-
-def test_a_play_takes_no_longer_than_promised(played: Played) -> None:
-    assert played.worked < PROMISED / 2  # of one processor; the rest is waiting, and that on a busy machine, too
-    assert played.answer["seconds"] < PROMISED * BUSY
-
-
-def test_no_client_fails_during_a_play(played: Played) -> None:
-    assert played.answer["connections"]["answered"] > 100
-    assert played.answer["connections"]["failed"] == 0
-
-
-def test_the_stages_of_the_first_rotation_are_shown(played: Played) -> None:
-    assert {"validate", "store", "test", "apply", "prove"} <= played.answer["acts"][0]["stages"].keys()
-
-
-def test_a_play_leaves_no_file(played: Played) -> None:
-    assert played.left == []
 
 
 # -- that it would notice

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import nginx_fixtures, processes
+from tests.support import leftovers, nginx_fixtures, processes
 from tests.support.authority import CA, Issued
 from tests.support.bare_hup import bare_hup
 from tests.support.client import accepts, ask, fingerprint, held_connection, served_chain, served_leaf, verified_connect
@@ -434,3 +434,47 @@ def test_a_missing_nginx_is_a_skip_here_and_a_failure_in_ci(monkeypatch: pytest.
 def test_a_path_too_long_for_a_unix_socket_is_said_at_once(tmp_path: Path) -> None:
     with NginxServer(Path(os.devnull), tmp_path) as server, pytest.raises(ValueError, match="too long"):
         server.unix_listener("x" * 108)
+
+
+# -- what a run leaves behind
+
+LEAVES_A_PROCESS = """
+import os
+
+def test_that_leaves_a_process_behind():
+    os.posix_spawnp("sleep", ["sleep", "98765"], os.environ)
+"""
+
+
+def test_a_process_that_a_run_has_started_is_found_with_its_listener() -> None:
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); input()"
+    environment = {**os.environ, leftovers.VARIABLE: "another run"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        port = f"{int(process.stdout.readline()):04X}"
+        (line,) = leftovers.left("another run", spared=(), mounted=leftovers.mounts())
+        assert leftovers.left("another run", spared=[process.pid], mounted=leftovers.mounts()) == []
+        process.communicate(b"\n")
+    assert line.startswith(f"process {process.pid} ")
+    assert line.endswith(f", listening on 0100007F:{port}")
+    assert leftovers.left("another run", spared=(), mounted=leftovers.mounts()) == []
+
+
+def test_a_mount_point_that_was_not_there_before_is_found() -> None:
+    assert "mount /proc" in leftovers.left("no run", spared=(), mounted=leftovers.mounts() - {"/proc"})
+
+
+def test_a_run_that_leaves_a_process_behind_fails_and_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(leftovers.VARIABLE, raising=False)
+    (tmp_path / "test_it.py").write_text(LEAVES_A_PROCESS)
+    root = Path(__file__).parents[2]
+    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "0", "-c", str(root / "pyproject.toml")]
+    command = [sys.executable, "-m", "pytest", *options, "--rootdir", str(tmp_path), str(tmp_path / "test_it.py")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    (pid,) = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("process ")]
+    os.kill(pid, signal.SIGKILL)
+    assert "1 passed" in done.stdout
+    assert f"process {pid} sleep 98765" in done.stdout
+    assert done.returncode == 1

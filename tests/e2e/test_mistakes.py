@@ -314,7 +314,9 @@ def no_incoming_directory(desk: Desk) -> list[str | Path]:
     return ["deliver", "example", desk.chain, desk.key]
 
 
-@mistake(Exit.FAILURE, "no daemon is running that would take them", "systemctl start rotator, or: rotator swap example")
+@mistake(
+    Exit.FAILURE, "no daemon is running that would put them live", "systemctl start rotator, or: rotator swap example"
+)
 def waiting_for_a_daemon_that_does_not_run(desk: Desk) -> list[str | Path]:
     return ["deliver", "--wait", "example", desk.chain, desk.key]
 

@@ -190,7 +190,10 @@ def test_without_systemd_it_is_deferred_and_the_other_way_is_named(edge: Edge, m
     (manager.bin / "systemctl").unlink()
     manager.bin.joinpath("nothing").touch()
     done = asked_with_path(edge, str(manager.bin))
-    assert done == ("apply-unit", 'Without systemd, where nginx runs as this user: apply = "direct" under [nginx]')
+    assert done == (
+        "apply-unit",
+        'Without systemd, and with an nginx that runs as this user: set apply = "direct" under [nginx]',
+    )
 
 
 def asked_with_path(edge: Edge, path: str) -> tuple[str, str]:

@@ -43,7 +43,7 @@ def test_the_incident_is_found_with_one_command(nginx: NginxServer, issuing_ca: 
     assert result.status == 3
     assert "REJECT incomplete-chain" in result.stdout
     assert "Who breaks: OpenSSL, curl, Python, Node, mosquitto, Go, Java, Android apps." in result.stdout
-    assert f"Chrome, Windows, macOS: only where {url} cannot be reached" in result.stdout
+    assert f"Chrome, Windows, macOS: only if {url} cannot be reached" in result.stdout
     assert "Fix: Add the CA's bundle or chain file" in result.stdout
 
 

@@ -15,7 +15,7 @@ from rotator.core.model import Result
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.unit_client import new_request
-from rotator.rotation.outcomes import Wanted
+from rotator.rotation.request import RotationRequest
 from tests.support.authority import CA, Issued, der
 from tests.support.client import fingerprint, held_connection, served_leaf
 from tests.support.edge import Edge
@@ -290,7 +290,7 @@ def test_a_new_host_is_wired_step_by_step(nginx: NginxServer, tmp_path: Path, is
     assert (first.result, first.reason) == (Result.DEFERRED, "not-wired")
     nginx.blocks = wired
     nginx.write_config()
-    done = edge.run(Wanted(edge.site(), edge.anchors))[0]
+    done = edge.run(RotationRequest(edge.site(), edge.anchors))[0]
     assert (done.result, done.reason) == (Result.ROTATED, "rotated")
     assert edge.shown() == {new.chain_der}
 

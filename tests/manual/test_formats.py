@@ -22,8 +22,7 @@ from rotator.cli.formats import (
     status_answer,
 )
 from rotator.cli.output import Output, as_json
-from rotator.cli.probe import Seen as Probed
-from rotator.cli.probe import Sent
+from rotator.cli.probe import ProbeReport, ServedChain
 from rotator.core.errors import RotatorError
 from rotator.core.model import (
     Generation,
@@ -102,11 +101,11 @@ REFUSED = judge(Issued(GOOD.key, GOOD.leaf), names=("other.test",))
 
 
 def _probed(chain: tuple[bytes, ...], *, failing: bool) -> dict[str, object]:
-    sent = Sent(chain, (NAME,), tuple(Version), judge_served(chain, public((NAME,)), ANCHORS, NOW))
+    sent = ServedChain(chain, (NAME,), tuple(Version), judge_served(chain, public((NAME,)), ANCHORS, NOW))
     mute, missing, lost = (
         ((("n", "r"),), ((Version(next(iter(Version))), "r"),), (("r", 1),)) if failing else ((), (), ())
     )
-    return {"schema_version": PROBE_VERSION, **Probed("127.0.0.1:443", (sent,), mute, missing, 12, lost).body}
+    return {"schema_version": PROBE_VERSION, **ProbeReport("127.0.0.1:443", (sent,), mute, missing, 12, lost).body}
 
 
 def _site(facts: Facts, last: HistoryEntry | None, *, changed: bool | None) -> dict[str, object]:

@@ -143,7 +143,7 @@ def test_one_kind_of_a_dual_site_waits_for_the_other(there: KeyType, lacking: Ke
 
 
 def test_one_kind_of_a_dual_site_goes_alone_after_the_grace_time() -> None:
-    assert decided(drop(fit(KeyType.RSA), age=10), live=BOTH) == Rotate(frozenset({KeyType.ECDSA}))
+    assert decided(drop(fit(KeyType.RSA), age=10), live=BOTH) == Rotate()
 
 
 # -- not fit

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rotator.core.model import Generation, KeyType, Outcome, Policy, Result, Served, Site, Target, Workers
+from rotator.core.model import KeyType, Outcome, Policy, Result, Served, Site, Target, Workers
 from rotator.rotation import proof, rotate
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import Expected, Proof, deadline, differs, expectation
@@ -178,20 +178,18 @@ def test_negative_control_without_the_way_back_without_a_signal_nginx_is_told_tw
 
 def test_every_listener_name_and_kind_of_key_is_expected() -> None:
     site = Site("s", ("a.test", "b.test"), LISTENERS, Policy())
-    expected = expectation(site, Generation("s", "g", {KeyType.ECDSA: (b"e",), KeyType.RSA: (b"r",)}))
+    expected = expectation(site, {KeyType.ECDSA: (b"e",), KeyType.RSA: (b"r",)})
     assert len(expected) == 2 * 2 * 2
 
 
 def test_a_site_with_one_kind_of_key_is_asked_for_whatever_is_served() -> None:
     site = Site("s", ("a.test",), LISTENERS[:1], Policy())
-    assert list(expectation(site, Generation("s", "g", {KeyType.RSA: (b"r",)}))) == [
-        Target("s", LISTENERS[0], "a.test", None)
-    ]
+    assert list(expectation(site, {KeyType.RSA: (b"r",)})) == [Target("s", LISTENERS[0], "a.test", None)]
 
 
 def test_a_wildcard_is_proved_with_its_concrete_name() -> None:
     site = replace(Site("s", ("*.a.test",), LISTENERS[:1], Policy()), probe_names=("x.a.test",))
-    assert [t.name for t in expectation(site, Generation("s", "g", {KeyType.RSA: (b"r",)}))] == ["x.a.test"]
+    assert [t.name for t in expectation(site, {KeyType.RSA: (b"r",)})] == ["x.a.test"]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from rotator.core.model import Result, Served, Target
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
 from rotator.privsep.apply import Applied, Setup
-from rotator.rotation.outcomes import Judged, Wanted
 from rotator.rotation.prepare import plan
+from rotator.rotation.request import RotationRequest, Validation
 from rotator.rotation.rotate import rotate
 from rotator.storage.locks import Lock
 from rotator.validation.validate import Verdict
@@ -96,7 +96,7 @@ def test_a_site_goes_from_two_kinds_of_key_to_one_and_another_and_each_way_back(
         assert done.result is Result.ROTATED
         names.append(done.generation)
     for name in reversed(names[:-1]):
-        assert host.run(Wanted(site, host.anchors, generation=name))[0].result is Result.ROTATED
+        assert host.run(RotationRequest(site, host.anchors, generation=name))[0].result is Result.ROTATED
 
 
 @pytest.mark.parametrize("two_first", [True, False])
@@ -150,37 +150,37 @@ def test_an_unfit_pair_is_rejected_with_all_its_problems_and_touches_nothing(hos
 
 
 def test_a_verdict_of_this_second_on_the_same_question_is_not_asked_for_again(host: Host) -> None:
-    said = _judged(host)
-    assert host.run(replace(_good(host), judged=said))[0].reason == Code.KEY_MISMATCH
+    said = _validation(host)
+    assert host.run(replace(_good(host), validation=said))[0].reason == Code.KEY_MISMATCH
 
 
 @pytest.mark.parametrize("what", ["older", "later", "of another live pair", "with force"])
 def test_a_verdict_on_any_other_question_is_asked_for_again(host: Host, what: str) -> None:
-    said = _judged(host)
+    said = _validation(host)
     changed = {
         "older": replace(said, at=said.at - timedelta(seconds=1)),
         "later": replace(said, at=said.at + timedelta(seconds=1)),
         "of another live pair": replace(said, live=((b"another",),)),
         "with force": said,
     }[what]
-    wanted = replace(_good(host), judged=changed, force=what == "with force")
+    wanted = replace(_good(host), validation=changed, force=what == "with force")
     assert host.run(wanted)[0].result is Result.ROTATED
 
 
 def test_what_judging_took_is_told_also_where_it_was_done_a_moment_before(host: Host) -> None:
-    said = replace(_judged(host), seconds=0.25)
-    (done,) = host.run(replace(_good(host), judged=said))
+    said = replace(_validation(host), seconds=0.25)
+    (done,) = host.run(replace(_good(host), validation=said))
     assert 0.25 <= done.stages["validate"] < 0.5
 
 
-def _good(host: Host) -> Wanted:
+def _good(host: Host) -> RotationRequest:
     return host.wanted(host.sites[0], host.issue())
 
 
-def _judged(host: Host) -> Judged:
+def _validation(host: Host) -> Validation:
     """A refusal, as if it had been said of the live pair's successor just now."""
     refused = Verdict(problems=(Problem(Code.KEY_MISMATCH, Severity.REJECT, "no"),))
-    return Judged(refused, (host.first["example"].chain_der,), host.world.clock.now())
+    return Validation(refused, (host.first["example"].chain_der,), host.world.clock.now())
 
 
 def test_a_rejection_says_what_nginx_still_serves_and_until_when(host: Host) -> None:
@@ -550,7 +550,7 @@ def test_once_nginx_is_wired_the_first_pair_is_proved(tmp_path: Path) -> None:
     host = Host(tmp_path, bare=True)
     host.swap(host.sites[0], host.issue(), first=True)
     host.world.nginx.start()
-    done = host.run(Wanted(host.sites[0], host.anchors))[0]
+    done = host.run(RotationRequest(host.sites[0], host.anchors))[0]
     assert (done.result, done.reason) == (Result.ROTATED, "proved")
 
 
@@ -558,7 +558,7 @@ def test_a_named_pair_that_nginx_has_not_read_yet_gets_one_reload(tmp_path: Path
     host = Host(tmp_path, bare=True)
     host.world.nginx.start()
     host.swap(host.sites[0], host.issue(), first=True)
-    done = host.run(Wanted(host.sites[0], host.anchors))[0]
+    done = host.run(RotationRequest(host.sites[0], host.anchors))[0]
     assert (done.result, host.world.nginx.hups) == (Result.ROTATED, 1)
 
 
@@ -568,7 +568,7 @@ def test_a_named_pair_that_nginx_has_not_read_yet_gets_one_reload(tmp_path: Path
 def test_a_stored_generation_can_be_put_back(host: Host) -> None:
     first = host.world.live("example")
     host.swap(host.sites[0], host.issue())
-    done = host.run(Wanted(host.sites[0], host.anchors, generation=first))[0]
+    done = host.run(RotationRequest(host.sites[0], host.anchors, generation=first))[0]
     assert (done.result, done.live) == (Result.ROTATED, first)
     assert host.nginx_shows["example"] == host.first["example"].chain_der
 
@@ -577,7 +577,7 @@ def test_a_rollback_skips_the_comparison_with_live_and_nothing_else(host: Host) 
     first = host.world.live("example")
     host.swap(host.sites[0], host.issue(later=12))
     host.world.clock.sleep(timedelta(days=91).total_seconds())
-    done = host.run(Wanted(host.sites[0], host.anchors, generation=first))[0]
+    done = host.run(RotationRequest(host.sites[0], host.anchors, generation=first))[0]
     assert (done.result, done.reason) == (Result.REJECTED, "expired")
 
 
@@ -698,7 +698,7 @@ def test_what_was_proved_but_not_noted_as_verified_is_proved_again_by_the_next_c
     with monkeypatch.context() as full:
         full.setattr(host.world.store, "mark_verified", _fails())
         done = host.swap(host.sites[0], host.issue())
-    host.run(Wanted(host.sites[0], host.anchors))
+    host.run(RotationRequest(host.sites[0], host.anchors))
     assert host.world.store.verified("example") == done.generation
 
 
@@ -800,7 +800,7 @@ def test_an_expired_pair_never_goes_back_because_nginx_does_not_react(host: Host
     host.world.nginx.ignores_reload = True
     done = host.swap(host.sites[0], host.issue())
     assert (done.result, done.live) == (Result.STRANDED, done.generation)
-    assert "not fit any more" in done.message
+    assert "no longer valid" in done.message
 
 
 def test_a_pair_that_stays_without_a_proof_never_looks_proved(host: Host) -> None:
@@ -863,7 +863,7 @@ def test_a_first_pair_with_nginx_ending_before_it_is_told_waits_for_nginx(tmp_pa
     host.world.nginx.start()
     host.world.nginx.dead.update(LISTENERS)
     host.world.before_apply = lambda generations, hup: host.world.nginx.stop()
-    assert host.run(Wanted(host.sites[0], host.anchors))[0].reason == "nginx-down"
+    assert host.run(RotationRequest(host.sites[0], host.anchors))[0].reason == "nginx-down"
 
 
 # -- an environment's fault condemns no pair
@@ -916,7 +916,7 @@ def test_a_live_generation_that_the_store_has_lost_can_be_replaced(host: Host) -
 def test_a_rollback_to_the_pair_that_is_served_anyway_is_not_held_up(host: Host) -> None:
     first = host.world.live("example")
     new = host.swap(host.sites[0], host.issue()).generation
-    host.run(Wanted(host.sites[0], host.anchors, generation=first))
+    host.run(RotationRequest(host.sites[0], host.anchors, generation=first))
     host.world.apply({"example": new}, hup=False)
-    done = host.run(Wanted(host.sites[0], host.anchors, generation=first))[0]
+    done = host.run(RotationRequest(host.sites[0], host.anchors, generation=first))[0]
     assert (done.result, done.unproved, done.live) == (Result.ROTATED, (), first)

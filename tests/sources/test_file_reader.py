@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.model import MAX_FILE
 from rotator.sources import file_reader
-from rotator.sources.file_reader import MAX_FILE, MAX_FILES, read_drop, read_flat, read_named, read_password, read_pool
+from rotator.sources.file_reader import MAX_FILES, read_drop, read_flat, read_named, read_password, read_pool
 from tests.support.other_user import NOBODY, as_nobody, forked
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from rotator import bootstrap, config
 from rotator.core.model import Outcome, Site
 from rotator.privsep.apply import read_live
-from rotator.rotation.outcomes import Wanted
 from rotator.rotation.ports import Ports
 from rotator.rotation.recover import recover
+from rotator.rotation.request import RotationRequest
 from rotator.rotation.rotate import rotate
 from rotator.storage.generations import Store
 from rotator.storage.history import History
@@ -113,7 +113,7 @@ class Edge:
             done = self.swap(site, self.first[site], first=True)
             assert done.reason == "not-wired", done
         self.nginx.start()
-        for done in self.run(*(Wanted(self.site(s), self.anchors) for s in self.sites)):
+        for done in self.run(*(RotationRequest(self.site(s), self.anchors) for s in self.sites)):
             assert done.reason == "proved", done
 
     def issue(self, site: str = "example", **how: object) -> Issued:
@@ -144,14 +144,14 @@ class Edge:
     def locks(self) -> Locks:
         return Locks(self.state)
 
-    def wanted(self, site: str, *issued: Issued, first: bool = False, generation: str = "") -> Wanted:
+    def wanted(self, site: str, *issued: Issued, first: bool = False, generation: str = "") -> RotationRequest:
         candidate = candidate_of(*issued) if issued else None
-        return Wanted(self.site(site), self.anchors, candidate, generation, first, who="tester")
+        return RotationRequest(self.site(site), self.anchors, candidate, generation, first, who="tester")
 
-    def run(self, *batch: Wanted, ports: Ports | None = None) -> tuple[Outcome, ...]:
+    def run(self, *batch: RotationRequest, ports: Ports | None = None) -> tuple[Outcome, ...]:
         ports = ports or self.ports
         with ports.locks.rotation("tester", 60.0) as lock:
-            late = [Wanted(self.site(s), self.anchors) for s in lock.interrupted]
+            late = [RotationRequest(self.site(s), self.anchors) for s in lock.interrupted]
             if late:
                 recover(late, ports, lock)
             return rotate(batch, ports, lock)

@@ -68,7 +68,7 @@ SHA256, SHA1 = (bytes.fromhex(f"300d06092a864886f70d0101{number}0500") for numbe
 
 
 def with_sha1(cert: x509.Certificate, signer: PrivateKey) -> x509.Certificate:
-    """The same, signed in the way that clients no longer take."""
+    """The same, signed in the way that clients no longer accept."""
     assert isinstance(signer, rsa.RSAPrivateKey)
     tbs = cert.tbs_certificate_bytes.replace(SHA256, SHA1)
     signature = wrap(0x03, b"\0" + signer.sign(tbs, padding.PKCS1v15(), hashes.SHA1()))

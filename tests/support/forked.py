@@ -34,7 +34,7 @@ from tests.support.waiting import wait_until
 for _name in (
     *("apscheduler.executors.pool", "apscheduler.schedulers.background", "watchdog.observers"),
     *("rotator.cli.run", "rotator.daemon.service", "rotator.metrics.collector", "rotator.tls.handshake"),
-    *("rotator.cli.awaiting", "rotator.cli.deliver", "rotator.cli.rollback", "rotator.cli.swap"),
+    *("rotator.cli.await_outcome", "rotator.cli.deliver", "rotator.cli.rollback", "rotator.cli.swap"),
 ):
     import_module(_name)  # once here, and not in every child
 

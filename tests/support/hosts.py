@@ -7,8 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from rotator.core.model import Candidate, Outcome, Policy, Site, SourceFile
-from rotator.rotation.outcomes import Wanted
 from rotator.rotation.recover import recover
+from rotator.rotation.request import RotationRequest
 from rotator.rotation.rotate import rotate
 from rotator.storage.locks import Lock
 from rotator.validation.validate import Anchors
@@ -54,7 +54,7 @@ class Host:
                 self.swap(site, self.first[site.name], first=True)
             self.world.nginx.start()
             for site in self.sites:
-                self.run(Wanted(site, self.anchors))
+                self.run(RotationRequest(site, self.anchors))
             self.world.nginx.hups = self.world.nginx.tests = 0
             self.world.applied.clear()
 
@@ -70,10 +70,10 @@ class Host:
         begin = self.world.clock.now() - timedelta(hours=1)
         return self.ca.intermediate("Another").issue(*site.names, not_before=begin)
 
-    def wanted(self, site: Site, *issued: Issued, first: bool = False, force: bool = False) -> Wanted:
-        return Wanted(site, self.anchors, candidate_of(*issued), first=first, force=force, who="tester")
+    def wanted(self, site: Site, *issued: Issued, first: bool = False, force: bool = False) -> RotationRequest:
+        return RotationRequest(site, self.anchors, candidate_of(*issued), first=first, force=force, who="tester")
 
-    def run(self, *batch: Wanted) -> tuple[Outcome, ...]:
+    def run(self, *batch: RotationRequest) -> tuple[Outcome, ...]:
         """The rotation under the lock, as a command would run it: what was interrupted is recovered first."""
         with self.world.locks.rotation("tester", 1.0) as lock:
             self._recover(lock)
@@ -86,12 +86,12 @@ class Host:
         """What a start does."""
         with self.world.locks.rotation("tester", 1.0) as lock:
             sites = [s for s in self.sites if not names or s.name in names]
-            return recover([Wanted(s, self.anchors) for s in sites], self.world.ports, lock)
+            return recover([RotationRequest(s, self.anchors) for s in sites], self.world.ports, lock)
 
     def _recover(self, lock: Lock) -> None:
         interrupted = [s for s in self.sites if s.name in lock.interrupted]
         if interrupted:
-            recover([Wanted(s, self.anchors) for s in interrupted], self.world.ports, lock)
+            recover([RotationRequest(s, self.anchors) for s in interrupted], self.world.ports, lock)
 
     @property
     def nginx_shows(self) -> dict[str, tuple[bytes, ...]]:

@@ -17,12 +17,12 @@ from cryptography.hazmat.primitives.ciphers import Cipher, modes
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.x509 import ocsp
 
+from rotator.core.model import MAX_FILE
 from rotator.validation.blocklist import MAX_BLOCKLIST
 from rotator.validation.sct import MAX_LIST
 from rotator.validation.trust_anchors import MAX_STORE
 from rotator.x509.crl import MAX_CRL
 from rotator.x509.ocsp import MAX_RESPONSES
-from rotator.x509.pem import MAX_FILE
 from tests.support.authority import der_pem, rewritten_response, wrap
 from tests.support.crafting import (
     NULL,

@@ -347,7 +347,7 @@ def test_a_key_under_a_cipher_that_the_library_alone_knows_is_read_up_to_the_siz
         if code is None:
             key = key_of(text, Secret(b"secret"))
             assert isinstance(key, Key)
-            assert key.kind is KeyType.RSA
+            assert key.key_type is KeyType.RSA
         else:
             assert refused(text, Secret(b"secret")).code == code
 
@@ -581,7 +581,7 @@ def test_a_certificate_with_a_changed_byte_never_raises(data: st.DataObject) -> 
 
 def test_a_key_type_is_known_for_every_kind_that_is_read() -> None:
     kinds = {
-        k.kind
+        k.key_type
         for k in map(key_of, (EC.key_pem, RSA.key_pem, key_pem(ed25519.Ed25519PrivateKey.generate())))
         if isinstance(k, Key)
     }

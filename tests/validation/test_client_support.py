@@ -111,8 +111,8 @@ def test_a_warning_that_is_not_in_the_table_breaks_nobody() -> None:
 def test_who_breaks_is_told_in_sentences() -> None:
     assert who_breaks(reject(Code.INCOMPLETE_CHAIN), URL) == [
         "Who breaks: OpenSSL, curl, Python, Node, mosquitto, Go, Java, Android apps.",
-        f"Chrome, Windows, macOS: only where {URL} cannot be reached at that moment.",
-        "Firefox: only where the intermediate is not known yet; those of public CAs it loads ahead.",
+        f"Chrome, Windows, macOS: only if {URL} cannot be reached at that moment.",
+        "Firefox: only if it does not know the intermediate yet; it loads those of public CAs in advance.",
     ]
 
 

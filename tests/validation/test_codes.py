@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from rotator.core.errors import RotatorError
-from rotator.core.model import Secret, SourceFile
+from rotator.core.model import MAX_FILE, Secret, SourceFile
 from rotator.core.problems import Code
 from rotator.sources.file_reader import read_named
 from rotator.validation.blocklist import Blocklist
@@ -23,7 +23,6 @@ from rotator.validation.sct import Logs
 from rotator.validation.validate import Anchors, Verdict, examine, public
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
-from rotator.x509.pem import MAX_FILE
 from tests.support.authority import CA, NOW, Issued, der_pem, key_pem, new_key, pem, rewritten, with_extensions
 from tests.support.extensions import FEW_USES, STAPLE, also, instead, same_ca, self_signed
 from tests.support.faulty_leaves import ODD, REFUSED, WARNED, sha1_leaf, twice

@@ -69,7 +69,7 @@ def test_too_few_logs_are_refused(scts: Sequence[Keeper]) -> None:
     issued = logged(*scts) if scts else ICA.issue(NAME)
     verdict = checked(issued, ALL)
     assert verdict.codes == (Code.SCT_MISSING,)
-    assert "browsers want" in verdict.problems[0].message
+    assert "browsers demand" in verdict.problems[0].message
 
 
 def test_an_empty_list_of_scts_is_too_few() -> None:
@@ -157,7 +157,7 @@ def test_an_sct_that_does_not_count_is_told(what: str) -> None:
     known = ALL if "unknown" in what else logs(ONE, THREE, keeper)
     verdict = checked(logged(ONE, keeper), known)
     assert (verdict.codes, verdict.warnings) == ((Code.SCT_MISSING,), (Code.SCT_UNVERIFIED,))
-    assert verdict.problems[0].message.endswith("SCTs that count of 1 log (first); browsers want 2.")
+    assert verdict.problems[0].message.endswith("SCTs that count of 1 log (first); browsers demand 2.")
     assert verdict.problems[1].hint == "If the list of logs is old, fetch it again."
     enough = checked(logged(ONE, THREE, keeper), known)
     assert (enough.codes, enough.warnings) == ((), (Code.SCT_UNVERIFIED,))
@@ -175,7 +175,9 @@ def test_a_log_that_was_retired_afterwards_counts_beside_one_that_is_accepted_no
     assert checked(logged(ONE, retired[0]), logs(ONE, *retired)).problems == ()
     verdict = checked(logged(*retired), logs(ONE, *retired))
     assert verdict.codes == (Code.SCT_MISSING,)
-    assert "SCTs that count of 2 logs (a, b); browsers want 2, one of them accepted now." in verdict.problems[0].message
+    assert (
+        "SCTs that count of 2 logs (a, b); browsers demand 2, one of them accepted now." in verdict.problems[0].message
+    )
 
 
 def test_the_interval_of_a_log_is_that_of_the_end_of_certificates() -> None:
@@ -253,8 +255,8 @@ def test_a_state_that_nobody_knows_is_told_without_moving_the_cursor() -> None:
 @pytest.mark.parametrize(
     ("lacks", "found", "words"),
     [
-        ("state", {}, "first: the log is in no known state"),
-        ("state", {"state": {"retired": {}}}, "first: the log was retired before"),
+        ("state", {}, "first: the log is in an unknown state"),
+        ("state", {"state": {"retired": {}}}, "first: the log was retired earlier"),
         ("description", {"state": {"rejected": {}}, "url": "https://log.example/1/"}, "https://log.example/1/: the"),
         (
             "description",
@@ -295,4 +297,4 @@ def test_a_date_of_the_list_is_read_in_its_zone() -> None:
     moved = json.dumps({"operators": [{"name": "One", "logs": [
         ONE.entry | {"state": {"retired": {"timestamp": "2026-11-22T18:00:00+08:00"}}}]}]})  # fmt: skip
     (log,) = Logs.from_json(moved.encode(), "x").by_id.values()
-    assert log.since == datetime(2026, 11, 22, 10, tzinfo=UTC)
+    assert log.in_state_since == datetime(2026, 11, 22, 10, tzinfo=UTC)

@@ -237,7 +237,7 @@ def test_the_hint_names_where_the_response_is_to_be_had(
     named = x509.AuthorityInformationAccess([x509.AccessDescription(*one) for one in access])
     verdict = looked_up(issued=ICA.issue(NAME, tweak=also(named)))
     assert verdict.warnings == (Code.REVOCATION_UNKNOWN,)
-    assert verdict.problems[0].hint == f"Fetch the one for it, as soon as it is issued, from {where}."
+    assert verdict.problems[0].hint == f"Fetch its response, as soon as there is one, from {where}."
 
 
 def test_one_of_several_answers_is_enough() -> None:
@@ -317,12 +317,18 @@ EXPIRED = ICA.issue(
 UNAUTHENTIC: dict[str, tuple[dict[str, object], str]] = {
     "signed with another key": ({"key": new_key()}, "neither by its issuer nor"),
     "signed by a responder who does not come along": ({"by": RESPONDER, "sends": False}, "neither by its issuer nor"),
-    "signed by a responder of another CA": ({"by": CA.root("Else").responder()}, "whom this issuer did not appoint"),
-    "signed by one whom the root appointed": ({"by": ROOT.responder()}, "whom this issuer did not appoint"),
-    "signed by one of the issuer's name": ({"by": same_name(ICA).responder()}, "whom this issuer did not appoint"),
+    "signed by a responder of another CA": (
+        {"by": CA.root("Else").responder()},
+        "whose certificate is not by this issuer",
+    ),
+    "signed by one whom the root appointed": ({"by": ROOT.responder()}, "whose certificate is not by this issuer"),
+    "signed by one of the issuer's name": (
+        {"by": same_name(ICA).responder()},
+        "whose certificate is not by this issuer",
+    ),
     "signed by one of this key's, but under another name": (
         {"by": CA("Else", ICA.key, CA.root("Else", key=ICA.key).cert).responder()},
-        "whom this issuer did not appoint",
+        "whose certificate is not by this issuer",
     ),
     "that names the issuer and is signed by his responder": (
         {"key": RESPONDER.key, "tweak": lambda builder: builder.certificates([RESPONDER.leaf])},
@@ -347,7 +353,7 @@ UNAUTHENTIC: dict[str, tuple[dict[str, object], str]] = {
     ),
     "signed before the responder was appointed": (
         {"by": ICA.issue(cn="New", san=False, eku=[ExtendedKeyUsageOID.OCSP_SIGNING])},
-        "whose certificate was not valid then",
+        "whose certificate was not valid at that time",
     ),
     "with something critical and unknown": (
         {"tweak": lambda builder: builder.add_extension(STRANGE, critical=True)},
@@ -484,14 +490,14 @@ def test_must_staple_is_refused_where_clients_would_refuse_what_there_is_to_stap
 def test_must_staple_without_a_response_for_it_is_a_matter_of_the_policy() -> None:
     verdict = looked_up(ICA.ocsp(GOOD.leaf), issued=DEMANDING)
     assert verdict.codes == (Code.MUST_STAPLE,)
-    assert "none in staples is for it" in verdict.problems[0].message
+    assert "no response in staples is for it" in verdict.problems[0].message
     assert looked_up(ICA.ocsp(GOOD.leaf), issued=DEMANDING, policy=replace(public([NAME]), stapling=True)).accepted
 
 
 def test_must_staple_is_not_met_by_what_nginx_cannot_read() -> None:
     verdict = looked_up(armoured(ICA.ocsp(DEMANDING.leaf)), issued=DEMANDING)
     assert verdict.codes == (Code.MUST_STAPLE,)
-    assert "has to be DER" in verdict.problems[0].message
+    assert "must be DER" in verdict.problems[0].message
 
 
 def test_what_is_revoked_is_told_once() -> None:

@@ -180,8 +180,8 @@ def test_of_many_malformed_names_three_are_listed(count: int, more: str) -> None
     ("name", "hint"),
     [
         ("a b", "a b is no host name; correct the configuration."),
-        ("www.example.cn", "Order the certificate with these names, or take them out of the configuration."),
-        ("192.0.2.1", "Order the certificate with these names, or take them out of the configuration."),
+        ("www.example.cn", "Order the certificate with these names, or remove them from the configuration."),
+        ("192.0.2.1", "Order the certificate with these names, or remove them from the configuration."),
     ],
 )
 def test_the_hint_tells_a_name_that_is_none_from_one_to_be_ordered(name: str, hint: str) -> None:
@@ -552,7 +552,7 @@ def test_of_many_lost_names_ten_are_listed(count: int, more: str) -> None:
     lost = [f"{letter}.example.cn" for letter in "abcdefghijklm"[:count]]
     live = ICA.issue(NAME, *lost, not_before=NOW - DAY)
     (problem,) = judge(GOOD, live=[live]).problems
-    assert f"no longer covers {', '.join(lost[:10])}{more}, which the live one does" in problem.message
+    assert f"no longer covers {', '.join(lost[:10])}{more}, as the live certificate does" in problem.message
 
 
 def test_a_kept_key_is_a_matter_of_the_policy() -> None:
@@ -566,8 +566,8 @@ def test_another_kind_of_key_is_warned_about() -> None:
     verdict = judge(GOOD, live=[live])
     assert verdict.accepted
     assert verdict.warnings == (Code.KEY_TYPE_CHANGE,)
-    assert "served: ecdsa is new; rsa goes." in verdict.problems[0].message
-    assert "locked out" in verdict.problems[0].hint
+    assert "served: ecdsa is added; rsa is removed." in verdict.problems[0].message
+    assert "can no longer connect" in verdict.problems[0].hint
 
 
 def test_a_second_kind_of_key_is_told_and_locks_nobody_out() -> None:
@@ -577,7 +577,7 @@ def test_a_second_kind_of_key_is_told_and_locks_nobody_out() -> None:
     assert verdict.accepted
     (problem,) = verdict.problems
     assert (problem.code, problem.hint) == (Code.KEY_TYPE_CHANGE, "")
-    assert "served: rsa is new." in problem.message
+    assert "served: rsa is added." in problem.message
 
 
 def test_another_kind_of_key_does_not_hide_a_downgrade() -> None:
@@ -708,7 +708,7 @@ def test_the_largest_rsa_key_may_be_ones_own() -> None:
     assert asked(issued, max_rsa_bits=2048).accepted
     verdict = asked(issued, max_rsa_bits=2047)
     assert verdict.codes == (Code.KEY_LARGE,)
-    assert "2048 bits; 2047 are the most" in verdict.problems[0].message
+    assert "2048 bits; the maximum is 2047" in verdict.problems[0].message
 
 
 def test_a_renewal_with_little_of_its_life_left_may_be_refused() -> None:
@@ -716,9 +716,9 @@ def test_a_renewal_with_little_of_its_life_left_may_be_refused() -> None:
     assert asked(half, min_life_left=50).accepted
     verdict = asked(half, min_life_left=51)
     assert verdict.codes == (Code.EXPIRES_SOON,)
-    assert "50 % of its life left" in verdict.problems[0].message
+    assert "50 % of its lifetime left" in verdict.problems[0].message
     hardly_less = asked(half, min_life_left=50, now=NOW + timedelta(seconds=1))
-    assert "49 % of its life left" in hardly_less.problems[0].message
+    assert "49 % of its lifetime left" in hardly_less.problems[0].message
 
 
 def test_what_is_live_already_may_have_little_of_its_life_left() -> None:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rotator.core.model import SourceFile
+from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
-from rotator.x509.pem import MAX_BLOCKS, MAX_FILE, Block, encode_chain, read_blocks
+from rotator.x509.pem import MAX_BLOCKS, Block, encode_chain, read_blocks
 from tests.support.authority import CA, key_pem, new_key
 from tests.support.cost import cost
 

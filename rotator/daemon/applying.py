@@ -1,0 +1,61 @@
+"""Applying: the planned rotations of one pass go live in one batch, under the host's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rotator.core.errors import RotatorError
+from rotator.core.model import has_reloaded
+from rotator.core.reasons import Reason
+from rotator.daemon.deciding import PlannedRotation
+from rotator.daemon.loop_state import LoopState
+from rotator.daemon.recording import RETRY_BUSY, record_outcome, record_trouble
+from rotator.daemon.runtime import WHO
+from rotator.daemon.turns import in_turn
+from rotator.rotation.pacing import LastReload
+from rotator.rotation.rotate import rotate
+
+LOCK_WITHIN = 0.3
+"""Seconds to wait for another rotation before the pass goes on without the lock."""
+
+
+def put_live(loop: LoopState, planned: Sequence[PlannedRotation]) -> None:
+    """Rotates, and records the outcomes. A drop is due until its outcome is recorded.
+
+    Args:
+        loop: the state of the loop.
+        planned: the rotations that this pass has decided on.
+    """
+    ports = loop.runtime.ports
+    for one in planned:
+        loop.states[one.site].due = loop.now().monotonic + RETRY_BUSY
+    try:
+        with ports.locks.rotation(WHO, LOCK_WITHIN, lambda holder: report_holder(loop, holder)) as lock:
+            loop.maintenance.recover_interrupted(lock)
+            loop.nginx_watch.note(ports)
+            going = in_turn(loop, [one for one in planned if _is_current(loop, one)])
+            outcomes = rotate([one.request for one in going], ports, lock) if going else ()
+            for one, done in zip(going, outcomes, strict=True):
+                record_outcome(loop, one.managed, one.digest, done)
+            if any(has_reloaded(done.result, done.reason, done.stages) for done in outcomes):
+                loop.last_reload = LastReload(ports.history.last_reload_at(), loop.now().monotonic)
+            if any(done.stages.get("apply") for done in outcomes):
+                loop.nginx_watch.note(ports)
+    except RotatorError as e:
+        record_trouble(loop, e, [one.site for one in planned])
+    else:
+        loop.trouble = None
+
+
+def report_holder(loop: LoopState, holder: str) -> None:
+    """Reports which process has the lock that this one waits for."""
+    loop.journal.say(Reason.LOCK_BUSY, f"waiting for {holder}")
+
+
+def _is_current(loop: LoopState, planned: PlannedRotation) -> bool:
+    """Whether the decision is still the last one: a command may have had the lock meanwhile."""
+    state = loop.states[planned.site]
+    if (state.unwritten or loop.runtime.ports.store.intent(planned.site)) == planned.snapshot.intent:
+        return True
+    state.due = loop.now().monotonic
+    return False

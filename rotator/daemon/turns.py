@@ -1,0 +1,55 @@
+"""Turns: which of the planned rotations go now, and which wait because of what a reload costs nginx (`pacing`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rotator.core.lifetime import critical_from
+from rotator.daemon.deciding import PlannedRotation, plan_rotation
+from rotator.daemon.loop_state import LoopState
+from rotator.daemon.recording import RETRY_BUSY, record_turn
+from rotator.rotation import pacing
+from rotator.rotation.decide import Moment
+from rotator.rotation.pacing import Limits, ReadyDrop
+from rotator.rotation.snapshot import SiteSnapshot
+
+
+def in_turn(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedRotation]:
+    """The rotations that go now. With a reload for one of them, every drop that waits for its turn goes too.
+
+    Args:
+        loop: the state of the loop.
+        planned: the rotations that this pass has decided on.
+    """
+    going = _paced(loop, planned)
+    if any(one.reloads for one in going):
+        asked, now = {one.site for one in planned}, loop.now().monotonic
+        for name, state in loop.states.items():
+            if name in asked or not state.end_wait(pacing.REASONS, now):
+                continue
+            if late := plan_rotation(loop, name):
+                state.due = now + RETRY_BUSY
+                going.append(late)
+    return going
+
+
+def _paced(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedRotation]:
+    now, limits = loop.now(), loop.runtime.limits
+    if limits == Limits():
+        return list(planned)
+    loop.last_reload = loop.last_reload.looked_up(loop.runtime.ports.history.last_reload_at(), now)
+    drops = [ReadyDrop(one.site, one.reloads, critical_in(one.snapshot, now)) for one in planned]
+    waits = pacing.turns(drops, loop.last_reload, loop.nginx_watch.workers, limits, now)
+    going = []
+    for one, wait in zip(planned, waits, strict=True):
+        if wait is None:
+            going.append(one)
+        else:
+            record_turn(loop, one.managed, one.snapshot, one.request.candidate, one.digest, wait)
+    return going
+
+
+def critical_in(snapshot: SiteSnapshot, now: Moment) -> float:
+    """Seconds until what is live is in the critical rest of its life; 0, which is urgent, where that is unknown."""
+    begins = (critical_from(begin, end) for begin, end in snapshot.lives)
+    return min(((begin - now.wall).total_seconds() for begin in begins), default=0.0)
