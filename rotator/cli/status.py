@@ -225,7 +225,7 @@ def _tell(facts: Facts, last: HistoryEntry | None, now: datetime, context: Conte
     output.line(f"  proved   {proved}")
     output.line(f"  served   {_served(facts)}", "good" if facts.served_everywhere else "bad")
     for one in facts.seen:
-        word = "as on disk" if one.matches else one.words or "something that rotator did not install"
+        word = "as on disk" if one.matches else one.difference or "something that rotator did not install"
         output.line(f"           {one.served.target}: {word}", "" if one.matches else "bad")
     if facts.workers and facts.workers.master:
         active, draining = len(facts.workers.active), len(facts.workers.draining)

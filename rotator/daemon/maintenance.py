@@ -247,7 +247,7 @@ class Maintenance:
             self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, told=Reason.NOT_WIRED)
             return
         self.degraded_sites[name] = Degraded(now)
-        words = facts.problem or "; ".join(f"{s.served.target}: {s.words}" for s in facts.seen if not s.matches)
+        words = facts.problem or "; ".join(f"{s.served.target}: {s.difference}" for s in facts.seen if not s.matches)
         self.journal.say("differs", words or "what is live was not proved yet", WARNING, site=name)
 
     def _judge(self, name: str) -> None:
