@@ -216,7 +216,7 @@ def site_answer(
                 "name": one.served.target.name,
                 "key_type": one.served.target.key_type,
                 "matches_disk": one.matches,
-                "failure": one.words or None,
+                "failure": one.difference or None,
             }
             for one in facts.seen
         ],

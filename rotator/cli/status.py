@@ -229,7 +229,7 @@ def _show_site(
     output.line(f"  proved   {proved}")
     output.line(f"  served   {_served(facts)}", "good" if facts.served_everywhere else "bad")
     for seen in facts.seen:
-        difference = "as on disk" if seen.matches else seen.words or "a chain that rotator did not install"
+        difference = "as on disk" if seen.matches else seen.difference or "a chain that rotator did not install"
         output.line(f"           {seen.served.target}: {difference}", "" if seen.matches else "bad")
     if facts.workers and facts.workers.master:
         active, draining = len(facts.workers.active), len(facts.workers.draining)

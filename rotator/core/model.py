@@ -385,7 +385,7 @@ class Outcome:
         unproved: targets that had no veto and were not seen to serve it, in words.
         stages: seconds by stage: validate, test, store, apply, prove, rollback.
         nginx_words: what nginx itself said, line by line.
-        explanation: for `rejected`: the judgement line by line, for the person who has to mend it.
+        explanation: for `rejected`: the verdict line by line, for the person who corrects the files.
     """
 
     site: str
@@ -406,7 +406,7 @@ class Outcome:
 
 
 def has_reloaded(result: str, reason: str, stages: Mapping[str, float]) -> bool:
-    """Whether an outcome has cost nginx a reload: one that was refused, or told to nobody, leaves no old workers."""
+    """Whether an outcome has cost nginx a reload: one that was refused, or reached no master, leaves no old workers."""
     if not stages.get("apply") or reason == Code.NGINX_REFUSED:
         return False
     return result != Result.DEFERRED or reason == Reason.NOT_WIRED

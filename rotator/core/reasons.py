@@ -36,7 +36,7 @@ class Reason(StrEnum):
 
     # what has not been proved
     UNPROVED = "unproved"
-    """The new pair stays although not every listener was seen serving it, as the previous one is no longer fit."""
+    """The new pair stays although not every listener was seen serving it, as the previous one is no longer valid."""
     NOT_PROVED = "not-proved"
     """Not every listener was seen serving the pair within the deadline."""
     ROLLBACK_FAILED = "rollback-failed"

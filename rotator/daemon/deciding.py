@@ -158,7 +158,7 @@ def _still_stands(drop: Drop, managed: ManagedSite, snapshot: SiteSnapshot) -> b
     same_policy = intent.policy.partition("+")[0] == managed.policy.partition("+")[0]
     if drop.error or intent.digest != drop.digest or intent.policy == managed.policy or not same_policy:
         return False
-    verdict = drop.judge()
+    verdict = drop.validate()
     match intent.result:
         case Result.ROLLED_BACK:
             return verdict.accepted

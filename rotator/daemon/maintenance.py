@@ -247,7 +247,7 @@ class Maintenance:
             self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, reason=Reason.NOT_WIRED)
             return
         self.degraded_sites[name] = Degraded(now)
-        differences = [f"{seen.served.target}: {seen.words}" for seen in facts.seen if not seen.matches]
+        differences = [f"{seen.served.target}: {seen.difference}" for seen in facts.seen if not seen.matches]
         difference = facts.problem or "; ".join(differences)
         self.journal.say("differs", difference or "what is live was not proved yet", WARNING, site=name)
 

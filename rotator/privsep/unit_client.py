@@ -17,10 +17,10 @@ from secrets import token_hex
 from typing import Protocol
 
 from rotator.core.errors import RotatorError
+from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Request, Setup, Tested
-from rotator.system.faults import code_of, message_of
 
 APPLY_UNIT = "rotator-apply.service"
 TEST_UNIT = "rotator-nginx-test.service"
@@ -86,7 +86,7 @@ class UnitClient:
             _write_whole(request_path, dumps(asdict(request)).encode())
         except OSError as e:
             hint = f"df -h {request_path.parent}; ls -la {request_path.parent}"
-            raise RotatorError(code_of(e), f"{request_path}: {message_of(e)}", hint) from e
+            raise RotatorError(Code.IO_ERROR, f"{request_path}: {e.strerror}", hint) from e
         try:
             for _ in range(MOST_STARTS):
                 self._start(unit)

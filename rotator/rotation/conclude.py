@@ -1,4 +1,4 @@
-"""The end of a rotation: the verified mark, the history entry, and the targets that were not proved."""
+"""The end of a rotation: the verified mark, the history entry, and the targets that are still to be proved."""
 
 from __future__ import annotations
 

@@ -1,16 +1,17 @@
-"""What to do with what lies in one site's drop: every rule of deciding, as a pure function; nothing is read or done.
+"""The rules of deciding about one site's drop, as one pure function.
 
 In this order:
 
- 1. Nothing lies there: nothing to do.
- 2. It is held by hand: it waits until it changes.
- 3. It was decided before, by the same policy: decided is decided, over restarts too.
+ 1. The drop is empty: there is nothing to do.
+ 2. An operator holds its content: it waits until the content changes.
+ 3. It was decided before, by the same policy: the decision stands, over restarts too.
  4. It was deferred: it waits for its next try.
- 5. It cannot be read. Quiet for the grace time it is refused; if the fault is the environment's, it is deferred.
- 6. It is fit: it goes at once. Only one that needs something from elsewhere (a kind of key which is live, or an
-    intermediate from the pool) waits for the grace time, in case the rest is still being written.
+ 5. It cannot be read. If it did not change during the grace time it is refused; if the fault is the environment's, it
+    is deferred.
+ 6. It is valid: it goes at once. Only one that needs something from elsewhere (a kind of key that is live, or an
+    intermediate from the pool) waits for the grace time, in case another process is still writing the rest.
  7. It will be valid within the hour, and nothing else is wrong: it waits for that.
- 8. It is refused: half-written looks the same, so only after the grace time; then once, and loudly.
+ 8. It is invalid: a half-written drop looks the same, so it is refused only after the grace time; then once, loudly.
 """
 
 from __future__ import annotations
@@ -27,29 +28,29 @@ from rotator.storage.records import Hold, Intent
 from rotator.validation.validate import Verdict
 
 FIRST_WAIT = 5.0
-"""Seconds until the first new try of what was deferred."""
+"""Seconds until the first new try of a deferred drop."""
 LONGEST_WAIT = 600.0
-"""Seconds that doubling ends at."""
+"""Seconds at which the doubling of the waits ends."""
 AHEAD = timedelta(hours=1)
-"""How far a certificate's beginning may lie ahead to be waited for: clocks differ, and some CAs date forward."""
+"""How far in the future a certificate may begin to be waited for: clocks differ, and some CAs date forward."""
 ENVIRONMENT = frozenset({Code.IO_ERROR, Code.PERMISSION})
-"""Faults in reading that are not the files' own."""
+"""The faults in reading that are not the files' own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """What lies in a drop.
+    """The content of a drop.
 
     Args:
-        digest: of the candidate, or of how it looks where it cannot be read; empty if nothing lies there.
+        digest: of the candidate, or of the look at an unreadable drop; empty for an empty drop.
         changed: monotonic time at which it was last seen to have changed.
-        judge: what the judge says of it, asked only if it matters.
-        error: why it could not be read.
+        validate: gives the verdict on it; called only if it matters.
+        error: why it could not be read; None if it could.
     """
 
     digest: str
     changed: float
-    judge: Callable[[], Verdict] = Verdict
+    validate: Callable[[], Verdict] = Verdict
     error: RotatorError | None = None
 
 
@@ -58,9 +59,9 @@ class Deferral:
     """A drop that waits for its next try.
 
     Args:
-        digest: which.
+        digest: of the drop's content.
         due: monotonic time of the next try.
-        tries: how many there were.
+        tries: the number of tries so far.
         reason: why it waits.
     """
 
@@ -90,23 +91,23 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """It was decided before."""
+    """The decision from before stands."""
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """It is held by hand."""
+    """An operator holds it."""
 
     hold: Hold
 
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """It may still be being written.
+    """Another process may still be writing it.
 
     Args:
         until: monotonic time at which the grace time ends.
-        why: what is wrong with it so far, in a word.
+        why: its fault so far, in a word or a few.
     """
 
     until: float
@@ -115,10 +116,10 @@ class Settling:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """It is at fault, and it was quiet for long enough.
+    """It is at fault, and did not change during the grace time.
 
     Args:
-        error: why it cannot be read; None where the judge refuses it.
+        error: why it cannot be read; None where the validation refuses it.
     """
 
     error: RotatorError | None = None
@@ -135,9 +136,9 @@ class Wait:
 
     Args:
         until: monotonic time of the next try.
-        reason: a stable word.
-        message: what it waits for; empty if that was told when it began to wait.
-        hint: what helps.
+        reason: why, as a word.
+        message: what it waits for; empty if that was reported when the wait began.
+        hint: the next step.
     """
 
     until: float
@@ -162,13 +163,13 @@ def decide(
     """What to do with a drop.
 
     Args:
-        drop: what lies there.
-        intent: what was decided last.
+        drop: its content.
+        intent: the last decision.
         policy: digest of policy and roots, as they are now.
         now: on both clocks.
         settle: the grace time, in seconds.
         live: the kinds of key that are live.
-        deferral: what it waits for, if it was deferred in this run.
+        deferral: its wait for the next try; None if there is none.
     """
     if not drop.digest:
         return Nothing()  # 1
@@ -182,7 +183,7 @@ def decide(
     quiet = now.monotonic >= drop.changed + settle
     if drop.error:
         return _unreadable(drop, drop.error, now, settle, deferral, quiet=quiet)  # 5
-    verdict = drop.judge()
+    verdict = drop.validate()
     if verdict.accepted:  # 6
         delivered = {pair.key_type for pair in verdict.pairs}.difference(verdict.kept)
         lacking = live - delivered if len(live) > 1 else frozenset()
@@ -194,27 +195,27 @@ def decide(
     if verdict.codes == (Code.NOT_YET_VALID,):  # 7
         begins = max((pair.not_before for pair in verdict.pairs), default=now.wall)
         if now.wall < begins <= now.wall + AHEAD:
-            seconds = min((begins - now.wall).total_seconds(), LONGEST_WAIT)  # clocks are set: it looks again
-            words = f"it is valid only from {begins:%Y-%m-%d %H:%M:%S} UTC, and is put live then"
-            return Wait(now.monotonic + seconds, Code.NOT_YET_VALID, words)
+            seconds = min((begins - now.wall).total_seconds(), LONGEST_WAIT)  # clocks are set, so it is looked at again
+            message = f"it is valid only from {begins:%Y-%m-%d %H:%M:%S} UTC, and is put live then"
+            return Wait(now.monotonic + seconds, Code.NOT_YET_VALID, message)
     if not quiet:  # 8
         return Settling(drop.changed + settle, verdict.codes[0] if verdict.codes else Code.CERT_MISSING)
     return Refuse()
 
 
 def backoff(tries: int) -> float:
-    """Seconds until the next try after so many: 5, 10, 20 … 600."""
+    """Seconds until the next try, by the number of tries so far: 5, 10, 20 … 600."""
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(max(0, tries - 1), 10))
 
 
 def resumed(intent: Intent, now: Moment) -> Deferral | None:
-    """What a run before this one left deferred. A wait is never longer than it could have been, whatever the clock."""
+    """The wait that an earlier process left. It is never longer than `LONGEST_WAIT`, whatever the clock says."""
     if intent.result != Result.DEFERRED or not intent.digest:
         return None
     try:
         left = (datetime.fromisoformat(intent.next_try) - now.wall).total_seconds()
     except (ValueError, TypeError):
-        left = 0.0  # a try by hand leaves none: it is due
+        left = 0.0  # a command that defers leaves none, so the drop is due
     return Deferral(intent.digest, now.monotonic + min(max(0.0, left), LONGEST_WAIT), 1, reason_of(intent.reason))
 
 

@@ -1,4 +1,4 @@
-"""The rotations without a way back: a pair that is live already, and the first pair of a site."""
+"""The rotations that replace no proved pair: of a pair that is live already, and of the first pair of a site."""
 
 from __future__ import annotations
 

@@ -14,17 +14,17 @@ from rotator.storage.records import Intent
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One handshake beside what it should have shown.
+    """One handshake, compared with the live chain.
 
     Args:
         served: what it showed.
         matches: whether that is the live chain, byte for byte; None where nothing is live.
-        words: what is different; empty if nothing is.
+        difference: what is different, in words; empty if nothing is.
     """
 
     served: Served
     matches: bool | None
-    words: str = ""
+    difference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class Facts:
     """The facts about a site at one moment.
 
     Args:
-        site: which.
+        site: the site.
         live: the generation that nginx's include names.
         verified: name of the generation last proved; empty if none.
-        intent: what was decided last, and a hold.
+        intent: the last decision, and a hold.
         seen: one for each listener, name and kind of key.
         workers: nginx's processes; None where they cannot be seen.
-        problem: why the disk could not be read, in words; empty if it could.
+        problem: why the disk could not be read; empty if it could.
     """
 
     site: Site

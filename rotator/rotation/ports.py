@@ -1,4 +1,4 @@
-"""What the story needs of the world, as types: each hand can be the real one or a simulated one; no code here."""
+"""The ports: everything that a rotation needs of the world, as types, for real adapters and for simulated ones."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ class Clock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """All hands together.
+    """All ports together.
 
     Args:
         store: the store on disk.
         history: the audit trail beside it.
         locks: one rotation, one daemon.
         apply: the privileged step.
-        live: what a site's include names now.
+        live: reads what a site's include names now.
         nginx: what is asked of nginx.
         probe: handshakes with these targets, each within so many seconds.
-        rehearse: a handshake in memory with a pair; why it failed, or nothing.
+        rehearse: a handshake in memory with a pair; why it failed, or an empty string.
         clock: time.
         prove_within: seconds for the proof, or None for max(5 s, 3 × the last reload) + nginx's own bind retries.
-        include_dir: where the includes stand, for messages.
-        say: told what is going on, for a person who waits.
-        proved: told how each proof ended: whether everything expected is served.
+        include_dir: the directory of the includes, for messages.
+        say: shows progress to a person who waits.
+        proved: gets the result of each proof: whether everything expected is served.
     """
 
     store: Store

@@ -1,4 +1,4 @@
-"""The proof on the wire: which workers accept connections and what each listener shows; nothing is changed here.
+"""The proof on the wire: which workers accept connections, and which chain each listener shows.
 
 A swap is converged when, in this order:
 
@@ -9,7 +9,7 @@ A swap is converged when, in this order:
 4. the set of workers is the same after the handshakes as before them.
 
 One good handshake proves nothing: for up to 100 ms of every reload both generations of workers accept, and a reload of
-somebody else's may be in flight (nginx, src/os/unix/ngx_process_cycle.c).
+another process may be in flight (nginx, src/os/unix/ngx_process_cycle.c).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HANDSHAKE_WITHIN = 2.0
 """Seconds for one handshake."""
 
 NO_RELOAD = Workers(master=1)
-"""The workers of before, for a proof that follows no reload: none of them has to go."""
+"""The previous workers for a proof that follows no reload: none of them has to go."""
 
 Expected = Mapping[Target, tuple[bytes, ...]]
 
@@ -107,7 +107,7 @@ def _proof(expected: Expected, before: Workers | None, ports: Ports, within: flo
     last: frozenset[tuple[int, int]] = frozenset()
     since = ports.clock.monotonic()
     proof = Proof(False, reasons=("nothing was seen yet",))
-    told = since
+    reported = since
     while True:
         look = ports.nginx.workers()
         if look is None or before is None:
@@ -129,8 +129,8 @@ def _proof(expected: Expected, before: Workers | None, ports: Ports, within: flo
             pause = LOOK_EVERY if proof.seen >= set(expected) else PROBE_EVERY
         if now >= end and (not unsettled or now >= end + SETTLE_GRACE or look.master is None):
             return proof
-        if now - told > 1.0:
-            told = now
+        if now - reported > 1.0:
+            reported = now
             ports.say(f"waiting for the proof: {proof.reasons[0] if proof.reasons else 'looking again'}")
         ports.clock.sleep(pause)
 
@@ -150,26 +150,26 @@ def prove_together(sites: Mapping[str, Expected], ports: Ports) -> dict[str, Pro
     for _ in range(2):  # the second time without those that showed something else
         if len(sites) < 2:
             break
-        proof = prove({t: chain for one in sites.values() for t, chain in one.items()}, NO_RELOAD, ports, 0.0)
+        proof = prove({t: chain for expected in sites.values() for t, chain in expected.items()}, NO_RELOAD, ports, 0.0)
         if proof.ok:
             return dict.fromkeys(sites, proof)
-        sites = {name: one for name, one in sites.items() if proof.seen.issuperset(one)}
+        sites = {name: expected for name, expected in sites.items() if proof.seen.issuperset(expected)}
     return {}
 
 
 def unchanged(expected: Expected, before: Workers, ports: Ports) -> Proof:
-    """The proof after a reload that nginx refused and that was taken back without another one: the workers of before
-    are still the active set, and every handshake shows what is expected.
+    """The proof after a reload that nginx refused and that was taken back without another one: the previous workers are
+    still the active set, and every handshake shows what is expected.
     """
     look = ports.nginx.workers()
     if look is None:
         return _prove_weakly(expected, ports, ports.clock.monotonic() + WEAK_FOR)
     if look.active != before.active:
-        return Proof(False, "workers", ("nginx's workers are not those of before",))
+        return Proof(False, "workers", ("nginx has other workers than before",))
     proof = _handshakes(expected, ports, "workers")
     again = ports.nginx.workers()
     if proof.ok and (again is None or again.active != before.active):
-        return Proof(False, "workers", ("nginx's workers are not those of before",), proof.seen)
+        return Proof(False, "workers", ("nginx has other workers than before",), proof.seen)
     return proof
 
 

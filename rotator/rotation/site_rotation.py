@@ -105,7 +105,7 @@ def apply_new(rotations: Sequence[SiteRotation], ports: Ports, *, hup: bool) -> 
     Args:
         rotations: the sites.
         ports: the privileged step.
-        hup: whether nginx is told to reload.
+        hup: whether nginx gets the signal to reload.
 
     Raises:
         RotatorError: the privileged step has failed in an unknown state.
@@ -134,7 +134,7 @@ def apply_generations(
         rotations: the sites.
         names: the generation by the site's name.
         ports: the privileged step.
-        hup: whether nginx is told to reload.
+        hup: whether nginx gets the signal to reload.
 
     Raises:
         RotatorError: the privileged step has failed in an unknown state.

@@ -126,7 +126,7 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
             unknown=DOCUMENTED,
         ),
         Code.ORDER_SENSITIVE: Rule(
-            "a path to an expired root stands before the good one",
+            "a path to an expired root comes before the good one",
             "OpenSSL, openssl-verification-options: the first path is taken, without going back",
             accepts=_OTHERS,
             unknown=DOCUMENTED,
@@ -156,9 +156,9 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.UNTRUSTED_ROOT: Rule("root not trusted", f"{_PATH}.1 d"),
         Code.SELF_SIGNED: Rule("self-signed, not trusted", f"{_PATH}.1 d"),
         Code.BAD_SIGNATURE: Rule("signature of another key", f"{_PATH}.3 a 1"),
-        Code.NOT_A_CA: Rule("issued by what is no CA", f"{_PATH}.4 k"),
+        Code.NOT_A_CA: Rule("issued by a certificate that is no CA", f"{_PATH}.4 k"),
         Code.PATHLEN: Rule("too many intermediates", f"{_PATH}.4 m"),
-        Code.NAME_CONSTRAINTS: Rule("name outside of the CA's constraints", f"{_PATH}.3 b"),
+        Code.NAME_CONSTRAINTS: Rule("name outside the CA's constraints", f"{_PATH}.3 b"),
         Code.NO_AKI: Rule(
             "no authority key identifier",
             "RFC 5280 4.2.1.1; Python, ssl.create_default_context sets VERIFY_X509_STRICT since 3.13",

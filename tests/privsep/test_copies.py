@@ -17,7 +17,6 @@ from rotator.config.value_parsers import BadValueError, plain_path, site_name
 from rotator.core import names
 from rotator.core.model import MAX_FILE, KeyType, Policy, Site
 from rotator.privsep import apply
-from rotator.storage.generations import pair_files
 from rotator.system.faults import CODES, code_of
 from rotator.system.files import MAX_READ
 
@@ -86,12 +85,6 @@ def test_the_step_knows_every_kind_of_key() -> None:
     kinds = sorted(KeyType)
     several = [tuple(map(str, some)) for n in range(2, len(kinds) + 1) for some in itertools.combinations(kinds, n)]
     assert sorted(apply._LAYOUTS) == sorted([(), *several])
-
-
-@pytest.mark.parametrize("layout", apply._LAYOUTS, ids=str)
-def test_the_store_writes_the_files_that_the_step_looks_for(layout: tuple[str, ...]) -> None:
-    kinds = [KeyType(kind) for kind in layout] or [KeyType.RSA]
-    assert apply.pair_files(layout) == tuple(pair_files(kind, len(kinds)) for kind in kinds)
 
 
 @pytest.mark.parametrize("layout", apply._LAYOUTS, ids=str)

@@ -57,11 +57,11 @@ def borrowing() -> Verdict:
 def drop(verdict: Verdict | None = None, *, age: float = 0.0, digest: str = DIGEST, error: Code | None = None) -> Drop:
     """A drop that changed `age` seconds ago."""
 
-    def judge() -> Verdict:
-        assert verdict is not None, "the judge was asked although it does not matter"
+    def validate() -> Verdict:
+        assert verdict is not None, "validated although it does not matter"
         return verdict
 
-    return Drop(digest, 100.0 - age, judge, RotatorError(error, f"it is {error}", "do that") if error else None)
+    return Drop(digest, 100.0 - age, validate, RotatorError(error, f"it is {error}", "do that") if error else None)
 
 
 def decided(found: Drop, intent: Intent | None = None, **more: Any) -> Decision:

@@ -37,7 +37,7 @@ def test_many_sites_are_asked_in_one_round_and_each_is_told_its_own(host: Host) 
     assert rounds == [3 * len(LISTENERS)]
     assert [facts.site.name for facts in (a, b, c)] == ["a", "b", "c"]
     assert a == observe(host.sites[0], host.world.ports)
-    assert (a.well, [one.words for one in b.seen]) == (True, ["shows another certificate"] * len(LISTENERS))
+    assert (a.well, [one.difference for one in b.seen]) == (True, ["shows another certificate"] * len(LISTENERS))
     assert (c.live, {one.matches for one in c.seen}) == (None, {None})
     assert "c.conf:1 is not a line that rotator writes" in c.problem
 
@@ -45,6 +45,6 @@ def test_many_sites_are_asked_in_one_round_and_each_is_told_its_own(host: Host) 
 def test_a_listener_that_does_not_answer_is_told_in_words(host: Host) -> None:
     host.world.nginx.dead.add(LISTENERS[0])
     facts = observe(host.sites[0], host.world.ports)
-    told = {one.served.target.listener: one.words for one in facts.seen}
+    told = {one.served.target.listener: one.difference for one in facts.seen}
     assert told[LISTENERS[0]]
     assert told[LISTENERS[1]] == ""
