@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -144,6 +145,12 @@ def test_one_kind_of_a_dual_site_waits_for_the_other(there: KeyType, lacking: Ke
 
 def test_one_kind_of_a_dual_site_goes_alone_after_the_grace_time() -> None:
     assert decided(drop(fit(KeyType.RSA), age=10), live=BOTH) == Rotate()
+
+
+def test_a_kept_live_pair_does_not_count_as_delivered() -> None:
+    verdict = replace(fit(KeyType.ECDSA, KeyType.RSA), kept=(KeyType.RSA,))
+    assert decided(drop(verdict, age=3), live=BOTH) == Settling(107.0, "no rsa key yet")
+    assert decided(drop(verdict, age=10), live=BOTH) == Rotate()
 
 
 # -- not fit
