@@ -71,10 +71,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Leaves the tests of other tiers out."""
     wanted = config.stash[TIERS_OF]
     sampled = set(_sample(items, config.option.seed)) if "sample" in wanted and "soak" not in wanted else set()
-    kept = [item for item in items if tier_of(item) in wanted or item in sampled]
+    kept = {item for item in items if tier_of(item) in wanted or item in sampled}
     if len(kept) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-        items[:] = kept
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        items[:] = [item for item in items if item in kept]
 
 
 def tier_of(item: pytest.Item) -> str:
@@ -114,7 +114,7 @@ def size(pytestconfig: pytest.Config) -> Size:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tests that only root can do are skipped for others, who can call them by themselves."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
-        pytest.skip("needs root: sudo .venv/bin/pytest -m root")
+        pytest.skip("needs root: sudo .venv/bin/pytest -m root --tier default,contract")
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)

@@ -117,7 +117,9 @@ def node(targets: Targets, roots: Path) -> dict[str, str]:
 
 
 def java(targets: Targets, roots: Path) -> dict[str, str]:
-    done = _run("java", "-XX:TieredStopAtLevel=1", str(HERE / "Client.java"), str(roots), *_targets(targets))
+    done = _run(
+        "java", "-XX:-UsePerfData", "-XX:TieredStopAtLevel=1", str(HERE / "Client.java"), str(roots), *_targets(targets)
+    )
     assert done.returncode == 0, done.stderr
     words = dict(line.split(" ", 1) for line in done.stdout.splitlines())
     return _by_name(targets, words, r"^SSLHandshakeException")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -18,10 +19,14 @@ def mark() -> str:
     return os.environ.setdefault(VARIABLE, secrets.token_hex(8))
 
 
+PLACES = (tempfile.gettempdir(), "/dev/shm")
+"""Where tests have their files. What is mounted elsewhere meanwhile is not theirs."""
+
+
 def mounts() -> frozenset[str]:
-    """The mount points of this mount namespace."""
-    lines = (processes.PROC / "self" / "mountinfo").read_text().splitlines()
-    return frozenset(line.split()[4] for line in lines)
+    """The mount points below these places, in this mount namespace."""
+    points = [line.split()[4] for line in (processes.PROC / "self" / "mountinfo").read_text().splitlines()]
+    return frozenset(point for point in points if point.startswith(tuple(f"{place}/" for place in PLACES)))
 
 
 def left(run: str, *, spared: Collection[int], mounted: Collection[str]) -> list[str]:
@@ -30,7 +35,7 @@ def left(run: str, *, spared: Collection[int], mounted: Collection[str]) -> list
     Args:
         run: the name of the run.
         spared: the processes that run the tests themselves.
-        mounted: the mount points of before.
+        mounted: the mount points that were there at the start.
     """
     return [*_running(run, spared), *(f"mount {point}" for point in sorted(mounts() - set(mounted)))]
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 TOGETHER: dict[str, Literal["file", "case"]] = {
     "tests/agreement/test_agreement.py": "case",
+    "tests/architecture/test_tests.py": "file",
     "tests/clients/test_real_clients.py": "file",
     "tests/e2e/test_demo_play.py": "case",
     "tests/rotation/test_error_injection.py": "case",
