@@ -61,7 +61,8 @@ def problems_of(leaf: Certificate, policy: Policy, now: datetime) -> tuple[Probl
     """
     return (
         *(about(leaf, fault.code, fault.reason, _ASK_CA) for fault in leaf.faults),
-        *_dates(leaf, policy, now),
+        *_dates(leaf, now),
+        *_lifetime(leaf, policy),
         *_names(leaf, policy),
         *_purposes(leaf),
         *_usage(leaf),
@@ -70,7 +71,7 @@ def problems_of(leaf: Certificate, policy: Policy, now: datetime) -> tuple[Probl
     )
 
 
-def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
+def _dates(leaf: Certificate, now: datetime) -> list[Problem]:
     problems: list[Problem] = []
     begin, end = leaf.not_before, leaf.not_after
     if now > end:
@@ -81,6 +82,13 @@ def _dates(leaf: Certificate, policy: Policy, now: datetime) -> list[Problem]:
     elif end - now < min((end - begin) / 3, SOON):
         reason = f"expires soon, on {end:%Y-%m-%d %H:%M}Z"
         problems.append(about(leaf, Code.EXPIRES_SOON, reason, "Is this the renewed one?", Severity.WARN))
+    return problems
+
+
+def _lifetime(leaf: Certificate, policy: Policy) -> list[Problem]:
+    """The caps on the lifetime; the last second of the validity counts (RFC 5280 4.1.2.5)."""
+    begin, end = leaf.not_before, leaf.not_after
+    problems: list[Problem] = []
     cap = lifetime_cap(begin) if policy.lifetime_caps else None
     if cap is not None and end - begin + timedelta(seconds=1) > cap:
         days = (end - begin).total_seconds() / 86400

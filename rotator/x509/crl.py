@@ -184,9 +184,8 @@ class Crl:
         if serial not in self._entries:
             number = der.encode(der.INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1, "big"))
             entry = None
-            if (
-                self.outline.raw.find(number, *self.outline.entries) >= 0
-            ):  # most certificates are on no list: a quick no
+            # a search for the number's octets is quick, and most certificates are on no list
+            if self.outline.raw.find(number, *self.outline.entries) >= 0:
                 entry = self.loaded.get_revoked_certificate_by_serial_number(serial)
             self._entries[serial] = _revoked(entry) if entry is not None else None
         return self._entries[serial]

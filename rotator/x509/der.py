@@ -403,7 +403,7 @@ def derivation_cost(data: bytes, algorithm: Element) -> int:
             if min(rounds, size, lanes) < 1:
                 raise DerError("has impossible numbers")
             if 128 * size * (rounds + lanes) > _MAX_SCRYPT_MEMORY:
-                return TOO_EXPENSIVE  # in memory
+                return TOO_EXPENSIVE  # it needs too much memory, whatever its time
             return rounds * size * lanes // 2 + 4 * size * lanes  # the second term: PBKDF2 for the lanes (RFC 7914 6)
         if oid != _PBKDF2:
             raise DerError("is encrypted in an unknown way")

@@ -42,9 +42,7 @@ _BLOCK = re.compile(re.escape(_BEGIN) + rb"\s*?\n([A-Za-z0-9+/=\s]*?)" + re.esca
 AGAIN = "Fetch it again from the CA's responder, whole and as DER."
 """The next step for a response that cannot be used."""
 
-_NONCE = (
-    "1.3.6.1.5.5.7.48.1.2"  # the client that fetched the response has compared it with its request (RFC 6960 4.4.1)
-)
+_NONCE = "1.3.6.1.5.5.7.48.1.2"  # compared by the client that fetched the response (RFC 6960 4.4.1)
 _UNDERSTOOD = frozenset({_NONCE})
 _UNDERSTOOD_OF_ANSWERS = frozenset(
     {
@@ -289,9 +287,7 @@ class Responses:
                     if len(same_serial) < MAX_ANSWERS:
                         same_serial.append((response, answer))
                     else:
-                        fault = (
-                            fault or f"holds more than the {MAX_ANSWERS} answers about one certificate that are read"
-                        )
+                        fault = fault or f"holds more than {MAX_ANSWERS} answers about one certificate"
             if fault:
                 message = f"{shown(file)} {fault}."
                 faults.append(Problem(Code.REVOCATION_UNKNOWN, Severity.WARN, message, AGAIN, shown(file)))

@@ -66,7 +66,7 @@ def test_the_fuzzer_notices_what_escapes(monkeypatch: pytest.MonkeyPatch) -> Non
     def careless(*_: object) -> None:
         raise IndexError("out of range")
 
-    monkeypatch.setattr(validate, "_leftovers", careless)
+    monkeypatch.setattr(validate, "_unserved", careless)
     fuzzer = Fuzzer(seed=1)
     fuzzer.run(0)
     assert [finding.words[:22] for finding in fuzzer.findings] == ["IndexError at test_fuz"]

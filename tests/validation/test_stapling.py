@@ -107,7 +107,7 @@ def test_more_answers_about_one_certificate_than_are_read_are_reported() -> None
     assert read(*[good] * MAX_ANSWERS).faults == ()
     many = read(*[good] * (MAX_ANSWERS + 2), ICA.ocsp(OTHER.leaf))
     assert [p.file for p in many.faults] == [f"staple{MAX_ANSWERS}.der", f"staple{MAX_ANSWERS + 1}.der"]
-    assert "more than the 32 answers about one certificate" in many.faults[0].message
+    assert "more than 32 answers about one certificate" in many.faults[0].message
     assert [len(known) for known in many.by_serial.values()] == [MAX_ANSWERS, 1]
 
 
