@@ -36,7 +36,6 @@ from rotator.sources.trust_files import (
 from rotator.storage.generations import Store, policy_digest
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
-from rotator.system.users import user_name
 from rotator.tls import handshake
 from rotator.tls.rehearsal import rehearse
 from rotator.validation.evidence import Evidence
@@ -174,7 +173,7 @@ def _roots(path: Path) -> Anchors:
             raise
         hint = "Install ca-certificates, or set `roots` to a PEM file with the CA's root"
         if e.code == Code.PERMISSION:
-            hint = f"Put a copy where user {user_name()} may read it, such as /etc/rotator/roots.pem; set `roots` to it"
+            hint = f"{e.hint}; or set `roots` to a copy that it may read, such as /etc/rotator/roots.pem"
         raise RotatorError(Reason.CONFIGURATION, f"roots: {e.message}", hint, Exit.CONFIG) from e
 
 

@@ -2,8 +2,8 @@
 
 A client is not trusted to send, to read or to disconnect. One thread serves all connections and never waits for one of
 them. Each connection has a time limit for its request and for the answer. The number of connections is limited: when
-the limit is reached, a new client replaces the one that has been idle for longest. So many slow clients cost one thread
-and a bounded amount of memory, and a client that keeps reading is still served.
+the limit is reached, a new client replaces the one that has been idle for longest. Therefore any number of slow clients
+costs one thread and a bounded amount of memory, and a client that keeps reading is still served.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +13,7 @@ from rotator.core.problems import Code
 from rotator.core.text import shown
 from rotator.system.faults import code_of, message_of
 from rotator.system.files import NotRegularError, open_regular, read_bounded
+from rotator.system.users import user_name
 from rotator.validation.blocklist import MAX_BLOCKLIST, Blocklist
 from rotator.validation.sct import MAX_LIST, Logs
 from rotator.validation.trust_anchors import MAX_STORE, Anchors
@@ -144,8 +146,8 @@ def _read(path: Path, limit: int) -> bytes:
 def _translated(error: OSError | ValueError, path: Path) -> RotatorError:
     title = shown(str(path))
     if isinstance(error, OSError) and code_of(error) == Code.PERMISSION:
-        return RotatorError(
-            Code.PERMISSION, f"{title} may not be read by this user.", f"chmod a+r {title}", Exit.REJECTED
-        )
+        hint = f"Let user {user_name()} read it: chmod a+r {shlex.quote(str(path))}"
+        return RotatorError(Code.PERMISSION, f"{title} may not be read by this user.", hint, Exit.REJECTED)
     message = f"{title} cannot be read: {message_of(error)}."
-    return RotatorError(Code.IO_ERROR, message, f"Create it, or name another file: ls -l {title}", Exit.REJECTED)
+    hint = f"Create it, or name another file: ls -l {shlex.quote(str(path))}"
+    return RotatorError(Code.IO_ERROR, message, hint, Exit.REJECTED)

@@ -404,7 +404,8 @@ def test_roots_that_rotator_s_user_may_not_read_are_told_with_that_user_s_name(d
     bootstrap.forget_anchors()
     message, hint = as_nobody(as_they_see_it, cwd=Path("/"))
     assert message == f"roots: {desk.edge.roots} may not be read by this user."
-    assert f"where user {pwd.getpwuid(NOBODY).pw_name} may read it, such as /etc/rotator/roots.pem" in hint
+    assert f"Let user {pwd.getpwuid(NOBODY).pw_name} read it: chmod a+r {desk.edge.roots}" in hint
+    assert "/etc/rotator/roots.pem" in hint
 
 
 @pytest.mark.root

@@ -21,6 +21,7 @@ from rotator.daemon.sd_notify import Notifier
 from rotator.daemon.service import Daemon
 from rotator.sources import trust_files
 from rotator.sources.trust_files import MAX_FILES, read_responses, read_revocations
+from rotator.system.users import user_name
 from rotator.validation.validate import private_ca, validate_chains
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
@@ -298,7 +299,8 @@ def test_a_closed_file_gets_the_command_that_opens_it(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "list.crl").write_bytes(der_of(ICA.crl()))
     (tmp_path / "list.crl").chmod(0)
-    assert as_nobody(_hint, cwd=tmp_path) == "permission chmod a+r list.crl"
+    hint, user = as_nobody(lambda: (_hint(), user_name()), cwd=tmp_path)
+    assert hint == f"permission Let user {user} read it: chmod a+r list.crl"
 
 
 def _hint() -> str:
