@@ -1,1 +1,1 @@
-"""What rotator keeps on the disk: generations, decisions, history, locks. Never: what nginx reads."""
+"""The records of rotator on the disk: generations, decisions, history, locks. Never: files that nginx reads."""

@@ -32,7 +32,7 @@ def translated(root: Path, path: Path) -> Iterator[None]:
             errno.EACCES: owner,
             errno.EPERM: owner,
             errno.EROFS: "The file system is mounted read-only; see `dmesg`",
-            errno.ENOENT: f"Make it first: install -d -o rotator -g rotator -m 0750 {root}",
+            errno.ENOENT: f"Create it first: install -d -o rotator -g rotator -m 0750 {root}",
             errno.EMFILE: "Too many files are open; see LimitNOFILE= of the unit",
             errno.ENOMEM: "The host is out of memory; see `dmesg`",
         }

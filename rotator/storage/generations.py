@@ -1,15 +1,15 @@
-"""The store on disk: generations, what is verified, what was decided; nothing of nginx, history or locks here.
+"""The store on disk: generations, the link to the verified one, and the last decision for each site.
 
-The storage contract (with `history` and `locks`), and the only mutations that are permitted:
+The storage contract (with `history` and `locks`), and the only changes that are permitted:
 
-1. a generation is made under a temporary name (files O_EXCL with their final mode, each flushed, then their
-   directory), renamed to its name, and `generations/` is flushed; it is never edited and only deleted whole: it loses
-   its name, that is flushed, then its files go;
-2. `verified` is a link that is replaced by rename, then its directory is flushed;
-3. `intent.json` is replaced by rename after it was flushed, then its directory is flushed.
+1. A generation is made under a temporary name (its files O_EXCL with their final mode, each flushed, then their
+   directory) and renamed to its name; then `generations/` is flushed. A generation is never edited, and only deleted as
+   a whole: it loses its name, that is flushed, then its files are deleted.
+2. `verified` is a link. It is replaced by rename, then its directory is flushed.
+3. `intent.json` is flushed and replaced by rename, then its directory is flushed.
 
-A directory is flushed where its entry has to last, also if this run did not make that entry: whoever made it may have
-been killed before the flush.
+A directory is flushed where its entry has to last, even if this process did not make that entry: the process that made
+it may have been killed before its flush.
 """
 
 from __future__ import annotations
@@ -79,17 +79,21 @@ class Store:
     # -- generations -----------------------------------------------------------------------------------------------
 
     def names(self, site: str) -> tuple[str, ...]:
-        """Names of the stored generations of a site, oldest first."""
-        found: list[str] = []
-        with self._translated(self._generations(site)), contextlib.suppress(FileNotFoundError):
-            found = os.listdir(self._generations(site))
-        return tuple(sorted((n for n in found if GENERATION.match(n)), key=generation_number))
-
-    def load(self, site: str, name: str) -> Generation:
-        """One generation without its keys.
+        """The names of a site's stored generations, oldest first.
 
         Raises:
-            RotatorError: `no-generation` or `store-damaged`, or what the disk said.
+            RotatorError: `permission` or `io-error`.
+        """
+        entries: list[str] = []
+        with self._translated(self._generations(site)), contextlib.suppress(FileNotFoundError):
+            entries = os.listdir(self._generations(site))
+        return tuple(sorted((name for name in entries if GENERATION.match(name)), key=generation_number))
+
+    def load(self, site: str, name: str) -> Generation:
+        """A stored generation without its keys.
+
+        Raises:
+            RotatorError: `no-generation`, `store-damaged`, `permission` or `io-error`.
         """
         path = self._generations(site) / name
         self._must_be_stored(site, name)
@@ -107,7 +111,7 @@ class Store:
         return Generation(site, name, MappingProxyType(chains), record)
 
     def load_pairs(self, site: str, name: str) -> tuple[Pair, ...]:
-        """One generation with its keys, to be applied again.
+        """The pairs of a stored generation with their keys, to be applied again.
 
         Raises:
             RotatorError: as `load`.
@@ -142,15 +146,15 @@ class Store:
         return tuple(pairs)
 
     def stage(self, site: str, pairs: Sequence[Pair], provenance: Provenance) -> Staged:
-        """Writes a generation under a temporary name, unflushed, so that nginx can be asked about it meanwhile.
+        """Writes a generation under a temporary name, unflushed, so that nginx can test it before it is committed.
 
         Args:
-            site: whose.
+            site: the site's name.
             pairs: one for each kind of key; each with its key.
-            provenance: how they came here.
+            provenance: how the pairs came here.
 
         Raises:
-            RotatorError: `disk-full`, `permission` or `io-error`; nothing is left behind.
+            RotatorError: `disk-full`, `permission` or `io-error`; no file of it is left then.
         """
         home = self._generations(site)
         digest = pairs_digest(tuple(pairs))
@@ -170,26 +174,31 @@ class Store:
         return staged
 
     def sweep(self, site: str) -> None:
-        """Removes what a crash left half made; call it under the lock only."""
+        """Removes generations that a crash left unfinished. Call it under the rotation lock only."""
         home = self._generations(site)
         with self._translated(home), contextlib.suppress(FileNotFoundError):
             if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
-                flush_dir(home)  # one may have lost its name in a run that was killed before it could flush that
+                flush_dir(home)  # a process may have been killed between taking its name from one and the flush
                 for name in strays:
                     _remove(home / name)
 
     def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
-        """Deletes the oldest generations beyond `keep`, never one of `protect`, nor the verified one, nor the newest.
+        """Deletes the oldest generations beyond a number, but not protected ones, the verified one or the newest one.
+
+        Args:
+            site: the site's name.
+            keep: how many generations stay.
+            protect: the names of generations that stay in any case.
 
         Returns:
-            The names that were deleted.
+            The names of the deleted generations.
         """
         names = self.names(site)
         surplus = max(0, len(names) - max(1, keep))
         gone = tuple(n for n in names[:-1] if n not in protect | {self.verified(site)})[:surplus]
         home = self._generations(site)
         with self._translated(home):
-            for name in gone:  # out of their names first: a half-deleted generation is never seen
+            for name in gone:  # they lose their names first, so that a half-deleted generation is never seen
                 os.rename(home / name, home / f"{_STRAY}{name}")
             if gone:
                 flush_dir(home)
@@ -200,7 +209,7 @@ class Store:
     # -- verified --------------------------------------------------------------------------------------------------
 
     def verified(self, site: str) -> str:
-        """Name of the generation last proved on the wire; empty if there is none."""
+        """The name of the generation that was last proved by handshakes; empty if there is none."""
         try:
             name = os.readlink(self._site(site) / "verified").rpartition("/")[2]
             return name if self._is_stored(site, name) else ""
@@ -208,7 +217,7 @@ class Store:
             return ""
 
     def mark_verified(self, site: str, name: str) -> None:
-        """Notes that this generation was seen served everywhere; returns when that is on the disk.
+        """Marks a generation as proved at every listener; returns when the mark is on the disk.
 
         Raises:
             RotatorError: `no-generation`, `disk-full`, `permission` or `io-error`.
@@ -223,12 +232,12 @@ class Store:
         try:
             return read_intent(read_file(self._site(site) / "intent.json"))
         except (OSError, ValueError):
-            return Intent()  # it costs one needless look at the drop, never correctness
+            return Intent()  # the drop is decided once more than necessary, and as before
 
     def write_intent(self, site: str, intent: Intent) -> None:
-        """Replaces the last decision; returns when that is on the disk.
+        """Replaces the last decision; returns when the new one is on the disk.
 
-        The keys that this version does not know stay. A file that is not understood is replaced only by a decision that
+        Keys that this version does not know are kept. A file that is not understood is replaced only by a decision that
         ends its hold.
 
         Raises:
@@ -242,10 +251,10 @@ class Store:
         data = json_bytes(intent_object(intent.over(self.intent(site))), indent=1)
         self._replace(path, lambda new: write_new(new, data, 0o640, flush=True))
 
-    # -- what others are told of a generation ----------------------------------------------------------------------
+    # -- fingerprints ----------------------------------------------------------------------------------------------
 
     def fingerprints(self, site: str, name: str) -> dict[str, str]:
-        """SHA-256 of the leaves of a generation, in hex, by kind of key; none if it cannot be read."""
+        """The SHA-256 of each leaf of a generation, in hex, by kind of key; none if the generation cannot be read."""
         try:
             record = self.load(site, name).record
         except RotatorError:
@@ -278,7 +287,7 @@ class Store:
         raise RotatorError(Reason.NO_GENERATION, f"{site} has no generation {name} (stored: {known})", exit=Exit.USAGE)
 
     def _replace(self, path: Path, make: Callable[[Path], None]) -> None:
-        """Gives what `make` makes under a temporary name this name, by rename; a failure leaves nothing of it."""
+        """Makes a file or link under a temporary name and renames it to `path`; a failure leaves no part of it."""
         new = path.with_name(f"{_STRAY}{path.name}")
         with self._translated(path):
             try:
@@ -293,10 +302,10 @@ class Store:
             flush_dir(path.parent)
 
     def _next_mtime(self, home: Path, known: Sequence[str]) -> int:
-        """Nanoseconds, in a later whole second than every stored generation.
+        """The mtime of the next generation in nanoseconds, in a later whole second than that of every stored one.
 
-        nginx >= 1.27.4 keeps a loaded certificate whose path, inode and whole-second mtime are unchanged
-        (src/core/ngx_open_file_cache.c's way of comparing, used by ssl_object_cache_inheritable).
+        nginx >= 1.27.4 keeps a loaded certificate whose path, inode and whole-second mtime are unchanged (it compares
+        as src/core/ngx_open_file_cache.c does, for ssl_object_cache_inheritable).
         """
         newest = 0
         for name in known:
@@ -308,7 +317,7 @@ class Store:
         return RotatorError(
             Reason.STORE_DAMAGED,
             f"{path} is not as rotator wrote it: {why}",
-            "Do not edit generations; move it away and swap the pair in again. nginx has copies of its own",
+            "Do not edit generations. Move it away and install the pair again: rotator swap; nginx has its own copies",
         )
 
     def _translated(self, path: Path) -> contextlib.AbstractContextManager[None]:
@@ -316,7 +325,7 @@ class Store:
 
 
 class Staged:
-    """A generation under its temporary name: `commit` it or `discard` it."""
+    """A generation under its temporary name, until it is committed or discarded."""
 
     def __init__(
         self, store: Store, site: str, home: Path, name: str, same: str, files: tuple[tuple[str, str], ...]
@@ -329,14 +338,19 @@ class Staged:
         self._flushed = False
 
     def write(self, contents: Mapping[str, tuple[bytes, int]], mtime: int) -> None:
-        """Writes the files with their final modes and one mtime (ns), unflushed."""
+        """Writes the files, unflushed.
+
+        Args:
+            contents: content and mode by name.
+            mtime: of each file, in nanoseconds.
+        """
         make_dir(self.path)
         for name, (data, mode) in contents.items():
             write_new(self.path / name, data, mode, mtime=mtime)
             self._written.append(name)
 
     def flush(self) -> None:
-        """Brings the directories above, every file and then their directory to the disk; stored files are there.
+        """Flushes the directories above, every file, and then their directory; stored files are flushed already.
 
         Raises:
             RotatorError: `disk-full` or `io-error`.
@@ -350,7 +364,7 @@ class Staged:
         self._flushed = True
 
     def commit(self) -> Generation:
-        """Names it; one that is stored already, byte for byte, is used again instead.
+        """Gives the generation its name, or uses a stored one that is equal byte for byte.
 
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`.
@@ -365,17 +379,22 @@ class Staged:
         return self._store.load(self._site, self._same or self.name)
 
     def discard(self) -> None:
-        """Removes it; what cannot be removed is swept the next time."""
+        """Removes it; a rest that cannot be removed is swept the next time."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 
 def policy_digest(parts: Sequence[object]) -> str:
-    """SHA-256 (hex) of what a decision depended on besides the candidate; the same in every process."""
+    """The SHA-256 (hex) of the inputs of a decision other than the candidate; it is the same in every process."""
     return hashlib.sha256(json.dumps(parts, default=_in_order, sort_keys=True).encode()).hexdigest()
 
 
 def pair_files(kind: KeyType, how_many: int) -> tuple[str, str]:
-    """Names of the chain and the key file; a kind of key has its name in them only where a site has several."""
+    """The names of the chain and the key file of a pair.
+
+    Args:
+        kind: the kind of key; the names have it only where a site has several.
+        how_many: the number of pairs of the site.
+    """
     prefix = f"{kind}-" if how_many > 1 else ""
     return f"{prefix}fullchain.pem", f"{prefix}privkey.pem"
 
@@ -395,7 +414,7 @@ def _contents(pairs: Sequence[Pair], provenance: Provenance, digest: str) -> dic
 
 
 def _remove(path: Path) -> None:
-    """Removes a directory with all that is in it, or what stands in its place: `shutil.rmtree` would open a FIFO."""
+    """Removes a directory with its content, or another thing in its place, which `shutil.rmtree` would open."""
     if stat.S_ISDIR(os.lstat(path).st_mode):
         shutil.rmtree(path)
     else:
@@ -403,7 +422,7 @@ def _remove(path: Path) -> None:
 
 
 def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
-    """Whether a stored generation holds these very pairs; who brought them and when may differ."""
+    """Whether a stored generation has the same pairs; its provenance may differ."""
     pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
     try:
         return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
@@ -417,7 +436,7 @@ def _certificates(data: bytes) -> tuple[bytes, ...]:
 
 
 def _in_order(value: object) -> object:
-    """What JSON has no word for: a set has no order that lasts beyond its process."""
+    """A value that JSON has no form for; a set is sorted, because its order is another one in each process."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, frozenset | set):
@@ -426,7 +445,7 @@ def _in_order(value: object) -> object:
 
 
 def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
-    """What is known of the store's directory.
+    """The status of the state directory.
 
     Raises:
         RotatorError: `no-store`, with the command that makes it.
@@ -434,5 +453,5 @@ def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as e:
-        hint = f"Make it for the user that shall own it: install -d -o rotator -g rotator -m 0750 {path}"
+        hint = f"Create it for the user that is to own it: install -d -o rotator -g rotator -m 0750 {path}"
         raise RotatorError(Reason.NO_STORE, f"state_dir {path}: {e.strerror}", hint) from e

@@ -1,10 +1,10 @@
-"""The audit trail on disk: every outcome, a line each, appended and never changed; what it means is for others.
+"""The audit trail on disk: one line for each outcome, appended and never changed.
 
-`history.jsonl` is appended to, a line at a time, each flushed before anybody is told. It is closed when it has become
-long: renamed to `history-000001.jsonl` and so on, upwards, under the rotation lock; the oldest of those are deleted. A
-closed file is never written to again: who appends holds the file's own lock, and looks whether it still has its name.
-The names in the directory are flushed before a new `history.jsonl` is made, so that it never takes the place of a file
-whose new name a power cut may take back; and after each line, because whoever made the file may have been killed.
+`history.jsonl` is appended to, one line at a time, and each line is flushed before the outcome is reported. A long file
+is closed under the rotation lock: it is renamed to `history-000001.jsonl` and so on, upwards, and the oldest closed
+files are deleted. No line is added to a closed file: a writer holds the lock of the file and checks that it still has
+its name. The directory is flushed before a new `history.jsonl` is made, so that it never replaces a file whose new name
+a power failure may undo; and after each line, because the process that made the file may have been killed.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from rotator.storage.errors import translated
 from rotator.system.files import flush_dir, json_bytes, lock_file, write_all
 
 CLOSE_AT = 4 * 1024 * 1024
-"""Bytes from which on the file is closed: some 6,000 outcomes."""
+"""The size in bytes at which the file is closed: about 6,000 outcomes."""
 KEEP_CLOSED = 16
-"""Closed files that are kept: with the open one, some 100,000 outcomes in 68 MiB."""
-LATE = 1000
-"""Newest entries among which the last reload is looked for."""
+"""The number of closed files that are kept: with the open one, about 100,000 outcomes in 68 MiB."""
+RECENT = 1000
+"""The number of newest entries among which the last reload is searched."""
 APPEND_WITHIN = 2.0
-"""Seconds to wait for whoever else appends; each takes a flush's time, unless it was stopped in the middle."""
+"""Seconds to wait for another writer, which needs the time of one flush, unless it was stopped in between."""
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 _BLOCK = 64 * 1024
 _CLOSED = re.compile(r"history-([0-9]{6,12})\.jsonl\Z")
 _SITE = re.compile(rb'\{"site": "([^"\\]*)"')
-"""The beginning of each line, by which its site is known unparsed."""
+"""The beginning of each line, which shows its site before the line is parsed."""
 
 
 Mark = tuple[int, int, int]
-"""How far the history was read: the open file's device, inode and length."""
+"""A position in the history: device, inode and length of the open file."""
 NEVER: Mark = (0, 0, 0)
 
 
@@ -50,8 +50,8 @@ class History:
 
     Args:
         root: the state directory; it must exist and belong to the user who calls.
-        close_at: bytes from which on `tidy` closes the file.
-        keep: closed files that `tidy` keeps, at least one.
+        close_at: the size in bytes at which `tidy` closes the file.
+        keep: how many closed files `tidy` keeps, at least one.
     """
 
     def __init__(self, root: Path, *, close_at: int = CLOSE_AT, keep: int = KEEP_CLOSED) -> None:
@@ -65,7 +65,7 @@ class History:
         """Appends an outcome; returns when it is on the disk.
 
         Args:
-            outcome: what happened.
+            outcome: the outcome.
             who: the user, or `rotatord`.
             trigger: `swap`, `rollback`, `drop`, `recover` …
             fingerprints: SHA-256 of the leaves that it is about, by kind of key.
@@ -82,7 +82,7 @@ class History:
                 if not size:
                     os.fchmod(fd, 0o640)  # whatever the umask is
                 elif os.pread(fd, 1, size - 1) != b"\n":
-                    line = b"\n" + line  # a line that a power cut tore stays torn, and alone
+                    line = b"\n" + line  # a line that a power failure cut stays incomplete, and alone
                 write_all(fd, line)
                 os.fsync(fd)
             finally:
@@ -90,7 +90,7 @@ class History:
             flush_dir(self.root)
 
     def _opened(self) -> int:
-        """The open file, locked, and made if there is none."""
+        """The descriptor of the open file, locked; the file is made if there is none."""
         while True:
             try:
                 fd = os.open(self._path, _APPEND)
@@ -98,8 +98,8 @@ class History:
                 flush_dir(self.root)
                 fd = os.open(self._path, _APPEND | os.O_CREAT, 0o640)
             try:
-                # Without the lock it goes on: nothing that rotates waits for a process that was stopped while it
-                # appended. The line may then stand before a later one, no more.
+                # It goes on without the lock, as no rotation waits for a process that was stopped while it appended.
+                # At worst the line then stands before one that is older.
                 lock_file(fd, APPEND_WITHIN)
                 if self._is_named(fd):
                     return fd
@@ -118,7 +118,7 @@ class History:
     # -- upkeep
 
     def is_untidy(self) -> bool:
-        """Whether there is something to do for `tidy`; also if that cannot be told."""
+        """Whether `tidy` has work to do; true also where that is not known."""
         try:
             size = os.stat(self._path, follow_symlinks=False).st_size
         except FileNotFoundError:
@@ -128,9 +128,9 @@ class History:
         return size >= self._close_at
 
     def tidy(self) -> None:
-        """Closes the file if it has become long, and deletes the oldest closed ones; call it under the rotation lock.
+        """Closes the file if it is long, and deletes the oldest closed ones. Call it under the rotation lock.
 
-        Killed anywhere, it has lost no line and doubled none, and the next call goes on.
+        If it is killed at any point, no line is lost or doubled, and the next call continues.
 
         Raises:
             RotatorError: `permission` or `io-error`; every line is where it was then.
@@ -144,7 +144,11 @@ class History:
                     os.unlink(path)
 
     def _close(self, number: int) -> bool:
-        """Gives the open file this number if it is long; whoever appends just now is left alone until the next time."""
+        """Renames the open file to a closed one if it is long, unless another process is appending to it.
+
+        Returns:
+            Whether it was renamed.
+        """
         try:
             fd = os.open(self._path, _READ)
         except FileNotFoundError:
@@ -159,17 +163,17 @@ class History:
 
     def _closed(self) -> list[tuple[int, Path]]:
         """The closed files with their numbers, the newest first."""
-        found = ((_CLOSED.match(name), name) for name in os.listdir(self.root))
-        return sorted(((int(m[1]), self.root / name) for m, name in found if m), reverse=True)
+        names = ((_CLOSED.match(name), name) for name in os.listdir(self.root))
+        return sorted(((int(m[1]), self.root / name) for m, name in names if m), reverse=True)
 
     # -- reading
 
     def entries(self, site: str = "", limit: int = 0) -> tuple[HistoryEntry, ...]:
-        """Entries, oldest first; torn lines are left out.
+        """The entries, oldest first, without incomplete lines.
 
         Args:
-            site: only this one's; empty for all.
-            limit: only the newest so many; 0 for all.
+            site: the name of a site, for its entries only; empty for all.
+            limit: the number of newest entries; 0 for all.
 
         Raises:
             RotatorError: `permission` or `io-error`.
@@ -177,10 +181,10 @@ class History:
         return tuple(islice(self.newest_first(site), limit or None))[::-1]
 
     def newest_first(self, site: str = "") -> Iterator[HistoryEntry]:
-        """Entries, read backwards as far as they are asked for.
+        """The entries, newest first, read backwards as far as they are consumed.
 
         Args:
-            site: only this one's; empty for all.
+            site: the name of a site, for its entries only; empty for all.
 
         Raises:
             RotatorError: `permission` or `io-error`.
@@ -188,13 +192,16 @@ class History:
         return self._read({site} if site else ())
 
     def news(self, mark: Mark) -> tuple[Mark, tuple[HistoryEntry, ...]]:
-        """What was written since an earlier call, oldest first; one `stat` where nothing was.
+        """The entries since an earlier call, oldest first; it costs one `stat` where there are none.
 
-        Never raises: what cannot be read is no news. Lines that stand in a file which was closed meanwhile may be
-        missed.
+        It raises no error: a file that cannot be read has no new entries. Lines of a file that has been closed since
+        that call may be missing.
 
         Args:
-            mark: what that call returned; `NEVER` for the first one, which has no news.
+            mark: the position that the earlier call returned; `NEVER` for the first call, which has no new entries.
+
+        Returns:
+            The new position, and the entries.
         """
         try:
             fd = os.open(self._path, _READ) if self._mark() != mark else -1
@@ -203,11 +210,11 @@ class History:
         if fd < 0:
             return mark, ()
         try:
-            found = os.fstat(fd)
+            status = os.fstat(fd)
             if mark == NEVER:
-                return (*_identity(found), found.st_size), ()
-            begin = mark[2] if mark[:2] == _identity(found) else 0
-            whole = os.pread(fd, found.st_size - begin, begin).rpartition(b"\n")[0]  # what is torn may be whole later
+                return (*_identity(status), status.st_size), ()
+            begin = mark[2] if mark[:2] == _identity(status) else 0
+            whole = os.pread(fd, status.st_size - begin, begin).rpartition(b"\n")[0]  # the last line may still grow
         except OSError:
             return mark, ()
         finally:
@@ -216,11 +223,11 @@ class History:
         for line in whole.split(b"\n"):
             with contextlib.suppress(ValueError):
                 entries.append(read_entry(line))
-        return (*_identity(found), begin + len(whole) + bool(whole)), tuple(entries)
+        return (*_identity(status), begin + len(whole) + bool(whole)), tuple(entries)
 
     def _mark(self) -> Mark:
-        found = os.stat(self._path, follow_symlinks=False)
-        return (*_identity(found), found.st_size)
+        status = os.stat(self._path, follow_symlinks=False)
+        return (*_identity(status), status.st_size)
 
     def latest(self, sites: Iterable[str]) -> dict[str, HistoryEntry]:
         """The newest entry of each of these sites that has one, in one pass.
@@ -229,14 +236,14 @@ class History:
             RotatorError: `permission` or `io-error`.
         """
         wanted = set(sites)
-        found: dict[str, HistoryEntry] = {}
+        newest: dict[str, HistoryEntry] = {}
         if wanted:
             for entry in self._read(wanted):
                 wanted.remove(entry.site)
-                found[entry.site] = entry
+                newest[entry.site] = entry
                 if not wanted:
                     break
-        return found
+        return newest
 
     def last_entry_at(self) -> datetime | None:
         """When the last entry was written; None without one."""
@@ -247,7 +254,7 @@ class History:
     def last_reload_seconds(self) -> float:
         """How long the last reload took until it was proved; 0.0 if none of the newest entries has one."""
         with contextlib.suppress(RotatorError):
-            for entry in islice(self.newest_first(), LATE):
+            for entry in islice(self.newest_first(), RECENT):
                 if entry.result == Result.ROTATED and (seconds := entry.stages.get("apply")):
                     return seconds + entry.stages.get("prove", 0.0)
         return 0.0
@@ -255,18 +262,18 @@ class History:
     def last_reload_at(self) -> datetime | None:
         """When the outcome of the last reload was known, of any process; None if it is not among the newest entries."""
         with contextlib.suppress(RotatorError):
-            for entry in islice(self.newest_first(), LATE):
+            for entry in islice(self.newest_first(), RECENT):
                 if entry.at and has_reloaded(entry.result, entry.reason, entry.stages):
                     return entry.at
         return None
 
     def _read(self, sites: Collection[str]) -> Iterator[HistoryEntry]:
-        """Entries of these sites (of all if there are none), newest first; `sites` may become fewer on the way."""
+        """The entries of these sites (of all if there are none), newest first; sites may be removed meanwhile."""
         every = not sites
         with translated(self.root, self._path):
             for line in self._lines():
-                whose = _SITE.match(line)
-                if not every and whose and whose[1].decode("utf-8", "replace") not in sites:
+                begin = _SITE.match(line)
+                if not every and begin and begin[1].decode("utf-8", "replace") not in sites:
                     continue
                 try:
                     entry = read_entry(line)
@@ -276,7 +283,7 @@ class History:
                     yield entry
 
     def _lines(self) -> Iterator[bytes]:
-        """All lines as they were when this began, the last first."""
+        """All lines, the last first, as they were at the first step."""
         closed: list[Path] | None = None
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(self._path, _READ)
@@ -294,7 +301,11 @@ class History:
                     os.close(fd)
 
     def _closed_before(self, read: os.stat_result | None) -> list[Path]:
-        """The closed files, the newest first; without what was read as the open one, and was closed meanwhile."""
+        """The closed files, the newest first, without the one that was read as the open file and has been closed since.
+
+        Args:
+            read: the status of the file that was read; None where there was none.
+        """
         closed: list[Path] = []
         with contextlib.suppress(FileNotFoundError):
             closed = [path for _, path in self._closed()]
@@ -305,14 +316,14 @@ class History:
         return closed
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _backwards(fd: int) -> Iterator[bytes]:
-    """The lines of a file, the last first; only what is asked for is read."""
+    """The lines of a file, the last first; it is read in blocks, as far as they are consumed."""
     end = os.fstat(fd).st_size
-    rest: list[bytes] = []  # the end of a line whose begin was not read yet, in pieces, the last first
+    rest: list[bytes] = []  # the end of a line whose beginning is not read yet, in pieces, the last first
     while end > 0:
         begin = max(0, end - _BLOCK)
         first, *whole = os.pread(fd, end - begin, begin).split(b"\n")

@@ -1,1 +1,1 @@
-"""System calls made well: files, directories, locks, users. Never: a word about certificates, sites or nginx."""
+"""System calls made well: files, directories, locks, users. Never: knowledge of certificates, sites or nginx."""

@@ -1,4 +1,4 @@
-"""How files are written and directories opened: flushes, modes, locks, links, JSON, errors in words; not what for."""
+"""Files and directories opened, read, written, locked and flushed with care for links, modes and bounds; and JSON."""
 
 from __future__ import annotations
 
@@ -15,26 +15,33 @@ from pathlib import Path
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_READ = 1024 * 1024
-"""Bytes of a file of the state directory that is read whole: four times what a chain may have."""
-_LOOK_AGAIN = 0.02
+"""The most bytes of a file of the state directory: four times the size of the largest file with certificates."""
+_POLL_EVERY = 0.02
 """Seconds between two tries for a lock."""
 
 
 def make_dir(path: Path) -> None:
-    """Makes a directory with the contract's mode, whatever the umask is."""
+    """Makes a directory with mode 0750, whatever the umask is.
+
+    Raises:
+        OSError: as the system says.
+    """
     os.mkdir(path, 0o750)
-    os.chmod(path, 0o750)  # noqa: S103 - the contract's mode
+    os.chmod(path, 0o750)  # noqa: S103 - the mode of the storage contract
 
 
 def write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool = False) -> None:
-    """Writes a file that was not there, with this mode whatever the umask is.
+    """Writes a new file, with this mode whatever the umask is.
 
     Args:
         path: its name; a link is not followed.
-        data: all of it.
-        mode: as for chmod.
-        mtime: nanoseconds; 0 for now.
-        flush: whether its data is to be on the disk afterwards; its name never is.
+        data: its content.
+        mode: as for chmod(2).
+        mtime: its time of change, in nanoseconds; 0 for now.
+        flush: whether its content is to be on the disk afterwards. Its name is there after `flush_dir` only.
+
+    Raises:
+        OSError: as the system says; EEXIST where the name is taken.
     """
     fd = os.open(path, _CREATE, mode)
     try:
@@ -49,7 +56,7 @@ def write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Writes until all of it is written."""
+    """Writes all of the data, in as many calls as the kernel needs."""
     left = memoryview(data)
     while left:
         left = left[os.write(fd, left) :]
@@ -74,53 +81,54 @@ def _flush(path: Path, flags: int) -> None:
 
 
 def open_dir(path: str | os.PathLike[str], *, follow_last: bool = True) -> int:
-    """Opens a directory; as root, through no link that anybody else may have put on the way.
+    """The descriptor of a directory, opened by root through no link that another user can have made.
 
-    Who owns a directory on the way can put a link into it at any moment, and have root read what only root may, or
-    write where only root may. So from the first directory on that others can write, root follows none.
+    The owner of a directory can put a link into it at any moment. If root followed that link, it would read or write
+    files for that user that the user may not. So root follows no link below the first directory that other users can
+    write to. Other users follow every link, because they gain nothing by one.
 
     Args:
         path: the directory.
-        follow_last: whether the last part may be a link.
+        follow_last: whether the last part of the path may be a link.
 
     Raises:
-        OSError: ENOTDIR for a link that is not followed.
+        OSError: as the system says; ENOTDIR for a link that is not followed.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     if os.geteuid() != 0:
         return os.open(path, flags | (0 if follow_last else os.O_NOFOLLOW))
     parts = Path(path).absolute().parts
-    at, alone = os.open(parts[0], flags), True
+    directory_fd, is_roots = os.open(parts[0], flags), True
     for number, part in enumerate(parts[1:], 2):
-        follow = alone and (follow_last or number < len(parts))
+        follow = is_roots and (follow_last or number < len(parts))
         try:
-            below = os.open(part, flags | (0 if follow else os.O_NOFOLLOW), dir_fd=at)
+            below_fd = os.open(part, flags | (0 if follow else os.O_NOFOLLOW), dir_fd=directory_fd)
         finally:
-            os.close(at)
-        at = below
-        found = os.fstat(at)
-        alone = alone and found.st_uid == 0 and not found.st_mode & 0o022
-    return at
+            os.close(directory_fd)
+        directory_fd = below_fd
+        status = os.fstat(directory_fd)
+        is_roots = is_roots and status.st_uid == 0 and not status.st_mode & 0o022
+    return directory_fd
 
 
 def lock_file(fd: int, within: float) -> bool:
-    """Takes the exclusive flock(2) of an open file; it dies with its holder.
+    """Takes the exclusive flock(2) of an open file, which ends with the process that holds it.
 
     Args:
         fd: the open file.
         within: seconds to wait for it; 0.0 for one try.
 
     Returns:
-        Whether it was to be had in time.
+        Whether the lock was available in time.
     """
-    end = time.monotonic() + within
+    deadline = time.monotonic() + within
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() >= end:
+            if time.monotonic() >= deadline:
                 return False
-            time.sleep(_LOOK_AGAIN)
+            time.sleep(_POLL_EVERY)
         else:
             return True
 
@@ -180,7 +188,11 @@ def read_file(path: Path, limit: int = MAX_READ) -> bytes:
 
 
 def from_json(data: bytes) -> object:
-    """What JSON says; ValueError for anything else, such as what is nested a thousand times."""
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or is nested more deeply than Python can read.
+    """
     try:
         return json.loads(data)
     except RecursionError:
@@ -188,10 +200,10 @@ def from_json(data: bytes) -> object:
 
 
 def json_bytes(value: object, indent: int | None = None) -> bytes:
-    """JSON as UTF-8, with a line feed; a file name that is no UTF-8 is escaped, and comes back as it was."""
+    """JSON as UTF-8 with a line feed at its end; a file name that is not UTF-8 is escaped, and read back unchanged."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
 def stamp(when: datetime) -> str:
-    """RFC 3339, UTC, milliseconds."""
+    """A time as RFC 3339 in UTC with milliseconds: `2026-11-22T12:00:00.000Z`."""
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

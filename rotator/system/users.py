@@ -7,7 +7,11 @@ import pwd
 
 
 def user_name(uid: int | None = None) -> str:
-    """What the host calls this user; without a number, the one that this process is."""
+    """The name of a user on this host, or `uid` and the number where the host has no name for it.
+
+    Args:
+        uid: the user's number; None for the user of this process.
+    """
     number = os.geteuid() if uid is None else uid
     try:
         return pwd.getpwuid(number).pw_name
