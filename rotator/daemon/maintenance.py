@@ -1,4 +1,4 @@
-"""Work that is not urgent, one piece at a time: probing listeners, validating what is live, recovering, tidying up.
+"""Background work, one piece at a time: probing listeners, validating live pairs, recovering, tidying up.
 
 A site that is not proved is *degraded*: it is recovered at once, and then probed with growing pauses. It is given
 another reload only if nginx has visibly become another since, because each one costs nginx a generation of workers.

@@ -1,4 +1,4 @@
-"""The rotations that replace no proved pair: of a pair that is live already, and of the first pair of a site."""
+"""The rotation of a site's first pair, and the proof of a pair that is live already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit trail on disk: one line for each outcome, appended and never changed.
+"""The audit trail on disk: one line appended for each outcome.
 
 `history.jsonl` is appended to, one line at a time, and each line is flushed before the outcome is reported. A long file
 is closed under the rotation lock: it is renamed to `history-000001.jsonl` and so on, upwards, and the oldest closed
