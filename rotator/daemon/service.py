@@ -345,3 +345,7 @@ def _as_note(times: JobTimes) -> JobNote:
     job, last, next = times.job, times.last, times.next
     last_run, next_run = (rfc3339_millis(moment) if moment else "" for moment in (last, next))
     return JobNote(job.name, job.every, last_run, next_run, job.description)
+
+
+def _count(sites: int) -> str:
+    return f"{sites} site{'s' * (sites != 1)}"
