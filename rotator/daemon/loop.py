@@ -78,7 +78,10 @@ class Loop(LoopState):
             self.maintenance.recover_all(lock)
         now = self.now()
         for name, state in self.states.items():
-            state.deferral = resumed(self.runtime.ports.store.intent(name), now)
+            intent = self.runtime.ports.store.intent(name)
+            if intent.caveat:
+                self.journal.say("newer-record", intent.caveat, WARNING, site=name)
+            state.deferral = resumed(intent, now)
             state.end_wait(pacing.REASONS, now.monotonic)
         self.nginx_watch.note(self.runtime.ports)
 
