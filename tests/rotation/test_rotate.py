@@ -303,6 +303,21 @@ def test_an_include_that_rotator_did_not_write_is_left_alone(host: Host) -> None
     assert include.read_text() == "ssl_certificate /etc/ssl/own.pem;\n"
 
 
+def test_a_privileged_step_without_an_answer_strands_the_site_with_what_its_include_names_now(host: Host) -> None:
+    real = host.world.apply
+
+    def lost(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        real(generations, hup=False)
+        raise RotatorError(Reason.APPLY_LOST, "the unit changed nginx's include, but gave no answer")
+
+    ports, before = replace(host.world.ports, apply=lost), host.world.live("example")
+    with host.world.locks.rotation("tester", 1.0) as lock:
+        (done,) = rotate([host.wanted(host.sites[0], host.issue())], ports, lock)
+    assert (done.result, done.reason) == (Result.STRANDED, "apply-lost")
+    assert (done.live, done.previous) == (done.generation, before)
+    assert done.live == host.world.live("example") != before
+
+
 # -- refused by nginx
 
 
