@@ -17,7 +17,7 @@ from rotator.core.model import Site
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.nginx.command import Nginx
-from rotator.nginx.pair_test import Verdict
+from rotator.nginx.pair_trial import Verdict
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.unit_client import ApplyPort, UnitClient, new_request

@@ -18,12 +18,13 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import CHECK_VERSION, problem_answer
 from rotator.cli.group import epilog
-from rotator.cli.output import more_about, rfc3339
+from rotator.cli.output import more_about
 from rotator.config.system_roots import system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
+from rotator.core.times import rfc3339
 from rotator.sources import trust_files
 from rotator.sources.file_reader import read_named, read_password, read_pool
 from rotator.validation.candidate import leaf_like, read_candidate

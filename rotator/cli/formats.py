@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from rotator.core.lifetime import share_of_life_left
 from rotator.core.model import Outcome
 from rotator.core.problems import Problem
-from rotator.system.files import stamp
+from rotator.core.times import rfc3339_millis
 
 if TYPE_CHECKING:  # `rotator check` has no need of what these import
     from rotator.rotation.observe import Facts
@@ -40,7 +40,7 @@ def outcome_answer(done: Outcome, exit: int) -> dict[str, object]:
         "schema_version": OUTCOME_VERSION,
         "site": done.site,
         "result": str(done.result),
-        "at": stamp(done.at),
+        "at": rfc3339_millis(done.at),
         "reason": done.reason,
         "message": done.message,
         "hint": done.hint,
@@ -74,7 +74,7 @@ def entry_answer(entry: HistoryEntry) -> dict[str, object]:
         "schema_version": HISTORY_VERSION,
         "site": entry.site,
         "result": entry.result,
-        "at": stamp(entry.at) if entry.at else None,
+        "at": rfc3339_millis(entry.at) if entry.at else None,
         "reason": entry.reason,
         "message": entry.message,
         "hint": entry.hint,

@@ -7,8 +7,8 @@ import click
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
-from rotator.cli.output import rfc3339
 from rotator.core.errors import Exit
+from rotator.core.times import rfc3339
 
 _EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
 _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}

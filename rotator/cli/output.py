@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, TextIO
 from rotator.core.errors import RotatorError
 from rotator.core.problems import Code
 from rotator.core.text import escaped
+from rotator.core.times import rfc3339
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    pass
 
 SCHEMA_VERSION = 1
 
@@ -173,13 +174,6 @@ def paint(text: str, style: str) -> str:
 def more_about(word: str) -> str:
     """The command that explains a code or a reason, for the end of an answer."""
     return f"more: rotator help {word}"
-
-
-def rfc3339(moment: datetime) -> str:
-    """A time as text: UTC, whole seconds, `2026-11-22T12:00:00Z`."""
-    from datetime import UTC
-
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def as_json(answer: object) -> str:

@@ -20,7 +20,7 @@ from rotator.cli.check import ROOTS_HELP, STYLES, Report, read_anchors
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import PROBE_VERSION
 from rotator.cli.group import epilog
-from rotator.cli.output import more_about, rfc3339
+from rotator.cli.output import more_about
 from rotator.config.addresses import bind_address, concrete_name, listener
 from rotator.config.system_roots import system_roots
 from rotator.config.value_parsers import BadValueError
@@ -28,6 +28,7 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Served, Target
 from rotator.core.problems import Problem
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339
 from rotator.tls.handshake import HANDSHAKE_FAILED, Version, probe_version, reachable_address
 from rotator.validation.report import explain
 from rotator.validation.validate import Anchors, Verdict, judge_served, private_ca, public

@@ -13,11 +13,12 @@ import click
 from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.formats import outcome_answer
-from rotator.cli.output import Output, more_about, rfc3339
+from rotator.cli.output import Output, more_about
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, Outcome, Result
 from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339
 from rotator.privsep.apply import read_live
 from rotator.privsep.privilege_drop import run_as_owner
 from rotator.privsep.unit_client import ApplyPort

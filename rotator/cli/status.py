@@ -13,18 +13,17 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.daemon_report import show_daemon
 from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
-from rotator.cli.output import rfc3339
 from rotator.cli.rotation import EXITS
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Result
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339, rfc3339_millis
 from rotator.rotation.observe import Facts, observe_all
 from rotator.sources.drop_source import DropSource
 from rotator.storage.entries import HistoryEntry
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.records import ANYTHING, Intent
-from rotator.system.files import stamp
 
 
 @click.command(
@@ -241,7 +240,7 @@ def _show_site(
         output.line(f"  next     See that the server block of each such listener includes {include}: nginx -T")
         output.line(f"           then: systemctl reload nginx && rotator swap {facts.site.name}")
     if last:
-        at = stamp(last.at) if last.at else "at an unknown time"
+        at = rfc3339_millis(last.at) if last.at else "at an unknown time"
         output.line(f"  last     {last.result} {at} by {last.who}: {last.message}")
         if last.hint and _is_open(facts, last.result):
             output.line(f"  next     {last.hint}")

@@ -19,6 +19,7 @@ from types import FrameType
 from rotator import config
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339_millis
 from rotator.daemon.file_events import FileEvents
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
 from rotator.daemon.loop import Loop
@@ -34,7 +35,6 @@ from rotator.rotation.ports import Clock, Ports
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.locks import DaemonLock
 from rotator.storage.notes import JobNote
-from rotator.system.files import stamp
 from rotator.system.users import user_name
 
 END_WITHIN = 2.0
@@ -279,7 +279,7 @@ class Daemon:
                 config=str(self.path.absolute()),
                 loads=self._loads,
                 refused=self.reload_failed,
-                reported=stamp(self.loop.runtime.ports.clock.now()),
+                reported=rfc3339_millis(self.loop.runtime.ports.clock.now()),
                 jobs=[_as_note(times) for times in self.jobs.times()],
             )
         except RotatorError as e:
@@ -343,7 +343,8 @@ def _check_owner(state_dir: Path) -> None:
 def _as_note(times: JobTimes) -> JobNote:
     """The times of one job for the daemon's note."""
     job, last, next = times.job, times.last, times.next
-    return JobNote(job.name, job.every, stamp(last) if last else "", stamp(next) if next else "", job.description)
+    last_run, next_run = (rfc3339_millis(moment) if moment else "" for moment in (last, next))
+    return JobNote(job.name, job.every, last_run, next_run, job.description)
 
 
 def _count(sites: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rotator.core.model import Workers
 from rotator.nginx import workers
-from rotator.nginx.pair_test import CandidateTest, Verdict, cannot_run
+from rotator.nginx.pair_trial import CandidateTest, Verdict, cannot_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rotator.core.model import Pair, Served, Target, Workers
-from rotator.nginx.pair_test import Verdict
+from rotator.nginx.pair_trial import Verdict
 from rotator.privsep.apply import Live
 from rotator.privsep.unit_client import ApplyPort
 from rotator.storage.generations import Store

@@ -19,7 +19,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
-from rotator.nginx.pair_test import Verdict
+from rotator.nginx.pair_trial import Verdict
 from rotator.privsep.apply import copies_path
 from rotator.rotation.conclude import is_valid_now, record_proof, seconds_to_prove, write_down
 from rotator.rotation.outcomes import (

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotator.core.model import Outcome
+from rotator.core.times import rfc3339_millis
 from rotator.storage import fields
 from rotator.storage.fields import Keys
-from rotator.system.files import stamp
 
 ENTRY_VERSION = 1
 
@@ -150,7 +150,7 @@ def entry_object(entry: HistoryEntry) -> dict[str, object]:
         "site": entry.site,
         "schema_version": max(entry.schema_version, ENTRY_VERSION),
         "result": entry.result,
-        "at": stamp(entry.at) if entry.at else "",
+        "at": rfc3339_millis(entry.at) if entry.at else "",
         "reason": entry.reason,
         "message": entry.message,
         "hint": entry.hint,

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339_millis
 from rotator.storage.errors import translated
 from rotator.storage.notes import (
     DaemonNote,
@@ -27,7 +28,7 @@ from rotator.storage.notes import (
     read_rotation_note,
     rotation_note_object,
 )
-from rotator.system.files import json_bytes, lock_file, stamp
+from rotator.system.files import json_bytes, lock_file
 
 NAMELESS_FOR = 0.1
 """Seconds for which a lock may be held without a note: its holder has just come, or is about to go."""
@@ -68,7 +69,7 @@ class Lock:
     def _write(self) -> None:
         # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
         sites = tuple(sorted({*self.in_flight, *self.interrupted}))
-        note = RotationNote(os.getpid(), self._who, stamp(datetime.now(UTC)), sites)
+        note = RotationNote(os.getpid(), self._who, rfc3339_millis(datetime.now(UTC)), sites)
         with translated(self._path.parent, self._path):
             _replace_note(self._fd, rotation_note_object(note))
 
@@ -158,7 +159,7 @@ class Locks:
                         "Stop that one first: systemctl stop rotator; or see its state: rotator status",
                         Exit.BUSY,
                     )
-            lock = DaemonLock(fd, path, DaemonNote(os.getpid(), stamp(datetime.now(UTC))))
+            lock = DaemonLock(fd, path, DaemonNote(os.getpid(), rfc3339_millis(datetime.now(UTC))))
             lock._write(lock._note)
             yield lock
             with contextlib.suppress(OSError):

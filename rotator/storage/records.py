@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rotator.core.model import GenerationRecord, KeyType, PairRecord, Provenance
+from rotator.core.times import rfc3339_millis
 from rotator.storage import fields
 from rotator.storage.fields import Keys
-from rotator.system.files import stamp
 
 GENERATION_VERSION = 1
 INTENT_VERSION = 1
@@ -153,7 +153,7 @@ def generation_object(record: GenerationRecord) -> dict[str, object]:
         "schema_version": max(record.schema_version, GENERATION_VERSION),
         "origin": list(provenance.origin),
         "who": provenance.who,
-        "when": stamp(provenance.when) if provenance.when else "",
+        "when": rfc3339_millis(provenance.when) if provenance.when else "",
         "digest": record.digest,
         "pairs": {
             str(pair.key_type): {
@@ -163,9 +163,9 @@ def generation_object(record: GenerationRecord) -> dict[str, object]:
                 "subject": pair.subject,
                 "issuer": pair.issuer,
                 "names": list(pair.names),
-                "not_before": stamp(pair.not_before),
-                "not_after": stamp(pair.not_after),
-                "effective_not_after": stamp(pair.effective_not_after),
+                "not_before": rfc3339_millis(pair.not_before),
+                "not_after": rfc3339_millis(pair.not_after),
+                "effective_not_after": rfc3339_millis(pair.effective_not_after),
             }
             for pair in record.pairs
         },

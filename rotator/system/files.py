@@ -10,7 +10,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -202,8 +201,3 @@ def from_json(data: bytes) -> object:
 def json_bytes(value: object, indent: int | None = None) -> bytes:
     """JSON as UTF-8 with a line feed at its end; a file name that is not UTF-8 is escaped, and read back unchanged."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
-
-
-def stamp(when: datetime) -> str:
-    """A time as RFC 3339 in UTC with milliseconds: `2026-11-22T12:00:00.000Z`."""
-    return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

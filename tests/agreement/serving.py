@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rotator.nginx.pair_test import CandidateTest, Verdict
+from rotator.nginx.pair_trial import CandidateTest, Verdict
 from tests.support.client import dial, strict_context
 from tests.support.nginx_server import NginxServer, PairFiles, ServerBlock, certificate_lines
 

@@ -78,7 +78,7 @@ SIGNALS = {"kill", "killpg", "pidfd_send_signal", "send_signal", "terminate", "r
 MAY_SIGNAL = {
     "cli.config_reload": {"pidfd_send_signal"},  # HUP to our own daemon
     "privsep.apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
-    "nginx.pair_test": {"kill"},  # its own `nginx -t`, when that takes too long
+    "nginx.pair_trial": {"kill"},  # its own `nginx -t`, when that takes too long
     "privsep.unit_client": {"kill"},  # its own `systemctl`, when that takes too long
     "privsep.privilege_drop": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
     "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
@@ -337,7 +337,7 @@ def test_asking_for_help_loads_no_heavy_library_and_no_command() -> None:
     loaded = _loaded_by(HELP)
     assert {one.partition(".")[0] for one in loaded} & {"cryptography", "OpenSSL", "rich", "idna"} == set()
     ours = {one for one in loaded if one.startswith("rotator.")}
-    core = ("core", "core.errors", "core.problems", "core.reasons", "core.text")
+    core = ("core", "core.errors", "core.problems", "core.reasons", "core.text", "core.times")
     assert ours <= {f"rotator.{one}" for one in (*core, "cli", "cli.context", "cli.group", "cli.output")}
 
 

@@ -1,10 +1,10 @@
-"""The prose of the project: plain words in docstrings, messages, pages and configuration, and first lines that say what is."""
+"""The prose of the project: plain words in docstrings, messages, pages and configuration."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ WORST = {
     r"\bof before\b": "previous, or earlier",
     r"\bthat which\b|\bthose which\b": "what, or the noun itself",
     r"\bwhat lies\b|\blies there\b|\blie there\b|\blay there\b": "the content of the drop, the files",
-    r"(?<!`)\bnobody\b(?!`)(?<!user nobody)(?<!^nobody)": "no process, no user, or the user that is called so in code marks",
+    r"(?<!`)\bnobody\b(?!`)(?<!user nobody)(?<!^nobody)": "no process, no user",
     r"\b(?:is|are|was|were|has been) over\b": "expired, has ended",
     r"\bto be had\b": "available",
     r"\bbe rid of\b": "uninstall, or remove",
@@ -33,21 +33,22 @@ WORST = {
 NEGATION = re.compile(r"\b(?:no|not|nothing|never|nobody|none|nor|neither|without)\b", re.IGNORECASE)
 
 
-def _texts(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def _texts(path: Path) -> tuple[tuple[int, str], ...]:
     """Prose with its line: of Python its docstrings, messages and comments; of everything else all of it."""
     text = path.read_text()
+    lines = tuple(enumerate(text.splitlines(), 1))
     if path.suffix != ".py":
-        yield from enumerate(text.splitlines(), 1)
-        return
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield from enumerate(node.value.splitlines(), node.lineno)
-    for number, line in enumerate(text.splitlines(), 1):
-        if "#" in line:
-            yield number, line.partition("#")[2]
+        return lines
+    constants = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
+    texts = [(node.value, node.lineno) for node in constants if isinstance(node.value, str)]
+    strings = [numbered for value, number in texts for numbered in enumerate(value.splitlines(), number)]
+    comments = [(number, line.partition("#")[2]) for number, line in lines if "#" in line]
+    return (*strings, *comments)
 
 
 def _pages() -> list[Path]:
+    """Everything that a person reads of the project itself."""
     return [
         *sorted((ROOT / "rotator").rglob("*.py")),
         *sorted((ROOT / "rotator").rglob("*.md")),

@@ -23,11 +23,12 @@ import pytest
 from rotator import __version__
 from rotator.cli import COMMANDS, cli, output
 from rotator.cli.context import Context, caller, pass_context
-from rotator.cli.output import Output, as_json, clean, rfc3339
+from rotator.cli.output import Output, as_json, clean
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Secret
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339
 from tests.support.calls import call
 
 THERE = [name for name, (place, _) in COMMANDS.items() if find_spec(place.split(":")[0])]

@@ -13,7 +13,7 @@ import pytest
 from rotator.core.model import KeyType, Pair, Secret, Target, Workers
 from rotator.nginx import workers
 from rotator.nginx.command import Nginx
-from rotator.nginx.pair_test import CandidateTest
+from rotator.nginx.pair_trial import CandidateTest
 from rotator.tls.handshake import AT_ONCE, probe, probe_all
 from rotator.tls.rehearsal import rehearse
 from tests.support.authority import CA, Issued, key_pem, new_key

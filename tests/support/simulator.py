@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rotator.core.model import KeyType, Pair, Served, Site, Target, Workers
-from rotator.nginx.pair_test import Verdict
+from rotator.nginx.pair_trial import Verdict
 from rotator.privsep.apply import Applied, Request, Setup, apply, read_live
 from rotator.rotation.ports import Ports
 from rotator.storage.generations import Store
