@@ -275,7 +275,7 @@ class Daemon:
         """Writes the note that `rotator config reload` waits for and `rotator status --verbose` shows; no flush."""
         self._jobs_reported_at = time.monotonic()
         try:
-            self._lock.tell(
+            self._lock.complete_note(
                 config=str(self.path.absolute()),
                 loads=self._loads,
                 refused=self.reload_failed,

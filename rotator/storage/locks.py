@@ -82,7 +82,7 @@ class DaemonLock:
     _path: Path
     _note: DaemonNote
 
-    def tell(self, *, config: str, loads: int, refused: str, reported: str, jobs: Sequence[JobNote]) -> None:
+    def complete_note(self, *, config: str, loads: int, refused: str, reported: str, jobs: Sequence[JobNote]) -> None:
         """Completes the note, for `daemon_note`; see `DaemonNote`.
 
         Raises:
