@@ -150,7 +150,7 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=4 * PATIENCE,  # Java asks for all of the cases in one process
         check=False,
         env=ENVIRONMENT,
     )
