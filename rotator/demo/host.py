@@ -31,6 +31,9 @@ READY_WITHIN = 20.0
 CALL_WITHIN = 60.0
 """The seconds that a command has to end."""
 
+UNPRIVILEGED = 65534
+"""The uid of the user without any rights, under which root's nginx runs its workers: Linux' overflow uid (proc(5))."""
+
 _ZONE_KEY = "$binary_remote_addr"
 
 
@@ -315,8 +318,8 @@ def _user_line() -> str:
     import pwd
 
     try:
-        nobody = pwd.getpwnam("nobody")
-        return f"user nobody {grp.getgrgid(nobody.pw_gid).gr_name};\n"
+        worker = pwd.getpwuid(UNPRIVILEGED)
+        return f"user {worker.pw_name} {grp.getgrgid(worker.pw_gid).gr_name};\n"
     except KeyError:
         return "user root root;\n"
 

@@ -36,8 +36,8 @@ http {{
 the path of a long state directory does not exceed the 107 bytes of a socket's path (unix(7))."""
 
 _AS_ROOT = "user root root;\n"
-"""Run as root, nginx changes the owner of its temporary directories to its user (`nobody` by default). Here they are
-the directory of the stored pair, which must keep its owner."""
+"""Run as root, nginx changes the owner of its temporary directories to the user of its workers. Here they are the
+directory of the stored pair, which must keep its owner."""
 
 _MAX_OUTPUT = 64 * 1024
 """The most bytes of nginx's output that are kept."""

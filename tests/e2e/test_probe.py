@@ -76,7 +76,7 @@ def test_a_listener_with_proxy_protocol_is_seen_with_a_header_and_named_as_one_w
     assert result.status == 0, result.stderr
     without = probe(listener, roots)
     assert without.status == 1
-    assert "wants --proxy-protocol" in without.stderr
+    assert "needs --proxy-protocol" in without.stderr
 
 
 def test_an_ipv6_listener_with_proxy_protocol_is_probed(nginx: NginxServer, issuing_ca: CA, roots: Path) -> None:
