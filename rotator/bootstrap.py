@@ -33,9 +33,10 @@ from rotator.sources.trust_files import (
     read_revocations,
     read_roots,
 )
-from rotator.storage.generations import Store, policy_digest
+from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
+from rotator.storage.policy_digest import policy_digest
 from rotator.tls import handshake
 from rotator.tls.rehearsal import rehearse
 from rotator.validation.evidence import Evidence

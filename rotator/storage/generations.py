@@ -14,27 +14,20 @@ it may have been killed before its flush.
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
-import json
 import os
-import re
 import shutil
 import stat
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import (
     Generation,
-    GenerationRecord,
     KeyType,
     Pair,
-    PairRecord,
     Provenance,
     Secret,
     chains_digest,
@@ -43,16 +36,15 @@ from rotator.core.model import (
 from rotator.core.names import GENERATION, generation_digest, generation_name, generation_number
 from rotator.core.reasons import Reason
 from rotator.storage.errors import translated
+from rotator.storage.pair_files import generation_contents, holds, pair_files, read_chain
 from rotator.storage.records import (
     ANYTHING,
     Intent,
-    generation_object,
     intent_object,
     read_generation,
     read_intent,
 )
 from rotator.system.files import (
-    NotRegularError,
     flush_dir,
     flush_file,
     json_bytes,
@@ -60,10 +52,8 @@ from rotator.system.files import (
     read_file,
     write_new,
 )
-from rotator.x509.pem import encode_chain
 
 _STRAY = ".new-"
-_BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\n(.+?)-----END CERTIFICATE-----\n", re.DOTALL)
 
 
 class Store:
@@ -103,7 +93,7 @@ class Store:
                 record = read_generation(read_file(path / "meta.json"))
                 for pair in record.pairs:
                     chain_file, _ = pair_files(pair.key_type, len(record.pairs))
-                    chains[pair.key_type] = _certificates(read_file(path / chain_file))
+                    chains[pair.key_type] = read_chain(read_file(path / chain_file))
         except ValueError as e:
             raise self._damaged(path, str(e)) from e
         if chains_digest(chains)[:12] != generation_digest(name):
@@ -158,14 +148,14 @@ class Store:
         """
         home = self._generations(site)
         digest = pairs_digest(tuple(pairs))
-        contents = _contents(pairs, provenance, digest)
+        contents = generation_contents(pairs, provenance, digest)
         files = tuple(pair_files(kind, len(pairs)) for kind in sorted(p.key_type for p in pairs))
         with self._translated(home):
             self._make_home(site, flush=False)  # `Staged.flush` does
             self.sweep(site)
             known = self.names(site)
             number = generation_number(known[-1]) + 1 if known else 1
-            same = next((n for n in known if n.endswith(digest[:12]) and _same(home / n, contents)), "")
+            same = next((n for n in known if n.endswith(digest[:12]) and holds(home / n, contents)), "")
             staged = Staged(self, site, home, generation_name(number, digest), same, files)
             with contextlib.ExitStack() as undo:
                 undo.callback(staged.discard)
@@ -383,65 +373,12 @@ class Staged:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def policy_digest(parts: Sequence[object]) -> str:
-    """The SHA-256 (hex) of the inputs of a decision other than the candidate; it is the same in every process."""
-    return hashlib.sha256(json.dumps(parts, default=_in_order, sort_keys=True).encode()).hexdigest()
-
-
-def pair_files(kind: KeyType, how_many: int) -> tuple[str, str]:
-    """The names of the chain and the key file of a pair.
-
-    Args:
-        kind: the kind of key; the names have it only where a site has several.
-        how_many: the number of pairs of the site.
-    """
-    prefix = f"{kind}-" if how_many > 1 else ""
-    return f"{prefix}fullchain.pem", f"{prefix}privkey.pem"
-
-
-def _contents(pairs: Sequence[Pair], provenance: Provenance, digest: str) -> dict[str, tuple[bytes, int]]:
-    """The files of a generation: content and mode by name."""
-    contents: dict[str, tuple[bytes, int]] = {}
-    ordered = sorted(pairs, key=lambda p: p.key_type)
-    for pair in ordered:
-        assert pair.key is not None, "a pair without its key cannot be stored"  # noqa: S101 - a bug, not an input
-        chain, key = pair_files(pair.key_type, len(pairs))
-        contents[chain] = (encode_chain(pair.chain), 0o644)
-        contents[key] = (pair.key.reveal(), 0o600)
-    record = GenerationRecord(tuple(map(PairRecord.of, ordered)), digest, provenance)
-    contents["meta.json"] = (json_bytes(generation_object(record), indent=1), 0o644)
-    return contents
-
-
 def _remove(path: Path) -> None:
     """Removes a directory with its content, or another thing in its place, which `shutil.rmtree` would open."""
     if stat.S_ISDIR(os.lstat(path).st_mode):
         shutil.rmtree(path)
     else:
         os.unlink(path)
-
-
-def _same(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
-    """Whether a stored generation has the same pairs; its provenance may differ."""
-    pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
-    try:
-        return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
-    except (OSError, NotRegularError):
-        return False
-
-
-def _certificates(data: bytes) -> tuple[bytes, ...]:
-    """The certificates of a file that `encode_chain` wrote."""
-    return tuple(base64.b64decode(body.replace(b"\n", b""), validate=True) for body in _BLOCK.findall(data))
-
-
-def _in_order(value: object) -> object:
-    """A value that JSON has no form for; a set is sorted, because its order is another one in each process."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
-    if isinstance(value, frozenset | set):
-        return sorted(map(str, value))
-    return repr(value)
 
 
 def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:

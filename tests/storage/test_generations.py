@@ -18,9 +18,9 @@ import pytest
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Outcome, Pair, Provenance, Result, pairs_digest
 from rotator.core.reasons import Reason
-from rotator.storage import generations as module
 from rotator.storage.generations import Staged, Store
 from rotator.storage.history import History
+from rotator.storage.policy_digest import policy_digest
 from rotator.storage.records import Hold, Intent
 from rotator.x509.pem import encode_chain
 from tests.support.authority import CA
@@ -573,4 +573,4 @@ def test_generations_that_are_closed_to_us_are_told(tmp_path: Path, pairs: list[
 
 
 def test_the_policys_digest_depends_on_every_part() -> None:
-    assert len({module.policy_digest(parts) for parts in ([], ["a"], ["b"], ["a", "b"], ["ab"])}) == 5
+    assert len({policy_digest(parts) for parts in ([], ["a"], ["b"], ["a", "b"], ["ab"])}) == 5
