@@ -33,7 +33,8 @@ def validate_candidate(
 ) -> Verdict:
     """The verdict on a candidate.
 
-    Only if a chain is refused, the stored generations of the site are read for an intermediate that completes it.
+    Only if a chain is refused or a live pair could not be kept, the stored generations of the site are read for an
+    intermediate that completes its chain.
 
     Args:
         candidate: the files.
@@ -53,10 +54,12 @@ def validate_candidate(
         return examine(candidate, policy, anchors, now, live=live, keep=keep, force=force, pool=pool)
 
     verdict = verdict_with(request.pool)
-    if not verdict.accepted and MENDABLE & set(verdict.codes):
+    kinds = {pair.key_type for pair in verdict.pairs}
+    is_one_lost = verdict.accepted and any(pair.key_type not in kinds for pair in keep)
+    if is_one_lost or (not verdict.accepted and MENDABLE & set(verdict.codes)):
         stored = stored_intermediates(store, request.site.name)
         verdict = verdict_with(request.pool | stored) if stored.by_subject else verdict
-    if unreadable and verdict.accepted and not snapshot.chains.keys() <= {pair.key_type for pair in verdict.pairs}:
+    if unreadable and verdict.accepted and not snapshot.chains.keys() <= kinds:
         raise unreadable
     return verdict
 

@@ -134,7 +134,7 @@ def examine(
         anchors: the roots that clients trust.
         now: the reference time, with a time zone.
         live: the chains that are live now, as DER, leaf first; the candidate is compared with them.
-        keep: live pairs; one whose kind of key the candidate lacks stays beside it unchanged, if it is still valid.
+        keep: live pairs; one whose kind of key the candidate lacks stays beside it with its key, if it is still valid.
         need_key: whether a leaf without a private key is refused.
         force: turns the refusal of a downgrade or a lost name into a warning.
         pool: intermediates of this host, for a chain that lacks one.
@@ -157,9 +157,9 @@ def examine(
             borrowed = borrowed or taken
         results.append((match, result))
         problems += path_problems
-    problems += _unserved(contents.certificates, [result for _, result in results], now)
-    kept, kept_problems = _kept(keep, [match.leaf.key_type for match in matches], builder)
+    kept, kept_results, kept_problems = _kept(keep, [match.leaf.key_type for match in matches], builder, pool)
     kept_types = tuple(pair.key_type for pair in kept)
+    problems += _unserved(contents.certificates, [*(result for _, result in results), *kept_results], now)
     problems += kept_problems
     problems += renewal_rules.problems_of([m.leaf for m in matches], live, policy, now, kept=kept_types, force=force)
     results.sort(key=lambda pair: pair[0].leaf.key_type or "")
@@ -248,25 +248,38 @@ def validate_chains(
 
 
 def _kept(
-    live: Sequence[Pair], delivered: Sequence[KeyType | None], builder: PathBuilder
-) -> tuple[list[Pair], list[Problem]]:
-    """The live pairs of the kinds of key that were not delivered, as far as they are still valid, and their warnings.
+    live: Sequence[Pair], delivered: Sequence[KeyType | None], builder: PathBuilder, pool: Pool | None
+) -> tuple[list[Pair], list[BuildResult], list[Problem]]:
+    """The live pairs of the kinds of key that were not delivered, as far as they are still valid.
 
-    Without a delivered pair none is kept.
+    Without a delivered pair none is kept. The chain of a kept pair is built again like that of a new one, from its own
+    certificates, the delivered ones and the pool: an intermediate in it may have expired or lost its root meanwhile.
+
+    Returns:
+        The pairs, their paths, and the warnings about them.
     """
     kept: list[Pair] = []
+    results: list[BuildResult] = []
     warnings: list[Problem] = []
     for pair in live if delivered else ():
         title = f"the live {pair.key_type} chain"
         read = [read_certificate(raw, title, number)[0] for number, raw in enumerate(pair.chain, 1)]
-        certificates = [certificate for certificate in read if certificate is not None]
-        if pair.key_type in delivered or not certificates or len(certificates) < len(pair.chain):
+        own = [certificate for certificate in read if certificate is not None]
+        if pair.key_type in delivered or not own or len(own) < len(pair.chain):
             continue
-        result, problems = _judge_leaf(certificates[0], replace(builder, certificates=certificates))
+        others = [certificate for certificate in builder.certificates if certificate.raw not in pair.chain]
+        with_delivered = replace(builder, certificates=(*own, *others))
+        result, problems = _judge_leaf(own[0], with_delivered, completed=True)  # its order is not that of a delivery
+        with_pool = _with_pool(with_delivered, pool)
+        if with_pool is not None and _has_refusal(result.problems):
+            known = {certificate.raw for certificate in with_delivered.certificates}
+            result, problems, _ = _completed(own[0], result, problems, with_pool, known)
         if result.path.anchor is not None and not _has_refusal(problems):
-            kept.append(pair)
+            chain, end = tuple(c.raw for c in result.path.served), result.path.effective_not_after
+            kept.append(replace(pair, chain=chain, effective_not_after=end))
+            results.append(result)
             warnings += problems
-    return kept, warnings
+    return kept, results, warnings
 
 
 def _has_refusal(problems: Iterable[Problem]) -> bool:

@@ -9,9 +9,10 @@ import pytest
 
 from rotator.core.model import KeyType, Pair, Secret
 from rotator.core.problems import Code
+from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Verdict, examine, public
-from tests.support.authority import NOW, Issued
-from tests.support.judging import ANCHORS, GOOD, ICA, NAME, files, judge
+from tests.support.authority import CA, NOW, Issued, der, pem
+from tests.support.judging import ANCHORS, GOOD, ICA, NAME, ROOT, files, judge
 
 DAY = timedelta(days=1)
 OLD_ECDSA = ICA.issue(NAME, not_before=NOW - 60 * DAY)
@@ -92,3 +93,50 @@ def test_beside_files_without_a_pair_nothing_is_kept() -> None:
 def test_a_refused_delivery_is_refused_whatever_is_kept() -> None:
     expired = ICA.issue(NAME, not_before=NOW - 99 * DAY, not_after=NOW - DAY)
     assert Code.EXPIRED in delivered(expired, OLD_ECDSA, OLD_RSA).codes
+
+
+# -- a kept chain is built again
+
+
+def kept_with(chain: tuple[bytes, ...], *more: tuple[str, bytes], pool: Pool | None = None) -> Verdict:
+    """The verdict on a new ECDSA pair beside a live RSA pair with this chain."""
+    keep = (pair_of(OLD_ECDSA), replace(pair_of(OLD_RSA), chain=chain))
+    candidate = files(("chain.pem", GOOD.chain_pem), ("key.pem", GOOD.key_pem), *more)
+    live = [OLD_ECDSA.chain_der, chain]
+    return examine(candidate, public([NAME]), ANCHORS, NOW, live=live, keep=keep, pool=pool)
+
+
+EXPIRED_ICA = ROOT.intermediate(key=ICA.key, not_before=NOW - 20 * DAY, not_after=NOW - DAY)
+FOREIGN_ICA = CA.root("Another Root").intermediate(key=ICA.key)
+WITH_EXPIRED = (OLD_RSA.chain_der[0], *der(EXPIRED_ICA.cert))
+WITH_FOREIGN = (OLD_RSA.chain_der[0], *der(FOREIGN_ICA.cert))
+
+
+@pytest.mark.parametrize("chain", [WITH_EXPIRED, WITH_FOREIGN], ids=["expired", "of a root that is not trusted"])
+def test_a_kept_pair_takes_the_delivered_intermediate_in_place_of_its_own(chain: tuple[bytes, ...]) -> None:
+    verdict = kept_with(chain)
+    assert (verdict.accepted, verdict.warnings, verdict.kept) == (True, (), (KeyType.RSA,))
+    assert verdict.pairs[1].chain == OLD_RSA.chain_der
+
+
+def test_a_kept_pair_is_served_without_the_certificates_that_have_expired() -> None:
+    verdict = kept_with((*OLD_RSA.chain_der, *der(EXPIRED_ICA.cert)))
+    assert verdict.pairs[1].chain == OLD_RSA.chain_der
+
+
+def test_a_kept_pair_ends_with_the_path_that_it_gets() -> None:
+    assert kept_with(WITH_EXPIRED).effective_not_after == OLD_RSA.leaf.not_valid_after_utc
+
+
+def test_a_kept_pair_takes_an_intermediate_of_the_pool() -> None:
+    other = ROOT.intermediate("Second").issue(NAME, kind="rsa", not_before=NOW - 60 * DAY)
+    pool = Pool.from_chains([("the pool", other.chain_der)])
+    verdict = kept_with(other.chain_der[:1], pool=pool)
+    assert (verdict.kept, verdict.pairs[1].chain) == ((KeyType.RSA,), other.chain_der)
+    assert kept_with(other.chain_der[:1]).kept == ()
+
+
+def test_a_delivered_intermediate_that_the_kept_pair_needs_is_not_reported_as_unused() -> None:
+    second = ROOT.intermediate("Second")
+    other = second.issue(NAME, kind="rsa", not_before=NOW - 60 * DAY)
+    assert kept_with(other.chain_der[:1], ("second.pem", pem(second.cert))).warnings == ()
