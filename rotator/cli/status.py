@@ -48,8 +48,8 @@ def status(context: Context, site: str) -> int:
     With --verbose also the periodic jobs of the running daemon: how often each runs, when it ran last and when it runs
     next.
 
-    The exit status is that of the worst site: 6 if what is served differs from what is on disk; else as the last
-    renewal ended, while it is in the drop and not live.
+    The exit status is that of the worst site: 6 if what is served differs from what is on disk; otherwise that of
+    the last renewal, as long as it is in the drop and not live.
     """
     config, output = context.config, context.output
     demand_state_dir(config.state_dir)
