@@ -17,7 +17,7 @@ from rotator.core.model import Site
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.nginx.command import Nginx
-from rotator.nginx.pair_trial import Verdict
+from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.unit_client import ApplyPort, UnitClient, new_request
@@ -109,9 +109,9 @@ def _asks_root(config: Config) -> bool:
 def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
     """This host's nginx. If its files belong to root, only root can test its whole configuration."""
 
-    def privileged_test() -> Verdict:
+    def privileged_test() -> NginxVerdict:
         answer = UnitClient(make_setup(config), waiting).test()
-        return Verdict(answer.ok, answer.words)
+        return NginxVerdict(answer.ok, answer.words)
 
     return Nginx(config.nginx.command, config.nginx.pid_file, privileged_test if _asks_root(config) else None)
 
@@ -205,23 +205,21 @@ def make_drop_sources(config: Config) -> dict[str, DropSource]:
     """
     directories = DropDirectories(
         config.incoming,
-        [
-            DropLocation(one.site.name, config.drop(one), one.source is not None, one.password_file)
-            for one in config.sites
-        ],
+        [DropLocation(c.site.name, config.drop(c), c.source is not None, c.password_file) for c in config.sites],
     )
-    return {one.site.name: directories for one in config.sites}
+    return {site_config.site.name: directories for site_config in config.sites}
 
 
-def drop_source(config: Config, one: SiteConfig) -> DropSource:
+def drop_source(config: Config, site_config: SiteConfig) -> DropSource:
     """The source of one site's renewals.
 
     Args:
         config: the configuration.
-        one: the site; it may differ from the configuration, as in another password file.
+        site_config: the site; it may differ from the configuration, as in another password file.
     """
-    sites = tuple(one if other.site.name == one.site.name else other for other in config.sites)
-    return make_drop_sources(replace(config, sites=sites))[one.site.name]
+    name = site_config.site.name
+    sites = tuple(site_config if other.site.name == name else other for other in config.sites)
+    return make_drop_sources(replace(config, sites=sites))[name]
 
 
 def make_ports(

@@ -122,7 +122,7 @@ def run_check(
     """Reads the named files and validates them.
 
     Args:
-        certs: the paths of certificate files, in any split.
+        certs: the paths of certificate files; a file may hold several certificates.
         chains: the paths of files with intermediates.
         keys: the paths of private keys; without one, a missing key is not a problem.
         password_file: the path of a file whose first line is the password of the key.
@@ -324,7 +324,8 @@ def check(
     """Check files: would a strict client accept these certificates from nginx, for every name, now?
 
     A strict client trusts only the roots, downloads nothing and remembers no intermediates. The files may be in any
-    order and any split: rotator builds the chain that nginx should send, as it does for a renewal. Each problem is
+    order, with the certificates in one file or several: rotator builds the chain that nginx should send, as for a
+    renewal. Each problem is
     shown with its file, its line and the next step. Nothing is changed.
     """
     report = run_check(

@@ -30,7 +30,7 @@ def _row(job: JobNote) -> tuple[str, ...]:
 
 
 def _interval(seconds: float) -> str:
-    """Seconds as a person says them: 15 s, 1 min, 24 h."""
+    """Seconds in the largest unit that divides them: 15 s, 1 min, 24 h."""
     for unit, length in (("h", 3600.0), ("min", 60.0)):
         if seconds >= length and seconds % length == 0:
             return f"{seconds / length:g} {unit}"

@@ -40,7 +40,7 @@ certbot renew --cert-name example.cn --deploy-hook \\
 )
 @pass_context
 def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: bool, wait: bool, within: float) -> int:
-    """Put the FILES of a renewal (certificate, chain and key, in any split) into the drop of SITE.
+    """Put the FILES of a renewal (certificate, chain and key, in one file or several) into the drop of SITE.
 
     The drop is the directory in which the site's renewals arrive: SITE in "incoming" of the configuration.
     All files appear in the drop together, under their own names, and replace the files of an earlier delivery. The

@@ -91,11 +91,11 @@ class ConsoleReporter:
             self._line(f"   {line}")
 
     def checked(self, check: Check) -> None:
-        """Shows a tick, or the fact that was found instead."""
+        """Shows a tick, or the observed fact."""
         if check.passed:
             self._line(f"   {self._output.sign('✔', 'ok')} {check.what}", "good")
         else:
-            self._line(f"   {self._output.sign('✘', 'FAILED')} {check.what}; but {check.found}", "bad")
+            self._line(f"   {self._output.sign('✘', 'FAILED')} {check.what}; but {check.actual}", "bad")
 
     def durations(self, stages: Mapping[str, float]) -> None:
         """Shows a bar for each stage; the longest stage has the longest bar."""
@@ -184,7 +184,7 @@ def _as_dict(result: DemoResult) -> dict[str, object]:
                 "seconds": round(scenario.seconds, 3),
                 "stages": {stage: round(ms / 1000, 6) for stage, ms in scenario.stages.items()},
                 "checks": [
-                    {"what": check.what, "held": check.passed, "found": check.found or None}
+                    {"what": check.what, "held": check.passed, "found": check.actual or None}
                     for check in scenario.checks
                 ],
             }

@@ -1,7 +1,8 @@
-"""The JSON answers about outcomes, each built in one place; `rotator/manual/formats.md` has every key of them.
+"""The JSON answers about outcomes, each built in one place; `rotator/manual/formats.md` lists every key.
 
-They are made for programs that read them over years: they follow neither the records on the disk nor the types inside,
-and a key is added, never removed or given another meaning. Each has a version of its own, which rises with a new key.
+Programs rely on them for years, so they are independent of the records on the disk and of the types in the code. A key
+may be added; no key is removed or changes its meaning. Each answer has a version of its own, which rises with a new
+key.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from rotator.core.model import Outcome
 from rotator.core.problems import Problem
 from rotator.core.times import rfc3339_millis
 
-if TYPE_CHECKING:  # `rotator check` has no need of what these import
+if TYPE_CHECKING:  # `rotator check` does not need these imports
     from rotator.rotation.observe import Facts
     from rotator.storage.entries import HistoryEntry
     from rotator.storage.notes import DaemonNote
@@ -139,7 +140,7 @@ def status_answer(
     Args:
         sites: a `site_answer` each.
         daemon: the note of the running daemon; an empty one if none is running.
-        at: when they were looked at, UTC.
+        at: the time of the observation, UTC.
         exit: the exit status.
     """
     return {
@@ -183,9 +184,9 @@ def site_answer(
     Args:
         facts: as they were observed.
         last: the newest entry of its history.
-        span: notBefore and the end of the live pair that ends first; None without one.
-        now: when, UTC.
-        changed: whether the drop's content is another than what is held; None without a hold, or if that is not known.
+        span: notBefore and effective expiry of the live pair that expires first; None without one.
+        now: the time of the observation, UTC.
+        changed: whether the content of the drop differs from the held content; None if unknown or not held.
     """
     workers, hold = facts.workers, facts.intent.hold
     return {
@@ -212,13 +213,13 @@ def site_answer(
         },
         "served": [
             {
-                "listener": one.served.target.listener,
-                "name": one.served.target.name,
-                "key_type": one.served.target.key_type,
-                "matches_disk": one.matches,
-                "failure": one.difference or None,
+                "listener": seen.served.target.listener,
+                "name": seen.served.target.name,
+                "key_type": seen.served.target.key_type,
+                "matches_disk": seen.matches,
+                "failure": seen.difference or None,
             }
-            for one in facts.seen
+            for seen in facts.seen
         ],
         "nginx": None
         if workers is None

@@ -22,7 +22,7 @@ rotator help swap"""
 
 
 def complete(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """The topics, each with its line; behind the first letter everything else that is explained too."""
+    """The topics, each with its line; once a letter is typed, every other explained word too."""
     pages = manual.load()
     topics = [CompletionItem(page.name, help=page.line) for page in pages if page.name.startswith(incomplete)]
     if not incomplete:
@@ -94,13 +94,13 @@ def _show_hits(
             }
             for entry in entries
         ]
-        texts = [{"topic": one.page, "section": one.title, "text": one.text} for one in sections]
+        texts = [{"topic": section.page, "section": section.title, "text": section.text} for section in sections]
         output.data({"word": word, "command": usage or None, "entries": rows, "sections": texts})
         return
     if usage:
         output.line(usage)
     parts = [_as_markdown(entry) for entry in entries]
-    parts += [f"## {one.title} ({_source(one.page)})\n\n{one.text}" for one in sections]
+    parts += [f"## {section.title} ({_source(section.page)})\n\n{section.text}" for section in sections]
     for number, part in enumerate(parts):
         if usage or number:
             output.line()
@@ -128,19 +128,19 @@ def _show(text: str, context: Context) -> None:
 
 def _usage(words: Sequence[str], ctx: click.Context) -> str:
     """The `--help` of the command that these words name; empty if there is none."""
-    found = ctx.find_root()
+    current = ctx.find_root()
     for word in words:
-        command = found.command.get_command(found, word) if isinstance(found.command, click.Group) else None
+        command = current.command.get_command(current, word) if isinstance(current.command, click.Group) else None
         if command is None:
             return ""
-        found = click.Context(command, info_name=word, parent=found)
-    return found.get_help()
+        current = click.Context(command, info_name=word, parent=current)
+    return current.get_help()
 
 
 def _unknown(word: str, pages: Sequence[manual.Page], ctx: click.Context) -> RotatorError:
     group = ctx.find_root().command
     commands = group.list_commands(ctx) if isinstance(group, click.Group) else []
-    explained = [one for page in pages for entry in page.entries for one in entry.words]
+    explained = [entry_word for page in pages for entry in page.entries for entry_word in entry.words]
     near = manual.nearest(word, [*(page.name for page in pages), *commands, *explained])
     hint = f"Did you mean: {', '.join(near)}? " if near else ""
     return RotatorError(Reason.USAGE, f"the manual explains no {word!r}", f"{hint}All topics: rotator help", Exit.USAGE)

@@ -25,7 +25,7 @@ class Entry:
     """One row of a table that explains a word.
 
     Args:
-        words: what it explains, as written.
+        words: the words that it explains, as the page writes them.
         page: name of the page.
         section: the heading above it.
         column: number of the column that holds the words.
@@ -76,7 +76,7 @@ class Page:
 
     @property
     def line(self) -> str:
-        """What the page says, in one line: its first sentence, or its title where it has no other text."""
+        """The page in one line: its first sentence, or its title if it has no other text."""
         lines = [line for line in self.text.splitlines() if line.strip()]
         title = lines[0].lstrip("# ") if lines else self.name
         paragraph = re.search(r"^(?![#|>`\-*]).+(?:\n(?![#|]).+)*", self.text, re.MULTILINE)
@@ -94,12 +94,12 @@ class Page:
         """Every heading below the title, with its text."""
         headings = [(number, *match) for number, match in _headings(self.text)]
         lines = self.text.splitlines()
-        found = []
+        sections = []
         for at, (number, rank, title) in enumerate(headings):
             end = next((n for n, other, _ in headings[at + 1 :] if len(other) <= len(rank)), len(lines))
             if len(rank) > 1:
-                found.append(Section(self.name, title.replace("`", ""), "\n".join(lines[number + 1 : end]).strip()))
-        return tuple(found)
+                sections.append(Section(self.name, title.replace("`", ""), "\n".join(lines[number + 1 : end]).strip()))
+        return tuple(sections)
 
 
 def load(directory: Path = MANUAL) -> tuple[Page, ...]:
@@ -111,34 +111,36 @@ def load(directory: Path = MANUAL) -> tuple[Page, ...]:
 
 
 def entries_for(word: str, pages: Sequence[Page]) -> tuple[Entry, ...]:
-    """The rows that explain a word, those first whose table begins with it.
+    """The rows that explain a word; first the rows of tables that have the word in their first column.
 
     Args:
         word: a code, an exit status, a reason, an option (also as `table.option`), a metric, in any spelling.
         pages: where to look.
     """
     key = normalized(word)
-    every = [entry for page in pages for entry in page.entries]
-    found = [entry for entry in every if key in entry.keys]
-    if not found:
+    entries = [entry for page in pages for entry in page.entries]
+    matches = [entry for entry in entries if key in entry.keys]
+    if not matches:
         keys = {key.removesuffix(suffix) for suffix in _SUFFIXES} - {key}
-        found = [entry for entry in every if keys & entry.keys]
-    return tuple(sorted(found, key=lambda entry: entry.column))
+        matches = [entry for entry in entries if keys & entry.keys]
+    return tuple(sorted(matches, key=lambda entry: entry.column))
 
 
 def sections_for(word: str, pages: Sequence[Page]) -> tuple[Section, ...]:
     """The sections whose heading is this word."""
-    return tuple(one for page in pages for one in page.sections if normalized(one.title) == normalized(word))
+    return tuple(
+        section for page in pages for section in page.sections if normalized(section.title) == normalized(word)
+    )
 
 
 def nearest(word: str, known: Sequence[str], most: int = 6) -> tuple[str, ...]:
-    """Words that the asked one may have been meant for: those that contain it, then those that are spelt alike."""
+    """The known words that the user may have meant: those that contain the word, then those with a similar spelling."""
     import difflib
 
     key = normalized(word)
-    by_key = {normalized(one): one for one in known}
-    containing = [by_key[one] for one in sorted(by_key, key=lambda k: (len(k), k)) if len(key) > 2 and key in one]
-    alike = [by_key[one] for one in difflib.get_close_matches(key, by_key, most, 0.6)]
+    by_key = {normalized(known_word): known_word for known_word in known}
+    containing = [by_key[k] for k in sorted(by_key, key=lambda k: (len(k), k)) if len(key) > 2 and key in k]
+    alike = [by_key[k] for k in difflib.get_close_matches(key, by_key, most, 0.6)]
     return tuple(dict.fromkeys([*containing, *alike]))[:most]
 
 
@@ -165,7 +167,7 @@ def _entries(page: Page) -> Iterator[Entry]:
             while number < len(lines) and lines[number].startswith("|"):
                 cells = _cells(lines[number])
                 if _WORDS.fullmatch(cells[column]):
-                    words = tuple(one.strip("`* ") for one in cells[column].split("`, `"))
+                    words = tuple(word.strip("`* ") for word in cells[column].split("`, `"))
                     yield Entry(words, page.name, section, column, tuple(zip(titles, cells, strict=True)))
                 number += 1
         else:
@@ -177,7 +179,7 @@ def _cells(line: str) -> list[str]:
 
 
 def _headings(text: str) -> Iterator[tuple[int, tuple[str, str]]]:
-    """(number of the line, (its marks, the heading)), without what stands in a block of code."""
+    """(number of the line, (its marks, the heading)) of each heading outside of blocks of code."""
     is_code = False
     for number, line in enumerate(text.splitlines()):
         if line.startswith("```"):

@@ -3,8 +3,8 @@
 Its rules:
 
 - Data goes to stdout; messages (errors, progress, advice) go to stderr.
-- With `--json`, stdout is one JSON object, also for a command that fails: then it has an `error`. It has
-  `"schema_version": 1`; times are RFC 3339 in UTC, and durations are numbers of seconds.
+- With `--json`, stdout is one JSON object, also for a command that fails: then it has an `error`. It has a
+  `schema_version`; times are RFC 3339 in UTC, and durations are numbers of seconds.
 - Colour and drawn tables appear only on a terminal, and not with `--plain`, `NO_COLOR` or `TERM=dumb`.
 - In text from outside (a subject, a file name, a message of nginx), control characters are escaped.
 - An error names what failed and the next step. There is never a prompt, and never a byte of a key.
@@ -16,15 +16,12 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from rotator.core.errors import RotatorError
 from rotator.core.problems import Code
 from rotator.core.text import escaped
 from rotator.core.times import rfc3339
-
-if TYPE_CHECKING:
-    pass
 
 SCHEMA_VERSION = 1
 

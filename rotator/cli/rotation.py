@@ -91,7 +91,7 @@ class RotationOptions:
 
     @property
     def by_hand(self) -> bool:
-        """Whether the user says what is to be live, so that the content of the drop must not replace it."""
+        """Whether the user chooses the pair, so that the content of the drop must not replace it."""
         return self.back or bool(self.certs or self.keys)
 
 
@@ -204,10 +204,10 @@ def _recover_interrupted(context: Context, ports: Ports, lock: Lock) -> None:
     if interrupted:
         names = ", ".join(site_config.site.name for site_config in interrupted)
         ports.say(f"a rotation of {names} was interrupted: recovering first")
-    wanted = [
+    requests = [
         RotationRequest(c.site, bootstrap.load_anchors(c), who=context.user, trigger="recover") for c in interrupted
     ]
-    for outcome in recover(wanted, ports, lock):
+    for outcome in recover(requests, ports, lock):
         ports.say(f"{outcome.site}: {outcome.result} ({outcome.reason}): {outcome.message}")
 
 
@@ -225,11 +225,11 @@ def _record_decision(
     if options.by_hand:
         if outcome.result not in (Result.ROTATED, Result.UNCHANGED):
             return
-        dropped = _read_drop(context, options)
-        if dropped and candidate and {f.data for f in dropped.files} == {f.data for f in candidate.files}:
-            candidate = dropped
+        drop_content = _read_drop(context, options)
+        if drop_content and candidate and {f.data for f in drop_content.files} == {f.data for f in candidate.files}:
+            candidate = drop_content
         else:
-            hold = Hold(context.user, rfc3339(datetime.now(UTC)), dropped.digest if dropped else "")
+            hold = Hold(context.user, rfc3339(datetime.now(UTC)), drop_content.digest if drop_content else "")
     anchors, pool = bootstrap.load_anchors(site_config), bootstrap.load_pool(site_config)
     policy = bootstrap.policy_of(site_config.site, anchors, pool)
     digest = candidate.digest if candidate and not hold else ""
@@ -240,7 +240,7 @@ def _record_decision(
 
 
 def _tidy_history(ports: Ports) -> None:
-    """Maintains the history, because a host may have no daemon that does."""
+    """Tidies the history, because a host may have no daemon that does it."""
     try:
         if ports.history.is_untidy():
             ports.history.tidy()

@@ -48,8 +48,8 @@ def status(context: Context, site: str) -> int:
     With --verbose also the periodic jobs of the running daemon: how often each runs, when it ran last and when it runs
     next.
 
-    The exit status is that of the worst site: 6 if what is served differs from what is on disk; else as the last
-    renewal ended, while it is in the drop and not live.
+    The exit status is that of the worst site: 6 if what is served differs from what is on disk; otherwise that of
+    the last renewal, as long as it is in the drop and not live.
     """
     config, output = context.config, context.output
     demand_state_dir(config.state_dir)
@@ -58,14 +58,17 @@ def status(context: Context, site: str) -> int:
     ports.store.names(shown[0].site.name)  # fails at once if this user may not read the store
     now = datetime.now(UTC)
     sources = bootstrap.make_drop_sources(config)
-    facts = observe_all([one.site for one in shown], ports)
+    facts = observe_all([site_config.site for site_config in shown], ports)
     last = ports.history.latest(f.site.name for f in facts)
     changed = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
-    codes = {_code(sources, f) for f in facts}
-    code = next((exit for exit in _WORST_FIRST if exit in codes), Exit.DONE)
+    exits = {_exit_of(sources, f) for f in facts}
+    code = next((exit for exit in _WORST_FIRST if exit in exits), Exit.DONE)
     daemon = ports.locks.daemon_note()
     if output.json:
-        sites = [site_answer(f, last.get(f.site.name), _ends(f), now, changed=changed[f.site.name]) for f in facts]
+        sites = [
+            site_answer(f, last.get(f.site.name), _validity_of_first_to_expire(f), now, changed=changed[f.site.name])
+            for f in facts
+        ]
         output.data(status_answer(sites, daemon, now, int(code)))
     elif site:
         _show_site(facts[0], last.get(site), now, context, changed=changed[site])
@@ -83,7 +86,7 @@ def status(context: Context, site: str) -> int:
 _WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Exit.DEFERRED)
 
 
-def _code(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
+def _exit_of(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
     """The exit status for one site; a renewal that is in the drop and not live counts as it ended."""
     ended = EXITS.get(facts.intent.result, Exit.DEFERRED) if facts.intent.result else Exit.DONE
     if not facts.well:
@@ -92,26 +95,26 @@ def _code(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
         return Exit.DEFERRED if facts.intent.hold.digest == ANYTHING else Exit.DONE
     if ended is Exit.DONE:
         return Exit.DONE
-    return Exit.DONE if _is_gone(sources[facts.site.name], facts.site.name, facts.intent) else ended
+    return Exit.DONE if _has_left_drop(sources[facts.site.name], facts.site.name, facts.intent) else ended
 
 
 def _advice(facts: Sequence[Facts], changed: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
-    """The lines below the table: how a hold ends, and where the reasons are."""
-    for site in facts:
-        name, hold = site.site.name, site.intent.hold
-        if site.intent.caveat:
-            yield f"note: {name}: {site.intent.caveat}"
+    """The lines below the table: how each hold ends, and which command shows the reasons."""
+    for site_facts in facts:
+        name, hold = site_facts.site.name, site_facts.intent.hold
+        if site_facts.intent.caveat:
+            yield f"note: {name}: {site_facts.intent.caveat}"
         if hold and not changed[name]:
             if hold.digest == ANYTHING:
-                yield f"HELD: nothing is taken from the drop until that is decided by hand: rotator swap {name}"
+                yield f"HELD: nothing in the drop is installed until an operator decides: rotator swap {name}"
             else:
                 yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
     if code is not Exit.DONE:
         yield "why, and what to do: rotator status SITE"
 
 
-def _is_gone(source: DropSource, site: str, intent: Intent) -> bool:
-    """Whether the content that the last decision was about is no longer in the drop."""
+def _has_left_drop(source: DropSource, site: str, intent: Intent) -> bool:
+    """Whether the drop no longer holds the content of the last decision."""
     try:
         candidate = source.read(site)
     except RotatorError:
@@ -130,8 +133,8 @@ def _is_changed(source: DropSource, site: str, intent: Intent) -> bool | None:
     return candidate is not None and not intent.hold.covers(candidate.digest, readable=True)
 
 
-def _waits(intent: Intent) -> str:
-    """What a deferred drop waits for, in words; empty if it does not wait or that is unknown."""
+def _wait_text(intent: Intent) -> str:
+    """The cause for which a deferred drop waits, in words; empty if it does not wait, or if the cause is unknown."""
     if intent.result != Result.DEFERRED or not intent.next_try:
         return ""
     when = intent.next_try.replace("+00:00", "Z")
@@ -142,21 +145,21 @@ def _waits(intent: Intent) -> str:
     return f"it is tried again at {when}, or when the cause is gone"
 
 
-def _is_open(facts: Facts, result: str) -> bool:
-    """Whether the advice of the last outcome still applies: a deferred site that is well by now needs none."""
+def _advice_applies(facts: Facts, result: str) -> bool:
+    """Whether the advice of the last outcome still applies: a deferred site that has recovered needs none."""
     if result in (Result.ROTATED, Result.UNCHANGED):
         return False
     return result != Result.DEFERRED or not facts.well or facts.intent.result == Result.DEFERRED
 
 
-def _ends(facts: Facts) -> tuple[datetime, datetime] | None:
-    """The notBefore and the end of the live pair that ends first."""
+def _validity_of_first_to_expire(facts: Facts) -> tuple[datetime, datetime] | None:
+    """The notBefore and the effective expiry of the live pair that expires first."""
     spans = [(pair.not_before, pair.effective_not_after) for pair in (facts.live.record.pairs if facts.live else ())]
     return min(spans, key=lambda span: span[1]) if spans else None
 
 
-def _left(facts: Facts, now: datetime) -> str:
-    span = _ends(facts)
+def _time_left(facts: Facts, now: datetime) -> str:
+    span = _validity_of_first_to_expire(facts)
     if span is None:
         return "-"
     rest = span[1] - now
@@ -167,7 +170,7 @@ def _left(facts: Facts, now: datetime) -> str:
     return f"{remaining} ({share_of_life_left(*span, now):.0%}){mark}"
 
 
-def _served(facts: Facts) -> str:
+def _served_text(facts: Facts) -> str:
     if facts.workers is not None and facts.workers.master is None and not any(seen.served.chain for seen in facts.seen):
         return "nginx is not running"
     if facts.live is None:
@@ -177,20 +180,20 @@ def _served(facts: Facts) -> str:
 
 
 def _row(facts: Facts, last: HistoryEntry | None, now: datetime, *, changed: bool | None) -> tuple[str, ...]:
-    span = _ends(facts)
+    span = _validity_of_first_to_expire(facts)
     on_disk = facts.problem or (facts.live.name if facts.live else "nothing")
     if facts.live and facts.verified != facts.live.name:
         on_disk += " (not proved)"
-    held = ""
+    hold_mark = ""
     if facts.intent.hold:
-        held = " drop changed" if changed else " HELD"
-    outcome = f"{last.result if last else 'nothing yet'} {_minute(last)}{held}"
+        hold_mark = " drop changed" if changed else " HELD"
+    outcome = f"{last.result if last else 'nothing yet'} {_minute(last)}{hold_mark}"
     return (
         facts.site.name,
         on_disk,
         rfc3339(span[1])[:10] if span else "-",
-        _left(facts, now),
-        _served(facts),
+        _time_left(facts, now),
+        _served_text(facts),
         outcome,
     )
 
@@ -202,31 +205,31 @@ def _minute(last: HistoryEntry | None) -> str:
 def _show_site(
     facts: Facts, last: HistoryEntry | None, now: datetime, context: Context, *, changed: bool | None
 ) -> None:
-    output, span, live = context.output, _ends(facts), facts.live
+    output, span, live = context.output, _validity_of_first_to_expire(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
     intent = facts.intent
     reason = f" ({intent.reason})" if intent.reason not in ("", intent.result) else ""
     decided = f"the last renewal was {intent.result.replace('-', ' ')}{reason}" if intent.result else "nothing new"
     output.line(f"  wanted   {decided}")
-    if waits := _waits(facts.intent):
-        output.line(f"           {waits}", "warn")
+    if wait_text := _wait_text(facts.intent):
+        output.line(f"           {wait_text}", "warn")
     if (hold := facts.intent.hold) and changed:
         output.line(f"           the content of the drop was {hold}, and has changed since")
         output.line(f"           a running daemon looks at it by itself, and so does: rotator swap {facts.site.name}")
     elif hold:
         output.line(f"           the content of the drop is {hold}", "warn")
-        until = "until that is decided by hand" if hold.digest == ANYTHING else "until the drop changes"
-        output.line(f"           {until}; to take its content now: rotator swap {facts.site.name}")
+        until = "until an operator decides" if hold.digest == ANYTHING else "until the drop changes"
+        output.line(f"           {until}; to install its content now: rotator swap {facts.site.name}")
     if intent.caveat:
         output.line(f"           {intent.caveat}", "warn")
     output.line(f"  on disk  {facts.problem or (live.name if live else 'nothing')}", "bad" if facts.problem else "")
     for pair in live.record.pairs if live else ():
         output.line(f"           leaf {pair.fingerprint} by {pair.issuer}")
     if span:
-        output.line(f"           until {rfc3339(span[1])}, left: {_left(facts, now)}")
+        output.line(f"           until {rfc3339(span[1])}, left: {_time_left(facts, now)}")
     proved = "this one" if live and facts.verified == live.name else facts.verified or "none yet"
     output.line(f"  proved   {proved}")
-    output.line(f"  served   {_served(facts)}", "good" if facts.served_everywhere else "bad")
+    output.line(f"  served   {_served_text(facts)}", "good" if facts.served_everywhere else "bad")
     for seen in facts.seen:
         difference = "as on disk" if seen.matches else seen.difference or "a chain that rotator did not install"
         output.line(f"           {seen.served.target}: {difference}", "" if seen.matches else "bad")
@@ -242,5 +245,5 @@ def _show_site(
     if last:
         at = rfc3339_millis(last.at) if last.at else "at an unknown time"
         output.line(f"  last     {last.result} {at} by {last.who}: {last.message}")
-        if last.hint and _is_open(facts, last.result):
+        if last.hint and _advice_applies(facts, last.result):
             output.line(f"  next     {last.hint}")

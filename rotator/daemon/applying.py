@@ -11,7 +11,7 @@ from rotator.daemon.deciding import PlannedRotation
 from rotator.daemon.loop_state import LoopState
 from rotator.daemon.recording import RETRY_BUSY, record_outcome, record_trouble
 from rotator.daemon.runtime import WHO
-from rotator.daemon.turns import in_turn
+from rotator.daemon.turns import choose_batch
 from rotator.rotation.pacing import LastReload
 from rotator.rotation.rotate import rotate
 
@@ -27,22 +27,22 @@ def put_live(loop: LoopState, planned: Sequence[PlannedRotation]) -> None:
         planned: the rotations that this pass has decided on.
     """
     ports = loop.runtime.ports
-    for one in planned:
-        loop.states[one.site].due = loop.now().monotonic + RETRY_BUSY
+    for rotation in planned:
+        loop.states[rotation.site].due = loop.now().monotonic + RETRY_BUSY
     try:
         with ports.locks.rotation(WHO, LOCK_WITHIN, lambda holder: report_holder(loop, holder)) as lock:
             loop.maintenance.recover_interrupted(lock)
             loop.nginx_watch.note(ports)
-            going = in_turn(loop, [one for one in planned if _is_current(loop, one)])
-            outcomes = rotate([one.request for one in going], ports, lock) if going else ()
-            for one, done in zip(going, outcomes, strict=True):
-                record_outcome(loop, one.managed, one.digest, done)
+            batch = choose_batch(loop, [rotation for rotation in planned if _is_current(loop, rotation)])
+            outcomes = rotate([rotation.request for rotation in batch], ports, lock) if batch else ()
+            for rotation, done in zip(batch, outcomes, strict=True):
+                record_outcome(loop, rotation.managed, rotation.digest, done)
             if any(has_reloaded(done.result, done.reason, done.stages) for done in outcomes):
                 loop.last_reload = LastReload(ports.history.last_reload_at(), loop.now().monotonic)
             if any(done.stages.get("apply") for done in outcomes):
                 loop.nginx_watch.note(ports)
     except RotatorError as e:
-        record_trouble(loop, e, [one.site for one in planned])
+        record_trouble(loop, e, [rotation.site for rotation in planned])
     else:
         loop.trouble = None
 
@@ -53,7 +53,7 @@ def report_holder(loop: LoopState, holder: str) -> None:
 
 
 def _is_current(loop: LoopState, planned: PlannedRotation) -> bool:
-    """Whether the decision is still the last one: a command may have had the lock meanwhile."""
+    """Whether the decision is still the last one: a command may have held the lock in between."""
     state = loop.states[planned.site]
     if (state.unwritten or loop.runtime.ports.store.intent(planned.site)) == planned.snapshot.intent:
         return True

@@ -1,4 +1,4 @@
-"""Deciding: what is to be done about one site's drop, from its content, the site and the last decision."""
+"""Deciding: chooses what to do about one site's drop, by its content, the site and the last decision."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _decide(loop: LoopState, name: str) -> PlannedRotation | None:
 
 
 def _snapshot(loop: LoopState, name: str, look: DropLook) -> SiteSnapshot:
-    """The site now. An empty drop needs no more than the last decision."""
+    """The site now; for an empty drop the last decision is enough."""
     ports, unwritten = loop.runtime.ports, loop.states[name].unwritten
     if not look.signature:
         return SiteSnapshot(name, intent=unwritten or ports.store.intent(name))
@@ -132,7 +132,7 @@ def _read(runtime: Runtime, name: str, look: DropLook) -> tuple[Candidate | None
 
 
 def _digest(candidate: Candidate | None, look: DropLook, error: RotatorError | None) -> str:
-    """The candidate's digest; for an unreadable drop one that changes with everything that a look shows of it."""
+    """The candidate's digest; for an unreadable drop, a digest of the last look and the error."""
     if candidate:
         return candidate.digest
     return "unread-" + hashlib.sha256(repr((look.signature, error.code)).encode()).hexdigest() if error else ""

@@ -15,7 +15,7 @@ from rotator.storage.records import Intent
 
 @dataclass(slots=True)
 class DropState:
-    """What the loop knows of one site's drop; another process finds it out again.
+    """The loop's knowledge of one site's drop. It is not stored: after a restart the daemon determines it again.
 
     Args:
         signature: of the last look; None before the first look.
@@ -26,7 +26,7 @@ class DropState:
         decided: the last decision as it is recorded.
         unwritten: a decision that could not be written to the disk.
         problem: why it could not be looked at, as reported last.
-        validate_again: whether it is validated although it was decided, as the clock of that decision has been set.
+        validate_again: whether it is validated although it was decided, because the clock has been set since.
     """
 
     signature: Signature | None = None
@@ -47,7 +47,7 @@ class DropState:
         return before != look.problem
 
     def clock_was_set(self, now: float) -> None:
-        """Has it validated at the new time if it was refused or waits."""
+        """Has a refused or waiting drop validated at the new time."""
         self.validate_again = isinstance(self.decision, Decided) and self.decided.result == Result.REJECTED
         self.end_wait(None, now)
         if self.validate_again:

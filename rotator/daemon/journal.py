@@ -63,16 +63,16 @@ class Journal:
             self._dated = False
         self.lost = 0
 
-    def say(self, event: str, words: str, priority: int = INFO, *, site: str = "") -> None:
+    def say(self, event: str, message: str, priority: int = INFO, *, site: str = "") -> None:
         """Writes one event.
 
         Args:
             event: a stable kebab-case word.
-            words: what happened; line feeds and control characters are escaped.
+            message: what happened; line feeds and control characters are escaped.
             priority: as syslog counts, from 0 (emergency) to 7 (debug).
             site: the site that it is about; empty if it is about none.
         """
-        text = f"{event} {site}: {words}" if site else f"{event}: {words}"
+        text = f"{event} {site}: {message}" if site else f"{event}: {message}"
         line = escaped("; ".join(part.strip() for part in text.splitlines()))
         if self.lost:
             line += f" ({self.lost} lines before this one could not be written)"
@@ -118,14 +118,14 @@ class Journal:
 
     def outcome(self, done: Outcome) -> None:
         """Writes the outcome for a site in one line."""
-        words = f"{done.message.rstrip('.')} [{done.reason}]" if done.reason else done.message
+        message = f"{done.message.rstrip('.')} [{done.reason}]" if done.reason else done.message
         if done.unproved:
-            words += f"; not proved: {', '.join(done.unproved)}"
+            message += f"; not proved: {', '.join(done.unproved)}"
         if done.hint and done.result is not Result.ROTATED:
-            words += f"; next: {done.hint}"
+            message += f"; next: {done.hint}"
         if done.stages and done.result is Result.ROTATED:
-            words += f"; {sum(done.stages.values()):.3f} s"
-        self.say(str(done.result), words, _PRIORITY[done.result], site=done.site)
+            message += f"; {sum(done.stages.values()):.3f} s"
+        self.say(str(done.result), message, _PRIORITY[done.result], site=done.site)
 
 
 def message_id(event: str) -> str:

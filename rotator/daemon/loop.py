@@ -8,7 +8,7 @@ A pass reads the disk again and acts on what it finds, so that losing every even
  3. Put everything that is valid and whose turn it is (`turns`) live, in one batch, under the host's lock (`applying`);
     what arrives meanwhile goes with the next batch.
  4. Write each decision down, and report it in one line (`recording`).
- 5. Do a little of what is not urgent: prove, validate again, tidy up (`maintenance`).
+ 5. Do a little maintenance, which is not urgent: probe, validate again, tidy up (`maintenance`).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from rotator.daemon.runtime import WHO, Runtime
 from rotator.daemon.scan import DropScan
 from rotator.daemon.telemetry import Telemetry
 from rotator.rotation import pacing
-from rotator.rotation.decide import resumed
+from rotator.rotation.decide import resumed_wait
 from rotator.rotation.prepare import CLOCK_TOLERANCE
 from rotator.storage.history import NEVER as NEVER_READ
 
 NGINX_LOOK_EVERY = 1.0
 """Seconds between two looks at nginx while something waits for it."""
 MAINTAIN_FOR = 1.0
-"""Seconds that a pass spends at most on what is not urgent, and less if an event comes."""
+"""Seconds that a pass spends on maintenance at most, and less if an event comes."""
 NOT_NGINX = frozenset({Code.IO_ERROR, Code.PERMISSION, Code.NOT_YET_VALID, Reason.MIN_RELOAD_INTERVAL})
 """The reasons to wait in which nginx has no part."""
 
@@ -59,14 +59,14 @@ class Loop(LoopState):
         super().__init__(runtime, journal, telemetry)
         self.urgent = urgent
         self.idle = True
-        """Whether the last pass found nothing to put live."""
+        """Whether the last pass put nothing live."""
         self._clocks = self.now()
         self._history_position = NEVER_READ
 
     # -- life
 
     def start(self, lock_within: float) -> None:
-        """Brings everything in order before anything is taken from a drop.
+        """Recovers every site before any drop is acted on.
 
         Args:
             lock_within: seconds to wait for another rotation.
@@ -81,12 +81,12 @@ class Loop(LoopState):
             intent = self.runtime.ports.store.intent(name)
             if intent.caveat:
                 self.journal.say("newer-record", intent.caveat, WARNING, site=name)
-            state.deferral = resumed(intent, now)
+            state.deferral = resumed_wait(intent, now)
             state.end_wait(pacing.REASONS, now.monotonic)
         self.nginx_watch.note(self.runtime.ports)
 
     def reconfigure(self, runtime: Runtime) -> None:
-        """Takes another configuration; every drop is looked at again, and every listener asked."""
+        """Takes another configuration; every drop is looked at again, and every listener is probed."""
         self.runtime, self.scan = runtime, DropScan(runtime.sources, self.now())
         self.states = {name: self.states.get(name, DropState()) for name in runtime.sites}
         for state in self.states.values():
@@ -95,7 +95,7 @@ class Loop(LoopState):
         self.maintenance.reconfigure(runtime)
 
     def renew(self, runtime: Runtime) -> None:
-        """Takes other roots or lists under the same configuration; drops are decided again where these differ.
+        """Takes other roots or lists under the same configuration; a drop whose site they concern is decided again.
 
         Nothing has changed in the drops, so no grace time begins.
         """
@@ -121,14 +121,14 @@ class Loop(LoopState):
         self._look_at_commands()
         now = self.now().monotonic
         due = [name for name, state in self.states.items() if state.due <= now]
-        planned = [one for name in due if (one := plan_rotation(self, name))]
+        planned = [rotation for name in due if (rotation := plan_rotation(self, name))]
         self.idle = not planned
         if planned:
             put_live(self, planned)
         return self._next(more=self._maintain())
 
     def _maintain(self) -> bool:
-        """As much of what is not urgent as fits before something else comes. Returns whether more is left."""
+        """Does as much of the maintenance as fits before an event comes. Returns whether more is left."""
         end = self.now().monotonic + MAINTAIN_FOR
         while True:
             more = self.maintenance.step()
@@ -148,7 +148,7 @@ class Loop(LoopState):
                 self.journal.say("drop-lost" if look.problem else "drop-back", message, WARNING, site=name)
 
     def _look_at_clock(self) -> None:
-        """A clock that was set since the last pass: what it had refused or deferred is validated at the new time."""
+        """If the clock was set since the last pass, validates refused and deferred drops at the new time."""
         now, before = self.now(), self._clocks
         self._clocks = now
         step = (now.wall - before.wall).total_seconds() - (now.monotonic - before.monotonic)
@@ -178,13 +178,13 @@ class Loop(LoopState):
             self.maintenance.nginx_changed()
 
     def _look_at_commands(self) -> None:
-        """What commands have done meanwhile: the metrics show it soon, without waiting for the site's turn."""
+        """Has the sites that commands have changed probed soon, so that the metrics show the change at once."""
         self._history_position, entries = self.runtime.ports.history.news(self._history_position)
         known = [entry for entry in entries if entry.site in self.runtime.sites]
-        if theirs := [entry for entry in known if entry.who != WHO]:
-            self.maintenance.look_at({entry.site for entry in theirs})
-            counted = self.telemetry.counters.after_commands(theirs)
-            self.telemetry.counters = counted.with_last_swaps(known)  # the last swap may be ours all the same
+        if by_commands := [entry for entry in known if entry.who != WHO]:
+            self.maintenance.look_at({entry.site for entry in by_commands})
+            counted = self.telemetry.counters.after_commands(by_commands)
+            self.telemetry.counters = counted.with_last_swaps(known)  # the last swap may still be the daemon's own
 
     def _next(self, *, more: bool) -> float:
         now = self.now().monotonic

@@ -1,4 +1,4 @@
-"""What one pass of the loop leaves to the next; the modules of the loop's jobs share it."""
+"""The state that the loop keeps between two passes, which the modules of its steps share."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Background work, one piece at a time: probing listeners, validating live pairs, recovering, tidying up.
 
 A site that is not proved is *degraded*: it is recovered at once, and then probed with growing pauses. It is given
-another reload only if nginx has visibly become another since, because each one costs nginx a generation of workers.
+another reload only if nginx has visibly changed since, because each one costs nginx a generation of workers.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Maintenance:
             self._to_prune.extend(self.runtime.sites)
 
     def nginx_changed(self) -> None:
-        """Lets every degraded site be reloaded again, because nginx has visibly become another without rotator.
+        """Lets every degraded site be reloaded again, because nginx has visibly changed without rotator.
 
         At once, except for a site whose last recovery is recent: an nginx that keeps changing must not be reloaded
         endlessly.
@@ -133,9 +133,9 @@ class Maintenance:
         """Does one piece of work. Returns whether there is another one to be done at once."""
         self.reloaded = False
         now = self.runtime.ports.clock.monotonic()
-        late = [name for name, degraded in self.degraded_sites.items() if degraded.due <= now]
-        if late and not (self._to_probe and now < self.degraded_sites[late[0]].due + GATHER_FOR):
-            self._maintain(late[0])
+        due = [name for name, degraded in self.degraded_sites.items() if degraded.due <= now]
+        if due and not (self._to_probe and now < self.degraded_sites[due[0]].due + GATHER_FOR):
+            self._check_degraded(due[0])
         elif self._to_probe:
             self._probe_site(self._to_probe.popleft())
         elif self._to_validate:
@@ -145,12 +145,12 @@ class Maintenance:
         elif self._check_history:
             self._check_history = False
             self._tidy_history()
-        return len(late) > 1 or bool(self._to_probe or self._to_validate or self._to_prune or self._check_history)
+        return len(due) > 1 or bool(self._to_probe or self._to_validate or self._to_prune or self._check_history)
 
     # -- recovery
 
     def recover_all(self, lock: Lock) -> None:
-        """Proves each site at a start, or finds out why it cannot be proved."""
+        """Proves each site at a start, or records why it cannot be proved."""
         lock.settled([name for name in lock.interrupted if name not in self.runtime.sites])
         self._recover(list(self.runtime.sites.values()), lock)
         self._to_probe.extend(self.runtime.sites)
@@ -180,7 +180,7 @@ class Maintenance:
         self._check_history = True
 
     def note(self, managed: ManagedSite, done: Outcome) -> None:
-        """Takes over how a rotation ended: whether the site is degraded from now on."""
+        """Records the end of a rotation: whether the site is degraded from now on."""
         name, now = managed.site.name, self.runtime.ports.clock.monotonic()
         if done.result is Result.STRANDED:
             self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, reason=done.reason)
@@ -192,7 +192,7 @@ class Maintenance:
         if done.result in (Result.ROTATED, Result.ROLLED_BACK) and name not in self._to_validate:
             self._to_validate.append(name)
 
-    def _maintain(self, name: str) -> None:
+    def _check_degraded(self, name: str) -> None:
         managed, degraded = self.runtime.sites[name], self.degraded_sites[name]
         ports = self.runtime.ports
         facts = self._observe(managed)
@@ -217,12 +217,12 @@ class Maintenance:
     def _also_due(self, name: str) -> list[str]:
         """Further sites that may be reloaded now: one reload serves all of them."""
         now = self.runtime.ports.clock.monotonic()
-        late = [
+        also_due = [
             other
             for other, degraded in self.degraded_sites.items()
             if other != name and degraded.may_reload and degraded.due <= now
         ]
-        return late[: PROBED_AT_ONCE - 1]
+        return also_due[: PROBED_AT_ONCE - 1]
 
     # -- probing
 

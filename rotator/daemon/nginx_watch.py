@@ -1,4 +1,4 @@
-"""The watch over nginx's processes: whether nginx has become another since the last look."""
+"""The watch over nginx's processes: whether they have changed since the last look."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rotator.rotation.ports import Ports
 
 
 class NginxWatch:
-    """Remembers the processes of nginx. The loop looks after its own reloads, so these do not count as a change."""
+    """Remembers the processes of nginx. The loop notes them after its own reloads, which then count as no change."""
 
     def __init__(self) -> None:
         self.at = -math.inf
@@ -19,7 +19,7 @@ class NginxWatch:
         self._identity: object = None
 
     def note(self, ports: Ports) -> bool:
-        """Looks at the processes and remembers them. Returns whether nginx has become another since the last look."""
+        """Looks at the processes and remembers them. Returns whether they have changed since the last look."""
         workers, earlier = ports.nginx.workers(), self._identity
         self.workers = workers
         self._identity = (workers.master, workers.active, workers.upgrading) if workers else None

@@ -75,7 +75,7 @@ def record_decision(
 
 
 def record_wait(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, digest: str, wait: Wait) -> None:
-    """Records that a drop waits; the begin of the wait is an outcome, and each later try is not.
+    """Records that a drop waits; the start of the wait is an outcome, and a later try is none.
 
     Args:
         loop: the state of the loop.

@@ -39,7 +39,7 @@ class ManagedSite:
     pool: Pool = field(default_factory=Pool, repr=False)
 
     def request(self, trigger: str) -> RotationRequest:
-        """The request to prove what is live; the caller completes it where something else is wanted."""
+        """The request to prove the live pair; the caller adds a candidate to rotate."""
         return RotationRequest(self.site, self.anchors, keep_kinds=True, who=WHO, trigger=trigger, pool=self.pool)
 
 
@@ -77,22 +77,22 @@ def reload_trust(runtime: Runtime, config: Config) -> tuple[Runtime | None, tupl
         config: the configuration that it was made of.
 
     Returns:
-        The runtime with the sites that changed, or None if none did; and the files that cannot be read: their earlier
-        content stays in force.
+        The runtime with the changed sites, or None if no site has changed; and an error for each file that cannot be
+        read: its earlier content stays in force.
     """
     bootstrap.forget_anchors()
     sites, errors = dict(runtime.sites), {}
-    for one in config.sites:
-        name = one.site.name
+    for site_config in config.sites:
+        name = site_config.site.name
         try:
-            anchors, pool = bootstrap.load_anchors(one), bootstrap.load_pool(one)
+            anchors, pool = bootstrap.load_anchors(site_config), bootstrap.load_pool(site_config)
         except RotatorError as e:
             errors[e.message] = e
             continue
-        policy = bootstrap.policy_of(one.site, anchors, pool)
+        policy = bootstrap.policy_of(site_config.site, anchors, pool)
         if name in sites and policy != sites[name].policy:
             sites[name] = replace(sites[name], anchors=anchors, policy=policy, pool=pool)
-    bootstrap.forget_anchors()  # equal long lists need no second place in memory until then
+    bootstrap.forget_anchors()  # so that long lists are not in memory twice until the next call
     return replace(runtime, sites=sites) if sites != runtime.sites else None, tuple(errors.values())
 
 
@@ -113,10 +113,11 @@ def make_runtime(
     """
     bootstrap.forget_anchors()
     sources, sites = bootstrap.make_drop_sources(config), {}
-    for one in config.sites:
-        name, anchors, pool = one.site.name, bootstrap.load_anchors(one), bootstrap.load_pool(one)
-        policy = bootstrap.policy_of(one.site, anchors, pool)
-        sites[name] = ManagedSite(one.site, anchors, policy, sources[name], pool)
+    for site_config in config.sites:
+        name, anchors = site_config.site.name, bootstrap.load_anchors(site_config)
+        pool = bootstrap.load_pool(site_config)
+        policy = bootstrap.policy_of(site_config.site, anchors, pool)
+        sites[name] = ManagedSite(site_config.site, anchors, policy, sources[name], pool)
     return Runtime(
         sites=sites,
         ports=wrap(bootstrap.make_ports(config, bootstrap.applying(config, waiting), waiting=waiting)),

@@ -1,4 +1,4 @@
-"""The scan of the drops: which of them one pass looks at, and what the last look at each showed."""
+"""The scan of the drops: the choice of drops that one pass looks at, and the last look at each."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class DropScan:
         """Has the next look include every drop."""
         self._all_requested = True
 
-    def look(self, touched: Collection[str] | None, asked: Collection[str], now: Moment) -> Mapping[str, DropLook]:
-        """Looks at the drops that were touched and at those that are asked for; at all of them if that was requested.
+    def look(self, touched: Collection[str] | None, due: Collection[str], now: Moment) -> Mapping[str, DropLook]:
+        """Looks at the drops that were touched or are due; at all of them if that was requested.
 
         Args:
             touched: paths of file events; None if they are not known.
-            asked: names of sites whose drops are looked at in any case.
+            due: names of sites whose drops are looked at in any case.
             now: the time.
 
         Returns:
@@ -47,7 +47,7 @@ class DropScan:
             self.at, self._all_requested = now.wall, False
             self.looks = {site: look for source, _ in self._sites_by_source for site, look in source.look().items()}
             return self.looks
-        wanted = sites.union(asked)
+        wanted = sites.union(due)
         looks = {
             site: look
             for source, its_sites in self._sites_by_source

@@ -43,10 +43,10 @@ ALIVE_EVERY = 30.0
 """Seconds between two reports that the loop works, at most; the service manager may want them more often."""
 REPORT_JOBS_EVERY = MINUTE
 """Seconds between two reports of the jobs' times in the daemon's note, at least."""
-START_ON = 120.0
-"""Seconds by which the manager is asked to extend the start, again and again while the start goes on."""
-REMEMBERED = 1000
-"""Newest entries of the history from which the last outcome of each site is read at a start."""
+EXTEND_START_BY = 120.0
+"""Seconds by which the service manager is asked to extend the start, repeatedly while the start goes on."""
+ENTRIES_AT_START = 1000
+"""Newest entries of the history from which a start reads the last outcome of each site."""
 START_WITHIN = 30
 """Seconds that a start waits for a command that rotates."""
 
@@ -148,7 +148,7 @@ class Daemon:
         self.journal.say("starting", f"pid {os.getpid()}, {_count(len(self.config.sites))}, {self.path}", NOTICE)
         ports = self.loop.runtime.ports
         self.telemetry.config = self.telemetry.config.then(True, ports.clock.now())
-        self.telemetry.counters = self.telemetry.counters.with_last_swaps(ports.history.entries(limit=REMEMBERED))
+        self.telemetry.counters = self.telemetry.counters.with_last_swaps(ports.history.entries(limit=ENTRIES_AT_START))
         self._start()
         self._starting = False
         self.jobs.start()
@@ -253,7 +253,7 @@ class Daemon:
             return
         self._alive_at = now
         if self._starting:  # probing a thousand sites whose listeners are dead takes long
-            self.notifier.starting(START_ON)
+            self.notifier.starting(EXTEND_START_BY)
         if self.notifier.watchdog_every is not None:
             self.notifier.watchdog()
 
@@ -330,7 +330,7 @@ class Daemon:
 
 
 def _check_owner(state_dir: Path) -> None:
-    """Refuses a state directory of another user: files that root leaves there are not the owner's to manage."""
+    """Refuses a state directory of another user: its owner could not manage files of this user there."""
     owner = demand_state_dir(state_dir).st_uid
     if owner != os.geteuid():
         raise RotatorError(

@@ -42,10 +42,8 @@ def _difference(state: DropState, degraded: Degraded | None) -> str:
         case Settling(why=why):
             return f"is settling ({why})"
         case Held(hold=hold):
-            held = f"is {hold}"
-            return (
-                f"{_unproved(degraded)}, and {held}" if degraded else held
-            )  # what is served comes before what is wanted
+            hold_text = f"is {hold}"
+            return f"{_unproved(degraded)}, and {hold_text}" if degraded else hold_text  # the more urgent one first
         case Rotate():
             return "is about to go live"
         case Decided() if state.decided.result in _BAD:

@@ -14,39 +14,39 @@ from rotator.rotation.pacing import Limits, ReadyDrop
 from rotator.rotation.snapshot import SiteSnapshot
 
 
-def in_turn(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedRotation]:
-    """The rotations that go now. With a reload for one of them, every drop that waits for its turn goes too.
+def choose_batch(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedRotation]:
+    """The rotations that go now. If one of them needs a reload, every drop that waits for its turn joins it.
 
     Args:
         loop: the state of the loop.
         planned: the rotations that this pass has decided on.
     """
-    going = _paced(loop, planned)
-    if any(one.reloads for one in going):
-        asked, now = {one.site for one in planned}, loop.now().monotonic
+    batch = _paced(loop, planned)
+    if any(rotation.reloads for rotation in batch):
+        planned_sites, now = {rotation.site for rotation in planned}, loop.now().monotonic
         for name, state in loop.states.items():
-            if name in asked or not state.end_wait(pacing.REASONS, now):
+            if name in planned_sites or not state.end_wait(pacing.REASONS, now):
                 continue
-            if late := plan_rotation(loop, name):
+            if joining := plan_rotation(loop, name):
                 state.due = now + RETRY_BUSY
-                going.append(late)
-    return going
+                batch.append(joining)
+    return batch
 
 
 def _paced(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedRotation]:
     now, limits = loop.now(), loop.runtime.limits
     if limits == Limits():
         return list(planned)
-    loop.last_reload = loop.last_reload.looked_up(loop.runtime.ports.history.last_reload_at(), now)
-    drops = [ReadyDrop(one.site, one.reloads, critical_in(one.snapshot, now)) for one in planned]
+    loop.last_reload = loop.last_reload.updated(loop.runtime.ports.history.last_reload_at(), now)
+    drops = [ReadyDrop(r.site, r.reloads, critical_in(r.snapshot, now)) for r in planned]
     waits = pacing.turns(drops, loop.last_reload, loop.nginx_watch.workers, limits, now)
-    going = []
-    for one, wait in zip(planned, waits, strict=True):
+    batch = []
+    for rotation, wait in zip(planned, waits, strict=True):
         if wait is None:
-            going.append(one)
+            batch.append(rotation)
         else:
-            record_turn(loop, one.managed, one.snapshot, one.request.candidate, one.digest, wait)
-    return going
+            record_turn(loop, rotation.managed, rotation.snapshot, rotation.request.candidate, rotation.digest, wait)
+    return batch
 
 
 def critical_in(snapshot: SiteSnapshot, now: Moment) -> float:

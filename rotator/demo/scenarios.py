@@ -26,12 +26,12 @@ class Check:
     Args:
         what: the expected fact, as a sentence.
         passed: whether it is true.
-        found: the fact that was found instead; empty if the check passed.
+        actual: the fact instead; empty if the check passed.
     """
 
     what: str
     passed: bool
-    found: str = ""
+    actual: str = ""
 
 
 @dataclass(slots=True)
@@ -100,15 +100,15 @@ class DemoRun:
     current: IssuedPair
     scenario: Scenario
 
-    def check(self, what: str, passed: bool, found: object = "") -> None:  # noqa: FBT001 - reads as a sentence
+    def check(self, what: str, passed: bool, actual: object = "") -> None:  # noqa: FBT001 - reads as a sentence
         """Records and shows one check.
 
         Args:
             what: the expected fact, as a sentence.
             passed: whether it is true.
-            found: the fact that was found.
+            actual: the fact that was observed.
         """
-        check = Check(what, passed, "" if passed else str(found))
+        check = Check(what, passed, "" if passed else str(actual))
         self.scenario.checks.append(check)
         self.reporter.checked(check)
 
@@ -170,7 +170,7 @@ class DemoRun:
         return elapsed
 
 
-def _goes_live(run: DemoRun) -> None:
+def _put_renewal_live(run: DemoRun) -> None:
     renewal = run.host.issue()
     answer = run.deliver(renewal.fullchain, renewal.key)
     run.check_outcome(answer, 0, "rotated")
@@ -184,7 +184,7 @@ def _goes_live(run: DemoRun) -> None:
         run.reporter.note(f"the first client received it {milliseconds:.0f} ms after the delivery")
 
 
-def _lacks_its_intermediate(run: DemoRun) -> None:
+def _reject_missing_intermediate(run: DemoRun) -> None:
     run.reporter.note("The CA now issues from another intermediate, and somebody copies the leaf alone.")
     renewal = run.host.next_issuer.issue((NAME,))
     chain, key = run.host.write("leaf-alone", renewal.leaf, renewal.key)
@@ -203,7 +203,7 @@ def _lacks_its_intermediate(run: DemoRun) -> None:
     run.check("the diagnosis names the missing certificate", names_missing, diagnosis)
 
 
-def _has_another_key(run: DemoRun) -> None:
+def _reject_wrong_key(run: DemoRun) -> None:
     renewal, other = run.host.issue(), run.host.issue()
     answer = run.deliver(renewal.fullchain, other.key)
     run.quote(answer)
@@ -211,7 +211,7 @@ def _has_another_key(run: DemoRun) -> None:
     run.check_served(run.current, "as before")
 
 
-def _is_not_read_by_all(run: DemoRun) -> None:
+def _roll_back_for_old_listener(run: DemoRun) -> None:
     host = run.host
     run.reporter.note("Somebody makes the second listener read copies of the current files. All looks well, until:")
     host.files_of_second = host.write("copies", run.current.fullchain, run.current.key)
@@ -227,7 +227,7 @@ def _is_not_read_by_all(run: DemoRun) -> None:
     run.reporter.note("Corrected: both listeners include rotator's file again.")
 
 
-def _is_refused_by_nginx(run: DemoRun) -> None:
+def _defer_refused_reload(run: DemoRun) -> None:
     host = run.host
     run.reporter.note("Somebody edits nginx.conf: a shared memory zone gets another key, which no reload can change.")
     before, host.zone_key = host.zone_key, "$server_name"
@@ -247,7 +247,7 @@ def _is_refused_by_nginx(run: DemoRun) -> None:
     run.current = renewal
 
 
-def _is_swapped_by_hand(run: DemoRun) -> None:
+def _swap_by_hand(run: DemoRun) -> None:
     host, renewal = run.host, run.host.issue()
     directory = host.tree / "from-the-ca"
     directory.mkdir(mode=0o700)
@@ -266,7 +266,7 @@ def _is_swapped_by_hand(run: DemoRun) -> None:
     run.current = renewal
 
 
-def _is_seen_by_prometheus(run: DemoRun) -> None:
+def _scrape_metrics(run: DemoRun) -> None:
     host = run.host
     run.reporter.command(f"curl http://{host.metrics}/metrics")
     expected = {
@@ -301,20 +301,20 @@ def _is_seen_by_prometheus(run: DemoRun) -> None:
             run.reporter.note(f"{series} {value:g}")
 
 
-def _loses_no_client(run: DemoRun) -> None:
+def _count_lost_clients(run: DemoRun) -> None:
     run.load.stop()
     failed, answered = run.load.failures, run.load.answered
     run.check(f"{answered} connections, none failed", bool(answered) and not failed, "; ".join(failed[:3]) or "none")
 
 
 SCENARIOS: tuple[tuple[str, Callable[[DemoRun], None]], ...] = (
-    ("A renewal goes live", _goes_live),
-    ("A renewal without its intermediate is refused", _lacks_its_intermediate),
-    ("A key that belongs to another certificate is refused", _has_another_key),
-    ("A listener that goes on with its old files: rolled back, and proved", _is_not_read_by_all),
-    ("nginx refuses the reload for a reason of its own: deferred, and applied later", _is_refused_by_nginx),
-    ("By hand, with the files as a CA sends them", _is_swapped_by_hand),
-    ("What Prometheus sees", _is_seen_by_prometheus),
-    ("All the while, clients came and went", _loses_no_client),
+    ("A renewal goes live", _put_renewal_live),
+    ("A renewal without its intermediate is refused", _reject_missing_intermediate),
+    ("A key that belongs to another certificate is refused", _reject_wrong_key),
+    ("A listener that goes on with its old files: rolled back, and proved", _roll_back_for_old_listener),
+    ("nginx refuses the reload for a reason of its own: deferred, and applied later", _defer_refused_reload),
+    ("By hand, with the files as a CA sends them", _swap_by_hand),
+    ("What Prometheus sees", _scrape_metrics),
+    ("All the while, clients came and went", _count_lost_clients),
 )
 """The title and the function of each scenario. Each one starts from the state in which the previous one ended."""

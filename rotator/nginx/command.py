@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rotator.core.model import Workers
 from rotator.nginx import workers
-from rotator.nginx.pair_trial import CandidateTest, Verdict, cannot_run
+from rotator.nginx.pair_trial import CandidateTest, NginxVerdict, cannot_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class Nginx:
 
     command: tuple[str, ...]
     pid_file: Path
-    privileged_test: Callable[[], Verdict] | None = None
+    privileged_test: Callable[[], NginxVerdict] | None = None
 
     def workers(self) -> Workers | None:
         """The current workers; see `workers.look`."""
@@ -35,7 +35,7 @@ class Nginx:
         """Starts a test of these (chain, key) files alone."""
         return CandidateTest(self.command[0], directory, files)
 
-    def full_test(self, within: float = 45.0) -> Verdict:
+    def full_test(self, within: float = 45.0) -> NginxVerdict:
         """The result of `nginx -t` with the whole configuration, which is what a cold start reads.
 
         Args:
@@ -51,9 +51,9 @@ class Nginx:
                 [*self.command, "-t"], stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False
             )
         except subprocess.TimeoutExpired:
-            return Verdict(False, (f"nginx -t did not answer within {within:g} s",))
+            return NginxVerdict(False, (f"nginx -t did not answer within {within:g} s",))
         except OSError as e:
             raise cannot_run(self.command[0], e) from e
         lines = completed.stderr.decode("utf-8", "replace").splitlines()
         emerg = [line for line in lines if "[emerg]" in line]
-        return Verdict(completed.returncode == 0, tuple(line[:500] for line in emerg[:10]))
+        return NginxVerdict(completed.returncode == 0, tuple(line[:500] for line in emerg[:10]))

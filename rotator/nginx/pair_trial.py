@@ -50,16 +50,16 @@ _IRRELEVANT = ("the configuration file", "configuration file /proc/self/fd", 'th
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class NginxVerdict:
     """The answer of nginx.
 
     Args:
         ok: whether it would load the files.
-        words: its error messages, without the name of the private configuration.
+        messages: its error messages, without the name of the private configuration.
     """
 
     ok: bool
-    words: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
 
 
 def cannot_run(program: str, e: OSError) -> RotatorError:
@@ -94,14 +94,14 @@ class CandidateTest:
         self._binary, self._directory, self._files, self._within = binary, directory, tuple(files), within
         self._process = self._start(with_temp_paths=True)
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> NginxVerdict:
         """Waits for nginx's answer.
 
         Raises:
             RotatorError: as for the class; the program has ended then.
         """
         verdict = self._await_answer()
-        if any("unknown directive" in message and "_temp_path" in message for message in verdict.words):
+        if any("unknown directive" in message and "_temp_path" in message for message in verdict.messages):
             self._process = self._start(with_temp_paths=False)  # an nginx that was built without these modules
             verdict = self._await_answer()
         return verdict
@@ -130,7 +130,7 @@ class CandidateTest:
         except OSError as e:
             raise cannot_run(self._binary, e) from e
 
-    def _await_answer(self) -> Verdict:
+    def _await_answer(self) -> NginxVerdict:
         with self._process as process:
             try:
                 errors = _read_until_exit(process, self._within)
@@ -145,8 +145,8 @@ class CandidateTest:
         with contextlib.suppress(OSError):
             (self._directory / "rotator-test.sock").unlink()
         if errors is None:
-            return Verdict(False, (f"nginx -t did not answer within {self._within:g} s",))
-        return Verdict(process.returncode == 0, _emerg_messages(errors))
+            return NginxVerdict(False, (f"nginx -t did not answer within {self._within:g} s",))
+        return NginxVerdict(process.returncode == 0, _emerg_messages(errors))
 
 
 def _read_until_exit(process: subprocess.Popen[bytes], within: float) -> bytes | None:

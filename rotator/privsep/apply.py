@@ -163,10 +163,10 @@ class Live:
 class _RequestError(Exception):
     """The reason for which a request is not carried out: a kebab-case word and a sentence."""
 
-    def __init__(self, word: str, sentence: str) -> None:
-        super().__init__(sentence)
-        self.word = word
-        self.sentence = sentence
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
 
 
 # -- the include: rendered and read here only -------------------------------------------------------------------------
@@ -261,12 +261,12 @@ def apply(
         before = dict.fromkeys(request.generations, "")
         for site in before:
             before[site] = _named_before(setup, site)
-        with _include_dir(setup.include_dir) as top:
-            uncertain = _install(setup, request, before, committed, top)
+        with _include_dir(setup.include_dir) as include_fd:
+            uncertain = _install(setup, request, before, committed, include_fd)
     except _RequestError as e:
-        error, message = e.word, e.sentence
+        error, message = e.reason, e.message
     except OSError as e:
-        error, message, uncertain = _word(e), f"{setup.include_dir}: {_plain(e)}", bool(committed)
+        error, message, uncertain = _reason(e), f"{setup.include_dir}: {_plain(e)}", bool(committed)
     live = {}
     for site, previous in before.items():
         current = read_live(setup.include_dir, site)
@@ -274,12 +274,12 @@ def apply(
     if error or not request.hup:
         return Applied(request.id, live, before, error, message, uncertain)
     try:
-        pid, decision, words = hup(setup) if hup else hup_master(setup, waiting)
+        pid, decision, messages = hup(setup) if hup else hup_master(setup, waiting)
     except _RequestError as e:
-        return Applied(request.id, live, before, e.word, e.sentence, uncertain)
+        return Applied(request.id, live, before, e.reason, e.message, uncertain)
     except OSError as e:
-        return Applied(request.id, live, before, _word(e), f"nginx could not be signalled: {_plain(e)}", uncertain)
-    return Applied(request.id, live, before, "", "", uncertain, pid, decision, words)
+        return Applied(request.id, live, before, _reason(e), f"nginx could not be signalled: {_plain(e)}", uncertain)
+    return Applied(request.id, live, before, "", "", uncertain, pid, decision, messages)
 
 
 def _check(setup: Setup, request: Request) -> None:
@@ -315,7 +315,9 @@ def _include_dir(path: str) -> Iterator[int]:
         yield fd
 
 
-def _install(setup: Setup, request: Request, before: Mapping[str, str], committed: dict[str, str], top: int) -> bool:
+def _install(
+    setup: Setup, request: Request, before: Mapping[str, str], committed: dict[str, str], include_fd: int
+) -> bool:
     """Copies, renders and commits. Returns whether the durability of the commit is uncertain.
 
     Each directory is flushed once it has its entry, even an entry that existed before: the run that created it may
@@ -326,32 +328,34 @@ def _install(setup: Setup, request: Request, before: Mapping[str, str], committe
         request: the request.
         before: the generation that each include named before.
         committed: gets the generation of each site whose include is renamed.
-        top: the descriptor of the include directory.
+        include_fd: the descriptor of the include directory.
     """
     gid = _gid(setup.key_group)
     with contextlib.ExitStack() as stack:
-        pairs = stack.enter_context(_opened_dir("pairs", top, make=True))
-        os.fsync(top)
+        pairs_fd = stack.enter_context(_opened_dir("pairs", include_fd, make=True))
+        os.fsync(include_fd)
         for site, generation in request.generations.items():
-            with _opened_dir(site, pairs, make=True) as own:
-                os.fsync(pairs)
-                files = _copy_generation(setup, site, generation, gid, own)
+            with _opened_dir(site, pairs_fd, make=True) as copies_fd:
+                os.fsync(pairs_fd)
+                files = _copy_generation(setup, site, generation, gid, copies_fd)
             for new in (f".{site}.conf.new", f".{site}.link.new"):
-                _remove(new, top)
-                stack.callback(_remove, new, top)
-            _write_new(f".{site}.conf.new", render_include(setup.include_dir, site, generation, files), top, mode=0o644)
-            os.symlink(f"pairs/{site}/{generation}", f".{site}.link.new", dir_fd=top)
+                _remove(new, include_fd)
+                stack.callback(_remove, new, include_fd)
+            _write_new(
+                f".{site}.conf.new", render_include(setup.include_dir, site, generation, files), include_fd, mode=0o644
+            )
+            os.symlink(f"pairs/{site}/{generation}", f".{site}.link.new", dir_fd=include_fd)
         for site, generation in request.generations.items():
-            os.rename(f".{site}.conf.new", f"{site}.conf", src_dir_fd=top, dst_dir_fd=top)  # the commit
+            os.rename(f".{site}.conf.new", f"{site}.conf", src_dir_fd=include_fd, dst_dir_fd=include_fd)  # the commit
             committed[site] = generation
         for site in request.generations:
-            os.rename(f".{site}.link.new", site, src_dir_fd=top, dst_dir_fd=top)
+            os.rename(f".{site}.link.new", site, src_dir_fd=include_fd, dst_dir_fd=include_fd)
         try:
-            os.fsync(top)
+            os.fsync(include_fd)
         except OSError:
             return True
         for site, generation in request.generations.items():
-            _prune_copies(site, {generation, before[site]}, pairs)
+            _prune_copies(site, {generation, before[site]}, pairs_fd)
     return False
 
 
@@ -374,7 +378,7 @@ def _named_before(setup: Setup, site: str) -> str:
     return generation
 
 
-def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: int) -> tuple[tuple[str, str], ...]:
+def _copy_generation(setup: Setup, site: str, generation: str, gid: int, copies_fd: int) -> tuple[tuple[str, str], ...]:
     """Makes root's copy of one generation and flushes it; an existing copy must be byte-equal.
 
     Args:
@@ -382,37 +386,37 @@ def _copy_generation(setup: Setup, site: str, generation: str, gid: int, own: in
         site: the site.
         generation: the name of the generation.
         gid: the group that may read the keys; -1 for none.
-        own: the descriptor of the site's directory of copies.
+        copies_fd: the descriptor of the site's directory of copies.
 
     Returns:
         The (chain, key) file names.
     """
     files, contents, mtime = _read_generation(setup, site, generation)
-    if leftovers := [name for name in os.listdir(own) if name.startswith(_UNFINISHED)]:
-        os.fsync(own)  # a killed run may have renamed a copy to such a name without a flush
+    if leftovers := [name for name in os.listdir(copies_fd) if name.startswith(_UNFINISHED)]:
+        os.fsync(copies_fd)  # a killed run may have renamed a copy to such a name without a flush
         for leftover in leftovers:
-            _remove_dir(leftover, own)
+            _remove_dir(leftover, copies_fd)
     try:
-        with _opened_dir(generation, own) as copy:
-            if {name: _read_file(name, copy, MAX_FILE) for name in os.listdir(copy)} != contents:
+        with _opened_dir(generation, copies_fd) as copy_fd:
+            if {name: _read_file(name, copy_fd, MAX_FILE) for name in os.listdir(copy_fd)} != contents:
                 raise _RequestError(
                     "copy-differs",
                     f"{copies_path(setup.include_dir, site, generation)} differs from the stored generation; "
                     "remove it if nginx does not name it",
                 )
             for _, key in files:
-                _set_key_access(key, copy, gid)
+                _set_key_access(key, copy_fd, gid)
     except FileNotFoundError:
         with contextlib.ExitStack() as undo:
-            undo.callback(_remove_dir, _UNFINISHED + generation, own)
-            with _opened_dir(_UNFINISHED + generation, own, make=True) as copy:
+            undo.callback(_remove_dir, _UNFINISHED + generation, copies_fd)
+            with _opened_dir(_UNFINISHED + generation, copies_fd, make=True) as copy_fd:
                 for chain, key in files:
-                    _write_new(chain, contents[chain], copy, mode=0o644, mtime=mtime)
-                    _write_new(key, contents[key], copy, mode=_key_mode(gid), gid=gid, mtime=mtime)
-                os.fsync(copy)
-            os.rename(_UNFINISHED + generation, generation, src_dir_fd=own, dst_dir_fd=own)
+                    _write_new(chain, contents[chain], copy_fd, mode=0o644, mtime=mtime)
+                    _write_new(key, contents[key], copy_fd, mode=_key_mode(gid), gid=gid, mtime=mtime)
+                os.fsync(copy_fd)
+            os.rename(_UNFINISHED + generation, generation, src_dir_fd=copies_fd, dst_dir_fd=copies_fd)
             undo.pop_all()
-    os.fsync(own)
+    os.fsync(copies_fd)
     return files
 
 
@@ -459,28 +463,28 @@ def _read_generation(
             if b"PRIVATE KEY" in contents[chain] or not contents[chain].startswith(b"-----BEGIN CERTIFICATE-----\n"):
                 raise _RequestError("store-unsafe", f"{chain} holds something other than certificates")
     except (OSError, _RequestError) as e:
-        raise _RequestError(_word(e), f"{path}: {_plain(e)}") from e
+        raise _RequestError(_reason(e), f"{path}: {_plain(e)}") from e
     return files, contents, mtime
 
 
-def _prune_copies(site: str, keep: set[str], pairs: int) -> None:
+def _prune_copies(site: str, keep: set[str], pairs_fd: int) -> None:
     """Removes a site's old copies; a failure is left for the next run.
 
     Args:
         site: the site.
         keep: the generations to keep: the one that the include names now, and the one that it named before.
-        pairs: the descriptor of the directory of all copies.
+        pairs_fd: the descriptor of the directory of all copies.
     """
     if len(keep - {""}) < 2:
         return
-    with contextlib.suppress(OSError), _opened_dir(site, pairs) as own:
-        obsolete = [name for name in os.listdir(own) if GENERATION.match(name) and name not in keep]
+    with contextlib.suppress(OSError), _opened_dir(site, pairs_fd) as copies_fd:
+        obsolete = [name for name in os.listdir(copies_fd) if GENERATION.match(name) and name not in keep]
         for name in obsolete:  # renamed first, because a directory with the name of a generation must be complete
-            os.rename(name, _UNFINISHED + name, src_dir_fd=own, dst_dir_fd=own)
+            os.rename(name, _UNFINISHED + name, src_dir_fd=copies_fd, dst_dir_fd=copies_fd)
         if obsolete:
-            os.fsync(own)
+            os.fsync(copies_fd)
         for name in obsolete:
-            _remove_dir(_UNFINISHED + name, own)
+            _remove_dir(_UNFINISHED + name, copies_fd)
 
 
 # -- the signal and nginx's decision ----------------------------------------------------------------------------------
@@ -518,7 +522,7 @@ def hup_master(setup: Setup, waiting: Callable[[], None] = lambda: None) -> tupl
                 f"this user may not signal nginx's master, pid {pid}; run rotator as the user of that process",
             ) from e
         decision = _watch(pid, children, log, setup.watch_for, waiting)
-        return pid, decision, log.words()
+        return pid, decision, log.messages()
     finally:
         os.close(process)
 
@@ -627,7 +631,7 @@ class _Log:
             return (0, 0)
         return (status.st_ino, status.st_size)
 
-    def words(self) -> tuple[str, ...]:
+    def messages(self) -> tuple[str, ...]:
         """The `[emerg]` messages."""
         inode, size = self._begin
         try:
@@ -651,10 +655,9 @@ class _Log:
 
     def refused(self) -> bool:
         """Whether the log has the final message; nginx tries a busy port five times before it gives up (2.5 s)."""
-        words = self.words()
-        return bool(words) and (
-            not all("bind() to" in word for word in words) or any("still could not bind" in word for word in words)
-        )
+        messages = self.messages()
+        busy_ports = all("bind() to" in message for message in messages)
+        return bool(messages) and (not busy_ports or any("still could not bind" in message for message in messages))
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
@@ -747,9 +750,9 @@ def _proc(pid: int, what: str) -> bytes:
         return f.read(MAX_LOG)
 
 
-def _word(e: OSError | _RequestError) -> str:
+def _reason(e: OSError | _RequestError) -> str:
     if isinstance(e, _RequestError):
-        return e.word
+        return e.reason
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk-full"
     if e.errno in (errno.EACCES, errno.EPERM):
@@ -762,7 +765,7 @@ def _plain(e: Exception) -> str:
     if isinstance(e, OSError):
         inner = isinstance(e.filename, str) and not e.filename.startswith("/")
         return f"{e.strerror or type(e).__name__}{f' ({e.filename})' if inner else ''}"
-    return e.sentence if isinstance(e, _RequestError) else str(e)
+    return e.message if isinstance(e, _RequestError) else str(e)
 
 
 # -- the program: root's oneshots -------------------------------------------------------------------------------------
@@ -771,13 +774,13 @@ def _plain(e: Exception) -> str:
 def parse_request(data: bytes) -> Request:
     """The request in a JSON text; ValueError for anything else, also for a name that occurs twice."""
 
-    def once(members: list[tuple[str, object]]) -> dict[str, object]:
+    def without_duplicates(members: list[tuple[str, object]]) -> dict[str, object]:
         if len(dict(members)) != len(members):
             raise ValueError("a name occurs twice")
         return dict(members)
 
     with contextlib.suppress(ValueError, RecursionError):
-        match json.loads(data, object_pairs_hook=once):
+        match json.loads(data, object_pairs_hook=without_duplicates):
             case {"id": str(id_), "generations": dict(generations), "hup": bool(hup), **rest} if not rest:
                 if all(isinstance(generation, str) for generation in generations.values()):
                     return Request(id_, generations, hup)

@@ -26,15 +26,15 @@ from rotator.privsep.unit_client import ApplyPort, new_request
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 """The signals that the parent sends on to the child."""
-T = TypeVar("T")
+Inputs = TypeVar("Inputs")
 
 
 def run_as_owner(
     setup: Setup,
     owner: os.stat_result,
-    own: ApplyPort,
-    read: Callable[[], T],
-    work: Callable[[T, ApplyPort], int],
+    direct: ApplyPort,
+    read: Callable[[], Inputs],
+    work: Callable[[Inputs, ApplyPort], int],
     report: Callable[[RotatorError], int],
 ) -> int:
     """Reads the inputs with the caller's rights, then works as the store's owner.
@@ -42,7 +42,7 @@ def run_as_owner(
     Args:
         setup: root's configuration.
         owner: the status of the store's directory, whose owner the child becomes.
-        own: the privileged step for a caller who does not change the user.
+        direct: the privileged step for a caller who does not change the user.
         read: reads the caller's files.
         work: takes the result of `read` and the privileged step; returns the exit status.
         report: shows an error that the child cannot raise to the caller; returns its exit status.
@@ -54,7 +54,7 @@ def run_as_owner(
         RotatorError: the errors of `read` and `work`, if the user does not change.
     """
     if os.geteuid() != 0 or owner.st_uid == 0:
-        return work(read(), own)
+        return work(read(), direct)
     sys.stdout.flush()
     sys.stderr.flush()
     parent_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -98,8 +98,8 @@ def _parent(child: int, connection: socket.socket, setup: Setup, mask: Iterable[
 def _child(
     connection: socket.socket,
     owner: os.stat_result,
-    read: Callable[[], T],
-    work: Callable[[T, ApplyPort], int],
+    read: Callable[[], Inputs],
+    work: Callable[[Inputs, ApplyPort], int],
     report: Callable[[RotatorError], int],
 ) -> None:
     """The work of the child. It ends the process, so that the parent's Python code is not unwound a second time."""
@@ -110,7 +110,7 @@ def _child(
         import encodings.idna  # noqa: F401 - getaddrinfo() imports it
 
         become(owner.st_uid, owner.st_gid)
-        code = work(inputs, _through(connection))
+        code = work(inputs, _apply_by_parent(connection))
     except RotatorError as e:
         code = report(e)
     except SystemExit as e:
@@ -141,7 +141,7 @@ def become(uid: int, gid: int) -> None:
     os.umask(0o027)
 
 
-def _through(connection: socket.socket) -> ApplyPort:
+def _apply_by_parent(connection: socket.socket) -> ApplyPort:
     """The privileged step, carried out by the parent."""
 
     def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:

@@ -113,7 +113,7 @@ def seconds_to_prove(ports: Ports) -> float:
     return deadline(ports.prove_within, ports.history.last_reload_seconds())
 
 
-def is_named(rotation: SiteRotation, applied: Applied, ports: Ports) -> bool:
-    """Whether nginx's messages name a file of this site's new generation."""
-    ours = copies_path(ports.include_dir, rotation.site.name, rotation.new.name)
-    return any(ours in line for line in applied.words)
+def is_blamed(rotation: SiteRotation, applied: Applied, ports: Ports) -> bool:
+    """Whether nginx blames this site's new pair: one of its messages names a file of the new generation."""
+    new_files = copies_path(ports.include_dir, rotation.site.name, rotation.new.name)
+    return any(new_files in line for line in applied.words)

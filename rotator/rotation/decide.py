@@ -1,4 +1,4 @@
-"""The rules of deciding about one site's drop, as one pure function.
+"""The rules for a decision about one site's drop, as one pure function.
 
 In this order:
 
@@ -91,7 +91,7 @@ class Nothing:
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """The decision from before stands."""
+    """The previous decision still applies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def decide(
     live: frozenset[KeyType] = frozenset(),
     deferral: Deferral | None = None,
 ) -> Decision:
-    """What to do with a drop.
+    """The decision about a drop.
 
     Args:
         drop: its content.
@@ -195,7 +195,9 @@ def decide(
     if verdict.codes == (Code.NOT_YET_VALID,):  # 7
         begins = max((pair.not_before for pair in verdict.pairs), default=now.wall)
         if now.wall < begins <= now.wall + AHEAD:
-            seconds = min((begins - now.wall).total_seconds(), LONGEST_WAIT)  # clocks are set, so it is looked at again
+            seconds = min(
+                (begins - now.wall).total_seconds(), LONGEST_WAIT
+            )  # it is decided again by then, as the clock may be set
             message = f"it is valid only from {begins:%Y-%m-%d %H:%M:%S} UTC, and is put live then"
             return Wait(now.monotonic + seconds, Code.NOT_YET_VALID, message)
     if not quiet:  # 8
@@ -208,14 +210,14 @@ def backoff(tries: int) -> float:
     return min(LONGEST_WAIT, FIRST_WAIT * 2.0 ** min(max(0, tries - 1), 10))
 
 
-def resumed(intent: Intent, now: Moment) -> Deferral | None:
-    """The wait that an earlier process left. It is never longer than `LONGEST_WAIT`, whatever the clock says."""
+def resumed_wait(intent: Intent, now: Moment) -> Deferral | None:
+    """The rest of a wait that an earlier process recorded, `LONGEST_WAIT` at most, whatever the clock says."""
     if intent.result != Result.DEFERRED or not intent.digest:
         return None
     try:
         left = (datetime.fromisoformat(intent.next_try) - now.wall).total_seconds()
     except (ValueError, TypeError):
-        left = 0.0  # a command that defers leaves none, so the drop is due
+        left = 0.0  # a command that defers records none, so the drop is due
     return Deferral(intent.digest, now.monotonic + min(max(0.0, left), LONGEST_WAIT), 1, reason_of(intent.reason))
 
 

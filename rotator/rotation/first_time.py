@@ -6,7 +6,7 @@ from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
-from rotator.rotation.conclude import is_named, record_proof, rotated, seconds_to_prove
+from rotator.rotation.conclude import is_blamed, record_proof, rotated, seconds_to_prove
 from rotator.rotation.outcomes import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
@@ -77,16 +77,16 @@ def reload_unverified(rotation: SiteRotation, ports: Ports) -> Outcome:
 
 def _refused_unverified(rotation: SiteRotation, applied: Applied, ports: Ports) -> Outcome:
     """nginx would not start with a pair that it names, so the include names the pair before it again."""
-    guilty = is_named(rotation, applied, ports)
+    blamed = is_blamed(rotation, applied, ports)
     if rotation.previous and rotation.previous.name != rotation.new.name:
         back = apply_previous([rotation], ports, hup=False)
         if back.error:
             message = f"{refusal(applied)}; {back.message}"
             return stranded(rotation, ports, reason_of(back.error), message, applied.words)
-        if guilty:
+        if blamed:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             return rejected(rotation, (*rotation.problems, problem), ports, applied.words)
-    hint = f"Install another pair: rotator swap {rotation.site.name} --cert FILE --key FILE" if guilty else REFUSAL_HINT
+    hint = f"Install another pair: rotator swap {rotation.site.name} --cert FILE --key FILE" if blamed else REFUSAL_HINT
     return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), hint, applied.words)
 
 

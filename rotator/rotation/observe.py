@@ -66,7 +66,7 @@ def observe(site: Site, ports: Ports) -> Facts:
 
 
 def observe_all(sites: Sequence[Site], ports: Ports) -> tuple[Facts, ...]:
-    """The same for many sites, with their listeners asked side by side."""
+    """The same for many sites; their listeners are probed concurrently."""
     snapshots = [take_snapshot(site.name, ports) for site in sites]
     expected = [expectation(site, snapshot.chains) for site, snapshot in zip(sites, snapshots, strict=True)]
     # A site without a live pair is asked for one kind of key: then its listeners show whichever they serve.

@@ -1,4 +1,4 @@
-"""The outcomes of a rotation in words: each way in which it can end, as the person on call reads it."""
+"""The outcomes of a rotation as text: the message and the hint of each possible end, for the person on call."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def outcome(
     """The outcome of one site's rotation.
 
     Args:
-        rotation: the site, with everything that has become of it.
+        rotation: the site, with the results of its steps so far.
         result: how it ended.
         ports: the clock.
         reason: why, as a word.

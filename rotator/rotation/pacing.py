@@ -3,9 +3,9 @@
 Each reload leaves nginx with a generation of old workers, which live as long as the longest of their connections
 (src/os/unix/ngx_process_cycle.c). So, in this order:
 
- 1. What takes no reload waits for nothing: the first pair of a site, one that is live already, one that is refused.
- 2. If what is served is in its critical rest for one of the ready drops, that one goes, and all go with it: one reload
-    for many costs nginx no more than one reload for one.
+ 1. A drop that takes no reload does not wait: the first pair of a site, a pair that is live already or is refused.
+ 2. If the served certificate of one ready drop is in the critical rest of its life, all ready drops go live now: one
+    reload for many sites costs nginx no more than one reload for one.
  3. Within `min_reload_interval` after the last reload of any process, the others wait for the interval to end.
  4. While `drain_budget` old workers or more are draining, they wait until there are fewer; workers that end right after
     their reload are not reported.
@@ -62,7 +62,7 @@ class LastReload:
     """The last reload that rotator made, as a daemon or by a command.
 
     The history has it by the wall clock, which may be set during a wait. So its time is converted into monotonic time
-    once, when it is first seen: whatever is done to the clock, no wait is longer than the interval.
+    once, when it is first seen: however the clock is set, no wait is longer than the interval.
 
     Args:
         at: its time in the history, UTC; None if the history has none.
@@ -72,7 +72,7 @@ class LastReload:
     at: datetime | None = None
     monotonic: float = -math.inf
 
-    def looked_up(self, at: datetime | None, now: Moment) -> LastReload:
+    def updated(self, at: datetime | None, now: Moment) -> LastReload:
         """The last reload after a look at the history.
 
         Args:

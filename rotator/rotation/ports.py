@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rotator.core.model import Pair, Served, Target, Workers
-from rotator.nginx.pair_trial import Verdict
+from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep.apply import Live
 from rotator.privsep.unit_client import ApplyPort
 from rotator.storage.generations import Store
@@ -20,7 +20,7 @@ from rotator.storage.locks import Locks
 class PendingTest(Protocol):
     """A started `nginx -t`."""
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> NginxVerdict:
         """Waits for its answer."""
 
 
@@ -33,7 +33,7 @@ class NginxPort(Protocol):
     def test_candidate(self, directory: Path, files: Sequence[tuple[str, str]]) -> PendingTest:
         """Starts a test of these (chain, key) files alone."""
 
-    def full_test(self) -> Verdict:
+    def full_test(self) -> NginxVerdict:
         """A test of its whole configuration."""
 
 

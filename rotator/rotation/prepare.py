@@ -1,4 +1,4 @@
-"""Steps 1 to 4 of a rotation: questions, validation and storing before the first change that nginx sees."""
+"""Steps 1 to 4 of a rotation, before the first change that nginx sees: look, validate, ask, stage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rotator.validation.report import explain
 from rotator.validation.validate import Verdict, validate_chains
 
 STILL_VALIDATED = timedelta(seconds=1)
-"""How long a verdict is as good as one of now."""
+"""How long an earlier verdict is used instead of a new one."""
 CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
 TEST_HINT = f"See that `command` under [nginx] runs by hand with -t, and what this host is short of; {AGAIN}"
@@ -44,7 +44,7 @@ def prepare(request: RotationRequest, snapshot: SiteSnapshot, ports: Ports, *, d
         dry: ask and validate, but leave nothing in the store.
 
     Returns:
-        The site, with its stored generation (unless `dry`), or with `same` where it is live already.
+        The site, with its stored generation (unless `dry`), or with `already_live`.
 
     Raises:
         EarlyOutcome: it ends here, with this outcome.
@@ -56,18 +56,18 @@ def prepare(request: RotationRequest, snapshot: SiteSnapshot, ports: Ports, *, d
     # 1. Look.
     if not dry:
         ports.store.sweep(name)  # what a crash left incomplete
-    rotation.previous = _way_back(request, snapshot)
+    rotation.previous = _fallback(request, snapshot)
     if not request.force:
         _check_clock(rotation, now, ports)
 
     # 2. Validate.
     if request.candidate is None and not request.generation:
-        return _live_again(rotation)
+        return _keep_live(rotation)
     with Timer([rotation], "validate", ports.clock):
         _validate(rotation, now, ports)
     _end_if_invalid(rotation, ports)
     if rotation.previous and dict(rotation.previous.chains) == {pair.key_type: pair.chain for pair in rotation.pairs}:
-        return _live_again(rotation)
+        return _keep_live(rotation)
     if not rotation.previous and not rotation.first:
         message = f"{name} has no pair yet that nginx's configuration names; nothing was changed"
         hint = f"The first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
@@ -93,7 +93,7 @@ def plan(request: RotationRequest, ports: Ports) -> Outcome:
     except RotatorError as e:
         return deferred_by(e, request, snapshot.live, ports.clock.now())
     proofs = ", ".join(map(str, targets(rotation)))
-    if rotation.same:
+    if rotation.already_live:
         message = f"{rotation.new.name} is live already; a swap would prove it: {proofs}"
     elif rotation.first:
         message = f"the pair is valid; a swap would store it and name it in {rotation.site.name}.conf, without a reload"
@@ -110,8 +110,8 @@ def targets(rotation: SiteRotation) -> tuple[Target, ...]:
     return tuple(expectation(rotation.site, {pair.key_type: pair.chain for pair in rotation.pairs}))
 
 
-def _way_back(request: RotationRequest, snapshot: SiteSnapshot) -> Generation | None:
-    """The live generation, to compare with and to go back to; None where the store has lost it and that is accepted."""
+def _fallback(request: RotationRequest, snapshot: SiteSnapshot) -> Generation | None:
+    """The live generation, to compare with and to go back to; None if it is lost and `first` accepts that."""
     fault = snapshot.fault
     if fault is None:
         return snapshot.generation
@@ -125,13 +125,13 @@ def _way_back(request: RotationRequest, snapshot: SiteSnapshot) -> Generation | 
     raise RotatorError(fault.code, f"{message}: {fault.message}", hint) from fault
 
 
-def _live_again(rotation: SiteRotation) -> SiteRotation:
-    """The rotation with the live generation as the new one."""
+def _keep_live(rotation: SiteRotation) -> SiteRotation:
+    """The rotation with the live generation in place of a new one."""
     if rotation.previous is None:
         name = rotation.site.name
         message = "there is no new pair to install, and nginx's include names none"
         raise RotatorError(Reason.NOTHING_TO_DO, message, f"rotator swap {name} --cert FILE --key FILE --first")
-    rotation.same, rotation.generation = True, rotation.previous
+    rotation.already_live, rotation.generation = True, rotation.previous
     return rotation
 
 
@@ -153,7 +153,7 @@ def _validate(rotation: SiteRotation, now: datetime, ports: Ports) -> None:
 
 
 def _recent_verdict(rotation: SiteRotation, now: datetime) -> Verdict | None:
-    """The verdict of a moment ago, if it answers the same question."""
+    """The recent verdict on the same candidate, if nothing that it depends on has changed."""
     validation, live = rotation.request.validation, tuple(rotation.snapshot.chains.values())
     if validation is None or rotation.request.force or validation.live != live:
         return None
@@ -172,7 +172,7 @@ def _end_if_invalid(rotation: SiteRotation, ports: Ports) -> None:
 
 
 def _check_clock(rotation: SiteRotation, now: datetime, ports: Ports) -> None:
-    """A clock that stands before a known event makes every statement about validity untrue."""
+    """Defers if the clock stands before a known event, because every statement about validity would be wrong."""
     known = [(begin, "the live certificate is valid only from") for begin, _ in rotation.snapshot.lives]
     if last := ports.history.last_entry_at():
         known.append((last - CLOCK_TOLERANCE, "the history has an entry from an hour after"))
@@ -203,7 +203,7 @@ def _ask_nginx(rotation: SiteRotation, ports: Ports) -> None:
 
 
 def _stage(rotation: SiteRotation, now: datetime, ports: Ports, *, dry: bool) -> None:
-    """Step 4, with the questions to nginx and the listeners running side by side."""
+    """Step 4; the listeners of step 3 are asked while nginx tests the pair."""
     request, clock = rotation.request, ports.clock
     provenance = Provenance(request.origin, request.who, now)
     with Timer([rotation], "store", clock):
@@ -212,20 +212,20 @@ def _stage(rotation: SiteRotation, now: datetime, ports: Ports, *, dry: bool) ->
         with Timer([rotation], "test", clock):
             pending = ports.nginx.test_candidate(staged.path, staged.files)
             try:
-                _ask_listeners(rotation, ports)
+                _ask_listeners(rotation, ports)  # 3, while nginx tests the pair
                 _rehearse(rotation, ports)
                 if not dry:
                     staged.flush()
             finally:
                 test = pending.verdict()  # never leaves the process behind
         if not test.ok:
-            nginx_words = "; ".join(test.words) or "it gives no reason"
-            if not any(file in line for line in test.words for files in staged.files for file in files):
+            nginx_words = "; ".join(test.messages) or "it gives no reason"
+            if not any(file in line for line in test.messages for files in staged.files for file in files):
                 message = f"nginx could not test the pair alone: {nginx_words}"
                 raise RotatorError(Reason.NGINX_TEST, message, TEST_HINT)
             message = f"this nginx does not take the pair, tested alone: {nginx_words}"
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, message)
-            raise EarlyOutcome(rejected(rotation, (*rotation.problems, problem), ports, test.words))
+            raise EarlyOutcome(rejected(rotation, (*rotation.problems, problem), ports, test.messages))
         if not dry:
             with Timer([rotation], "store", clock):
                 rotation.generation = staged.commit()

@@ -45,7 +45,7 @@ Expected = Mapping[Target, tuple[bytes, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What was seen.
+    """The result of a proof.
 
     Args:
         ok: whether everything expected is served everywhere.
@@ -61,7 +61,7 @@ class Proof:
 
 
 def expectation(site: Site, chains: Mapping[KeyType, tuple[bytes, ...]]) -> dict[Target, tuple[bytes, ...]]:
-    """What every listener of a site shall show for each of its names, and for each kind of key if there are several.
+    """The chain that each listener of a site must show for each name, and for each kind of key if there are several.
 
     Args:
         site: the listeners and the names.
@@ -88,7 +88,7 @@ def deadline(prove_within: float | None, last_reload: float) -> float:
 
 
 def prove(expected: Expected, before: Workers | None, ports: Ports, within: float) -> Proof:
-    """Waits until what is expected is served, by the rule at the top of this module.
+    """Waits until every target shows its expected chain, by the rule at the top of this module.
 
     Args:
         expected: chain by target.
@@ -136,7 +136,7 @@ def _proof(expected: Expected, before: Workers | None, ports: Ports, within: flo
 
 
 def prove_together(sites: Mapping[str, Expected], ports: Ports) -> dict[str, Proof]:
-    """Which of several sites are served as expected, without a reload; the others need a proof, and time, of their own.
+    """The proofs of those sites that are served as expected without a reload; each of the others needs its own proof.
 
     Each proof waits until the workers are known to be steady. A thousand, one after the other, would take minutes.
 

@@ -1,4 +1,4 @@
-"""Recovery: after a crash or a restart, what nginx's configuration names is proved, or else the verified pair is.
+"""Recovery: after a crash or a restart, proves the pair that nginx's configuration names, or else the verified one.
 
 For each site:
 
@@ -19,7 +19,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
-from rotator.nginx.pair_trial import Verdict
+from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep.apply import copies_path
 from rotator.rotation.conclude import is_valid_now, record_proof, seconds_to_prove, write_down
 from rotator.rotation.outcomes import (
@@ -94,9 +94,9 @@ class _SharedTest:
 
     def __init__(self, ports: Ports) -> None:
         self._nginx = ports.nginx
-        self._verdict: Verdict | None = None
+        self._verdict: NginxVerdict | None = None
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> NginxVerdict:
         """The answer of the one test."""
         self._verdict = self._verdict or self._nginx.full_test()
         return self._verdict
@@ -181,16 +181,16 @@ def _nginx_down(rotation: SiteRotation, ports: Ports, test: _SharedTest) -> Outc
     """nginx is stopped. Only a test that names our files is evidence against them."""
     verdict = test.verdict()
     live, verified = rotation.new.name, rotation.verified
-    ours = copies_path(ports.include_dir, rotation.site.name, live)
-    if not verdict.ok and verified not in ("", live) and any(ours in line for line in verdict.words):
+    live_files = copies_path(ports.include_dir, rotation.site.name, live)
+    if not verdict.ok and verified not in ("", live) and any(live_files in line for line in verdict.messages):
         test.forget()
         applied = apply_generations([rotation], {rotation.site.name: verified}, ports, hup=False)
         if not applied.error:
             message = f"nginx is not running and its own test refuses {live}; {verified} is named again"
-            return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx", verdict.words)
+            return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx", verdict.messages)
     message = f"{live} is live, but nginx is not running; it is proved when nginx is"
     hint = "Start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
-    return deferred(rotation, ports, Reason.NGINX_DOWN, message, hint, verdict.words)
+    return deferred(rotation, ports, Reason.NGINX_DOWN, message, hint, verdict.messages)
 
 
 def _reload(

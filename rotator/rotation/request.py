@@ -1,4 +1,4 @@
-"""What is asked of a rotation: one request for each site, with a validation of its files where there is one already."""
+"""The request for a rotation of one site, with the validation of its files if there is one already."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class RotationRequest:
-    """What one site is to serve.
+    """The pair that one site is to serve.
 
     Args:
         site: the site.

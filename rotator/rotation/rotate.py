@@ -4,7 +4,8 @@
 
  1. Look: what does each site's include name, what was verified last, is the clock to be trusted?
  2. Validate each candidate as a strict client would; compare it with what is live.
- 3. Ask nginx and every listener before anything changes: one that does not serve the live pair proves nothing later.
+ 3. Ask nginx and every listener before anything changes: a listener that does not serve the live pair now could prove
+    nothing later.
  4. Stage: write the pair, let this nginx test it alone, rehearse a handshake, flush, name it a generation.
  5. Apply: one rename of an include for each site, one HUP for all.
  6. If nginx refuses, the includes go back without another HUP, and it is proved that nothing changed.
@@ -12,8 +13,11 @@
  8. Converged: mark it verified. It is rotated.
  9. Not converged: apply the previous generation in the same way and prove that. A batch is then tried one by one.
 
+Between 4 and 5, three kinds of sites leave the batch (`first_time`): a pair that is live already is only proved; the
+first pair of a site is named without a reload; a pair without a proved predecessor has no way back.
+
 A failure of a port becomes an outcome here and in no other place. A fault of the environment defers; it never condemns
-a pair. Steps 1 to 4 are in `prepare`, the rule of the proof in `proof`, the words of each ending in `outcomes`.
+a pair. Steps 1 to 4 are in `prepare`, the rule of the proof in `proof`, the message of each outcome in `outcomes`.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from rotator.core.model import Outcome, Result, Workers
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
-from rotator.rotation.conclude import is_named, is_valid_now, rotated, seconds_to_prove, write_down
+from rotator.rotation.conclude import is_blamed, is_valid_now, rotated, seconds_to_prove, write_down
 from rotator.rotation.first_time import install_first, prove_live, reload_unverified
 from rotator.rotation.outcomes import (
     APPLY_HINTS,
@@ -72,21 +76,23 @@ def rotate(batch: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple[
             outcomes[request.site.name] = early.outcome
         except RotatorError as e:
             outcomes[request.site.name] = deferred_by(e, request, snapshot.live, ports.clock.now())
-    _write_down(outcomes, (r for r in batch if r.site.name in outcomes), ports)  # the others in `_guarded`
-    proofs = prove_together({r.site.name: r.expected() for r in prepared if r.same}, ports)
-    for rotation in (r for r in prepared if r.same or r.first or r.unwired):
+    _write_down(
+        outcomes, (r for r in batch if r.site.name in outcomes), ports
+    )  # `_run_with_note` does it for the others
+    proofs = prove_together({r.site.name: r.expected() for r in prepared if r.already_live}, ports)
+    for rotation in (r for r in prepared if r.already_live or r.first or r.unwired):
         rotation.proof = proofs.get(rotation.site.name, rotation.proof)
-        step = prove_live if rotation.same else install_first if rotation.first else reload_unverified
-        outcomes |= _guarded([rotation], ports, lock, _alone(step))
-    if together := [r for r in prepared if r.site.name not in outcomes]:
-        outcomes |= _guarded(together, ports, lock, _exchange)  # 5 to 9
+        step = prove_live if rotation.already_live else install_first if rotation.first else reload_unverified
+        outcomes |= _run_with_note([rotation], ports, lock, _for_batch(step))
+    if batch_to_swap := [r for r in prepared if r.site.name not in outcomes]:
+        outcomes |= _run_with_note(batch_to_swap, ports, lock, _swap)  # 5 to 9
     return tuple(outcomes[request.site.name] for request in batch)
 
 
 # -- 5 to 9 -----------------------------------------------------------------------------------------------------------
 
 
-def _exchange(rotations: list[SiteRotation], ports: Ports) -> dict[str, Outcome]:
+def _swap(rotations: list[SiteRotation], ports: Ports) -> dict[str, Outcome]:
     # 5. Apply.
     before = ports.nginx.workers()
     ports.say(f"reloading nginx for {', '.join(r.site.name for r in rotations)}")
@@ -111,7 +117,7 @@ def _exchange(rotations: list[SiteRotation], ports: Ports) -> dict[str, Outcome]
 
     # 9. Not converged.
     silent = applied.decision == "unknown" and _has_not_begun(before, ports)
-    if silent and all(_can_return(r, ports) for r in rotations):
+    if silent and all(_can_go_back(r, ports) for r in rotations):
         return _refused(rotations, applied, before, ports)
     return _not_converged(rotations, applied, proof, ports)
 
@@ -152,18 +158,18 @@ def _refused(
         if not proof.ok and not back.error:
             proofs |= _roll_back(wired, ports)  # another process reloaded nginx meanwhile; one more reload settles it
     outcomes: dict[str, Outcome] = {}
-    guilty = {r.site.name for r in rotations if is_named(r, applied, ports)}
+    blamed = {r.site.name for r in rotations if is_blamed(r, applied, ports)}
     for rotation in rotations:
         name = rotation.site.name
         rotation.proof = proofs[name]
         if back.error or not rotation.proof.ok:
             why = back.message or "; ".join(rotation.proof.reasons)
             outcomes[name] = stranded(rotation, ports, reason, why, applied.words)
-        elif name in guilty:
+        elif name in blamed:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             outcomes[name] = rejected(rotation, (*rotation.problems, problem), ports, applied.words)
-        elif guilty:
-            outcomes |= _exchange([rotation], ports)  # another site of the batch was at fault
+        elif blamed:
+            outcomes |= _swap([rotation], ports)  # another site of the batch was at fault
         else:
             message = f"{SILENT if silent else refusal(applied)}. The old pair is live as before"
             hint = SILENT_HINT if silent else REFUSAL_HINT
@@ -174,7 +180,7 @@ def _refused(
 def _not_converged(rotations: list[SiteRotation], applied: Applied, proof: Proof, ports: Ports) -> dict[str, Outcome]:
     """The previous generation is applied like any other, and proved; unless it would be refused by now."""
     why = "; ".join(proof.reasons) or "it was not proved in time"
-    outcomes = {r.site.name: _stays(r, proof, why, ports) for r in rotations if not _can_return(r, ports)}
+    outcomes = {r.site.name: _keep_new(r, proof, why, ports) for r in rotations if not _can_go_back(r, ports)}
     back = [r for r in rotations if r.site.name not in outcomes]
     if not back:
         return outcomes
@@ -188,7 +194,7 @@ def _not_converged(rotations: list[SiteRotation], applied: Applied, proof: Proof
             message = f"{why}; then, with the old pair: {'; '.join(rotation.proof.reasons)}"
             outcomes[name] = stranded(rotation, ports, Reason.ROLLBACK_FAILED, message, applied.words)
         elif len(rotations) > 1:
-            outcomes |= _exchange([rotation], ports)  # one bad site must not hold up the others
+            outcomes |= _swap([rotation], ports)  # one bad site must not hold up the others
         else:
             message = f"{rotation.new.name} was not proved: {why}. The old pair is back and proved on every listener"
             outcomes[name] = outcome(
@@ -203,7 +209,7 @@ def _not_converged(rotations: list[SiteRotation], applied: Applied, proof: Proof
     return outcomes
 
 
-def _stays(rotation: SiteRotation, proof: Proof, why: str, ports: Ports) -> Outcome:
+def _keep_new(rotation: SiteRotation, proof: Proof, why: str, ports: Ports) -> Outcome:
     """The new pair stays where the previous one would be refused now, and the outcome says that it is not proved."""
     if not any(target.site == rotation.site.name for target in proof.seen):
         message = f"{why}; {rotation.new.name} stays named all the same, as the previous pair is no longer valid"
@@ -241,19 +247,19 @@ def _has_not_begun(before: Workers | None, ports: Ports) -> bool:
     return now is not None and before is not None and (now.master, now.active) == (before.master, before.active)
 
 
-def _can_return(rotation: SiteRotation, ports: Ports) -> bool:
+def _can_go_back(rotation: SiteRotation, ports: Ports) -> bool:
     return rotation.previous is not None and is_valid_now(rotation.previous, rotation.request, ports)
 
 
 # -- the lock's note and the history ----------------------------------------------------------------------------------
 
 
-def _alone(step: Callable[[SiteRotation, Ports], Outcome]) -> _Step:
+def _for_batch(step: Callable[[SiteRotation, Ports], Outcome]) -> _Step:
     """A step of one site as a step of a batch."""
     return lambda rotations, ports: {r.site.name: step(r, ports) for r in rotations}
 
 
-def _guarded(rotations: list[SiteRotation], ports: Ports, lock: Lock, step: _Step) -> dict[str, Outcome]:
+def _run_with_note(rotations: list[SiteRotation], ports: Ports, lock: Lock, step: _Step) -> dict[str, Outcome]:
     """Runs a step that changes what nginx reads, with a note in the lock for the next holder in case of a crash.
 
     The history has the outcome before the note is taken back: no crash leaves a pair live without an entry. The note
@@ -271,9 +277,9 @@ def _guarded(rotations: list[SiteRotation], ports: Ports, lock: Lock, step: _Ste
     except RotatorError as e:
         outcomes = {r.site.name: stranded(r, ports, e.code, e.message) for r in rotations}
     _write_down(outcomes, requests, ports)
-    open_ends = {s for s, o in outcomes.items() if o.result is Result.STRANDED or o.reason == Reason.NGINX_DOWN}
+    unsettled = {s for s, o in outcomes.items() if o.result is Result.STRANDED or o.reason == Reason.NGINX_DOWN}
     try:
-        lock.settled([site for site in outcomes if site not in open_ends])
+        lock.settled([site for site in outcomes if site not in unsettled])
     except RotatorError as e:
         ports.say(f"the lock's note could not be taken back, so the next command proves the same again: {e.message}")
     return outcomes

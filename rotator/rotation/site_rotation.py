@@ -1,4 +1,4 @@
-"""One site on its way through a rotation: its request, its snapshot and what has become of it so far."""
+"""One site on its way through a rotation: its request, its snapshot, and the results of its steps so far."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SiteRotation:
         problems: what the validation found.
         stages: seconds by stage.
         exempt: (listener, name) that did not serve the live pair before, and have no veto.
-        same: whether what is wanted is live already.
+        already_live: whether the requested pair is live already.
         unwired: whether the live pair was never proved and is not served everywhere, so that there is no way back.
         uncertain: whether the disk did not confirm what the include names now.
         generation: the stored new generation.
@@ -45,7 +45,7 @@ class SiteRotation:
     problems: tuple[Problem, ...] = ()
     stages: dict[str, float] = field(default_factory=dict)
     exempt: frozenset[tuple[str, str]] = frozenset()
-    same: bool = False
+    already_live: bool = False
     unwired: bool = False
     uncertain: bool = False
     generation: Generation | None = None
@@ -90,7 +90,7 @@ class SiteRotation:
 
 
 def merged(parts: Iterable[Mapping[Target, tuple[bytes, ...]]]) -> dict[Target, tuple[bytes, ...]]:
-    """What several sites shall show, as one."""
+    """The expected chains of several sites, as one mapping."""
     return {target: chain for part in parts for target, chain in part.items()}
 
 

@@ -1,4 +1,4 @@
-"""The one entrance to validation: a candidate with what this host adds to it, from the pool and the store."""
+"""The one entrance to validation: a candidate, completed from the pool and from the stored generations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rotator.storage.generations import Store
 from rotator.validation.intermediates import Pool
 from rotator.validation.validate import Verdict, examine
 
-MENDABLE = frozenset(
+REPAIRABLE = frozenset(
     {
         Code.AKI_MISMATCH,
         Code.BAD_SIGNATURE,
@@ -56,7 +56,7 @@ def validate_candidate(
     verdict = verdict_with(request.pool)
     kinds = {pair.key_type for pair in verdict.pairs}
     is_one_lost = verdict.accepted and any(pair.key_type not in kinds for pair in keep)
-    if is_one_lost or (not verdict.accepted and MENDABLE & set(verdict.codes)):
+    if is_one_lost or (not verdict.accepted and REPAIRABLE & set(verdict.codes)):
         stored = stored_intermediates(store, request.site.name)
         verdict = verdict_with(request.pool | stored) if stored.by_subject else verdict
     if unreadable and verdict.accepted and not snapshot.chains.keys() <= kinds:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rotator.nginx.pair_trial import CandidateTest, Verdict
+from rotator.nginx.pair_trial import CandidateTest, NginxVerdict
 from tests.support.client import dial, strict_context
 from tests.support.nginx_server import NginxServer, PairFiles, ServerBlock, certificate_lines
 
@@ -35,10 +35,10 @@ class Served:
     host: str
 
 
-def nginx_says(binary: Path, root: Path, all_served: Sequence[Served]) -> dict[str, Verdict]:
+def nginx_says(binary: Path, root: Path, all_served: Sequence[Served]) -> dict[str, NginxVerdict]:
     """What `nginx -t` says of each, by title."""
     root.mkdir()
-    found: dict[str, Verdict] = {}
+    found: dict[str, NginxVerdict] = {}
     running: list[tuple[str, CandidateTest]] = []
     for number, served in enumerate(all_served):
         directory = root / str(number)

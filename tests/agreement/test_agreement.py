@@ -136,7 +136,7 @@ def learn(binary: Path, root: Path, cases: Sequence[Case], verdicts: Mapping[str
     with serving(binary, root / "others", others) as listeners:
         answers = clients_say(listeners, others)
     return Truth(
-        {title: " ".join(v.words)[:300] for title, v in said.items() if not v.ok},
+        {title: " ".join(v.messages)[:300] for title, v in said.items() if not v.ok},
         {title: words for title, words in stored.items() if words},
         answers,
     )

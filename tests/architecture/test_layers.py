@@ -28,7 +28,7 @@ LAYERS = (
     "cli",
     "__main__",
 )
-"""The floors from the ground up; a floor imports those below it alone, and packages of one floor not each other."""
+"""The layers from the lowest up; a layer imports only layers below it, and packages of one layer not each other."""
 
 PURE_PACKAGES = ("core", "x509", "validation")
 """Bytes and values in, values out: no file, no clock, no network, no process."""
@@ -111,7 +111,7 @@ def _modules() -> dict[str, Path]:
 
 MODULES = _modules()
 TREES = {name: ast.parse(path.read_text()) for name, path in MODULES.items()}
-FLOOR = {package: floor for floor, names in enumerate(LAYERS) for package in names.split()}
+LAYER = {package: layer for layer, names in enumerate(LAYERS) for package in names.split()}
 
 
 def package_of(name: str) -> str:
@@ -171,10 +171,10 @@ def called(tree: ast.AST) -> set[str]:
     return {f.id if isinstance(f, ast.Name) else f.attr for f in functions if isinstance(f, ast.Name | ast.Attribute)}
 
 
-# -- floors -----------------------------------------------------------------------------------------------------------
+# -- layers -----------------------------------------------------------------------------------------------------------
 
 
-def test_every_package_has_one_floor() -> None:
+def test_every_package_has_one_layer() -> None:
     placed = [name for names in LAYERS for name in names.split()]
     assert sorted(placed) == sorted({package_of(name) for name in MODULES} - {"rotator"})
 
@@ -197,10 +197,10 @@ def test_every_package_begins_with_what_lives_there_and_what_must_not() -> None:
 
 
 def test_a_package_imports_those_below_it_alone() -> None:
-    assert each(lambda name: {p for p in package_imports(name) if FLOOR[p] >= FLOOR[package_of(name)]}) == {}
+    assert each(lambda name: {p for p in package_imports(name) if LAYER[p] >= LAYER[package_of(name)]}) == {}
 
 
-@pytest.mark.parametrize("package", FLOOR)
+@pytest.mark.parametrize("package", LAYER)
 def test_inside_of_a_package_there_is_no_circle(package: str) -> None:
     assert circle({name: inner_imports(name) for name in MODULES if package_of(name) == package}) == []
 

@@ -36,7 +36,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, encoding: str = "utf-8") -> Screen
     return shown
 
 
-GOOD, BAD = Check("it is served", passed=True), Check("it is served", passed=False, found="another one is")
+GOOD, BAD = Check("it is served", passed=True), Check("it is served", passed=False, actual="another one is")
 
 
 def test_what_held_is_ticked_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,7 @@ def test_a_key_of_another_certificate_is_refused_in_nginx_words(
 ) -> None:
     verdict = _test(nginx_binary, tmp_path, issued.chain_pem, key_pem(new_key())).verdict()
     assert not verdict.ok
-    assert any("key values mismatch" in word for word in verdict.words)
+    assert any("key values mismatch" in word for word in verdict.messages)
 
 
 def test_the_test_leaves_nothing_behind(nginx_binary: Path, tmp_path: Path, issued: Issued) -> None:
@@ -92,7 +92,7 @@ def test_an_nginx_that_hangs_is_ended_in_time(tmp_path: Path, issued: Issued) ->
     pair.mkdir()
     (pair / "c.pem").write_bytes(issued.chain_pem)
     verdict = CandidateTest(str(slow), pair, [("c.pem", "c.pem")], within=0.2).verdict()
-    assert verdict.words == ("nginx -t did not answer within 0.2 s",)
+    assert verdict.messages == ("nginx -t did not answer within 0.2 s",)
 
 
 def test_a_program_that_does_not_exist_is_told_with_the_line_that_names_another(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_full_test_names_the_line_of_the_fault(nginx: NginxServer, served: s
     assert hand.full_test().ok
     with unknown_directive(nginx) as word:
         verdict = hand.full_test()
-    assert (verdict.ok, word in verdict.words[0]) == (False, True)
+    assert (verdict.ok, word in verdict.messages[0]) == (False, True)
 
 
 # -- workers

@@ -1,4 +1,4 @@
-"""The architecture page shows the floors, the way of a renewal and the files of each recipe as they are."""
+"""The architecture page shows the layers, the way of a renewal and the files of each recipe as they are."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def block(mark: str) -> list[str]:
     return [line for line in text.splitlines() if line and not line.startswith("```")]
 
 
-def floors() -> dict[str, str]:
+def shown_layers() -> dict[str, str]:
     """Each package or module of the first block with its line."""
-    return dict(re.split(r" {2,}", line, maxsplit=1) for line in block("floors"))
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in block("layers"))
 
 
 def layers() -> list[str]:
-    """The packages of the architecture test, from the ground up."""
+    """The packages of the architecture test, from the lowest layer up."""
     tree = ast.parse((ROOT / "tests" / "architecture" / "test_layers.py").read_text())
     values = [
         ast.literal_eval(node.value)
@@ -70,13 +70,13 @@ def package_of(file: str) -> str:
     return file.partition("/")[0].removesuffix(".py")
 
 
-def test_the_floors_are_those_of_the_architecture_test() -> None:
-    assert list(floors()) == layers()
+def test_the_layers_are_those_of_the_architecture_test() -> None:
+    assert list(shown_layers()) == layers()
 
 
 def test_every_package_that_exists_has_its_line() -> None:
     packages = {path.parent.name for path in (ROOT / "rotator").glob("*/__init__.py")}
-    assert packages <= floors().keys()
+    assert packages <= shown_layers().keys()
 
 
 def test_every_file_function_and_test_that_is_named_exists() -> None:
@@ -89,11 +89,11 @@ def test_every_line_of_the_way_is_a_step() -> None:
 
 
 def test_no_step_of_the_way_goes_up() -> None:
-    floor = {package: number for number, package in enumerate(layers())}
+    rank = {package: number for number, package in enumerate(layers())}
     up = [
         (above, below, function)
         for above, below, function in callers()
-        if floor[package_of(below)] > floor[package_of(above)]
+        if rank[package_of(below)] > rank[package_of(above)]
     ]
     assert up == []
 

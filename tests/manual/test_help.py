@@ -117,7 +117,7 @@ def test_a_word_may_be_written_as_in_the_source_or_in_capitals() -> None:
 
 
 def test_a_heading_shows_its_section() -> None:
-    assert "bash_source" in call("help", "tab").stdout
+    assert "bash_source" in call("help", "completion").stdout
 
 
 def test_a_row_explains_every_word_of_its_first_cell() -> None:

@@ -104,11 +104,11 @@ def test_the_step_and_the_configuration_read_one_file_alike(tmp_path: Path, text
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EIO, errno.EROFS])
 def test_the_step_calls_an_error_of_the_system_as_all_do(number: int) -> None:
-    assert apply._word(OSError(number, "")) == code_of(OSError(number, ""))
+    assert apply._reason(OSError(number, "")) == code_of(OSError(number, ""))
 
 
 def test_an_error_of_the_system_has_a_word_wherever_the_step_has_one() -> None:
-    assert {number for number in CODES if apply._word(OSError(number, "")) != CODES[number]} == set()
+    assert {number for number in CODES if apply._reason(OSError(number, "")) != CODES[number]} == set()
 
 
 # -- defaults that are written twice

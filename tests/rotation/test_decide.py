@@ -26,7 +26,7 @@ from rotator.rotation.decide import (
     Wait,
     backoff,
     decide,
-    resumed,
+    resumed_wait,
 )
 from rotator.storage.records import Hold, Intent
 from rotator.validation.validate import Verdict
@@ -255,26 +255,26 @@ def test_a_pair_whose_issuer_is_not_valid_yet_is_refused() -> None:
 
 def test_what_was_deferred_before_a_restart_waits_for_what_is_left() -> None:
     intent = Intent(DIGEST, "deferred", "nginx-down", "policy", (NOW + timedelta(seconds=7)).isoformat())
-    assert resumed(intent, Moment(NOW, 100.0)) == Deferral(DIGEST, 107.0, 1, Reason.NGINX_DOWN)
+    assert resumed_wait(intent, Moment(NOW, 100.0)) == Deferral(DIGEST, 107.0, 1, Reason.NGINX_DOWN)
 
 
 def test_a_clock_that_was_set_back_prolongs_no_wait_beyond_the_longest() -> None:
     intent = Intent(DIGEST, "deferred", "", "policy", (NOW + timedelta(days=30)).isoformat())
-    found = resumed(intent, Moment(NOW, 100.0))
+    found = resumed_wait(intent, Moment(NOW, 100.0))
     assert found is not None
     assert found.due == 700.0
 
 
 @pytest.mark.parametrize("next_try", ["", "soon", "2026-11-22T12:00:00", "2020-01-01T00:00:00+00:00"])
 def test_a_next_try_that_is_over_or_says_nothing_is_due(next_try: str) -> None:
-    found = resumed(Intent(DIGEST, "deferred", "", "policy", next_try), Moment(NOW, 100.0))
+    found = resumed_wait(Intent(DIGEST, "deferred", "", "policy", next_try), Moment(NOW, 100.0))
     assert found is not None
     assert found.due == 100.0
 
 
 def test_what_was_decided_before_a_restart_is_not_resumed() -> None:
-    assert resumed(Intent(DIGEST, "rejected", "", "policy"), Moment(NOW, 100.0)) is None
-    assert resumed(Intent("", "deferred", "", "policy"), Moment(NOW, 100.0)) is None
+    assert resumed_wait(Intent(DIGEST, "rejected", "", "policy"), Moment(NOW, 100.0)) is None
+    assert resumed_wait(Intent("", "deferred", "", "policy"), Moment(NOW, 100.0)) is None
 
 
 def test_a_pair_that_was_completed_from_outside_its_drop_waits_for_the_grace_time() -> None:

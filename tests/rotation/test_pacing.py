@@ -140,24 +140,24 @@ def test_the_critical_rest_is_a_tenth_of_the_lifetime_and_two_weeks_at_most(days
 
 
 def test_the_history_tells_a_reload_that_was_made_before_this_start_or_by_a_command() -> None:
-    found = NEVER.looked_up(NOW + timedelta(seconds=970), at(1000))
+    found = NEVER.updated(NOW + timedelta(seconds=970), at(1000))
     assert found.monotonic == 970
 
 
 def test_a_history_without_reloads_tells_nothing() -> None:
-    assert NEVER.looked_up(None, at(1000)) == NEVER
-    assert reloaded(5).looked_up(None, at(1000)) == reloaded(5)
+    assert NEVER.updated(None, at(1000)) == NEVER
+    assert reloaded(5).updated(None, at(1000)) == reloaded(5)
 
 
 def test_an_older_entry_makes_the_last_reload_no_older() -> None:
-    assert reloaded(5).looked_up(NOW - timedelta(days=1), at(1000)).monotonic == 995
+    assert reloaded(5).updated(NOW - timedelta(days=1), at(1000)).monotonic == 995
 
 
 @pytest.mark.parametrize("jump", [-DAY, -30.0, 0.0, 30.0, DAY])
 def test_a_clock_that_is_set_while_something_waits_changes_nothing(jump: float) -> None:
-    seen = NEVER.looked_up(NOW + timedelta(seconds=970), at(1000))
+    seen = NEVER.updated(NOW + timedelta(seconds=970), at(1000))
     later = at(1010, wall=1010 + jump)
-    assert seen.looked_up(NOW + timedelta(seconds=970), later) == seen
+    assert seen.updated(NOW + timedelta(seconds=970), later) == seen
 
 
 @pytest.mark.parametrize("jump", [-365 * DAY, -60.0, -1.0])
@@ -167,13 +167,13 @@ def test_a_reload_that_lies_ahead_counts_as_just_made_so_nobody_waits_longer_tha
     waits = []
     for second in range(1000, 1070, 5):
         now = at(second, wall=second + jump)
-        last = last.looked_up(told, now)
+        last = last.updated(told, now)
         waits.append(turns([FAR], last, draining(0), limits, now)[0] is not None)
     assert waits == [second < 1060 for second in range(1000, 1070, 5)]
 
 
 def test_a_clock_set_forward_makes_a_reload_look_older_and_holds_up_nobody() -> None:
-    last = NEVER.looked_up(NOW + timedelta(seconds=999), at(1000, wall=1000 + DAY))
+    last = NEVER.updated(NOW + timedelta(seconds=999), at(1000, wall=1000 + DAY))
     assert turns([FAR], last, draining(0), Limits(3600), at(1000, wall=1000 + DAY)) == (None,)
 
 

@@ -10,12 +10,12 @@ from rotator.privsep import apply
 
 
 def words_of_apply() -> Iterator[str]:
-    """What `Applied.error` can be, as the source has it: the words of its own refusals and of system errors."""
+    """Every value of `Applied.error` in the source: the words of its own refusals and of system errors."""
     for node in ast.walk(ast.parse(inspect.getsource(apply))):
         match node:
             case ast.Call(func=ast.Name(id="_RequestError"), args=[ast.Constant(value=str(word)), *_]):
                 yield word
-            case ast.FunctionDef(name="_word"):
+            case ast.FunctionDef(name="_reason"):
                 yield from (
                     str(inner.value.value)
                     for inner in ast.walk(node)

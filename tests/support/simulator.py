@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rotator.core.model import KeyType, Pair, Served, Site, Target, Workers
-from rotator.nginx.pair_trial import Verdict
+from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep.apply import Applied, Request, Setup, apply, read_live
 from rotator.rotation.ports import Ports
 from rotator.storage.generations import Store
@@ -200,14 +200,14 @@ class SimNginx:
     def test_candidate(self, directory: Path, files: Sequence[tuple[str, str]]) -> SimTest:
         self.tests += 1
         assert all((directory / name).is_file() for pair in files for name in pair)
-        return SimTest(Verdict(not self.refused_candidates, self.refused_candidates))
+        return SimTest(NginxVerdict(not self.refused_candidates, self.refused_candidates))
 
-    def full_test(self) -> Verdict:
+    def full_test(self) -> NginxVerdict:
         self.full_tests += 1
         named = "".join(path.read_text() for path in sorted(self.include_dir.glob("*.conf")))
         bad = [f'cannot load certificate "{path}/fullchain.pem"' for path in self.full_test_refuses if path in named]
         words = self.full_test_words or tuple(bad[:1])
-        return Verdict(not words, words)
+        return NginxVerdict(not words, words)
 
     # -- handshakes
 
@@ -253,9 +253,9 @@ class SimNginx:
 class SimTest:
     """An `nginx -t` that has answered already."""
 
-    answer: Verdict
+    answer: NginxVerdict
 
-    def verdict(self) -> Verdict:
+    def verdict(self) -> NginxVerdict:
         return self.answer
 
 
