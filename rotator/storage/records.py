@@ -20,8 +20,7 @@ from rotator.storage import fields
 from rotator.storage.fields import Keys
 
 GENERATION_VERSION = 1
-INTENT_VERSION = 0
-"""Its keys are still those of rotator 0.1, which takes a file with any other key for none, and so loses its hold."""
+INTENT_VERSION = 1
 
 ANYTHING = "*"
 """The digest of a hold on every content of the drop."""
@@ -70,7 +69,7 @@ class Intent:
         next_try: RFC 3339; empty if none is due.
         hold: see `Hold`.
         caveat: what the user of this record has to know about its version, in words; empty if nothing.
-        schema_version: of the file; 0 is written by leaving the key out.
+        schema_version: of the file.
         unknown: keys of a newer version, kept as they are.
     """
 
@@ -174,11 +173,11 @@ def generation_object(record: GenerationRecord) -> dict[str, object]:
 
 
 def intent_object(intent: Intent) -> dict[str, object]:
-    """The JSON object of an `intent.json`; one of version 0 has no `schema_version`, so that rotator 0.1 reads it."""
-    hold, version = intent.hold, max(intent.schema_version, INTENT_VERSION)
+    """The JSON object of an `intent.json`."""
+    hold = intent.hold
     return {
         **intent.unknown,
-        **({"schema_version": version} if version else {}),
+        "schema_version": max(intent.schema_version, INTENT_VERSION),
         "digest": intent.digest,
         "result": intent.result,
         "reason": intent.reason,
