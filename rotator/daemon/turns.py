@@ -45,7 +45,7 @@ def _paced(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedR
         if wait is None:
             going.append(one)
         else:
-            record_turn(loop, one.managed, one.snapshot, one.request.candidate, one.digest, wait)
+            record_turn(loop, one.managed, one.snapshot, one.digest, wait)
     return going
 
 
