@@ -13,12 +13,24 @@ from rotator.daemon.journal import NOTICE
 from rotator.daemon.loop_state import LoopState
 from rotator.daemon.recording import LOOK_TWICE, record_decision, record_trouble, record_wait, write_intent
 from rotator.daemon.runtime import ManagedSite, Runtime
-from rotator.rotation.decide import Decided, Drop, Held, Moment, Nothing, Refuse, Rotate, Settling, Wait, decide
+from rotator.rotation.decide import (
+    LONGEST_WAIT,
+    Decided,
+    Drop,
+    Held,
+    Moment,
+    Nothing,
+    Refuse,
+    Rotate,
+    Settling,
+    Wait,
+    decide,
+)
 from rotator.rotation.request import RotationRequest, Validation
 from rotator.rotation.snapshot import SiteSnapshot, take_snapshot
 from rotator.rotation.validate_candidate import validate_candidate
 from rotator.sources.drop_source import DropLook
-from rotator.storage.records import Intent
+from rotator.storage.records import ANYTHING, Intent
 from rotator.validation.validate import Verdict
 
 NEVER = math.inf
@@ -106,6 +118,8 @@ def _decide(loop: LoopState, name: str) -> PlannedRotation | None:
             state.deferral = None
             if look.young:
                 state.due = now.monotonic + LOOK_TWICE
+            elif isinstance(decision, Held) and decision.hold.digest == ANYTHING:
+                state.due = now.monotonic + LONGEST_WAIT  # its file may be readable again by then
             if isinstance(decision, Held) and is_new:
                 message = f"the content of the drop is {decision.hold}; this ends it: rotator swap {name}"
                 loop.journal.say("held", message, NOTICE, site=name)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from rotator.core.errors import RotatorError
-from rotator.core.model import Candidate, Outcome, Result
+from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.daemon.journal import ERROR
@@ -71,7 +71,7 @@ def record_decision(
         result: `rejected` or `deferred`.
         why: the fault of the drop, or the wait.
     """
-    record_outcome(loop, managed, digest, _written_down(loop, managed, snapshot, result, why))
+    record_outcome(loop, managed, digest, _written_down(loop, managed, snapshot, digest, result, why))
 
 
 def record_wait(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, digest: str, wait: Wait) -> None:
@@ -95,9 +95,7 @@ def record_wait(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, d
         state.deferral = Deferral(digest, wait.until, tries, wait.reason)
 
 
-def record_turn(
-    loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, candidate: Candidate | None, digest: str, wait: Wait
-) -> None:
+def record_turn(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, digest: str, wait: Wait) -> None:
     """Records that a valid drop waits for its turn, with the time at which it goes live at the latest.
 
     It is due every ten minutes all the same, as clocks are set.
@@ -106,8 +104,7 @@ def record_turn(
         loop: the state of the loop.
         managed: the site.
         snapshot: the site at the time of the decision.
-        candidate: the drop's content.
-        digest: of that content.
+        digest: of the drop's content.
         wait: until when, and why; a wait without a message is too short to be recorded.
     """
     now, state = loop.now(), loop.states[managed.site.name]
@@ -115,7 +112,7 @@ def record_turn(
         state.due, state.decision = wait.until, wait
         return
     if not (state.deferral and (state.deferral.digest, state.deferral.reason) == (digest, wait.reason)):
-        done = _written_down(loop, managed, snapshot, Result.DEFERRED, wait, candidate)
+        done = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
         loop.journal.outcome(done)
         loop.report(done)
     state.due = min(wait.until, now.monotonic + LONGEST_WAIT)
@@ -157,9 +154,9 @@ def _written_down(
     loop: LoopState,
     managed: ManagedSite,
     snapshot: SiteSnapshot,
+    digest: str,
     result: Result,
     why: Wait | RotatorError,
-    candidate: Candidate | None = None,
 ) -> Outcome:
     """The outcome of a decision that needs no rotation, with its entry in the history."""
     reason: Reason | Code = why.code if isinstance(why, RotatorError) else why.reason
@@ -168,5 +165,5 @@ def _written_down(
     message = f"{why.message.rstrip('.')}. Nothing was changed: {meanwhile}"
     ports = loop.runtime.ports
     done = Outcome(managed.site.name, result, ports.clock.now(), reason, message, why.hint, previous=live, live=live)
-    write_down(RotationRequest(managed.site, managed.anchors, candidate, who=WHO, trigger="drop"), done, ports)
+    write_down(RotationRequest(managed.site, managed.anchors, who=WHO, trigger="drop"), done, ports, digest)
     return done

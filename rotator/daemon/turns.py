@@ -45,7 +45,7 @@ def _paced(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedR
         if wait is None:
             batch.append(rotation)
         else:
-            record_turn(loop, rotation.managed, rotation.snapshot, rotation.request.candidate, rotation.digest, wait)
+            record_turn(loop, rotation.managed, rotation.snapshot, rotation.digest, wait)
     return batch
 
 

@@ -23,16 +23,22 @@ LATEST_ENTRIES = 20
 """The newest entries of a site among which the same wait is looked for."""
 
 
-def write_down(request: RotationRequest, done: Outcome, ports: Ports) -> None:
+def write_down(request: RotationRequest, done: Outcome, ports: Ports, digest: str = "") -> None:
     """Writes the history, and prunes the store. What nginx serves is decided by then: a failure here is only reported.
 
     Two outcomes get no entry. The date of a suspect clock would make the next check trust it. And a site that still
     waits for the same reason, try after try, would push the history of what happened out of its files.
+
+    Args:
+        request: what the outcome is about.
+        done: the outcome.
+        ports: the store and the history.
+        digest: of the drop's content, where the request has no candidate.
     """
     if done.reason == Reason.CLOCK_SUSPECT:
         return
     try:
-        if _still_waits(request, done, ports):
+        if _still_waits(request, done, ports, request.candidate.digest if request.candidate else digest):
             return
         fingerprints = ports.store.fingerprints(done.site, done.generation or done.live)
         ports.history.record(done, who=request.who, trigger=request.trigger, fingerprints=fingerprints)
@@ -43,7 +49,7 @@ def write_down(request: RotationRequest, done: Outcome, ports: Ports) -> None:
         ports.say(f"the outcome could not be written down: {e.message}")
 
 
-def _still_waits(request: RotationRequest, done: Outcome, ports: Ports) -> bool:
+def _still_waits(request: RotationRequest, done: Outcome, ports: Ports, digest: str) -> bool:
     """Whether the daemon has only tried again, and the history has an equal entry of this wait already.
 
     A wait begins with another drop, another reason or message, another live generation, or a reload. It ends with
@@ -54,7 +60,7 @@ def _still_waits(request: RotationRequest, done: Outcome, ports: Ports) -> bool:
         return False
     if has_reloaded(done.result, done.reason, done.stages):
         return False
-    if request.candidate and ports.store.intent(done.site).digest != request.candidate.digest:
+    if digest and ports.store.intent(done.site).digest != digest:
         return False
     other = RETRIED - {request.trigger}  # a renewal and a recovery of one site wait independently of each other
     latest = islice(ports.history.newest_first(done.site), LATEST_ENTRIES)

@@ -35,7 +35,11 @@ class Keys:
         Raises:
             ValueError: it is no JSON object.
         """
-        return cls(from_json(data))
+        try:
+            raw = from_json(data)
+        except ValueError:
+            raise ValueError("it is no JSON text") from None
+        return cls(raw)
 
     def take(self, key: str, read: Callable[[Any], T], default: T) -> T:
         """The value of a key; the default where the key is missing, or where its value is of another type."""

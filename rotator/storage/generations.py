@@ -43,8 +43,11 @@ from rotator.storage.records import (
     intent_object,
     read_generation,
     read_intent,
+    unreadable_intent,
 )
+from rotator.system.faults import message_of
 from rotator.system.files import (
+    NotRegularError,
     flush_dir,
     flush_file,
     json_bytes,
@@ -218,11 +221,17 @@ class Store:
     # -- intent ----------------------------------------------------------------------------------------------------
 
     def intent(self, site: str) -> Intent:
-        """The last decision; an empty one where there is none, or where the file is not readable as a JSON object."""
+        """The last decision; an empty one where there is none, and a hold where there is one that cannot be read."""
         try:
             return read_intent(read_file(self._site(site) / "intent.json"))
-        except (OSError, ValueError):
-            return Intent()  # the drop is decided once more than necessary, and as before
+        except (FileNotFoundError, NotADirectoryError):
+            return Intent()
+        except OSError as e:
+            return unreadable_intent(message_of(e))
+        except NotRegularError:
+            return unreadable_intent("it is not a regular file")
+        except ValueError:
+            return unreadable_intent("it is no JSON object")
 
     def write_intent(self, site: str, intent: Intent) -> None:
         """Replaces the last decision; returns when the new one is on the disk.

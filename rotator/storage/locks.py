@@ -32,6 +32,8 @@ from rotator.system.files import json_bytes, lock_file
 
 NAMELESS_FOR = 0.1
 """Seconds for which a lock may be held without a note: its holder has just come, or is about to go."""
+NOTE_READS = 10
+"""Reads of the daemon's note, which it writes once a minute: a read in that moment shows parts of two notes."""
 MAX_NOTE = 1024 * 1024
 """Bytes of a lock file that are read."""
 _OPEN = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -180,7 +182,7 @@ class Locks:
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
-            return read_daemon_note(_first_bytes(fd))
+            return _whole_daemon_note(fd)
         finally:
             os.close(fd)
         return DaemonNote()
@@ -203,6 +205,17 @@ def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> N
             "Wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
             Exit.BUSY,
         )
+
+
+def _whole_daemon_note(fd: int) -> DaemonNote:
+    """The note of a running daemon, read again if the daemon has been writing it in the same moment."""
+    note = DaemonNote()
+    for _ in range(NOTE_READS):
+        note = read_daemon_note(_first_bytes(fd))
+        if note.pid:
+            break
+        time.sleep(0.005)
+    return note
 
 
 def _holder(fd: int) -> RotationNote:

@@ -142,6 +142,16 @@ def read_intent(data: bytes) -> Intent:
     return replace(decision, caveat=f"{written}; the keys that this one does not know are kept") if newer else decision
 
 
+def unreadable_intent(reason: str) -> Intent:
+    """The decision that counts where an `intent.json` cannot be read: it may have had a hold, so the drop is held.
+
+    Args:
+        reason: why it cannot be read.
+    """
+    caveat = f"intent.json cannot be read, and may have had a hold: {reason}"
+    return Intent(hold=Hold(NOT_UNDERSTOOD, "", ANYTHING), caveat=caveat)
+
+
 # -- writers: record in, JSON object out ------------------------------------------------------------------------------
 
 

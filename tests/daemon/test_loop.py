@@ -787,6 +787,21 @@ def test_a_decision_of_a_newer_version_holds_the_drop_until_it_is_decided_by_han
     assert daemon.said("held example", "does not understand", "rotator swap example") >= 1
 
 
+def test_a_decision_that_cannot_be_read_holds_the_drop_until_it_can(daemon: Looping) -> None:
+    first, second = daemon.issue(), daemon.issue(later=1)
+    daemon.drop(first)
+    daemon.run_for(30)
+    file = daemon.store.root / "sites/example/intent.json"
+    decision = file.read_bytes()
+    file.write_bytes(decision[:20])
+    daemon.drop(second)
+    daemon.run_for(60)
+    assert (daemon.nginx.hups, daemon.said("held example", "does not understand")) == (1, 1)
+    file.write_bytes(decision)
+    daemon.run_for(601)
+    assert daemon.shows(second)
+
+
 def test_a_start_says_which_decisions_a_newer_version_wrote(daemon: Looping) -> None:
     daemon.store.write_intent("example", Intent())
     file = daemon.store.root / "sites/example/intent.json"

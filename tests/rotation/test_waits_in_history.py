@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from rotator.core.errors import RotatorError
 from rotator.core.model import Result
+from rotator.core.problems import Code
 from rotator.rotation.conclude import LATEST_ENTRIES
+from rotator.sources.drop_directory import DropDirectories
 from tests.support.hosts import LISTENERS
 from tests.support.looping import Looping
 
@@ -85,6 +88,25 @@ def test_another_drop_that_waits_for_the_same_reason_is_another_entry(daemon: Lo
         daemon.drop(daemon.issue())
         daemon.run_for(700)
     assert entries(daemon) == [("deferred", "nginx-down")] * 2
+
+
+def test_another_drop_that_is_valid_from_the_same_moment_is_another_entry(daemon: Looping) -> None:
+    for issued in (daemon.issue(later=1.4), daemon.issue(later=1.4)):
+        daemon.drop(issued)
+        daemon.run_for(12)
+        assert daemon.decided() == ("deferred", "not-yet-valid")
+    assert entries(daemon) == [("deferred", "not-yet-valid")] * 2
+
+
+def test_another_drop_that_cannot_be_read_is_another_entry(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RotatorError(Code.IO_ERROR, "the disk does not answer")
+
+    monkeypatch.setattr(DropDirectories, "read", fails)
+    for _ in range(2):
+        daemon.drop(daemon.issue())
+        daemon.run_for(700)
+    assert entries(daemon) == [("deferred", "io-error")] * 2
 
 
 def test_a_second_wait_for_the_same_reason_is_another_entry(daemon: Looping) -> None:

@@ -418,30 +418,53 @@ def test_what_was_decided_comes_back(store: Store) -> None:
     assert store.intent("site") == intent
 
 
-UNREADABLE = ["", "{", "[]", "7", '"x"', "null", '{"unknown": 1}', "\udcff", '[["a"]]']
-UNREADABLE += ['{"policy": 5}', '{"digest": null}', '{"result": ["rotated"]}']
-UNREADABLE += [DEEP, '{"digest": "' + 2_000_000 * "d" + '"}']
+EMPTY = ['{"unknown": 1}', '{"policy": 5}', '{"digest": null}', '{"result": ["rotated"]}']
+UNREADABLE = ["", "{", "[]", "7", '"x"', "null", "\udcff", '[["a"]]', 200 * "\0", '{"digest": "d", "hold": {"by": "an']
+UNREADABLE += [DEEP, '{"digest": "' + 2_000_000 * "d" + '"}', '{"schema_version": ' + 5000 * "9" + "}"]
+
+
+def is_held(intent: Intent) -> bool:
+    """Whether every content of the drop is held, and the user of the record learns why."""
+    hold = intent.hold or Hold("", "", "none")
+    return hold.covers("anything", readable=True) and "intent.json cannot be read" in intent.caveat
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_a_record_without_a_decision_and_a_hold_is_none(store: Store, text: str) -> None:
+    store.write_intent("site", Intent("d"))
+    (store.root / "sites/site/intent.json").write_text(text)
+    assert store.intent("site") == Intent()
 
 
 @pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: text[:40])
-def test_a_decision_that_cannot_be_read_is_none(store: Store, text: str) -> None:
+def test_a_decision_that_cannot_be_read_may_have_been_a_hold_and_counts_as_one(store: Store, text: str) -> None:
     store.write_intent("site", Intent("d"))
     (store.root / "sites/site/intent.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert store.intent("site") == Intent()
+    assert is_held(store.intent("site"))
+
+
+def test_a_decision_that_cannot_be_read_is_replaced_by_the_next_one_by_hand(store: Store) -> None:
+    store.write_intent("site", Intent("d"))
+    path = store.root / "sites/site/intent.json"
+    path.write_bytes(b"{")
+    store.write_intent("site", store.intent("site"))
+    assert path.read_bytes() == b"{"
+    store.write_intent("site", Intent("e"))
+    assert store.intent("site") == Intent("e")
 
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
     "put", [os.mkfifo, os.mkdir, lambda path: os.symlink("meta.json", path)], ids=["fifo", "directory", "link"]
 )
-def test_what_stands_in_the_place_of_a_decision_is_none_and_holds_nobody_up(
+def test_what_is_no_file_in_the_place_of_a_decision_counts_as_a_hold_and_delays_no_reader(
     store: Store, put: Callable[[Path], object]
 ) -> None:
     store.write_intent("site", Intent("d"))
     path = store.root / "sites/site/intent.json"
     path.unlink()
     put(path)
-    assert store.intent("site") == Intent()
+    assert is_held(store.intent("site"))
 
 
 @pytest.mark.timeout(10)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import Exit
+from rotator.storage import locks as locks_module
 from rotator.storage.locks import Lock, Locks
 from tests.support.failing import Fails, refusal
 from tests.support.other_user import forked
@@ -272,3 +273,13 @@ def test_a_note_of_which_the_disk_takes_a_part_at_a_time_is_written_whole(locks:
 def test_a_lock_that_cannot_be_noted_in_is_not_given(locks: Locks) -> None:
     with standing_in(Fails("pwrite", errno.EIO)):
         assert refusal(lambda: take(locks)).code == "io-error"
+
+
+def test_a_note_that_is_being_written_in_this_moment_is_read_again(
+    locks: Locks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = locks_module._first_bytes
+    parts = iter([b'{"schema_version": 1, "pi2026-11', b""])
+    monkeypatch.setattr(locks_module, "_first_bytes", lambda fd: next(parts, None) or whole(fd))
+    with locks.daemon():
+        assert locks.daemon_pid() == os.getpid()

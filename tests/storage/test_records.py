@@ -364,3 +364,8 @@ def test_every_result_is_a_word_of_its_entry() -> None:
     assert [read_entry(json.dumps({"result": str(one)}).encode()).result for one in Result] == [
         str(one) for one in Result
     ]
+
+
+def test_a_record_that_is_no_json_is_refused_in_words_for_people() -> None:
+    with pytest.raises(ValueError, match=r"\Ait is no JSON text\Z"):
+        read_generation(b'{"pairs": {')
