@@ -15,6 +15,7 @@ it may have been killed before its flush.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import stat
@@ -43,6 +44,7 @@ from rotator.storage.records import (
     intent_object,
     read_generation,
     read_intent,
+    undecided,
     unreadable_intent,
 )
 from rotator.system.faults import message_of
@@ -221,17 +223,22 @@ class Store:
     # -- intent ----------------------------------------------------------------------------------------------------
 
     def intent(self, site: str) -> Intent:
-        """The last decision; an empty one where there is none, and a hold where there is one that cannot be read."""
+        """The last decision; an empty one where there is none.
+
+        A file that the system does not give counts as a hold, until it does. Other content than a JSON object counts
+        as no decision: a damaged file must not keep a renewal from going live.
+        """
         try:
             return read_intent(read_file(self._site(site) / "intent.json"))
         except (FileNotFoundError, NotADirectoryError):
             return Intent()
-        except OSError as e:
-            return unreadable_intent(message_of(e))
         except NotRegularError:
-            return unreadable_intent("it is not a regular file")
+            return undecided("it is no regular file")
         except ValueError:
-            return unreadable_intent("it is no JSON object")
+            return undecided("it holds no JSON object")
+        except OSError as e:
+            is_content = e.errno in (errno.ELOOP, errno.EFBIG)  # a link, or more than any decision has
+            return undecided(message_of(e)) if is_content else unreadable_intent(message_of(e))
 
     def write_intent(self, site: str, intent: Intent) -> None:
         """Replaces the last decision; returns when the new one is on the disk.

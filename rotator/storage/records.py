@@ -68,7 +68,7 @@ class Intent:
         policy: digest of policy and roots at that time.
         next_try: RFC 3339; empty if none is due.
         hold: see `Hold`.
-        caveat: what the user of this record has to know about its version, in words; empty if nothing.
+        caveat: what the user of this record has to know about its version or its damage, in words; empty if nothing.
         schema_version: of the file.
         unknown: keys of a newer version, kept as they are.
     """
@@ -142,13 +142,22 @@ def read_intent(data: bytes) -> Intent:
     return replace(decision, caveat=f"{written}; the keys that this one does not know are kept") if newer else decision
 
 
+def undecided(reason: str) -> Intent:
+    """No decision, where an `intent.json` is damaged: it must not keep a renewal from going live.
+
+    Args:
+        reason: what is wrong with it.
+    """
+    return Intent(caveat=f"intent.json counts as no decision, and a hold in it as ended: {reason}")
+
+
 def unreadable_intent(reason: str) -> Intent:
-    """The decision that counts where an `intent.json` cannot be read: it may have had a hold, so the drop is held.
+    """The decision that counts while an `intent.json` cannot be read: it may have a hold, so the drop is held.
 
     Args:
         reason: why it cannot be read.
     """
-    caveat = f"intent.json cannot be read, and may have had a hold: {reason}"
+    caveat = f"intent.json cannot be read, and may have a hold: {reason}"
     return Intent(hold=Hold(NOT_UNDERSTOOD, "", ANYTHING), caveat=caveat)
 
 

@@ -25,10 +25,12 @@ from rotator.daemon.telemetry import input_state
 from rotator.metrics import InputState, Registry
 from rotator.rotation.pacing import LastReload, Limits
 from rotator.sources.drop_directory import DropDirectories
+from rotator.storage import generations
 from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
 from rotator.storage.records import Hold, Intent
+from rotator.system.files import read_file
 from rotator.validation.evidence import Evidence
 from rotator.validation.intermediates import Pool
 from rotator.x509.crl import Revocations
@@ -787,17 +789,22 @@ def test_a_decision_of_a_newer_version_holds_the_drop_until_it_is_decided_by_han
     assert daemon.said("held example", "does not understand", "rotator swap example") >= 1
 
 
-def test_a_decision_that_cannot_be_read_holds_the_drop_until_it_can(daemon: Looping) -> None:
+def test_a_decision_that_the_system_does_not_give_holds_the_drop_until_it_does(
+    daemon: Looping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
     first, second = daemon.issue(), daemon.issue(later=1)
     daemon.drop(first)
     daemon.run_for(30)
-    file = daemon.store.root / "sites/example/intent.json"
-    decision = file.read_bytes()
-    file.write_bytes(decision[:20])
-    daemon.drop(second)
-    daemon.run_for(60)
+    with monkeypatch.context() as broken:
+        broken.setattr(
+            generations, "read_file", lambda path: fails(path) if path.name == "intent.json" else read_file(path)
+        )
+        daemon.drop(second)
+        daemon.run_for(60)
     assert (daemon.nginx.hups, daemon.said("held example", "does not understand")) == (1, 1)
-    file.write_bytes(decision)
     daemon.run_for(601)
     assert daemon.shows(second)
 

@@ -423,12 +423,6 @@ UNREADABLE = ["", "{", "[]", "7", '"x"', "null", "\udcff", '[["a"]]', 200 * "\0"
 UNREADABLE += [DEEP, '{"digest": "' + 2_000_000 * "d" + '"}', '{"schema_version": ' + 5000 * "9" + "}"]
 
 
-def is_held(intent: Intent) -> bool:
-    """Whether every content of the drop is held, and the user of the record learns why."""
-    hold = intent.hold or Hold("", "", "none")
-    return hold.covers("anything", readable=True) and "intent.json cannot be read" in intent.caveat
-
-
 @pytest.mark.parametrize("text", EMPTY)
 def test_a_record_without_a_decision_and_a_hold_is_none(store: Store, text: str) -> None:
     store.write_intent("site", Intent("d"))
@@ -437,34 +431,40 @@ def test_a_record_without_a_decision_and_a_hold_is_none(store: Store, text: str)
 
 
 @pytest.mark.parametrize("text", UNREADABLE, ids=lambda text: text[:40])
-def test_a_decision_that_cannot_be_read_may_have_been_a_hold_and_counts_as_one(store: Store, text: str) -> None:
+def test_a_damaged_decision_is_none_and_its_reader_learns_why(store: Store, text: str) -> None:
     store.write_intent("site", Intent("d"))
     (store.root / "sites/site/intent.json").write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert is_held(store.intent("site"))
-
-
-def test_a_decision_that_cannot_be_read_is_replaced_by_the_next_one_by_hand(store: Store) -> None:
-    store.write_intent("site", Intent("d"))
-    path = store.root / "sites/site/intent.json"
-    path.write_bytes(b"{")
-    store.write_intent("site", store.intent("site"))
-    assert path.read_bytes() == b"{"
-    store.write_intent("site", Intent("e"))
-    assert store.intent("site") == Intent("e")
+    assert store.intent("site") == Intent()
+    assert "intent.json counts as no decision" in store.intent("site").caveat
 
 
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize(
     "put", [os.mkfifo, os.mkdir, lambda path: os.symlink("meta.json", path)], ids=["fifo", "directory", "link"]
 )
-def test_what_is_no_file_in_the_place_of_a_decision_counts_as_a_hold_and_delays_no_reader(
+def test_what_is_no_file_in_the_place_of_a_decision_is_none_and_delays_no_reader(
     store: Store, put: Callable[[Path], object]
 ) -> None:
     store.write_intent("site", Intent("d"))
     path = store.root / "sites/site/intent.json"
     path.unlink()
     put(path)
-    assert is_held(store.intent("site"))
+    assert store.intent("site") == Intent()
+    assert "intent.json counts as no decision" in store.intent("site").caveat
+
+
+def test_a_decision_that_the_system_does_not_give_holds_everything(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    store.write_intent("site", Intent("d"))
+    monkeypatch.setattr(module, "read_file", fails)
+    hold = store.intent("site").hold
+    assert hold is not None
+    assert hold.covers("anything", readable=True)
+    assert "intent.json cannot be read" in store.intent("site").caveat
 
 
 @pytest.mark.timeout(10)
