@@ -30,7 +30,6 @@ from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
 from rotator.storage.records import Hold, Intent
-from rotator.system.files import read_file
 from rotator.validation.evidence import Evidence
 from rotator.validation.intermediates import Pool
 from rotator.x509.crl import Revocations
@@ -799,9 +798,7 @@ def test_a_decision_that_the_system_does_not_give_holds_the_drop_until_it_does(
     daemon.drop(first)
     daemon.run_for(30)
     with monkeypatch.context() as broken:
-        broken.setattr(
-            generations, "read_file", lambda path: fails(path) if path.name == "intent.json" else read_file(path)
-        )
+        broken.setattr(generations, "read_file", fails)
         daemon.drop(second)
         daemon.run_for(60)
     assert (daemon.nginx.hups, daemon.said("held example", "does not understand")) == (1, 1)

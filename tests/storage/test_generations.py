@@ -18,6 +18,7 @@ import pytest
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Outcome, Pair, Provenance, Result, pairs_digest
 from rotator.core.reasons import Reason
+from rotator.storage import generations as module
 from rotator.storage.generations import Staged, Store
 from rotator.storage.history import History
 from rotator.storage.policy_digest import policy_digest
