@@ -30,6 +30,7 @@ from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.locks import Locks
 from rotator.storage.records import Hold, Intent
+from rotator.system.files import read_file
 from rotator.validation.evidence import Evidence
 from rotator.validation.intermediates import Pool
 from rotator.x509.crl import Revocations
@@ -792,7 +793,9 @@ def test_a_decision_that_the_system_does_not_give_holds_the_drop_until_it_does(
     daemon: Looping, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(path: Path) -> bytes:
-        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        if path.name == "intent.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read_file(path)
 
     first, second = daemon.issue(), daemon.issue(later=1)
     daemon.drop(first)
