@@ -71,7 +71,7 @@ def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
 
         return lie
 
-    monkeypatch.setattr(privilege_drop, "_through", through)
+    monkeypatch.setattr(privilege_drop, "_apply_by_parent", through)
     assert _run(setup, lambda apply: len(apply({}, hup=True).id)) == 77
 
 
