@@ -29,7 +29,7 @@ from rotator.daemon.telemetry import Telemetry
 from rotator.rotation import pacing
 from rotator.rotation.decide import resumed_wait
 from rotator.rotation.prepare import CLOCK_TOLERANCE
-from rotator.storage.history import NEVER as NEVER_READ
+from rotator.storage.history import UNREAD
 
 NGINX_LOOK_EVERY = 1.0
 """Seconds between two looks at nginx while something waits for it."""
@@ -61,7 +61,7 @@ class Loop(LoopState):
         self.idle = True
         """Whether the last pass put nothing live."""
         self._clocks = self.now()
-        self._history_position = NEVER_READ
+        self._history_position = UNREAD
 
     # -- life
 
@@ -179,7 +179,7 @@ class Loop(LoopState):
 
     def _look_at_commands(self) -> None:
         """Has the sites that commands have changed probed soon, so that the metrics show the change at once."""
-        self._history_position, entries = self.runtime.ports.history.news(self._history_position)
+        self._history_position, entries = self.runtime.ports.history.entries_since(self._history_position)
         known = [entry for entry in entries if entry.site in self.runtime.sites]
         if by_commands := [entry for entry in known if entry.who != WHO]:
             self.maintenance.look_at({entry.site for entry in by_commands})

@@ -1,4 +1,4 @@
-"""The entries of the history as types, with their one reader and one writer; `records` has the rules of all records."""
+"""The entries of the history as types, with one reader and one writer; the rules of records are in `records`."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ProblemEntry:
 class HistoryEntry:
     """One line of the history: an outcome, who caused it, and the leaves that it is about.
 
-    What is not listed here is as in `Outcome`, with text for its enumerations and seconds for its times.
+    The fields that are not listed are those of `Outcome`, with text for enumerations and seconds for durations.
 
     Args:
         site: the site's name; empty where the line has none.

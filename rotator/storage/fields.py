@@ -1,4 +1,4 @@
-"""The keys of a JSON object taken by their types, with the unknown ones kept: every record is read with these."""
+"""The reader of JSON objects: takes each key with its type and keeps unknown keys; every record is read with it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Keys:
 
     @classmethod
     def of(cls, data: bytes) -> Keys:
-        """Those of a text.
+        """The keys of a JSON text.
 
         Raises:
             ValueError: it is no JSON object.
@@ -79,7 +79,7 @@ def texts(value: object) -> tuple[str, ...]:
 
 def text_by_text(value: Mapping[str, object]) -> dict[str, str]:
     """An object whose values are strings."""
-    return {key: text(one) for key, one in value.items()}
+    return {key: text(element) for key, element in value.items()}
 
 
 def number(value: object) -> float:
@@ -98,7 +98,7 @@ def whole(value: object) -> int:
 
 def number_by_text(value: Mapping[str, object]) -> dict[str, float]:
     """An object whose values are numbers."""
-    return {key: number(one) for key, one in value.items()}
+    return {key: number(element) for key, element in value.items()}
 
 
 def number_or_none(value: object) -> float | None:

@@ -37,7 +37,7 @@ from rotator.core.model import (
 from rotator.core.names import GENERATION, generation_digest, generation_name, generation_number
 from rotator.core.reasons import Reason
 from rotator.storage.errors import translated
-from rotator.storage.pair_files import generation_contents, holds, pair_files, read_chain
+from rotator.storage.pair_files import generation_contents, has_contents, pair_files, read_chain
 from rotator.storage.records import (
     ANYTHING,
     Intent,
@@ -58,7 +58,7 @@ from rotator.system.files import (
     write_new,
 )
 
-_STRAY = ".new-"
+_UNFINISHED = ".new-"
 
 
 class Store:
@@ -102,7 +102,7 @@ class Store:
         except ValueError as e:
             raise self._damaged(path, str(e)) from e
         if chains_digest(chains)[:12] != generation_digest(name):
-            raise self._damaged(path, "its chains are not those that its name stands for")
+            raise self._damaged(path, "its chains do not match the digest in its name")
         return Generation(site, name, MappingProxyType(chains), record)
 
     def load_pairs(self, site: str, name: str) -> tuple[Pair, ...]:
@@ -160,8 +160,8 @@ class Store:
             self.sweep(site)
             known = self.names(site)
             number = generation_number(known[-1]) + 1 if known else 1
-            same = next((n for n in known if n.endswith(digest[:12]) and holds(home / n, contents)), "")
-            staged = Staged(self, site, home, generation_name(number, digest), same, files)
+            equal = next((n for n in known if n.endswith(digest[:12]) and has_contents(home / n, contents)), "")
+            staged = Staged(self, site, home, generation_name(number, digest), equal, files)
             with contextlib.ExitStack() as undo:
                 undo.callback(staged.discard)
                 staged.write(contents, self._next_mtime(home, known))
@@ -172,9 +172,9 @@ class Store:
         """Removes generations that a crash left unfinished. Call it under the rotation lock only."""
         home = self._generations(site)
         with self._translated(home), contextlib.suppress(FileNotFoundError):
-            if strays := [name for name in os.listdir(home) if name.startswith(_STRAY)]:
+            if leftovers := [name for name in os.listdir(home) if name.startswith(_UNFINISHED)]:
                 flush_dir(home)  # a process may have been killed between taking its name from one and the flush
-                for name in strays:
+                for name in leftovers:
                     _remove(home / name)
 
     def prune(self, site: str, keep: int, protect: frozenset[str]) -> tuple[str, ...]:
@@ -190,16 +190,16 @@ class Store:
         """
         names = self.names(site)
         surplus = max(0, len(names) - max(1, keep))
-        gone = tuple(n for n in names[:-1] if n not in protect | {self.verified(site)})[:surplus]
+        surplus_names = tuple(n for n in names[:-1] if n not in protect | {self.verified(site)})[:surplus]
         home = self._generations(site)
         with self._translated(home):
-            for name in gone:  # they lose their names first, so that a half-deleted generation is never seen
-                os.rename(home / name, home / f"{_STRAY}{name}")
-            if gone:
+            for name in surplus_names:  # they lose their names first, so that a half-deleted generation is never seen
+                os.rename(home / name, home / f"{_UNFINISHED}{name}")
+            if surplus_names:
                 flush_dir(home)
-            for name in gone:
-                _remove(home / f"{_STRAY}{name}")
-        return gone
+            for name in surplus_names:
+                _remove(home / f"{_UNFINISHED}{name}")
+        return surplus_names
 
     # -- verified --------------------------------------------------------------------------------------------------
 
@@ -254,7 +254,7 @@ class Store:
         path = self._site(site) / "intent.json"
         with self._translated(path):
             self._make_home(site)
-        data = json_bytes(intent_object(intent.over(self.intent(site))), indent=1)
+        data = json_bytes(intent_object(intent.replacing(self.intent(site))), indent=1)
         self._replace(path, lambda new: write_new(new, data, 0o640, flush=True))
 
     # -- fingerprints ----------------------------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Store:
 
     def _replace(self, path: Path, make: Callable[[Path], None]) -> None:
         """Makes a file or link under a temporary name and renames it to `path`; a failure leaves no part of it."""
-        new = path.with_name(f"{_STRAY}{path.name}")
+        new = path.with_name(f"{_UNFINISHED}{path.name}")
         with self._translated(path):
             try:
                 with contextlib.suppress(FileNotFoundError):
@@ -334,12 +334,12 @@ class Staged:
     """A generation under its temporary name, until it is committed or discarded."""
 
     def __init__(
-        self, store: Store, site: str, home: Path, name: str, same: str, files: tuple[tuple[str, str], ...]
+        self, store: Store, site: str, home: Path, name: str, equal: str, files: tuple[tuple[str, str], ...]
     ) -> None:
-        self._store, self._site, self._home, self._same = store, site, home, same
+        self._store, self._site, self._home, self._equal = store, site, home, equal
         self.name = name
         self.files = files
-        self.path = home / f"{_STRAY}{name}"
+        self.path = home / f"{_UNFINISHED}{name}"
         self._written: list[str] = []
         self._flushed = False
 
@@ -363,7 +363,7 @@ class Staged:
         """
         with self._store._translated(self.path):
             self._store._make_home(self._site)
-            if not self._same:
+            if not self._equal:
                 for name in self._written:
                     flush_file(self.path / name)
                 flush_dir(self.path)
@@ -377,15 +377,15 @@ class Staged:
         """
         assert self._flushed, "flushed before it gets its name"  # noqa: S101 - a bug, not an input
         with self._store._translated(self.path):
-            if self._same:
+            if self._equal:
                 self.discard()
             else:
                 os.rename(self.path, self._home / self.name)
             flush_dir(self._home)
-        return self._store.load(self._site, self._same or self.name)
+        return self._store.load(self._site, self._equal or self.name)
 
     def discard(self) -> None:
-        """Removes it; a rest that cannot be removed is swept the next time."""
+        """Removes it; a part that cannot be removed is swept the next time."""
         shutil.rmtree(self.path, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""The audit trail on disk: one line appended for each outcome.
+"""The history on disk: one line appended for each outcome.
 
 `history.jsonl` is appended to, one line at a time, and each line is flushed before the outcome is reported. A long file
 is closed under the rotation lock: it is renamed to `history-000001.jsonl` and so on, upwards, and the oldest closed
@@ -40,9 +40,9 @@ _SITE = re.compile(rb'\{"site": "([^"\\]*)"')
 """The beginning of each line, which shows its site before the line is parsed."""
 
 
-Mark = tuple[int, int, int]
+Position = tuple[int, int, int]
 """A position in the history: device, inode and length of the open file."""
-NEVER: Mark = (0, 0, 0)
+UNREAD: Position = (0, 0, 0)
 
 
 class History:
@@ -80,7 +80,7 @@ class History:
             try:
                 size = os.fstat(fd).st_size
                 if not size:
-                    os.fchmod(fd, 0o640)  # whatever the umask is
+                    os.fchmod(fd, 0o640)  # independent of the umask
                 elif os.pread(fd, 1, size - 1) != b"\n":
                     line = b"\n" + line  # a line that a power failure cut stays incomplete, and alone
                 write_all(fd, line)
@@ -98,8 +98,8 @@ class History:
                 flush_dir(self.root)
                 fd = os.open(self._path, _APPEND | os.O_CREAT, 0o640)
             try:
-                # It goes on without the lock, as no rotation waits for a process that was stopped while it appended.
-                # At worst the line then stands before one that is older.
+                # Without the lock it continues all the same: a rotation must not wait for a process that was stopped
+                # in the middle of an append. At worst, this line then comes before an older one.
                 lock_file(fd, APPEND_WITHIN)
                 if self._is_named(fd):
                     return fd
@@ -118,7 +118,7 @@ class History:
     # -- upkeep
 
     def is_untidy(self) -> bool:
-        """Whether `tidy` has work to do; true also where that is not known."""
+        """Whether `tidy` has work to do; True also if that is unknown."""
         try:
             size = os.stat(self._path, follow_symlinks=False).st_size
         except FileNotFoundError:
@@ -191,32 +191,32 @@ class History:
         """
         return self._read({site} if site else ())
 
-    def news(self, mark: Mark) -> tuple[Mark, tuple[HistoryEntry, ...]]:
-        """The entries since an earlier call, oldest first; it costs one `stat` where there are none.
+    def entries_since(self, position: Position) -> tuple[Position, tuple[HistoryEntry, ...]]:
+        """The entries since an earlier call, oldest first; without new ones, the call costs one `stat`.
 
         It raises no error: a file that cannot be read has no new entries. Lines of a file that has been closed since
         that call may be missing.
 
         Args:
-            mark: the position that the earlier call returned; `NEVER` for the first call, which has no new entries.
+            position: the one that the earlier call returned; `UNREAD` for the first call, which has no new entries.
 
         Returns:
             The new position, and the entries.
         """
         try:
-            fd = os.open(self._path, _READ) if self._mark() != mark else -1
+            fd = os.open(self._path, _READ) if self._position() != position else -1
         except OSError:
-            return NEVER, ()
+            return UNREAD, ()
         if fd < 0:
-            return mark, ()
+            return position, ()
         try:
             status = os.fstat(fd)
-            if mark == NEVER:
+            if position == UNREAD:
                 return (*_identity(status), status.st_size), ()
-            begin = mark[2] if mark[:2] == _identity(status) else 0
+            begin = position[2] if position[:2] == _identity(status) else 0
             whole = os.pread(fd, status.st_size - begin, begin).rpartition(b"\n")[0]  # the last line may still grow
         except OSError:
-            return mark, ()
+            return position, ()
         finally:
             os.close(fd)
         entries = []
@@ -225,7 +225,7 @@ class History:
                 entries.append(read_entry(line))
         return (*_identity(status), begin + len(whole) + bool(whole)), tuple(entries)
 
-    def _mark(self) -> Mark:
+    def _position(self) -> Position:
         status = os.stat(self._path, follow_symlinks=False)
         return (*_identity(status), status.st_size)
 
@@ -269,17 +269,17 @@ class History:
 
     def _read(self, sites: Collection[str]) -> Iterator[HistoryEntry]:
         """The entries of these sites (of all if there are none), newest first; sites may be removed meanwhile."""
-        every = not sites
+        all_sites = not sites
         with translated(self.root, self._path):
             for line in self._lines():
                 begin = _SITE.match(line)
-                if not every and begin and begin[1].decode("utf-8", "replace") not in sites:
+                if not all_sites and begin and begin[1].decode("utf-8", "replace") not in sites:
                     continue
                 try:
                     entry = read_entry(line)
                 except ValueError:
                     continue
-                if every or entry.site in sites:
+                if all_sites or entry.site in sites:
                     yield entry
 
     def _lines(self) -> Iterator[bytes]:

@@ -30,8 +30,8 @@ from rotator.storage.notes import (
 )
 from rotator.system.files import json_bytes, lock_file
 
-NAMELESS_FOR = 0.1
-"""Seconds for which a lock may be held without a note: its holder has just come, or is about to go."""
+NO_NOTE_FOR = 0.1
+"""Seconds for which a lock may be held without a note: its holder has just taken it, or is about to release it."""
 NOTE_READS = 10
 """Reads of the daemon's note, which it writes once a minute: a read in that moment shows parts of two notes."""
 MAX_NOTE = 1024 * 1024
@@ -57,13 +57,13 @@ class Lock:
         """Notes which sites are between their old and their new generation, for the next holder after a crash.
 
         Raises:
-            RotatorError: what the disk said; as for `settled`.
+            RotatorError: `disk-full`, `permission` or `io-error`; as for `settled`.
         """
         self.in_flight = tuple(sites)
         self._write()
 
     def settled(self, sites: Sequence[str]) -> None:
-        """Takes sites out of both notes: they are proved again, one way or the other."""
+        """Removes sites from both notes: they are proved again, with the new or the previous pair."""
         self.in_flight = tuple(s for s in self.in_flight if s not in sites)
         self.interrupted = tuple(s for s in self.interrupted if s not in sites)
         self._write()
@@ -88,7 +88,7 @@ class DaemonLock:
         """Completes the note, for `daemon_note`; see `DaemonNote`.
 
         Raises:
-            RotatorError: what the disk said; the earlier note stands then.
+            RotatorError: `disk-full`, `permission` or `io-error`; the earlier note stays then.
         """
         self._write(
             replace(self._note, config=config, loads=loads, refused=refused, reported=reported, jobs=tuple(jobs))
@@ -120,7 +120,7 @@ class Locks:
             waiting: called once with the holder, if the lock is held.
 
         Raises:
-            RotatorError: `lock-busy` (exit 7) with the holder's pid; or what the disk said.
+            RotatorError: `lock-busy` (exit 7) with the holder's pid; or `disk-full`, `permission` or `io-error`.
         """
         path = self.root / "lock"
         with translated(self.root, path):
@@ -128,8 +128,8 @@ class Locks:
         try:
             with translated(self.root, path):
                 _acquire(fd, within, waiting)
-                left = read_rotation_note(_first_bytes(fd)).in_flight
-            lock = Lock(fd, path, who, left)
+                interrupted = read_rotation_note(_first_bytes(fd)).in_flight
+            lock = Lock(fd, path, who, interrupted)
             lock._write()
             yield lock
             if not lock.interrupted and not lock.in_flight:
@@ -142,7 +142,7 @@ class Locks:
 
     @contextlib.contextmanager
     def daemon(self) -> Iterator[DaemonLock]:
-        """One daemon for each state directory; held for its whole life, and gone with it however it ends.
+        """One daemon for each state directory; the lock ends with the process, however that ends.
 
         Raises:
             RotatorError: `daemon-running` (exit 7) with the other one's pid.
@@ -189,9 +189,9 @@ class Locks:
 
 
 def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> None:
-    nameless = time.monotonic() + NAMELESS_FOR
+    note_deadline = time.monotonic() + NO_NOTE_FOR
     while not lock_file(fd, 0.0):
-        if _holder(fd).pid or time.monotonic() >= nameless:
+        if _holder(fd).pid or time.monotonic() >= note_deadline:
             break
         time.sleep(0.002)
     else:
@@ -202,7 +202,7 @@ def _acquire(fd: int, within: float, waiting: Callable[[str], None] | None) -> N
         raise RotatorError(
             Reason.LOCK_BUSY,
             f"another rotation is running on this host: {_holder(fd)}",
-            "Wait for it, or look at it with `rotator status`; the lock ends by itself with its holder",
+            "Wait for it, or look at it with `rotator status`; the lock ends with its holder",
             Exit.BUSY,
         )
 

@@ -1,4 +1,4 @@
-"""The notes in the lock files as types, each with one reader and one writer; `records` has the rules of all records.
+"""The notes in the lock files as types, each with one reader and one writer; the rules of records are in `records`.
 
 A note is one line of JSON in a file that its writer holds locked. It lives as long as its writer, so that only versions
 of rotator that run at the same time read each other's: a command and the daemon around an upgrade.
@@ -61,8 +61,8 @@ class DaemonNote:
         pid: the process; 0 where the file has no note.
         since: since when it runs, RFC 3339.
         config: the configuration file that it reads; empty until it is ready.
-        loads: how often it has read that; 0 until it is ready.
-        refused: why it did not take what it read last; empty if it did.
+        loads: how often it has read that file; 0 until it is ready.
+        refused: why it refused the file that it read last; empty if it accepted it.
         reported: when the times of the jobs were written, RFC 3339; empty until it is ready.
         jobs: its periodic jobs.
     """

@@ -46,7 +46,7 @@ def generation_contents(pairs: Sequence[Pair], provenance: Provenance, digest: s
     return contents
 
 
-def holds(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
+def has_contents(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
     """Whether a stored generation has the same pairs; its provenance may differ."""
     pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
     try:

@@ -14,7 +14,7 @@ def policy_digest(parts: Sequence[object]) -> str:
 
 
 def _in_order(value: object) -> object:
-    """A value that JSON has no form for; a set is sorted, because its order is another one in each process."""
+    """A value that JSON cannot represent; a set is sorted, because its order differs from process to process."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, frozenset | set):

@@ -5,7 +5,7 @@ The rules that every record keeps, so that versions of rotator can follow each o
 1. A file holds one JSON object with a `schema_version`; one without it is of version 0, as rotator 0.1 wrote it. A key
    is added, never removed, and never changes its type or its meaning. The version rises with each such change.
 2. A key that this version does not know is kept: a record that is read and written again still has it.
-3. A newer version is used as far as it is understood, and the user of the reader learns of it in words.
+3. A record of a newer version is used as far as it is understood, and `Intent.caveat` reports it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ INTENT_VERSION = 1
 ANYTHING = "*"
 """The digest of a hold on every content of the drop."""
 NOT_UNDERSTOOD = "a decision that this version of rotator does not understand"
-"""Who holds a drop whose recorded decision cannot be read."""
+"""The holder of a drop whose recorded decision cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A hand-made decision that the content of the drop is not to be installed until it changes.
+    """The decision of an operator that the content of the drop is not installed until it changes.
 
     Args:
         by: the user who made it.
@@ -59,7 +59,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """What has been decided for a site.
+    """The last decision about a site's drop.
 
     Args:
         digest: of the candidate last decided on.
@@ -68,7 +68,7 @@ class Intent:
         policy: digest of policy and roots at that time.
         next_try: RFC 3339; empty if none is due.
         hold: see `Hold`.
-        caveat: what the user of this record has to know about its version or its damage, in words; empty if nothing.
+        caveat: a note for the user about a damaged record or one of another version; empty if there is none.
         schema_version: of the file.
         unknown: keys of a newer version, kept as they are.
     """
@@ -83,10 +83,10 @@ class Intent:
     schema_version: int = field(default=INTENT_VERSION, compare=False)
     unknown: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
-    def over(self, before: Intent) -> Intent:
-        """This decision as it replaces an earlier one: with the unknown keys and the schema version of that."""
-        version = max(self.schema_version, before.schema_version)
-        return replace(self, schema_version=version, unknown={**before.unknown, **self.unknown})
+    def replacing(self, earlier: Intent) -> Intent:
+        """This decision in place of an earlier one, whose unknown keys and newer schema version it keeps."""
+        version = max(self.schema_version, earlier.schema_version)
+        return replace(self, schema_version=version, unknown={**earlier.unknown, **self.unknown})
 
 
 # -- readers: bytes in, record out ------------------------------------------------------------------------------------
@@ -114,8 +114,8 @@ def read_generation(data: bytes) -> GenerationRecord:
 def read_intent(data: bytes) -> Intent:
     """The content of an `intent.json`.
 
-    A hold outlives whatever else cannot be understood: where the file has a hold of another form, or is of a newer
-    version and lacks or changes a key that this one needs, the drop counts as held, whatever its content.
+    A hold is never lost: if the file has a hold in an unknown form, or is of a newer version and lacks or changes a key
+    that this version needs, the drop counts as held, with any content.
 
     Raises:
         ValueError: it is no JSON object.
@@ -136,9 +136,9 @@ def read_intent(data: bytes) -> Intent:
     newer = version > INTENT_VERSION
     written = f"intent.json was written by a newer rotator (schema_version {version}; this one knows {INTENT_VERSION})"
     if "hold" in keys.faulty or (newer and (keys.faulty or keys.missing)):
-        strange = ", ".join(dict.fromkeys((*keys.faulty, *keys.missing)))
-        words = f"{written if newer else 'intent.json is not as rotator writes it'}; not understood: {strange}"
-        return replace(decision, hold=hold or Hold(NOT_UNDERSTOOD, "", ANYTHING), caveat=words)
+        not_understood = ", ".join(dict.fromkeys((*keys.faulty, *keys.missing)))
+        caveat = f"{written if newer else 'intent.json is not as rotator writes it'}; not understood: {not_understood}"
+        return replace(decision, hold=hold or Hold(NOT_UNDERSTOOD, "", ANYTHING), caveat=caveat)
     return replace(decision, caveat=f"{written}; the keys that this one does not know are kept") if newer else decision
 
 

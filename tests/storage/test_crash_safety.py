@@ -157,7 +157,7 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 @dataclass
-class Story:
+class RecordedRun:
     """A recording of all operations, one after the other.
 
     Args:
@@ -175,7 +175,7 @@ class Story:
         return [entry for log in self.logs for entry in log]
 
     def disk(self) -> Disk:
-        """The disk before the story."""
+        """The disk before the run."""
         put(self.begin, self.world.root)
         return Disk(self.world.root)
 
@@ -185,7 +185,7 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> RecordedRun:
     ca = CA.root().intermediate()
     names = {"A1": "alpha", "A2": "alpha", "A3": "alpha", "B1": "beta"}
     pairs = {name: pair_of(ca.issue(f"{site}.test")) for name, site in names.items()}
@@ -199,7 +199,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Story:
         with standing_in(recorder):
             operation(world, recorder)
         logs.append(recorder.log)
-    return Story(world, begin, tuple(logs))
+    return RecordedRun(world, begin, tuple(logs))
 
 
 # -- what a disk holds, read as nginx and rotator would, without their code -------------------------------------------
@@ -329,9 +329,9 @@ class Expectation:
         ]
 
 
-def breaches(story: Story, log: list[Entry], views: Callable[[Disk], list[View]]) -> Iterator[str]:
+def breaches(recorded: RecordedRun, log: list[Entry], views: Callable[[Disk], list[View]]) -> Iterator[str]:
     """Every breach at every step of a log, as each of the views shows it."""
-    disk, expected, reader = story.disk(), Expectation(), Reader(story.world)
+    disk, expected, reader = recorded.disk(), Expectation(), Reader(recorded.world)
     for number, entry in enumerate(log):
         if isinstance(entry, Promise):
             expected.hear(entry)
@@ -360,24 +360,24 @@ def first(found: Iterator[str]) -> str:
 # -- the sweeps -------------------------------------------------------------------------------------------------------
 
 
-def test_the_model_of_the_disk_ends_with_the_tree_that_really_lies_there(story: Story) -> None:
-    put(story.begin, story.world.root)
+def test_the_model_of_the_disk_ends_with_the_tree_that_really_lies_there(recorded: RecordedRun) -> None:
+    put(recorded.begin, recorded.world.root)
     for operation in OPERATIONS:
-        operation(story.world, Recorder())
-    real = view_of(story.world.root)
-    disk = story.disk()
-    for step in story.steps:
+        operation(recorded.world, Recorder())
+    real = view_of(recorded.world.root)
+    disk = recorded.disk()
+    for step in recorded.steps:
         disk.replay(step)
     without_times = [{path: is_history(path) or what for path, what in one.items()} for one in (disk.killed(), real)]
     assert without_times[0] == without_times[1]
 
 
-def test_a_kill_at_any_step_leaves_everything_whole(story: Story) -> None:
-    assert first(breaches(story, story.log, killed)) == ""
+def test_a_kill_at_any_step_leaves_everything_whole(recorded: RecordedRun) -> None:
+    assert first(breaches(recorded, recorded.log, killed)) == ""
 
 
-def test_a_power_cut_at_any_step_leaves_everything_whole_and_all_promises_kept(story: Story) -> None:
-    assert first(breaches(story, story.log, power_cuts(DRAWS))) == ""
+def test_a_power_cut_at_any_step_leaves_everything_whole_and_all_promises_kept(recorded: RecordedRun) -> None:
+    assert first(breaches(recorded, recorded.log, power_cuts(DRAWS))) == ""
 
 
 # -- what comes after a kill ------------------------------------------------------------------------------------------
@@ -403,10 +403,10 @@ class Again:
 
 
 @pytest.fixture(scope="module")
-def agains(story: Story) -> list[Again]:
+def agains(recorded: RecordedRun) -> list[Again]:
     found = []
-    disk, reader, world = story.disk(), Reader(story.world), story.world
-    for operation, log in zip(OPERATIONS, story.logs, strict=True):
+    disk, reader, world = recorded.disk(), Reader(recorded.world), recorded.world
+    for operation, log in zip(OPERATIONS, recorded.logs, strict=True):
         steps = [entry for entry in log if isinstance(entry, Step)]
         kills = []
         changed = True
@@ -431,10 +431,10 @@ def settled(found: dict[Register, str | None]) -> dict[Register, str | None]:
 
 
 def test_after_a_kill_at_any_step_the_same_operation_ends_as_if_nothing_had_been(
-    story: Story, agains: list[Again]
+    recorded: RecordedRun, agains: list[Again]
 ) -> None:
     for again in agains:
-        found, broken = Reader(story.world).read(again.after)
+        found, broken = Reader(recorded.world).read(again.after)
         assert (again.killed_before, broken, settled(found)) == (again.killed_before, [], settled(again.wanted))
 
 
@@ -443,7 +443,7 @@ def test_after_a_kill_at_any_step_the_same_operation_leaves_no_stray(agains: lis
     assert strays == {}
 
 
-def unkept(story: Story, again: Again, log: list[Entry]) -> list[str]:
+def unkept(recorded: RecordedRun, again: Again, log: list[Entry]) -> list[str]:
     """What of the second run's promises a power cut after it can still take, although the first run was killed."""
     disk, expected = copy.deepcopy(again.disk), Expectation()
     for entry in log:
@@ -453,7 +453,7 @@ def unkept(story: Story, again: Again, log: list[Entry]) -> list[str]:
             disk.replay(entry)
     found: list[str] = []
     for view in power_cuts(2)(disk):
-        values, broken = Reader(story.world).read(view)
+        values, broken = Reader(recorded.world).read(view)
         found += broken + expected.breaches(values)
     return found
 
@@ -462,9 +462,9 @@ def killed_while_deleting(agains: list[Again]) -> list[Again]:
     return [again for again in agains if {"prune", "_prune_copies"} & set(again.killed_before.by)]
 
 
-def broken_on_the_way(story: Story, again: Again, log: list[Entry]) -> Iterator[str]:
+def broken_on_the_way(recorded: RecordedRun, again: Again, log: list[Entry]) -> Iterator[str]:
     """What a power cut in the middle of the second run breaks."""
-    disk, reader, cut = copy.deepcopy(again.disk), Reader(story.world), power_cuts(DRAWS)
+    disk, reader, cut = copy.deepcopy(again.disk), Reader(recorded.world), power_cuts(DRAWS)
     for entry in log:
         if isinstance(entry, Step):
             disk.replay(entry)
@@ -473,30 +473,30 @@ def broken_on_the_way(story: Story, again: Again, log: list[Entry]) -> Iterator[
 
 
 def test_a_power_cut_while_a_killed_deletion_is_done_again_leaves_everything_whole(
-    story: Story, agains: list[Again]
+    recorded: RecordedRun, agains: list[Again]
 ) -> None:
-    assert {first(broken_on_the_way(story, again, again.log)) for again in killed_while_deleting(agains)} == {""}
+    assert {first(broken_on_the_way(recorded, again, again.log)) for again in killed_while_deleting(agains)} == {""}
 
 
 @pytest.mark.parametrize("of", ["sweep", "_copy_generation"])
 def test_without_the_flush_before_strays_are_removed_a_power_cut_would_leave_half_a_generation(
-    story: Story, agains: list[Again], of: str
+    recorded: RecordedRun, agains: list[Again], of: str
 ) -> None:
     def wrong(step: Step) -> bool:
         return step.kind == "fsync" and of in step.by and not step.path.endswith(".pem")
 
     deletions = killed_while_deleting(agains)
-    assert any(first(broken_on_the_way(story, again, without(again.log, wrong))) for again in deletions)
+    assert any(first(broken_on_the_way(recorded, again, without(again.log, wrong))) for again in deletions)
 
 
-def test_what_a_killed_run_did_not_flush_is_flushed_by_the_next(story: Story, agains: list[Again]) -> None:
-    assert [breach for again in agains for breach in unkept(story, again, again.log)] == []
+def test_what_a_killed_run_did_not_flush_is_flushed_by_the_next(recorded: RecordedRun, agains: list[Again]) -> None:
+    assert [breach for again in agains for breach in unkept(recorded, again, again.log)] == []
 
 
 def test_a_next_run_that_flushes_only_what_it_made_itself_would_break_a_promise(
-    story: Story, agains: list[Again]
+    recorded: RecordedRun, agains: list[Again]
 ) -> None:
-    assert any(unkept(story, again, only_own_flushes(again.log)) for again in agains)
+    assert any(unkept(recorded, again, only_own_flushes(again.log)) for again in agains)
 
 
 def only_own_flushes(log: list[Entry]) -> list[Entry]:
@@ -559,18 +559,18 @@ RENAMES = {
 """Every rename in the code: the function that makes it, and of what."""
 
 
-def is_at(story: Story, place: tuple[str, ...], kind: str) -> Callable[[Step], bool]:
+def is_at(recorded: RecordedRun, place: tuple[str, ...], kind: str) -> Callable[[Step], bool]:
     """Whether a step is the call that stands at this place of the code."""
     after: set[int] = set()
     committed = False
-    for step in story.steps:  # the two flushes of the include directory differ by what was renamed before
+    for step in recorded.steps:  # the two flushes of the include directory differ by what was renamed before
         renamed = step.kind == "rename" and step.path.endswith(".conf.new")
-        committed = (committed or renamed) and not step.path.startswith(f"{story.world.root}/state")
+        committed = (committed or renamed) and not step.path.startswith(f"{recorded.world.root}/state")
         if committed:
             after.add(id(step))
 
     def at(step: Step) -> bool:
-        path = re.sub("|".join(SITES), "SITE", _GENERATION.sub("GEN", os.path.relpath(step.path, story.world.root)))
+        path = re.sub("|".join(SITES), "SITE", _GENERATION.sub("GEN", os.path.relpath(step.path, recorded.world.root)))
         return (
             step.kind == kind
             and path == place[1]
@@ -581,24 +581,24 @@ def is_at(story: Story, place: tuple[str, ...], kind: str) -> Callable[[Step], b
     return at
 
 
-def test_every_flush_and_every_rename_of_the_code_has_one_negative_control(story: Story) -> None:
-    places = [is_at(story, place, "fsync") for place in FLUSHES.values()]
-    places += [is_at(story, place, "rename") for place in RENAMES.values()]
-    controls = {step: sum(at(step) for at in places) for step in story.steps if step.kind in ("fsync", "rename")}
+def test_every_flush_and_every_rename_of_the_code_has_one_negative_control(recorded: RecordedRun) -> None:
+    places = [is_at(recorded, place, "fsync") for place in FLUSHES.values()]
+    places += [is_at(recorded, place, "rename") for place in RENAMES.values()]
+    controls = {step: sum(at(step) for at in places) for step in recorded.steps if step.kind in ("fsync", "rename")}
     assert {step: number for step, number in controls.items() if number != 1} == {}
 
 
 @pytest.mark.parametrize("what", FLUSHES)
-def test_without_the_flush_of(story: Story, what: str) -> None:
+def test_without_the_flush_of(recorded: RecordedRun, what: str) -> None:
     """A power cut would break something, or a promise."""
-    wrong = without(story.log, is_at(story, FLUSHES[what], "fsync"))
-    assert len(wrong) < len(story.log)
-    assert first(breaches(story, wrong, power_cuts(DRAWS)))
+    wrong = without(recorded.log, is_at(recorded, FLUSHES[what], "fsync"))
+    assert len(wrong) < len(recorded.log)
+    assert first(breaches(recorded, wrong, power_cuts(DRAWS)))
 
 
 @pytest.mark.parametrize("what", RENAMES)
-def test_with_a_copy_in_place_instead_of_the_rename_of(story: Story, what: str) -> None:
+def test_with_a_copy_in_place_instead_of_the_rename_of(recorded: RecordedRun, what: str) -> None:
     """A kill alone would break something, flushed or not."""
-    wrong = copied_in_place(story.log, story.disk(), is_at(story, RENAMES[what], "rename"))
-    assert len(wrong) > len(story.log)
-    assert first(breaches(story, wrong, killed))
+    wrong = copied_in_place(recorded.log, recorded.disk(), is_at(recorded, RENAMES[what], "rename"))
+    assert len(wrong) > len(recorded.log)
+    assert first(breaches(recorded, wrong, killed))

@@ -27,7 +27,7 @@ from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
 from rotator.storage import history as module
 from rotator.storage.entries import HistoryEntry, read_entry
-from rotator.storage.history import NEVER, History
+from rotator.storage.history import UNREAD, History
 from tests.support.failing import Fails, Kill, KilledError, refusal
 from tests.support.other_user import forked
 from tests.support.powercut import StandIn, standing_in, view_of
@@ -259,12 +259,12 @@ def test_a_torn_line_at_the_end_of_a_closed_file_costs_only_itself(history: Hist
 @pytest.mark.parametrize("line", [b'{"site": ["site"]}', b'{"site": {}}', b'{"site": null}', b"[]", 100_000 * b"["])
 def test_a_line_that_tells_of_no_outcome_is_neither_an_entry_nor_news(history: History, line: bytes) -> None:
     note(history, "a")
-    mark, _ = history.news(NEVER)
+    mark, _ = history.entries_since(UNREAD)
     with (history.root / "history.jsonl").open("ab") as f:
         f.write(line + b"\n")
     note(history, "b")
     assert (told(history), told(history, "site"), history.latest(["site"])["site"].reason) == ("ab", "ab", "b")
-    assert [entry.reason for entry in history.news(mark)[1]] == ["b"]
+    assert [entry.reason for entry in history.entries_since(mark)[1]] == ["b"]
 
 
 def test_files_that_only_look_like_closed_ones_are_left_alone(history: History) -> None:
@@ -353,31 +353,31 @@ def test_a_closed_file_that_is_deleted_while_the_others_are_read_is_passed_over(
 
 def test_what_was_written_since_the_last_look_is_news_once(history: History) -> None:
     note(history, "before")
-    mark, first = history.news(NEVER)
-    assert (first, history.news(mark)) == ((), (mark, ()))
+    mark, first = history.entries_since(UNREAD)
+    assert (first, history.entries_since(mark)) == ((), (mark, ()))
     note(history, "one")
     note(history, "two")
-    mark, entries = history.news(mark)
-    assert ([entry.reason for entry in entries], history.news(mark)) == (["one", "two"], (mark, ()))
+    mark, entries = history.entries_since(mark)
+    assert ([entry.reason for entry in entries], history.entries_since(mark)) == (["one", "two"], (mark, ()))
 
 
 def test_a_line_that_is_only_half_written_is_news_when_it_is_whole(history: History) -> None:
     note(history, "before")
-    mark, _ = history.news(NEVER)
+    mark, _ = history.entries_since(UNREAD)
     with (history.root / "history.jsonl").open("ab", buffering=0) as file:
         file.write(b'{"reason": "o')
-        mark, half = history.news(mark)
+        mark, half = history.entries_since(mark)
         file.write(b'ne"}\n')
-    assert (half, [entry.reason for entry in history.news(mark)[1]]) == ((), ["one"])
+    assert (half, [entry.reason for entry in history.entries_since(mark)[1]]) == ((), ["one"])
 
 
 def test_what_stands_in_the_next_file_is_news(history: History) -> None:
     note(history, "before")
-    mark, _ = history.news(NEVER)
+    mark, _ = history.entries_since(UNREAD)
     (history.root / "history.jsonl").rename(history.root / "history-000001.jsonl")
-    assert history.news(mark) == (NEVER, ())
+    assert history.entries_since(mark) == (UNREAD, ())
     note(history, "one")
-    assert [entry.reason for entry in history.news(mark)[1]] == ["one"]
+    assert [entry.reason for entry in history.entries_since(mark)[1]] == ["one"]
 
 
 def test_who_waited_while_the_file_was_closed_writes_into_the_next(history: History) -> None:
