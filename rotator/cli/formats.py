@@ -17,7 +17,7 @@ from rotator.core.problems import Problem
 from rotator.core.times import rfc3339_millis
 
 if TYPE_CHECKING:  # `rotator check` does not need these imports
-    from rotator.rotation.observe import Facts
+    from rotator.rotation.observe import Observation
     from rotator.storage.entries import HistoryEntry
     from rotator.storage.notes import DaemonNote
     from rotator.storage.records import Intent
@@ -172,7 +172,7 @@ def daemon_answer(note: DaemonNote) -> dict[str, object]:
 
 
 def site_answer(
-    facts: Facts,
+    facts: Observation,
     last: HistoryEntry | None,
     span: tuple[datetime, datetime] | None,
     now: datetime,

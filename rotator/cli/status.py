@@ -19,7 +19,7 @@ from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Result
 from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339, rfc3339_millis
-from rotator.rotation.observe import Facts, observe_all
+from rotator.rotation.observe import Observation, observe_all
 from rotator.sources.drop_source import DropSource
 from rotator.storage.entries import HistoryEntry
 from rotator.storage.generations import demand_state_dir
@@ -86,7 +86,7 @@ def status(context: Context, site: str) -> int:
 _WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Exit.DEFERRED)
 
 
-def _exit_of(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
+def _exit_of(sources: Mapping[str, DropSource], facts: Observation) -> Exit:
     """The exit status for one site; a renewal that is in the drop and not live counts as it ended."""
     ended = EXITS.get(facts.intent.result, Exit.DEFERRED) if facts.intent.result else Exit.DONE
     if not facts.well:
@@ -98,7 +98,7 @@ def _exit_of(sources: Mapping[str, DropSource], facts: Facts) -> Exit:
     return Exit.DONE if _has_left_drop(sources[facts.site.name], facts.site.name, facts.intent) else ended
 
 
-def _advice(facts: Sequence[Facts], changed: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
+def _advice(facts: Sequence[Observation], changed: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
     """The lines below the table: how each hold ends, and which command shows the reasons."""
     for site_facts in facts:
         name, hold = site_facts.site.name, site_facts.intent.hold
@@ -142,23 +142,23 @@ def _wait_text(intent: Intent) -> str:
         return f"it goes live when fewer workers are draining, at the latest at {when}"
     if intent.reason == Reason.MIN_RELOAD_INTERVAL:
         return f"it goes live at {when}, or with a reload that cannot wait until then"
-    return f"it is tried again at {when}, or when the cause is gone"
+    return f"it is tried again at {when}, or as soon as the cause has changed"
 
 
-def _advice_applies(facts: Facts, result: str) -> bool:
+def _advice_applies(facts: Observation, result: str) -> bool:
     """Whether the advice of the last outcome still applies: a deferred site that has recovered needs none."""
     if result in (Result.ROTATED, Result.UNCHANGED):
         return False
     return result != Result.DEFERRED or not facts.well or facts.intent.result == Result.DEFERRED
 
 
-def _validity_of_first_to_expire(facts: Facts) -> tuple[datetime, datetime] | None:
+def _validity_of_first_to_expire(facts: Observation) -> tuple[datetime, datetime] | None:
     """The notBefore and the effective expiry of the live pair that expires first."""
     spans = [(pair.not_before, pair.effective_not_after) for pair in (facts.live.record.pairs if facts.live else ())]
     return min(spans, key=lambda span: span[1]) if spans else None
 
 
-def _time_left(facts: Facts, now: datetime) -> str:
+def _time_left(facts: Observation, now: datetime) -> str:
     span = _validity_of_first_to_expire(facts)
     if span is None:
         return "-"
@@ -170,7 +170,7 @@ def _time_left(facts: Facts, now: datetime) -> str:
     return f"{remaining} ({share_of_life_left(*span, now):.0%}){mark}"
 
 
-def _served_text(facts: Facts) -> str:
+def _served_text(facts: Observation) -> str:
     if facts.workers is not None and facts.workers.master is None and not any(seen.served.chain for seen in facts.seen):
         return "nginx is not running"
     if facts.live is None:
@@ -179,7 +179,7 @@ def _served_text(facts: Facts) -> str:
     return "everywhere" if facts.served_everywhere else f"{good} of {len(facts.seen)} as on disk"
 
 
-def _row(facts: Facts, last: HistoryEntry | None, now: datetime, *, changed: bool | None) -> tuple[str, ...]:
+def _row(facts: Observation, last: HistoryEntry | None, now: datetime, *, changed: bool | None) -> tuple[str, ...]:
     span = _validity_of_first_to_expire(facts)
     on_disk = facts.problem or (facts.live.name if facts.live else "nothing")
     if facts.live and facts.verified != facts.live.name:
@@ -203,7 +203,7 @@ def _minute(last: HistoryEntry | None) -> str:
 
 
 def _show_site(
-    facts: Facts, last: HistoryEntry | None, now: datetime, context: Context, *, changed: bool | None
+    facts: Observation, last: HistoryEntry | None, now: datetime, context: Context, *, changed: bool | None
 ) -> None:
     output, span, live = context.output, _validity_of_first_to_expire(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
@@ -215,7 +215,7 @@ def _show_site(
         output.line(f"           {wait_text}", "warn")
     if (hold := facts.intent.hold) and changed:
         output.line(f"           the content of the drop was {hold}, and has changed since")
-        output.line(f"           a running daemon looks at it by itself, and so does: rotator swap {facts.site.name}")
+        output.line(f"           a running daemon decides about it, and so does: rotator swap {facts.site.name}")
     elif hold:
         output.line(f"           the content of the drop is {hold}", "warn")
         until = "until an operator decides" if hold.digest == ANYTHING else "until the drop changes"

@@ -1,1 +1,1 @@
-"""The loop and its life as a service. Never: a rule of rotation or validation."""
+"""The daemon: its loop, and its life as a service. Never: a rule of rotation or validation."""

@@ -18,7 +18,7 @@ from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.daemon.runtime import WHO, ManagedSite, Runtime
 from rotator.metrics import SiteFacts, site_facts
 from rotator.rotation.decide import backoff
-from rotator.rotation.observe import Facts, observe
+from rotator.rotation.observe import Observation, observe
 from rotator.rotation.recover import recover
 from rotator.storage.locks import Lock
 from rotator.validation.validate import validate_chains
@@ -65,9 +65,9 @@ class Maintenance:
         self.journal = journal
         self.degraded_sites: dict[str, Degraded] = {}
         self.facts: dict[str, SiteFacts] = {}
-        """What the last probe of each site showed."""
+        """The facts that the last probe of each site showed."""
         self.live_problems: dict[str, tuple[Problem, ...]] = {}
-        """What the last validation found in each site's live generation."""
+        """The problems that the last validation found in each site's live generation."""
         self.reloaded = False
         """Whether the last piece of work reloaded nginx."""
         self._count = count
@@ -226,7 +226,7 @@ class Maintenance:
 
     # -- probing
 
-    def _observe(self, managed: ManagedSite) -> Facts:
+    def _observe(self, managed: ManagedSite) -> Observation:
         facts = observe(managed.site, self.runtime.ports)
         self.facts[managed.site.name] = site_facts(facts, self.runtime.ports.clock.now())
         return facts

@@ -1,4 +1,4 @@
-"""The metrics: counters, the snapshot that the loop publishes, its page and web server. Never: who updates them."""
+"""The metrics: counters, the published snapshot, its page and web server. Never: the loop that publishes them."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ class Counters:
             return replace(self, swaps=_with(self.swaps, site, LastResult(True, known.success_at)))
         if result is Result.DEFERRED and outcome.reason in WAITING:
             return self
-        done = result is Result.ROTATED
+        succeeded = result is Result.ROTATED
         went_back = result in (Result.ROLLED_BACK, Result.STRANDED)
         durations = dict(self.durations)
         for stage, seconds in outcome.stages.items():
@@ -208,12 +208,12 @@ class Counters:
         return replace(
             self,
             attempts=_one_more(self.attempts, (site, _known(trigger, TRIGGERS))),
-            failures=self.failures if done else _one_more(self.failures, (site, failed_stage(outcome))),
+            failures=self.failures if succeeded else _one_more(self.failures, (site, failed_stage(outcome))),
             rollbacks=_one_more(self.rollbacks, site) if went_back else self.rollbacks,
             rollback_failures=(
                 _one_more(self.rollback_failures, site) if result is Result.STRANDED else self.rollback_failures
             ),
-            swaps=_with(self.swaps, site, self.swaps.get(site, LastResult()).then(done, outcome.at)),
+            swaps=_with(self.swaps, site, self.swaps.get(site, LastResult()).then(succeeded, outcome.at)),
             rejected=(
                 _one_more(self.rejected, _known(outcome.reason, CODES)) if result is Result.REJECTED else self.rejected
             ),
@@ -297,8 +297,8 @@ class Counters:
 
 def failed_stage(outcome: Outcome) -> str:
     """The stage in which an unsuccessful outcome ended."""
-    if late := [stage for stage in ("prove", "apply") if stage in outcome.stages]:
-        return late[0]
+    if later_stages := [stage for stage in ("prove", "apply") if stage in outcome.stages]:
+        return later_stages[0]
     timed = [stage for stage in outcome.stages if stage in STAGES]  # in the order in which they began
     return STAGE_OF.get(outcome.reason) or (timed[-1] if timed else "detect")
 

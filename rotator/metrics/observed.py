@@ -6,14 +6,14 @@ from datetime import datetime
 
 from rotator.core.model import Generation, KeyType
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts, SiteFacts
-from rotator.rotation.observe import Facts, Seen
+from rotator.rotation.observe import Observation, ObservedHandshake
 from rotator.x509.parse import read_certificate
 
 Validity = tuple[datetime, datetime]
 """notBefore and notAfter of a leaf, UTC."""
 
 
-def site_facts(facts: Facts, at: datetime) -> SiteFacts:
+def site_facts(facts: Observation, at: datetime) -> SiteFacts:
     """A site's part of the snapshot, except for the state of its drop.
 
     Args:
@@ -52,11 +52,11 @@ def certificates(live: Generation | None) -> tuple[CertificateFacts, ...]:
     )
 
 
-def _served(facts: Facts) -> tuple[ServedFacts, ...]:
+def _served(facts: Observation) -> tuple[ServedFacts, ...]:
     """One value for each listener and key type. Where a listener serves several leaves, the first to expire counts."""
     only = next(iter(facts.live.chains)) if facts.live and len(facts.live.chains) == 1 else None
     leaves: dict[bytes, tuple[KeyType | None, Validity | None]] = {}
-    groups: dict[tuple[str, KeyType], list[tuple[Validity | None, Seen]]] = {}
+    groups: dict[tuple[str, KeyType], list[tuple[Validity | None, ObservedHandshake]]] = {}
     for seen in facts.seen:
         if not seen.served.chain:
             continue  # a failed handshake is not a difference

@@ -13,7 +13,7 @@ from rotator.storage.records import Intent
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ObservedHandshake:
     """One handshake, compared with the live chain.
 
     Args:
@@ -28,8 +28,8 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """The facts about a site at one moment.
+class Observation:
+    """The observation of a site at one moment.
 
     Args:
         site: the site.
@@ -45,7 +45,7 @@ class Facts:
     live: Generation | None
     verified: str
     intent: Intent
-    seen: tuple[Seen, ...]
+    seen: tuple[ObservedHandshake, ...]
     workers: Workers | None
     problem: str = ""
 
@@ -60,22 +60,24 @@ class Facts:
         return self.live is not None and self.live.name == self.verified and self.served_everywhere
 
 
-def observe(site: Site, ports: Ports) -> Facts:
+def observe(site: Site, ports: Ports) -> Observation:
     """Reads the disk and asks every listener once. It never raises for a fault of the site."""
     return observe_all([site], ports)[0]
 
 
-def observe_all(sites: Sequence[Site], ports: Ports) -> tuple[Facts, ...]:
+def observe_all(sites: Sequence[Site], ports: Ports) -> tuple[Observation, ...]:
     """The same for many sites; their listeners are probed concurrently."""
     snapshots = [take_snapshot(site.name, ports) for site in sites]
     expected = [expectation(site, snapshot.chains) for site, snapshot in zip(sites, snapshots, strict=True)]
-    # A site without a live pair is asked for one kind of key: then its listeners show whichever they serve.
-    asked = [tuple(e or expectation(site, {KeyType.ECDSA: ()})) for e, site in zip(expected, sites, strict=True)]
-    handshakes = ports.probe([target for targets in asked for target in targets], HANDSHAKE_WITHIN)
+    # For a site without a live pair, each handshake lets the server choose the kind of key.
+    targets_of_sites = [
+        tuple(e or expectation(site, {KeyType.ECDSA: ()})) for e, site in zip(expected, sites, strict=True)
+    ]
+    handshakes = ports.probe([target for targets in targets_of_sites for target in targets], HANDSHAKE_WITHIN)
     served = {handshake.target: handshake for handshake in handshakes}
     workers = ports.nginx.workers()
     return tuple(
-        Facts(
+        Observation(
             site,
             snapshot.generation,
             snapshot.verified,
@@ -84,11 +86,11 @@ def observe_all(sites: Sequence[Site], ports: Ports) -> tuple[Facts, ...]:
             workers,
             snapshot.fault.message if snapshot.fault else "",
         )
-        for site, snapshot, chains, targets in zip(sites, snapshots, expected, asked, strict=True)
+        for site, snapshot, chains, targets in zip(sites, snapshots, expected, targets_of_sites, strict=True)
     )
 
 
-def _compared(served: Served, chain: tuple[bytes, ...] | None) -> Seen:
+def _compared(served: Served, chain: tuple[bytes, ...] | None) -> ObservedHandshake:
     matches = None if chain is None else served.chain == chain
     difference = served.failure or ("" if matches or chain is None else differs(served, chain))
-    return Seen(served, matches, difference)
+    return ObservedHandshake(served, matches, difference)

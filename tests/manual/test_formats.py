@@ -40,7 +40,7 @@ from rotator.core.model import (
 )
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
-from rotator.rotation.observe import Facts, Seen
+from rotator.rotation.observe import Observation, ObservedHandshake
 from rotator.storage.entries import HistoryEntry, entry_object
 from rotator.storage.notes import DaemonNote, JobNote
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
@@ -81,17 +81,17 @@ INTENT = Intent(
 ENTRY = HistoryEntry.of(DONE, who="ann", trigger="swap", fingerprints={"ecdsa": "ab"})
 SITE = Site("shop", ("s",), ("127.0.0.1:443",), Policy())
 TARGET = Target("shop", "127.0.0.1:443", "s", KeyType.ECDSA)
-FULL = Facts(
+FULL = Observation(
     SITE,
     Generation("shop", "000001-0123456789ab", {}, RECORD),
     "000001-0123456789ab",
     INTENT,
-    (Seen(Served(TARGET, failure="refused"), False, "refused"),),
+    (ObservedHandshake(Served(TARGET, failure="refused"), False, "refused"),),
     Workers(7),
     "unreadable",
 )
-EMPTY = Facts(SITE, None, "", Intent(), (Seen(Served(Target("", "", "")), None),), None)
-DOWN = Facts(SITE, None, "", Intent(), (), Workers(None))
+EMPTY = Observation(SITE, None, "", Intent(), (ObservedHandshake(Served(Target("", "", "")), None),), None)
+DOWN = Observation(SITE, None, "", Intent(), (), Workers(None))
 JOBS = (
     JobNote("scan-drops", 15.0, "2026-11-22T12:00:00Z", "2026-11-22T12:00:15Z", "d"),
     JobNote("tidy-store", 86400.0, "", "", "d"),
@@ -108,7 +108,7 @@ def _probed(chain: tuple[bytes, ...], *, failing: bool) -> dict[str, object]:
     return {"schema_version": PROBE_VERSION, **ProbeReport("127.0.0.1:443", (sent,), mute, missing, 12, lost).body}
 
 
-def _site(facts: Facts, last: HistoryEntry | None, *, changed: bool | None) -> dict[str, object]:
+def _site(facts: Observation, last: HistoryEntry | None, *, changed: bool | None) -> dict[str, object]:
     span = (NOON, NOON + timedelta(days=90)) if facts.live else None
     daemon = RUNNING if facts.live else DaemonNote()
     return status_answer([site_answer(facts, last, span, NOON, changed=changed)], daemon, NOON, 0)
