@@ -145,7 +145,7 @@ def _show_problem(context: Context, problem: ProblemEntry, entry: HistoryEntry) 
 
 def _entry_of(name: str, intent: Intent, history: History) -> HistoryEntry | None:
     """The entry of the history that belongs to a decision; None if the last five entries do not have it."""
-    wanted = (intent.result, intent.reason)
+    decision = (intent.result, intent.reason)
     return next(
-        (entry for entry in islice(history.newest_first(name), 5) if (entry.result, entry.reason) == wanted), None
+        (entry for entry in islice(history.newest_first(name), 5) if (entry.result, entry.reason) == decision), None
     )

@@ -154,8 +154,8 @@ def _show(
         return
     verb = "would be delivered" if dry_run else "delivered"
     if makes:
-        made = "would be created" if dry_run else "created"
-        output.line(f"{directory}/ {made} (mode {delivery.DIRECTORY_MODE:o}, uid {writer})")
+        created = "would be created" if dry_run else "created"
+        output.line(f"{directory}/ {created} (mode {delivery.DIRECTORY_MODE:o}, uid {writer})")
     for source in sources:
         target = directory / delivery.base_name(source.name)
         output.line(f"{source.name} {verb} to {target} ({len(source.data)} bytes)")

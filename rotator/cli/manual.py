@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MANUAL = Path(__file__).parents[1] / "manual"
-"""Where the pages are installed."""
+"""The directory of the installed pages."""
 
 _SEPARATOR = re.compile(r"\|(?:\s*:?-+:?\s*\|)+")
 _WORDS = re.compile(r"(?:`[^`]+`(?:, )?)+|\*\*[^*]+\*\*|\d+")
 _SUFFIXES = ("-bucket", "-count", "-sum", "-total")
-"""What Prometheus adds to the name of a metric."""
+"""The suffixes that Prometheus adds to the name of a metric."""
 
 
 @dataclass(frozen=True, slots=True)

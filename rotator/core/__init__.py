@@ -1,1 +1,1 @@
-"""What every package shares: values, problems, errors, texts. Never: an effect, or an import of another package."""
+"""The values, problems, reasons and errors that every package shares. Never: an effect, or another package."""

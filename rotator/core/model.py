@@ -1,4 +1,4 @@
-"""The words of the design as frozen values: candidate, pair, policy, site, generation, probe, outcome."""
+"""The terms of the design as frozen values: candidate, pair, policy, site, generation, probe, outcome."""
 
 from __future__ import annotations
 
@@ -368,7 +368,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How it ended for one site: the one record that feeds log line, metrics, history and exit status.
+    """The end of a rotation for one site: the one record behind log line, metrics, history and exit status.
 
     Args:
         site: the site's name.
@@ -381,10 +381,10 @@ class Outcome:
         generation: the generation it was about; empty if none was stored.
         previous: the generation that was live before; empty if none.
         live: the generation that nginx's configuration names now; empty if none.
-        proof: `workers` (the full rule), `handshake-only` (the master could not be seen), or empty (nothing proved).
+        proof: `workers` (the full proof), `handshake-only` (the master could not be seen), or empty (nothing proved).
         unproved: targets that had no veto and were not seen to serve it, in words.
         stages: seconds by stage: validate, test, store, apply, prove, rollback.
-        nginx_words: what nginx itself said, line by line.
+        nginx_words: the messages of nginx itself.
         explanation: for `rejected`: the verdict line by line, for the person who corrects the files.
     """
 

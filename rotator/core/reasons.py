@@ -1,8 +1,8 @@
-"""Why something ended as it did: every reason of an outcome and every code of an error, each a stable word.
+"""The reasons: why an outcome or a command ended as it did, each as a stable word.
 
-A fault of the certificate or key itself is a `Code` (`core.problems`). Everything else stands here: the states of
+A fault of the certificate or key itself is a `Code` (`core.problems`). Everything else is here: the states of
 nginx, of the host, of the store and of rotator's own processes. A word is the same in messages, in JSON, in the history
-and in the labels of metrics, so it is never changed once it was released.
+and in the labels of metrics, so a released word never changes.
 
 `privsep.apply` is one file of the standard library and has its words as strings; a test compares them with these.
 """
@@ -32,7 +32,7 @@ class Reason(StrEnum):
     NOTHING = "nothing"
     """The site has no pair yet, so there is nothing to recover."""
     WOULD_ROTATE = "would-rotate"
-    """A dry run found nothing that speaks against the rotation."""
+    """A dry run found no obstacle to the rotation."""
 
     # what has not been proved
     UNPROVED = "unproved"
@@ -50,7 +50,7 @@ class Reason(StrEnum):
     NGINX_DOWN = "nginx-down"
     """nginx is not running."""
     NGINX_SILENT = "nginx-silent"
-    """nginx's master was signalled, and nothing came of it."""
+    """nginx's master got the signal to reload and did nothing."""
     NGINX_UPGRADE = "nginx-upgrade"
     """A binary upgrade of nginx is in flight."""
     NGINX_TEST = "nginx-test"

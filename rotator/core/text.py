@@ -8,7 +8,7 @@ _UNFIT_FOR_LABELS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def place(file: str, line: int) -> str:
-    """Where something stands, for a message: a binary file has no lines."""
+    """A file and its line, for a message; a binary file has no lines."""
     return f"{file} line {line}" if line else file
 
 

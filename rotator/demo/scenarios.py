@@ -239,7 +239,7 @@ def _defer_refused_reload(run: DemoRun) -> None:
     run.check_served(run.current, "as before")
     host.zone_key = before
     host.write_nginx_config()
-    run.reporter.note("Corrected. The daemon tries again by itself:")
+    run.reporter.note("Corrected. The daemon tries again automatically:")
     with run.reporter.waiting("waiting for the daemon's next try"):
         seconds = run.await_rotation(APPLIED_WITHIN)
     run.reporter.note(f"rotated {seconds:.0f} s later")

@@ -1,1 +1,1 @@
-"""The knowledge of nginx: its command, its pair test, its workers. Never: a signal to it, or a write to its files."""
+"""All knowledge of nginx: its command, its test of a pair, its workers. Never: a signal to it, a write to its files."""

@@ -1,1 +1,1 @@
-"""The privileged step and the ways to reach it. Never: parsing bytes that other users could have written."""
+"""The privileged step and the ways to reach it. Never: parsing a certificate or a key."""

@@ -18,7 +18,7 @@ from rotator.rotation.site_rotation import SiteRotation
 from rotator.validation.validate import validate_chains
 
 RETRIED = frozenset({"drop", "recover"})
-"""The triggers with which the daemon tries again by itself."""
+"""The triggers with which the daemon tries again automatically."""
 LATEST_ENTRIES = 20
 """The newest entries of a site among which the same wait is looked for."""
 

@@ -14,7 +14,7 @@ from rotator.rotation.ports import Ports
 from rotator.rotation.request import RotationRequest
 from rotator.rotation.site_rotation import SiteRotation
 
-AGAIN = "then repeat the swap; a running daemon tries again by itself"
+AGAIN = "then repeat the swap; a running daemon tries again automatically"
 """The end of each hint about what is deferred."""
 NGINX_DOWN_HINT = f"Start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
 REFUSAL_HINT = f"The new pair is not the cause: correct what nginx reports (`nginx -t` often shows the line), {AGAIN}"
@@ -172,7 +172,7 @@ def refusal(applied: Applied) -> str:
 
 
 def still_serves(generation: Generation | None) -> str:
-    """What nginx serves meanwhile, in words."""
+    """A clause about the pair that nginx serves meanwhile."""
     if generation is None:
         return "nginx's include names no pair yet"
     leaves = " and ".join(

@@ -1,4 +1,4 @@
-"""The ports: everything that a rotation needs of the world, as types, for real adapters and for simulated ones."""
+"""The ports: everything that a rotation needs from outside, as types, for real adapters and simulated ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class PendingTest(Protocol):
 
 
 class NginxPort(Protocol):
-    """What is asked of nginx."""
+    """The questions that a rotation asks nginx."""
 
     def workers(self) -> Workers | None:
         """Its processes at one look; None where they cannot be seen."""
@@ -56,11 +56,11 @@ class Ports:
 
     Args:
         store: the store on disk.
-        history: the audit trail beside it.
+        history: the record of all outcomes.
         locks: one rotation, one daemon.
         apply: the privileged step.
         live: reads what a site's include names now.
-        nginx: what is asked of nginx.
+        nginx: see `NginxPort`.
         probe: handshakes with these targets, each within so many seconds.
         rehearse: a handshake in memory with a pair; why it failed, or an empty string.
         clock: time.

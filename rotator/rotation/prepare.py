@@ -80,7 +80,7 @@ def prepare(request: RotationRequest, snapshot: SiteSnapshot, ports: Ports, *, d
 
 
 def plan(request: RotationRequest, ports: Ports) -> Outcome:
-    """What `rotate` would do, without doing it: the pair is validated, the listeners and nginx are asked.
+    """The outcome that `rotate` would have. The pair is validated, nginx and the listeners are asked; nothing changes.
 
     Returns:
         The outcome that would end it before anything changes, or one with the reason `would-rotate`.
@@ -104,7 +104,7 @@ def plan(request: RotationRequest, ports: Ports) -> Outcome:
 
 
 def targets(rotation: SiteRotation) -> tuple[Target, ...]:
-    """What a prepared rotation has to prove."""
+    """The targets that a prepared rotation has to prove."""
     if rotation.generation:
         return tuple(rotation.expected())
     return tuple(expectation(rotation.site, {pair.key_type: pair.chain for pair in rotation.pairs}))
@@ -195,7 +195,7 @@ def _ask_nginx(rotation: SiteRotation, ports: Ports) -> None:
         raise RotatorError(
             Reason.NGINX_UPGRADE,
             "a binary upgrade of nginx is in flight: a reload would reach its new master only",
-            f"Finish it (QUIT to the old master) or take it back; {AGAIN}",
+            f"Finish it (QUIT to the old master) or undo it; {AGAIN}",
         )
     if workers.master is None:
         message = "nginx is not running (its pid file names no master), so nothing could be proved"

@@ -198,7 +198,7 @@ def _handshakes(expected: Expected, ports: Ports, kind: str) -> Proof:
 
 
 def _prove_weakly(expected: Expected, ports: Ports, end: float) -> Proof:
-    """Where the workers cannot be seen: every handshake of a whole second, longer than the 100 ms of both pairs."""
+    """The proof if the workers are invisible: every handshake of one second; both pairs coexist for 100 ms only."""
     good_since: float | None = None
     while True:
         begun = ports.clock.monotonic()
@@ -213,7 +213,7 @@ def _prove_weakly(expected: Expected, ports: Ports, end: float) -> Proof:
 
 
 def differs(served: Served, chain: Sequence[bytes]) -> str:
-    """What a handshake showed instead of a chain, in words."""
+    """A clause about what a handshake showed instead of the expected chain."""
     if served.failure:
         return served.failure
     if served.chain[:1] == tuple(chain[:1]):

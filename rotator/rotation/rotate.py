@@ -281,7 +281,7 @@ def _run_with_note(rotations: list[SiteRotation], ports: Ports, lock: Lock, step
     try:
         lock.settled([site for site in outcomes if site not in unsettled])
     except RotatorError as e:
-        ports.say(f"the lock's note could not be taken back, so the next command proves the same again: {e.message}")
+        ports.say(f"the lock's note could not be removed, so the next command proves the same again: {e.message}")
     return outcomes
 
 

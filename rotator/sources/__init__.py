@@ -1,1 +1,1 @@
-"""The sources of renewals and trust files: reading, scanning and delivering them. Never: parsing or judging them."""
+"""The sources of renewals and of trust files: scanning, reading and delivering files. Never: a verdict on them."""

@@ -127,19 +127,19 @@ class DropDirectories:
         Args:
             sites: names of sites; None for all.
         """
-        asked = (
+        locations = (
             self._locations
             if sites is None
             else {site: self._locations[site] for site in self._locations if site in sites}
         )
-        outdated = {self._incoming, *(location.directory for location in asked.values())}
+        outdated = {self._incoming, *(location.directory for location in locations.values())}
         self._directories = (
             {} if sites is None else {path: mark for path, mark in self._directories.items() if path not in outdated}
         )
         now = self._wall_ns()
         flat, trouble = self._look_at_flat_files(now) if self._flat_sites else ({}, DropLook())
         looks = {}
-        for site, location in asked.items():
+        for site, location in locations.items():
             if site not in flat and not trouble.problem and (unchanged := self._unchanged(location, now)):
                 looks[site] = unchanged
                 continue
@@ -224,9 +224,11 @@ class DropDirectories:
         except FileNotFoundError:
             if location.is_source or existed:
                 entries.reason = Reason.MISSING
-                entries.problem = f"{directory} does not exist" if location.is_source else f"{directory} has gone"
+                entries.problem = (
+                    f"{directory} does not exist" if location.is_source else f"{directory} has disappeared"
+                )
                 entries.hint = (
-                    f"It is noticed when it is back; see what there is: ls -la {shlex.quote(str(directory.parent))}"
+                    f"The daemon notices its return; see the files there: ls -la {shlex.quote(str(directory.parent))}"
                 )
             return entries
         except OSError as error:
@@ -297,12 +299,12 @@ class DropDirectories:
 
 
 def _mark(entry: os.stat_result) -> tuple[object, ...]:
-    """The part of a file's `stat` that changes when it is written, replaced or given other permissions."""
+    """The fields of a file's `stat` of which one changes when it is written, replaced or gets other permissions."""
     return (entry.st_dev, entry.st_ino, entry.st_mode, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns)
 
 
 def _see(path: Path) -> str:
-    return f"see what stands there: ls -ld {shlex.quote(str(path))}"
+    return f"See its type: ls -ld {shlex.quote(str(path))}"
 
 
 def _reason(error: OSError) -> Reason | Code:

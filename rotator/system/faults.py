@@ -27,5 +27,5 @@ def code_of(error: OSError) -> Reason | Code:
 
 
 def message_of(error: OSError | ValueError) -> str:
-    """The system's own words for an error, or those of Python where the system was not asked."""
+    """The system's message for an error, or Python's if the error is not of the system."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

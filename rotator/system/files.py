@@ -20,7 +20,7 @@ _POLL_EVERY = 0.02
 
 
 def make_dir(path: Path) -> None:
-    """Makes a directory with mode 0750, whatever the umask is.
+    """Makes a directory with mode 0750, independent of the umask.
 
     Raises:
         OSError: as the system says.
@@ -30,7 +30,7 @@ def make_dir(path: Path) -> None:
 
 
 def write_new(path: Path, data: bytes, mode: int, *, mtime: int = 0, flush: bool = False) -> None:
-    """Writes a new file, with this mode whatever the umask is.
+    """Writes a new file, with this mode, independent of the umask.
 
     Args:
         path: its name; a link is not followed.
@@ -133,7 +133,7 @@ def lock_file(fd: int, within: float) -> bool:
 
 
 class NotRegularError(ValueError):
-    """A directory, a FIFO, a socket or a device stands where a file is to be read."""
+    """The path is a directory, a FIFO, a socket or a device instead of a regular file."""
 
 
 @contextlib.contextmanager
@@ -159,17 +159,17 @@ def open_regular(path: str | os.PathLike[str], *, follow_links: bool = False) ->
 
 
 def read_bounded(fd: int, limit: int) -> bytes:
-    """The content of an open file, at most one byte more than the limit: its length tells a file that is larger."""
+    """The content of an open file, at most one byte more than the limit, which shows that the file is larger."""
     parts: list[bytes] = []
     left = limit + 1
-    while left > 0 and (part := os.read(fd, left)):  # several reads only where the kernel hands out less than asked
+    while left > 0 and (part := os.read(fd, left)):  # several reads only if the kernel returns less than requested
         parts.append(part)
         left -= len(part)
     return b"".join(parts)
 
 
 def read_file(path: Path, limit: int = MAX_READ) -> bytes:
-    """A file of the state directory, whatever stands in its place: a FIFO delays nothing, a link is not followed.
+    """The content of a file of the state directory; a FIFO in its place delays nothing, and a link is not followed.
 
     Args:
         path: the file.

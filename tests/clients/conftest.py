@@ -1,4 +1,4 @@
-"""The ground of all real clients: every case served by nginx, and what rotator predicts of each; no tests."""
+"""The fixtures of all real clients: every case served by nginx, and what rotator predicts of each; no tests."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def test_ended_early_it_leaves_no_process_no_port_and_no_directory(
         assert playing.belongings
         sockets = processes.sockets_of(one.pid for one in playing.belongings)
         playing.process.send_signal(number)
-        playing.process.send_signal(number)  # an impatient hand
+        playing.process.send_signal(number)  # from an impatient user
     assert playing.process.returncode == status
     assert "Ended; nothing is left behind." in playing.said.splitlines()
     assert playing.left() == ([], [])

@@ -141,10 +141,10 @@ def test_both_kinds_of_key_are_tested_together(nginx_binary: Path, tmp_path: Pat
 
 
 def test_the_full_test_names_the_line_of_the_fault(nginx: NginxServer, served: str) -> None:
-    hand = Nginx(nginx.command, nginx.pid_path)
-    assert hand.full_test().ok
+    adapter = Nginx(nginx.command, nginx.pid_path)
+    assert adapter.full_test().ok
     with unknown_directive(nginx) as word:
-        verdict = hand.full_test()
+        verdict = adapter.full_test()
     assert (verdict.ok, word in verdict.messages[0]) == (False, True)
 
 

@@ -313,7 +313,7 @@ Look = Callable[[Mapping[str, str]], None]
 
 
 class Counting:
-    """The real hands, with the HUPs counted and something done just before or after one."""
+    """The real privileged step, with the HUPs counted and something done just before or after one."""
 
     def __init__(self, edge: Edge, before_hup: Look | None = None, after_hup: Look | None = None) -> None:
         setup = bootstrap.make_setup(edge.config)

@@ -203,7 +203,7 @@ def test_a_drop_that_has_gone_is_told_until_it_is_back(incoming: Incoming) -> No
     incoming.look()
     shutil.rmtree(incoming.root / "a")
     for _ in range(3):
-        assert "has gone" in incoming.look().problem
+        assert "has disappeared" in incoming.look().problem
     incoming.write("a/chain.pem")
     assert incoming.look().problem == ""
     assert incoming.look().signature

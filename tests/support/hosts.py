@@ -1,4 +1,4 @@
-"""Ready-made hosts for the tests of the story: sites, a CA, renewals and the calls that put them live."""
+"""Ready-made hosts for the tests of whole renewals: sites, a CA, renewals and the calls that put them live."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ Chains = Mapping[KeyType, tuple[bytes, ...]]
 
 
 class SimClock:
-    """Time that passes only when somebody sleeps or shakes hands; what is due happens on the way."""
+    """Time that passes only in a sleep or a handshake; what is due meanwhile happens in between."""
 
     def __init__(self, start: datetime = NOW) -> None:
         self._start = start
@@ -186,7 +186,7 @@ class SimNginx:
             generation == read_live(str(self.include_dir), site.name).generation for site in self.sites
         )
 
-    # -- the hand
+    # -- the port
 
     def workers(self) -> Workers | None:
         if self.invisible:
@@ -261,7 +261,7 @@ class SimTest:
 
 @dataclass
 class World:
-    """A host: a real store and include directory, a simulated nginx, and the hands between them."""
+    """A host: a real store and include directory, a simulated nginx, and the ports between them."""
 
     root: Path
     sites: tuple[Site, ...]
