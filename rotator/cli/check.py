@@ -32,7 +32,7 @@ from rotator.validation.client_support import predict
 from rotator.validation.evidence import Evidence
 from rotator.validation.intermediates import Pool
 from rotator.validation.report import explain
-from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public
+from rotator.validation.validate import Anchors, Verdict, private_ca, public, validate_files
 
 Read = TypeVar("Read")
 
@@ -152,7 +152,7 @@ def run_check(
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
     if anchors is not None and files:
-        verdict = examine(
+        verdict = validate_files(
             Candidate((*files, *secrets), password, notes),
             policy,
             anchors.beside(evidence),

@@ -31,7 +31,7 @@ from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339
 from rotator.tls.handshake import HANDSHAKE_FAILED, Version, probe_version, reachable_address
 from rotator.validation.report import explain
-from rotator.validation.validate import Anchors, Verdict, judge_served, private_ca, public
+from rotator.validation.validate import Anchors, Verdict, private_ca, public, validate_served
 
 KEY_TYPES = (None, KeyType.ECDSA, KeyType.RSA)
 """The key types that the handshakes ask for; None lets the server choose."""
@@ -185,7 +185,7 @@ def run_probe(
     for chain in dict.fromkeys(served.chain for _, served in completed):
         sent_with = [(version, served.target.name) for version, served in completed if served.chain == chain]
         sent_for = tuple(dict.fromkeys(name for _, name in sent_with))
-        verdict = judge_served(chain, policy(sent_for), anchors, now)
+        verdict = validate_served(chain, policy(sent_for), anchors, now)
         chains.append(ServedChain(chain, sent_for, tuple(sorted({version for version, _ in sent_with})), verdict))
     names_served = {served.target.name for _, served in completed}
     versions_served = {version for version, _ in completed}

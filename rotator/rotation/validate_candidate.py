@@ -11,7 +11,7 @@ from rotator.rotation.request import RotationRequest
 from rotator.rotation.snapshot import SiteSnapshot
 from rotator.storage.generations import Store
 from rotator.validation.intermediates import Pool
-from rotator.validation.validate import Verdict, examine
+from rotator.validation.validate import Verdict, validate_files
 
 REPAIRABLE = frozenset(
     {
@@ -51,7 +51,7 @@ def validate_candidate(
 
     def verdict_with(pool: Pool) -> Verdict:
         policy, anchors, force = request.site.policy, request.anchors, request.force
-        return examine(candidate, policy, anchors, now, live=live, keep=keep, force=force, pool=pool)
+        return validate_files(candidate, policy, anchors, now, live=live, keep=keep, force=force, pool=pool)
 
     verdict = verdict_with(request.pool)
     kinds = {pair.key_type for pair in verdict.pairs}

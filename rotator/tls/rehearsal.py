@@ -59,7 +59,7 @@ def rehearse(pair: Pair, name: str) -> str:
 
 @cache
 def _strict() -> SSL.Context:
-    """A client with OpenSSL's present defaults; `rotator.validation` judges the trust."""
+    """A client with OpenSSL's present defaults; whether it trusts the chain is decided by `rotator.validation`."""
     context = SSL.Context(SSL.TLS_CLIENT_METHOD)
     context.set_verify(SSL.VERIFY_NONE)
     return context

@@ -224,7 +224,7 @@ def match_keys(
     if not contents.certificates:
         return (), _no_certificate(contents)
     if _unreadable(contents) and all(c.is_ca for c in contents.certificates):
-        return (), ()  # judging a CA certificate as the leaf would hide the real problem
+        return (), ()  # validating a CA certificate as the leaf would hide the real problem
     leaves = leaf_like(contents.certificates)
 
     def rank(certificate: Certificate) -> Rank:

@@ -1,4 +1,4 @@
-"""The rules for a leaf by itself: dates, names, purposes, key. `path_rules` judges the certificates above it.
+"""The rules for a leaf by itself: dates, names, purposes, key. `path_rules` has those for the certificates above it.
 
 The rules that bind public CAs only (CA/B Baseline Requirements) apply under the public profile.
 """
@@ -261,7 +261,7 @@ def _key_fault(leaf: Certificate) -> list[Problem]:
 
 
 def _signature_and_extensions(leaf: Certificate, policy: Policy) -> list[Problem]:
-    """Signature, precertificate poison, name constraints, authority key identifier; `stapling` judges must-staple."""
+    """Signature, precertificate poison, name constraints, authority key identifier; must-staple is in `stapling`."""
     problems: list[Problem] = []
     if leaf.weak_signature:
         reason = f"is signed with {leaf.weak_signature}, which clients refuse"

@@ -1,7 +1,7 @@
 """The path builder: the best path from a leaf to a trusted root, or the certificate that is missing (RFC 4158).
 
 The issuer of a certificate is the one whose key signed it; the name alone is not enough, as re-keyed and cross-signed
-authorities share names. `path_rules` judges the paths. Only the given certificates are used: nothing is fetched.
+authorities share names. `path_rules` has the rules for paths. Only the given certificates are used: nothing is fetched.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The rules for a certification path above its leaf (RFC 5280 section 6.1, CA/B BR), and the library's own verdict.
 
-The library judges every path that it can read. Its errors have no codes and little help for the person on call, so the
-same rules are checked here as well, and each of the two can refuse. `path_builder` finds the path, and `leaf_rules`
-judges the leaf.
+The library verifies every path that it can read. Its errors have no codes and little help for the person on call, so
+the same rules are checked here as well, and each of the two can refuse. `path_builder` finds the path, and `leaf_rules`
+has the rules for the leaf.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def library_verdict(path: Path, anchors: Anchors, policy: Policy, now: datetime)
         end_entity = end_entity.may_be_present(x509.AuthorityKeyIdentifier, Criticality.AGNOSTIC, None)
     if not policy.binds_public:
         end_entity = end_entity.require_present(x509.SubjectAlternativeName, Criticality.AGNOSTIC, None)
-        # RFC 5280 4.2.1.12 allows a critical one; our own rules judge its content
+        # RFC 5280 4.2.1.12 allows a critical one; our own rules check its content
         end_entity = end_entity.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
         authority = authority.may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
     verifier = (

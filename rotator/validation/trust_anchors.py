@@ -82,7 +82,7 @@ class Anchors:
             by_subject.setdefault(certificate.outline.subject, []).append(certificate)
         try:
             with contained():
-                # only our own rules judge a path to a root that the library cannot read in its original form
+                # only our own rules apply to a path to a root that the library cannot read in its original form
                 store = Store([c.loaded for c in roots.values() if c.strict] or [c.loaded for c in roots.values()])
         except PanicError as error:
             message = f"{title} cannot be read: {BROKE_OFF}."

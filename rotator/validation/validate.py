@@ -1,8 +1,8 @@
 """The entrance to validation: raw files, a served chain or stored chains in, one verdict or its problems out.
 
-`examine` answers the central question of rotator: if nginx is given exactly these files, does a strict client that
-trusts only these roots accept every required name at this time? All functions here are pure: they read, fetch, store
-and change nothing.
+`validate_files` answers the central question of rotator: if nginx is given exactly these files, does a strict client
+that trusts only these roots accept every required name at this time? All functions here are pure: they read, fetch,
+store and change nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from rotator.x509.certificate import Certificate, about
 from rotator.x509.panics import BROKE_OFF, HINT, answering
 from rotator.x509.parse import read_certificate
 
-__all__ = ["Anchors", "Link", "Verdict", "examine", "judge_served", "private_ca", "public", "validate_chains"]
+__all__ = ["Anchors", "Link", "Verdict", "private_ca", "public", "validate_chains", "validate_files", "validate_served"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +109,12 @@ def private_ca(names: Iterable[str] = ()) -> Policy:
 
 def _library_panicked() -> tuple[Problem, ...]:
     """The refusal when the library panics after the files were read one by one."""
-    message = f"The files cannot be judged, so they are refused: {BROKE_OFF}."
+    message = f"The files cannot be validated, so they are refused: {BROKE_OFF}."
     return (Problem(Code.PARSE_ERROR, Severity.REJECT, message, HINT),)
 
 
 @answering(lambda: Verdict(problems=_library_panicked()))
-def examine(
+def validate_files(
     candidate: Candidate,
     policy: Policy,
     anchors: Anchors,
@@ -126,7 +126,7 @@ def examine(
     force: bool = False,
     pool: Pool | None = None,
 ) -> Verdict:
-    """Judge a candidate: find its pairs and report all of their problems at once.
+    """Validates a candidate: finds its pairs and reports all of their problems at once.
 
     Args:
         candidate: the raw files, with the password of an encrypted key.
@@ -151,7 +151,7 @@ def examine(
     borrowed = False
     results: list[tuple[KeyMatch, BuildResult]] = []
     for match in matches:
-        result, path_problems = _judge_leaf(match.leaf, builder)
+        result, path_problems = _validate_leaf(match.leaf, builder)
         if with_pool is not None and _has_refusal(result.problems):
             result, path_problems, taken = _completed(match.leaf, result, path_problems, with_pool, delivered)
             borrowed = borrowed or taken
@@ -178,8 +178,8 @@ def examine(
 
 
 @answering(lambda: Verdict(problems=_library_panicked()))
-def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: datetime) -> Verdict:
-    """Judge a chain exactly as a server sends it: its first certificate is the leaf, and the order stays.
+def validate_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: datetime) -> Verdict:
+    """Validates a chain exactly as a server sends it: its first certificate is the leaf, and the order stays.
 
     Args:
         chain: DER, as sent; at least one. The line of a problem is the place of a certificate in the chain.
@@ -202,7 +202,7 @@ def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: 
     leaf = read[0][0]
     if leaf is None:
         return Verdict(problems=_sorted(problems))
-    result, path_problems = _judge_leaf(leaf, PathBuilder(distinct, anchors, policy, now))
+    result, path_problems = _validate_leaf(leaf, PathBuilder(distinct, anchors, policy, now))
     if any(p.code == Code.ORDER_SENSITIVE for p in path_problems):  # in files only a warning: rotator reorders those
         reason = "is accepted only by clients that try more than one path; OpenSSL's do not"
         hint = "Send only the certificates of the path that leads to a valid root."
@@ -223,7 +223,7 @@ def judge_served(chain: Sequence[bytes], policy: Policy, anchors: Anchors, now: 
 def validate_chains(
     chains: Sequence[tuple[bytes, ...]], policy: Policy, anchors: Anchors, now: datetime
 ) -> tuple[Problem, ...]:
-    """Judge stored chains again, without their keys and without a comparison with the live ones.
+    """Validates stored chains again, without their keys and without a comparison with the live ones.
 
     Args:
         chains: DER, leaf first.
@@ -241,7 +241,7 @@ def validate_chains(
                 message = f"Stored chain {number} holds no certificate."
                 problems.append(Problem(Code.CERT_MISSING, Severity.REJECT, message))
             continue
-        result, path_problems = _judge_leaf(certificates[0], PathBuilder(certificates, anchors, policy, now))
+        result, path_problems = _validate_leaf(certificates[0], PathBuilder(certificates, anchors, policy, now))
         problems += path_problems
         problems += _unserved(certificates, [result], now)
     return _sorted(problems)
@@ -269,7 +269,7 @@ def _kept(
             continue
         others = [certificate for certificate in builder.certificates if certificate.raw not in pair.chain]
         with_delivered = replace(builder, certificates=(*own, *others))
-        result, problems = _judge_leaf(own[0], with_delivered, completed=True)  # its order is not that of a delivery
+        result, problems = _validate_leaf(own[0], with_delivered, completed=True)  # its order is not that of a delivery
         with_pool = _with_pool(with_delivered, pool)
         if with_pool is not None and _has_refusal(result.problems):
             known = {certificate.raw for certificate in with_delivered.certificates}
@@ -300,7 +300,7 @@ def _completed(
     delivered: Collection[bytes],
 ) -> tuple[BuildResult, list[Problem], bool]:
     """The path through the pool if it is sound, with a warning for each certificate taken; otherwise the given one."""
-    completed, completed_problems = _judge_leaf(leaf, with_pool, completed=True)
+    completed, completed_problems = _validate_leaf(leaf, with_pool, completed=True)
     taken = [c for c in completed.path.served if c.raw not in delivered]
     if completed.path.anchor is None or _has_refusal(completed.problems) or not taken:
         return result, path_problems, False
@@ -311,7 +311,7 @@ def _completed(
     return completed, completed_problems, True
 
 
-def _judge_leaf(
+def _validate_leaf(
     leaf: Certificate, builder: PathBuilder, *, completed: bool = False
 ) -> tuple[BuildResult, list[Problem]]:
     """One leaf: its own rules, its best path, the library's verdict, the evidence, and warnings of an accepted path."""

@@ -1,6 +1,6 @@
 """A parsed X.509 certificate: its fields, its names, its key, and the signatures that its key made.
 
-`rotator.x509.parse` reads it, and `rotator.validation` judges it.
+`rotator.x509.parse` reads it, and `rotator.validation` validates it.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ class CrlEntry:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crl:
-    """One revocation list that has been read; `rotator.validation.revocation` judges it.
+    """One revocation list that has been read; `rotator.validation.revocation` evaluates it.
 
     Args:
         file: the file that contains it.

@@ -187,7 +187,7 @@ class SingleResponse:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Response:
-    """One response that has been read; `rotator.validation.stapling` judges it.
+    """One response that has been read; `rotator.validation.stapling` evaluates it.
 
     Args:
         file: the file that contains it.

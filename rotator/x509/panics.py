@@ -1,7 +1,7 @@
 """The translation of a panic in the library's Rust code into an ordinary error.
 
 `pyo3_runtime.PanicException` is a `BaseException`: it passes every handler of ordinary errors, so one file could end
-the daemon. All input from outside is therefore read and judged inside `contained` or `answering`. The library itself
+the daemon. All input from outside is therefore read and validated inside `contained` or `answering`. The library itself
 writes the place in its source code to stderr.
 """
 

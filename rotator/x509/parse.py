@@ -1,7 +1,7 @@
 """The reader of certificates: DER in, a `Certificate` with all of its faults out.
 
 Clients read certificates that a strict library refuses, so reading continues after a fault as far as possible: one
-report shows everything that needs correction. `rotator.validation` judges the faults.
+report shows everything that needs correction. `rotator.validation` decides about the faults.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A copy of a certificate in strict DER, so that the library can read one that only clients read.
 
-The copy serves for reading alone: its signature is no longer valid, so it is never judged, stored or sent.
+The copy serves for reading alone: its signature is no longer valid, so it is never validated, stored or sent.
 """
 
 from __future__ import annotations

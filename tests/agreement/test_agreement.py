@@ -16,7 +16,7 @@ import pytest
 from rotator.core.errors import RotatorError
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code
-from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public
+from rotator.validation.validate import Anchors, Verdict, private_ca, public, validate_files
 from rotator.x509.pem import encode_chain
 from tests.agreement import contents, keys_and_texts
 from tests.agreement.family import Case, Runtime
@@ -80,7 +80,7 @@ def judge(case: Case) -> Verdict:
     except RotatorError:
         return Verdict()  # no roots, nothing is accepted
     policy = (private_ca if case.private else public)([case.host])
-    return examine(Candidate(tuple(files)), policy, anchors, datetime.now(UTC))
+    return validate_files(Candidate(tuple(files)), policy, anchors, datetime.now(UTC))
 
 
 @pytest.fixture(scope="module")

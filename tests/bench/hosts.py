@@ -19,7 +19,7 @@ from pathlib import Path
 from rotator.bootstrap import policy_of
 from rotator.core.model import Provenance
 from rotator.storage.records import Intent
-from rotator.validation.validate import examine
+from rotator.validation.validate import validate_files
 from tests.support.authority import CA
 from tests.support.edge import Edge
 from tests.support.hosts import candidate_of
@@ -64,7 +64,7 @@ def _install(edge: Edge, sites: Sequence[str]) -> None:
     stored, now = {}, datetime.now(UTC)
     for site in sites:
         edge.first[site] = edge.issue(site)
-        verdict = examine(candidate_of(edge.first[site]), edge.site(site).policy, edge.anchors, now)
+        verdict = validate_files(candidate_of(edge.first[site]), edge.site(site).policy, edge.anchors, now)
         assert verdict.accepted, verdict
         staged = edge.store.stage(site, verdict.pairs, Provenance(who="bench", when=now))
         staged.flush()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from rotator.core.model import Candidate, Secret, SourceFile
-from rotator.validation.validate import Anchors, examine, public, validate_chains
+from rotator.validation.validate import Anchors, public, validate_chains, validate_files
 from tests.support.authority import CA, NOW, Issued, encrypted, pem
 
 NAME = "signal.example.cn"
@@ -62,8 +62,8 @@ def main() -> int:
     ca = root.intermediate()
     anchors, policy = Anchors.from_pem(pem(root.cert), "roots"), public([NAME])
     for title, candidate in candidates(ca).items():
-        assert examine(candidate, policy, anchors, NOW).accepted
-        median, worst = milliseconds(lambda one=candidate: examine(one, policy, anchors, NOW), 500)  # type: ignore[misc]
+        assert validate_files(candidate, policy, anchors, NOW).accepted
+        median, worst = milliseconds(lambda one=candidate: validate_files(one, policy, anchors, NOW), 500)  # type: ignore[misc]
         print(f"{title:28} {median:7.2f} ms median {worst:7.2f} ms p99")
     chains = [ca.issue(NAME).chain_der for _ in range(min(given.generations, 500))]
     begin, spent = time.perf_counter(), time.process_time()

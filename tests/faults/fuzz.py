@@ -29,7 +29,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID
 from rotator.core.model import Candidate, Pair, Policy, Secret, SourceFile
 from rotator.validation.intermediates import Pool
 from rotator.validation.report import explain
-from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public, validate_chains
+from rotator.validation.validate import Anchors, Verdict, private_ca, public, validate_chains, validate_files
 from rotator.x509.pem import encode_chain
 from tests.faults.beside import MAX_SECONDS, SAID, Beside, BrokenError, demand_words
 from tests.faults.coverage import Coverage
@@ -168,7 +168,7 @@ class Judged:
         named = tuple(SourceFile(f"file{number}", data) for number, data in enumerate(files))
         candidate = Candidate(named, Secret(PASSWORD) if password else None)
         verdict, spent = cost(
-            lambda: examine(candidate, policy, self.anchors, NOW, live=[self.good.chain_der], pool=self.pool),
+            lambda: validate_files(candidate, policy, self.anchors, NOW, live=[self.good.chain_der], pool=self.pool),
             below=MAX_SECONDS,
         )
         if spent > MAX_SECONDS:
@@ -193,7 +193,7 @@ class Judged:
         if pair.key is None:
             raise BrokenError("a pair without a key is accepted")
         stored = (encode_chain(pair.chain), pair.key.reveal())
-        again = examine(
+        again = validate_files(
             Candidate(tuple(SourceFile(str(n), data) for n, data in enumerate(stored))), policy, self.anchors, NOW
         )
         if not again.accepted or [(p.chain, p.key) for p in again.pairs] != [(pair.chain, pair.key)]:

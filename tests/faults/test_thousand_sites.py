@@ -12,7 +12,7 @@ import pytest
 
 from rotator import bootstrap
 from rotator.core.model import Provenance
-from rotator.validation.validate import examine
+from rotator.validation.validate import validate_files
 from tests.support.authority import CA, Issued, new_key
 from tests.support.client import served_leaf
 from tests.support.edge import Edge
@@ -75,7 +75,7 @@ def _stored(edge: Edge) -> dict[str, Issued]:
     generations = {}
     for site in edge.sites:
         first[site] = edge.issuer.issue(edge.name(site), key=key, not_before=now - timedelta(hours=2))
-        verdict = examine(candidate_of(first[site]), edge.site(site).policy, edge.anchors, now)
+        verdict = validate_files(candidate_of(first[site]), edge.site(site).policy, edge.anchors, now)
         staged = ports.store.stage(site, verdict.pairs, Provenance(who="tester", when=now))
         staged.flush()
         generations[site] = staged.commit().name

@@ -120,5 +120,5 @@ def test_a_place_that_does_not_exist_is_seen() -> None:
 
 def test_methods_and_values_count_as_defined() -> None:
     names = defined(ROOT / "rotator" / "storage" / "locks.py")
-    assert {"Locks", "Locks.rotation", "NAMELESS_FOR"} <= names
+    assert {"Locks", "Locks.rotation", "NO_NOTE_FOR"} <= names
     assert defined(Path(__file__)) >= {"RECIPES", "way"}

@@ -46,7 +46,7 @@ from rotator.storage.notes import DaemonNote, JobNote
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
 from rotator.system.files import json_bytes
 from rotator.tls.handshake import Version
-from rotator.validation.validate import judge_served, public
+from rotator.validation.validate import public, validate_served
 from tests.support.authority import NOW, Issued
 from tests.support.judging import ANCHORS, GOOD, NAME, judge
 
@@ -101,7 +101,7 @@ REFUSED = judge(Issued(GOOD.key, GOOD.leaf), names=("other.test",))
 
 
 def _probed(chain: tuple[bytes, ...], *, failing: bool) -> dict[str, object]:
-    sent = ServedChain(chain, (NAME,), tuple(Version), judge_served(chain, public((NAME,)), ANCHORS, NOW))
+    sent = ServedChain(chain, (NAME,), tuple(Version), validate_served(chain, public((NAME,)), ANCHORS, NOW))
     mute, missing, lost = (
         ((("n", "r"),), ((Version(next(iter(Version))), "r"),), (("r", 1),)) if failing else ((), (), ())
     )

@@ -41,9 +41,9 @@ def test_the_demo_is_shown_with_its_acts() -> None:
 
 def test_both_lines_come_before_everything_else() -> None:
     headings = re.findall(r"^## (.+)$", TEXT, re.MULTILINE)
-    assert headings[0] == "Two lines"
-    assert "<!-- test line -->" in section(TEXT, "Two lines")
-    assert "<!-- demo line -->" in section(TEXT, "Two lines")
+    assert headings[0] == "Try it"
+    assert "<!-- test line -->" in section(TEXT, "Try it")
+    assert "<!-- demo line -->" in section(TEXT, "Try it")
 
 
 def test_the_exit_statuses_are_the_codes() -> None:

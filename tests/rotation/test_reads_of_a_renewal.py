@@ -12,7 +12,7 @@ import pytest
 
 from rotator.privsep.apply import Live
 from rotator.rotation import validate_candidate
-from rotator.validation.validate import Verdict, examine
+from rotator.validation.validate import Verdict, validate_files
 from tests.support.authority import Issued
 from tests.support.looping import Looping
 
@@ -74,11 +74,11 @@ def test_a_renewal_of_one_kind_of_a_dual_site_is_validated_once_for_each_decisio
     calls: list[bool] = []
 
     def counting(*arguments: Any, **more: Any) -> Verdict:
-        verdict = examine(*arguments, **more)
+        verdict = validate_files(*arguments, **more)
         calls.append(verdict.kept == ("rsa",))
         return verdict
 
-    monkeypatch.setattr(validate_candidate, "examine", counting)
+    monkeypatch.setattr(validate_candidate, "validate_files", counting)
     reads = reads_of(daemon, monkeypatch, daemon.issue(kind="ecdsa", later=0.5))
     # It is looked at when it arrives, settles for the other kind, and is looked at once more after the grace time.
     assert calls == [True, True]

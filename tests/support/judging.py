@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from rotator.core.model import Candidate, Policy, SourceFile
-from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from tests.support.authority import CA, NOW, Issued, der_pem, pem
 
 NAME = "signal.example.cn"
@@ -41,10 +41,10 @@ def judge(
     """The verdict on a chain and its key."""
     candidate = files(("chain.pem", issued.chain_pem), ("key.pem", issued.key_pem))
     policy = policy or public(names)
-    return examine(candidate, policy, anchors, now, live=[i.chain_der for i in live], force=force)
+    return validate_files(candidate, policy, anchors, now, live=[i.chain_der for i in live], force=force)
 
 
 def odd(data: bytes, *, key: bytes = GOOD.key_pem) -> Verdict:
     """The verdict on a leaf that no builder makes, with its intermediate and key."""
     candidate = files(("chain.pem", der_pem(data) + pem(ICA.cert)), ("key.pem", key))
-    return examine(candidate, public([NAME]), ANCHORS, NOW)
+    return validate_files(candidate, public([NAME]), ANCHORS, NOW)

@@ -24,7 +24,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Candidate, Secret, SourceFile
 from rotator.sources import trust_files
 from rotator.validation.evidence import Evidence
-from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from tests.support.cost import pace
 
 NAME = "signal.example.test"
@@ -56,7 +56,7 @@ def drop(roots: bytes, good: Sequence[bytes], files: Sequence[bytes], password: 
 
     def judged(files: Sequence[bytes]) -> Verdict:
         named = tuple(SourceFile(f"{number}.pem", data) for number, data in enumerate(files))
-        return examine(Candidate(named, Secret(password)), public([NAME]), anchors, datetime.now(UTC))
+        return validate_files(Candidate(named, Secret(password)), public([NAME]), anchors, datetime.now(UTC))
 
     return lambda: judged(good), lambda: judged(files)
 
@@ -77,7 +77,7 @@ def beside(roots: bytes, good: bytes, kind: str, few: Path, many: Path) -> tuple
         else:
             anchors = usual.beside(Evidence(**{kind: readers[kind](str(path))}))
         candidate = Candidate((SourceFile("x.pem", good),))
-        return examine(candidate, public([NAME]), anchors, datetime.now(UTC), need_key=False)
+        return validate_files(candidate, public([NAME]), anchors, datetime.now(UTC), need_key=False)
 
     return lambda: judged(few), lambda: judged(many)
 

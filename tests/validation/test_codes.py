@@ -20,7 +20,7 @@ from rotator.sources.file_reader import read_named
 from rotator.validation.blocklist import Blocklist
 from rotator.validation.evidence import Evidence
 from rotator.validation.sct import Logs
-from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
 from tests.support.authority import CA, NOW, Issued, der_pem, key_pem, new_key, pem, rewritten, with_extensions
@@ -116,7 +116,9 @@ def _encrypted() -> bytes:
 
 def _with(chain: bytes, key: bytes, password: bytes | None = None) -> Verdict:
     candidate = files(("chain.pem", chain), SourceFile("key.pem", key, 0o644))
-    return examine(replace(candidate, password=Secret(password) if password else None), public([NAME]), ANCHORS, NOW)
+    return validate_files(
+        replace(candidate, password=Secret(password) if password else None), public([NAME]), ANCHORS, NOW
+    )
 
 
 def everything() -> list[Verdict]:

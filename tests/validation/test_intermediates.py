@@ -15,7 +15,7 @@ from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code, Severity
 from rotator.validation.intermediates import MAX_OFFERED, Pool
 from rotator.validation.report import explain
-from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from rotator.x509.parse import read_certificate
 from tests.support.authority import CA, NOW, Issued, der, new_key, pem
 from tests.support.extensions import FEW_USES, instead, rolled_over, same_ca
@@ -35,7 +35,7 @@ def pool(*certificates: x509.Certificate) -> Pool:
 def judge(issued: Issued, *given: x509.Certificate, having: Pool) -> Verdict:
     """The verdict on a leaf with these certificates beside it."""
     files = (SourceFile("leaf.pem", pem(issued.leaf, *given)), SourceFile("key.pem", issued.key_pem))
-    return examine(Candidate(files), public([NAME]), ANCHORS, NOW, pool=having)
+    return validate_files(Candidate(files), public([NAME]), ANCHORS, NOW, pool=having)
 
 
 def test_a_missing_intermediate_is_taken_from_the_pool_and_told() -> None:

@@ -10,7 +10,7 @@ import pytest
 from rotator.core.model import KeyType, Pair, Secret
 from rotator.core.problems import Code
 from rotator.validation.intermediates import Pool
-from rotator.validation.validate import Verdict, examine, public
+from rotator.validation.validate import Verdict, public, validate_files
 from tests.support.authority import CA, NOW, Issued, der, pem
 from tests.support.judging import ANCHORS, GOOD, ICA, NAME, ROOT, files, judge
 
@@ -36,7 +36,7 @@ def delivered(new: Issued, *live: Issued, keep: tuple[Pair, ...] | None = None) 
     """The verdict on a delivery beside these live pairs."""
     candidate = files(("chain.pem", new.chain_pem), ("key.pem", new.key_pem))
     keep = tuple(pair_of(issued) for issued in live) if keep is None else keep
-    return examine(candidate, public([NAME]), ANCHORS, NOW, live=[i.chain_der for i in live], keep=keep)
+    return validate_files(candidate, public([NAME]), ANCHORS, NOW, live=[i.chain_der for i in live], keep=keep)
 
 
 def test_the_live_pair_of_a_kind_that_was_not_delivered_is_kept_with_its_key_unseen() -> None:
@@ -86,7 +86,7 @@ def test_a_live_pair_that_cannot_be_read_is_not_kept() -> None:
 
 
 def test_beside_files_without_a_pair_nothing_is_kept() -> None:
-    verdict = examine(files(("notes.txt", b"hello")), public([NAME]), ANCHORS, NOW, keep=(pair_of(OLD_RSA),))
+    verdict = validate_files(files(("notes.txt", b"hello")), public([NAME]), ANCHORS, NOW, keep=(pair_of(OLD_RSA),))
     assert (verdict.pairs, verdict.kept, verdict.accepted) == ((), (), False)
 
 
@@ -103,7 +103,7 @@ def kept_with(chain: tuple[bytes, ...], *more: tuple[str, bytes], pool: Pool | N
     keep = (pair_of(OLD_ECDSA), replace(pair_of(OLD_RSA), chain=chain))
     candidate = files(("chain.pem", GOOD.chain_pem), ("key.pem", GOOD.key_pem), *more)
     live = [OLD_ECDSA.chain_der, chain]
-    return examine(candidate, public([NAME]), ANCHORS, NOW, live=live, keep=keep, pool=pool)
+    return validate_files(candidate, public([NAME]), ANCHORS, NOW, live=live, keep=keep, pool=pool)
 
 
 EXPIRED_ICA = ROOT.intermediate(key=ICA.key, not_before=NOW - 20 * DAY, not_after=NOW - DAY)

@@ -18,7 +18,7 @@ from OpenSSL import crypto
 from rotator.core.model import Candidate, Policy, SourceFile
 from rotator.core.problems import Code, Severity
 from rotator.validation.evidence import Evidence
-from rotator.validation.validate import Anchors, Verdict, examine, private_ca, public, validate_chains
+from rotator.validation.validate import Anchors, Verdict, private_ca, public, validate_chains, validate_files
 from rotator.x509 import der as tlv
 from rotator.x509.crl import MAX_CRL, Revocations
 from tests.support.authority import CA, NOW, Issued, der, der_pem, entry, new_key, pem, rewritten, wrap
@@ -134,7 +134,7 @@ def test_a_negative_number_is_looked_up_without_harm() -> None:
     data = rewritten(GOOD.leaf, ICA.key, lambda tbs: [tbs[0], b"\2\1\x80", *tbs[2:]])
     candidate = Candidate((SourceFile("chain.pem", der_pem(data) + pem(ICA.cert)),))
     beside = ANCHORS.beside(Evidence(read(ICA.crl(OTHER.leaf), OF_ROOT)))
-    assert examine(candidate, public([NAME]), beside, NOW, need_key=False).codes == (Code.BAD_SERIAL,)
+    assert validate_files(candidate, public([NAME]), beside, NOW, need_key=False).codes == (Code.BAD_SERIAL,)
 
 
 def test_the_same_number_of_another_ca_is_another_certificate() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from cryptography import x509
 
 from rotator.core.problems import Code, Severity
-from rotator.validation.validate import Anchors, Verdict, judge_served, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_served
 from tests.support.authority import CA, NOW, der, new_key, pem
 
 NAME = "signal.example.cn"
@@ -19,7 +19,7 @@ GOOD = ICA.issue(NAME)
 
 def judge(*sent: x509.Certificate, roots: tuple[CA, ...] = (ROOT,), name: str = NAME) -> Verdict:
     anchors = Anchors.from_pem(pem(*(root.cert for root in roots)), "roots.pem")
-    return judge_served(der(*sent), public((name,)), anchors, NOW)
+    return validate_served(der(*sent), public((name,)), anchors, NOW)
 
 
 def test_a_whole_chain_is_accepted_and_needs_no_key() -> None:
@@ -82,7 +82,7 @@ def test_of_what_is_sent_twice_the_first_place_counts() -> None:
 
 def test_a_first_certificate_that_is_none_is_refused() -> None:
     anchors = Anchors.from_pem(pem(ROOT.cert), "roots.pem")
-    verdict = judge_served((b"\x30\x03\x02\x01\x05", *der(ICA.cert)), public((NAME,)), anchors, NOW)
+    verdict = validate_served((b"\x30\x03\x02\x01\x05", *der(ICA.cert)), public((NAME,)), anchors, NOW)
     assert not verdict.accepted
     assert [p.severity for p in verdict.problems] == [Severity.REJECT]
 

@@ -16,7 +16,15 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import KeyType, SourceFile
 from rotator.core.problems import Code, Severity
 from rotator.validation.leaf_rules import lifetime_cap
-from rotator.validation.validate import Anchors, Verdict, examine, judge_served, private_ca, public, validate_chains
+from rotator.validation.validate import (
+    Anchors,
+    Verdict,
+    private_ca,
+    public,
+    validate_chains,
+    validate_files,
+    validate_served,
+)
 from rotator.x509 import der as tlv
 from rotator.x509.parse import read_certificate
 from tests.support.authority import (
@@ -59,7 +67,7 @@ def test_a_good_pair_is_accepted_with_everything_that_is_stored_of_it() -> None:
 def test_both_pairs_of_a_dual_site_are_judged_and_sorted_by_kind_of_key() -> None:
     other = ICA.issue(NAME, kind="rsa")
     candidate = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
-    verdict = examine(candidate, public([NAME]), ANCHORS, NOW)
+    verdict = validate_files(candidate, public([NAME]), ANCHORS, NOW)
     assert verdict.accepted
     assert [(p.key_type, p.chain) for p in verdict.pairs] == [
         (KeyType.ECDSA, GOOD.chain_der),
@@ -70,7 +78,7 @@ def test_both_pairs_of_a_dual_site_are_judged_and_sorted_by_kind_of_key() -> Non
 def test_one_bad_half_refuses_a_dual_pair() -> None:
     other = ICA.issue(NAME, kind="rsa", not_after=NOW - DAY, not_before=NOW - 9 * DAY)
     candidate = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
-    assert examine(candidate, public([NAME]), ANCHORS, NOW).codes == (Code.EXPIRED,)
+    assert validate_files(candidate, public([NAME]), ANCHORS, NOW).codes == (Code.EXPIRED,)
 
 
 def test_all_problems_are_told_at_once_refusals_first() -> None:
@@ -80,7 +88,7 @@ def test_all_problems_are_told_at_once_refusals_first() -> None:
         .issue("else.example.cn", not_before=NOW - 900 * DAY, not_after=NOW - DAY, eku=None)
     )
     candidate = files(("chain.pem", pem(issued.leaf)), SourceFile("key.pem", key_pem(new_key()), 0o644))
-    verdict = examine(candidate, public([NAME]), ANCHORS, NOW)
+    verdict = validate_files(candidate, public([NAME]), ANCHORS, NOW)
     refused = {Code.EXPIRED, Code.TOO_LONG, Code.NAME_MISMATCH, Code.INCOMPLETE_CHAIN, Code.KEY_MISMATCH}
     assert set(verdict.codes) == refused
     assert set(verdict.warnings) == {Code.NO_EKU, Code.KEY_PERMISSIONS}
@@ -310,7 +318,7 @@ def test_a_public_key_that_strict_clients_cannot_read_is_refused_without_its_pri
     policy = public([NAME])
     for problems in (
         validate_chains([(leaf, *der(ICA.cert))], policy, ANCHORS, NOW),
-        judge_served([leaf, *der(ICA.cert)], policy, ANCHORS, NOW).problems,
+        validate_served([leaf, *der(ICA.cert)], policy, ANCHORS, NOW).problems,
     ):
         assert [p.code for p in problems if p.severity is Severity.REJECT] == [code]
 
@@ -573,7 +581,7 @@ def test_another_kind_of_key_is_warned_about() -> None:
 def test_a_second_kind_of_key_is_told_and_locks_nobody_out() -> None:
     other = ICA.issue(NAME, kind="rsa")
     both = files(("r", other.chain_pem), ("rk", other.key_pem), ("e", GOOD.chain_pem), ("ek", GOOD.key_pem))
-    verdict = examine(both, public([NAME]), ANCHORS, NOW, live=[OLD.chain_der])
+    verdict = validate_files(both, public([NAME]), ANCHORS, NOW, live=[OLD.chain_der])
     assert verdict.accepted
     (problem,) = verdict.problems
     assert (problem.code, problem.hint) == (Code.KEY_TYPE_CHANGE, "")
@@ -613,7 +621,7 @@ def test_another_organisation_is_warned_about_and_another_intermediate_is_not() 
 
 def test_a_live_chain_that_cannot_be_read_is_passed_over() -> None:
     candidate = files(("chain.pem", GOOD.chain_pem), ("key.pem", GOOD.key_pem))
-    assert examine(candidate, public([NAME]), ANCHORS, NOW, live=[(b"junk",), ()]).problems == ()
+    assert validate_files(candidate, public([NAME]), ANCHORS, NOW, live=[(b"junk",), ()]).problems == ()
 
 
 # --- stored chains

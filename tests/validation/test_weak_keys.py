@@ -18,7 +18,7 @@ from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code
 from rotator.validation.blocklist import MAX_BLOCKLIST, Blocklist
 from rotator.validation.evidence import Evidence
-from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from rotator.x509.weak_rsa import FERMAT_ROUNDS, SMALL_FACTORS, weakness
 from tests.support.authority import CA, NOW, Issued, der_pem, pem, rewritten, rsa_key, wrap
 from tests.support.cost import cost
@@ -127,7 +127,7 @@ def with_key(issued: Issued, by: CA, key: bytes) -> bytes:
 def of_leaf(modulus: int, exponent: int = 65537) -> Verdict:
     data = with_key(RSA, ICA, spki(modulus, exponent))
     files = (SourceFile("chain.pem", der_pem(data) + pem(ICA.cert)),)
-    return examine(Candidate(files), public([NAME]), ANCHORS, NOW, need_key=False)
+    return validate_files(Candidate(files), public([NAME]), ANCHORS, NOW, need_key=False)
 
 
 SOUND = rsa_key(11).public_key().public_numbers().n

@@ -16,7 +16,7 @@ from rotator.core.model import Candidate, Secret, SourceFile
 from rotator.core.problems import Code, Severity
 from rotator.tls import rehearsal
 from rotator.validation import sct, trust_anchors, validate
-from rotator.validation.validate import Verdict, examine, judge_served, public, validate_chains
+from rotator.validation.validate import Verdict, public, validate_chains, validate_files, validate_served
 from rotator.x509 import keys, parse, pbe
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
@@ -41,7 +41,7 @@ def panic(*_: object, **__: object) -> None:
 
 def judge(*data: bytes) -> Verdict:
     files = tuple(SourceFile(f"file{n}", one) for n, one in enumerate(data))
-    return examine(Candidate(files, PASSWORD), public([NAME]), ANCHORS, NOW)
+    return validate_files(Candidate(files, PASSWORD), public([NAME]), ANCHORS, NOW)
 
 
 def test_a_panic_is_no_exception_and_is_made_one() -> None:
@@ -108,7 +108,7 @@ def test_a_panic_while_it_is_judged_refuses(monkeypatch: pytest.MonkeyPatch, whe
     monkeypatch.setattr(f"rotator.validation.{where}", panic)
     for problems in (
         judge(GOOD.chain_pem, GOOD.key_pem).problems,
-        judge_served(GOOD.chain_der, public([NAME]), ANCHORS, NOW).problems,
+        validate_served(GOOD.chain_der, public([NAME]), ANCHORS, NOW).problems,
         validate_chains([GOOD.chain_der], public([NAME]), ANCHORS, NOW),
     ):
         assert [(p.code, p.severity) for p in problems] == [(Code.PARSE_ERROR, Severity.REJECT)]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 
 from rotator.core.model import Candidate, KeyType, Secret, SourceFile
 from rotator.core.problems import Code, Severity
-from rotator.validation.validate import Anchors, Verdict, examine, public
+from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from rotator.x509 import der
 from rotator.x509.keys import MAX_COST
 from rotator.x509.pbe import _pkcs12_bytes
@@ -41,7 +41,7 @@ PASSWORD = Secret(b"open sesame")
 def judge(*data: bytes, password: Secret | None = None, need_key: bool = True) -> Verdict:
     """The verdict on these files."""
     files = tuple(SourceFile(f"file{n}", one) for n, one in enumerate(data))
-    return examine(Candidate(files, password), public([NAME]), ANCHORS, NOW, need_key=need_key)
+    return validate_files(Candidate(files, password), public([NAME]), ANCHORS, NOW, need_key=need_key)
 
 
 def demand_good(verdict: Verdict, issued: Issued = GOOD) -> None:
