@@ -30,29 +30,29 @@ CHECK_VERSION = 1
 PROBE_VERSION = 1
 
 
-def outcome_answer(done: Outcome, exit: int) -> dict[str, object]:
+def outcome_answer(outcome: Outcome, exit: int) -> dict[str, object]:
     """The answer of `swap` and `rollback`.
 
     Args:
-        done: the outcome.
+        outcome: the outcome.
         exit: the exit status.
     """
     return {
         "schema_version": OUTCOME_VERSION,
-        "site": done.site,
-        "result": str(done.result),
-        "at": rfc3339_millis(done.at),
-        "reason": done.reason,
-        "message": done.message,
-        "hint": done.hint,
-        "problems": [problem_answer(problem) for problem in done.problems],
-        "generation": done.generation,
-        "previous": done.previous,
-        "live": done.live,
-        "proof": done.proof,
-        "unproved": list(done.unproved),
-        "stages": {stage: round(seconds, 6) for stage, seconds in done.stages.items()},
-        "nginx_words": list(done.nginx_words),
+        "site": outcome.site,
+        "result": str(outcome.result),
+        "at": rfc3339_millis(outcome.at),
+        "reason": outcome.reason,
+        "message": outcome.message,
+        "hint": outcome.hint,
+        "problems": [problem_answer(problem) for problem in outcome.problems],
+        "generation": outcome.generation,
+        "previous": outcome.previous,
+        "live": outcome.live,
+        "proof": outcome.proof,
+        "unproved": list(outcome.unproved),
+        "stages": {stage: round(seconds, 6) for stage, seconds in outcome.stages.items()},
+        "nginx_words": list(outcome.nginx_words),
         "exit": exit,
     }
 

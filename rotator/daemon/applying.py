@@ -35,11 +35,11 @@ def put_live(loop: LoopState, planned: Sequence[PlannedRotation]) -> None:
             loop.nginx_watch.note(ports)
             batch = choose_batch(loop, [rotation for rotation in planned if _is_current(loop, rotation)])
             outcomes = rotate([rotation.request for rotation in batch], ports, lock) if batch else ()
-            for rotation, done in zip(batch, outcomes, strict=True):
-                record_outcome(loop, rotation.managed, rotation.digest, done)
-            if any(has_reloaded(done.result, done.reason, done.stages) for done in outcomes):
+            for rotation, outcome in zip(batch, outcomes, strict=True):
+                record_outcome(loop, rotation.managed, rotation.digest, outcome)
+            if any(has_reloaded(outcome.result, outcome.reason, outcome.stages) for outcome in outcomes):
                 loop.last_reload = LastReload(ports.history.last_reload_at(), loop.now().monotonic)
-            if any(done.stages.get("apply") for done in outcomes):
+            if any(outcome.stages.get("apply") for outcome in outcomes):
                 loop.nginx_watch.note(ports)
     except RotatorError as e:
         record_trouble(loop, e, [rotation.site for rotation in planned])

@@ -116,16 +116,16 @@ class Journal:
             return False  # full, gone, or closed to this user
         return True
 
-    def outcome(self, done: Outcome) -> None:
+    def outcome(self, outcome: Outcome) -> None:
         """Writes the outcome for a site in one line."""
-        message = f"{done.message.rstrip('.')} [{done.reason}]" if done.reason else done.message
-        if done.unproved:
-            message += f"; not proved: {', '.join(done.unproved)}"
-        if done.hint and done.result is not Result.ROTATED:
-            message += f"; next: {done.hint}"
-        if done.stages and done.result is Result.ROTATED:
-            message += f"; {sum(done.stages.values()):.3f} s"
-        self.say(str(done.result), message, _PRIORITY[done.result], site=done.site)
+        message = f"{outcome.message.rstrip('.')} [{outcome.reason}]" if outcome.reason else outcome.message
+        if outcome.unproved:
+            message += f"; not proved: {', '.join(outcome.unproved)}"
+        if outcome.hint and outcome.result is not Result.ROTATED:
+            message += f"; next: {outcome.hint}"
+        if outcome.stages and outcome.result is Result.ROTATED:
+            message += f"; {sum(outcome.stages.values()):.3f} s"
+        self.say(str(outcome.result), message, _PRIORITY[outcome.result], site=outcome.site)
 
 
 def message_id(event: str) -> str:

@@ -42,6 +42,6 @@ class LoopState:
         clock = self.runtime.ports.clock
         return Moment(clock.now(), clock.monotonic())
 
-    def report(self, done: Outcome) -> None:
+    def report(self, outcome: Outcome) -> None:
         """Counts an outcome of a drop."""
-        self.telemetry.outcome(done, "drop")
+        self.telemetry.outcome(outcome, "drop")

@@ -162,34 +162,34 @@ class Maintenance:
 
     def _recover(self, sites: Sequence[ManagedSite], lock: Lock) -> None:
         outcomes = recover([managed.request("recover") for managed in sites], self.runtime.ports, lock)
-        for managed, done in zip(sites, outcomes, strict=True):
-            self._note_recovery(managed, done)
+        for managed, outcome in zip(sites, outcomes, strict=True):
+            self._note_recovery(managed, outcome)
 
-    def _note_recovery(self, managed: ManagedSite, done: Outcome) -> None:
-        self.reloaded = self.reloaded or bool(done.stages.get("apply"))
+    def _note_recovery(self, managed: ManagedSite, outcome: Outcome) -> None:
+        self.reloaded = self.reloaded or bool(outcome.stages.get("apply"))
         name, now = managed.site.name, self.runtime.ports.clock.monotonic()
         before = self.degraded_sites.pop(name, None)
-        if done.result in (Result.DEFERRED, Result.STRANDED):
+        if outcome.result in (Result.DEFERRED, Result.STRANDED):
             probes, recoveries = (before.probes, before.recoveries + 1) if before else (1, 1)
             self.degraded_sites[name] = Degraded(
-                now + backoff(probes), probes, recoveries, now, may_reload=False, reason=done.reason
+                now + backoff(probes), probes, recoveries, now, may_reload=False, reason=outcome.reason
             )
-        if done.result is not Result.UNCHANGED and not (before and before.reason == done.reason):
-            self.journal.outcome(done)
-        self._count(done, "recover")
+        if outcome.result is not Result.UNCHANGED and not (before and before.reason == outcome.reason):
+            self.journal.outcome(outcome)
+        self._count(outcome, "recover")
         self._check_history = True
 
-    def note(self, managed: ManagedSite, done: Outcome) -> None:
+    def note(self, managed: ManagedSite, outcome: Outcome) -> None:
         """Records the end of a rotation: whether the site is degraded from now on."""
         name, now = managed.site.name, self.runtime.ports.clock.monotonic()
-        if done.result is Result.STRANDED:
-            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, reason=done.reason)
-        elif done.result in (Result.ROTATED, Result.UNCHANGED, Result.ROLLED_BACK):
+        if outcome.result is Result.STRANDED:
+            self.degraded_sites[name] = Degraded(now + backoff(1), 1, 1, now, may_reload=False, reason=outcome.reason)
+        elif outcome.result in (Result.ROTATED, Result.UNCHANGED, Result.ROLLED_BACK):
             self.degraded_sites.pop(name, None)
         if name not in self._to_probe:
             self._to_probe.append(name)  # for the metrics
         self._check_history = True
-        if done.result in (Result.ROTATED, Result.ROLLED_BACK) and name not in self._to_validate:
+        if outcome.result in (Result.ROTATED, Result.ROLLED_BACK) and name not in self._to_validate:
             self._to_validate.append(name)
 
     def _check_degraded(self, name: str) -> None:

@@ -25,32 +25,32 @@ LOOK_TWICE = 2.0
 """Seconds after which a drop that had just been changed is read once more: see `sources`."""
 
 
-def record_outcome(loop: LoopState, managed: ManagedSite, digest: str, done: Outcome) -> None:
+def record_outcome(loop: LoopState, managed: ManagedSite, digest: str, outcome: Outcome) -> None:
     """Records the outcome of a drop.
 
     Args:
         loop: the state of the loop.
         managed: the site.
         digest: of the drop's content.
-        done: how its rotation ended.
+        outcome: how its rotation ended.
     """
     state, now = loop.states[managed.site.name], loop.now()
     before = state.deferral if state.deferral and state.deferral.digest == digest else None
     next_try, state.deferral, state.due, state.validate_again = "", None, now.monotonic + LOOK_TWICE, False
-    if done.result is Result.DEFERRED:
+    if outcome.result is Result.DEFERRED:
         tries = before.tries + 1 if before else 1
         state.due = now.monotonic + backoff(tries)
-        state.deferral = Deferral(digest, state.due, tries, done.reason)
-        state.decision = Wait(state.due, done.reason)
+        state.deferral = Deferral(digest, state.due, tries, outcome.reason)
+        state.decision = Wait(state.due, outcome.reason)
         next_try = (now.wall + timedelta(seconds=backoff(tries))).isoformat(timespec="seconds")
     else:
         state.decision = Decided()
-    state.decided = Intent(digest, str(done.result), done.reason, managed.policy, next_try)
+    state.decided = Intent(digest, str(outcome.result), outcome.reason, managed.policy, next_try)
     write_intent(loop, managed.site.name, state.decided)
-    if not (before and before.reason == done.reason and done.result is Result.DEFERRED):
-        loop.journal.outcome(done)
-    loop.report(done)
-    loop.maintenance.note(managed, done)
+    if not (before and before.reason == outcome.reason and outcome.result is Result.DEFERRED):
+        loop.journal.outcome(outcome)
+    loop.report(outcome)
+    loop.maintenance.note(managed, outcome)
 
 
 def record_decision(
@@ -112,9 +112,9 @@ def record_turn(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, d
         state.due, state.decision = wait.until, wait
         return
     if not (state.deferral and (state.deferral.digest, state.deferral.reason) == (digest, wait.reason)):
-        done = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
-        loop.journal.outcome(done)
-        loop.report(done)
+        outcome = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
+        loop.journal.outcome(outcome)
+        loop.report(outcome)
     state.due = min(wait.until, now.monotonic + LONGEST_WAIT)
     state.decision = Wait(state.due, wait.reason)
     state.deferral = Deferral(digest, state.due, 0, wait.reason)
@@ -164,6 +164,6 @@ def _written_down(
     meanwhile = fault.message if fault and live else still_serves(snapshot.generation)
     message = f"{why.message.rstrip('.')}. Nothing was changed: {meanwhile}"
     ports = loop.runtime.ports
-    done = Outcome(managed.site.name, result, ports.clock.now(), reason, message, why.hint, previous=live, live=live)
-    write_down(RotationRequest(managed.site, managed.anchors, who=WHO, trigger="drop"), done, ports, digest)
-    return done
+    outcome = Outcome(managed.site.name, result, ports.clock.now(), reason, message, why.hint, previous=live, live=live)
+    write_down(RotationRequest(managed.site, managed.anchors, who=WHO, trigger="drop"), outcome, ports, digest)
+    return outcome

@@ -154,9 +154,9 @@ class Telemetry:
 
     # -- counting
 
-    def outcome(self, done: Outcome, trigger: str) -> None:
+    def outcome(self, outcome: Outcome, trigger: str) -> None:
         """Counts the outcome for a site."""
-        self.counters = self.counters.after(done, trigger)
+        self.counters = self.counters.after(outcome, trigger)
 
     def scan_error(self, reason: Reason | Code) -> None:
         """Counts a drop that could not be looked at."""

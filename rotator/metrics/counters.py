@@ -259,8 +259,10 @@ class Counters:
         counters = self
         for entry in entries:
             if entry.at and entry.result in _RESULTS:
-                done = Outcome(entry.site, Result(entry.result), entry.at, reason_of(entry.reason), stages=entry.stages)
-                counters = counters.after(done, entry.trigger)
+                outcome = Outcome(
+                    entry.site, Result(entry.result), entry.at, reason_of(entry.reason), stages=entry.stages
+                )
+                counters = counters.after(outcome, entry.trigger)
         return counters
 
     def with_last_swaps(self, entries: Iterable[HistoryEntry]) -> Counters:

@@ -10,7 +10,7 @@ from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
 from rotator.privsep.apply import Applied, copies_path
 from rotator.rotation import pacing
-from rotator.rotation.outcomes import outcome
+from rotator.rotation.outcomes import outcome_of
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import deadline, differs, expectation
 from rotator.rotation.request import RotationRequest
@@ -20,55 +20,58 @@ from rotator.validation.validate import validate_chains
 RETRIED = frozenset({"drop", "recover"})
 """The triggers with which the daemon tries again automatically."""
 LATEST_ENTRIES = 20
-"""The newest entries of a site among which the same wait is looked for."""
+"""The number of newest entries of a site that are searched for the same wait."""
 
 
-def write_down(request: RotationRequest, done: Outcome, ports: Ports, digest: str = "") -> None:
+def write_down(request: RotationRequest, outcome: Outcome, ports: Ports, digest: str = "") -> None:
     """Writes the history, and prunes the store. What nginx serves is decided by then: a failure here is only reported.
 
     Two outcomes get no entry. The date of a suspect clock would make the next check trust it. And a site that still
     waits for the same reason, try after try, would push the history of what happened out of its files.
 
     Args:
-        request: what the outcome is about.
-        done: the outcome.
+        request: the request that it ends.
+        outcome: the outcome.
         ports: the store and the history.
         digest: of the drop's content, where the request has no candidate.
     """
-    if done.reason == Reason.CLOCK_SUSPECT:
+    if outcome.reason == Reason.CLOCK_SUSPECT:
         return
     try:
-        if _still_waits(request, done, ports, request.candidate.digest if request.candidate else digest):
+        if _still_waits(request, outcome, ports, request.candidate.digest if request.candidate else digest):
             return
-        fingerprints = ports.store.fingerprints(done.site, done.generation or done.live)
-        ports.history.record(done, who=request.who, trigger=request.trigger, fingerprints=fingerprints)
-        if done.result is Result.ROTATED:
-            protect = frozenset({done.live, done.previous, ports.store.verified(done.site)})
-            ports.store.prune(done.site, request.site.keep, protect)
+        fingerprints = ports.store.fingerprints(outcome.site, outcome.generation or outcome.live)
+        ports.history.record(outcome, who=request.who, trigger=request.trigger, fingerprints=fingerprints)
+        if outcome.result is Result.ROTATED:
+            protect = frozenset({outcome.live, outcome.previous, ports.store.verified(outcome.site)})
+            ports.store.prune(outcome.site, request.site.keep, protect)
     except RotatorError as e:
         ports.say(f"the outcome could not be written down: {e.message}")
 
 
-def _still_waits(request: RotationRequest, done: Outcome, ports: Ports, digest: str) -> bool:
+def _still_waits(request: RotationRequest, outcome: Outcome, ports: Ports, digest: str) -> bool:
     """Whether the daemon has only tried again, and the history has an equal entry of this wait already.
 
     A wait begins with another drop, another reason or message, another live generation, or a reload. It ends with
     every outcome that is not deferred, and with every command. The history and `intent.json` outlive the process, so
     a restart begins no wait.
     """
-    if request.trigger not in RETRIED or done.result is not Result.DEFERRED:
+    if request.trigger not in RETRIED or outcome.result is not Result.DEFERRED:
         return False
-    if has_reloaded(done.result, done.reason, done.stages):
+    if has_reloaded(outcome.result, outcome.reason, outcome.stages):
         return False
-    if digest and ports.store.intent(done.site).digest != digest:
+    if digest and ports.store.intent(outcome.site).digest != digest:
         return False
     other = RETRIED - {request.trigger}  # a renewal and a recovery of one site wait independently of each other
-    latest = islice(ports.history.newest_first(done.site), LATEST_ENTRIES)
+    latest = islice(ports.history.newest_first(outcome.site), LATEST_ENTRIES)
     last = next((entry for entry in latest if entry.trigger not in other), None)
-    if last is None or (last.trigger, last.generation, last.live) != (request.trigger, done.generation, done.live):
+    if last is None or last.trigger != request.trigger:
         return False
-    counts_down = done.reason in pacing.REASONS  # those messages count down the seconds that are left
-    return (last.result, last.reason) == (done.result, done.reason) and (counts_down or last.message == done.message)
+    if (last.generation, last.live) != (outcome.generation, outcome.live):
+        return False
+    counts_down = outcome.reason in pacing.REASONS  # those messages count down the seconds that are left
+    same_message = counts_down or last.message == outcome.message
+    return (last.result, last.reason) == (outcome.result, outcome.reason) and same_message
 
 
 def is_valid_now(generation: Generation, request: RotationRequest, ports: Ports) -> bool:
@@ -103,7 +106,7 @@ def rotated(rotation: SiteRotation, ports: Ports) -> Outcome:
         message = (
             f"{rotation.new.name} is served, but these listeners did not serve the old pair either and are not proved"
         )
-    return outcome(rotation, Result.ROTATED, ports, Reason.ROTATED, message + caveat, unproved=unproved)
+    return outcome_of(rotation, Result.ROTATED, ports, Reason.ROTATED, message + caveat, unproved=unproved)
 
 
 def _exempt_and_unproved(rotation: SiteRotation, ports: Ports) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from rotator.rotation.outcomes import (
     apply_failed,
     deferred,
     not_wired,
-    outcome,
+    outcome_of,
     refusal,
     rejected,
     stranded,
@@ -32,14 +32,14 @@ def prove_live(rotation: SiteRotation, ports: Ports) -> Outcome:
             rotation.proof = prove(rotation.expected(), NO_RELOAD, ports, 0.0)
     if rotation.proof.ok and rotation.verified == name:
         message = f"{name} is already live, and every listener serves it; nothing to change"
-        return outcome(rotation, Result.UNCHANGED, ports, Reason.SAME, message)
+        return outcome_of(rotation, Result.UNCHANGED, ports, Reason.SAME, message)
     if rotation.proof.ok and rotation.first and rotation.request.trigger == "swap":  # --first: it is not wired yet
         return not_wired(rotation, ports)
     if rotation.proof.ok:
         message = f"{name} was live already; now every listener was seen serving it{record_proof(rotation, ports)}"
         include = f"{ports.include_dir}/{rotation.site.name}.conf"
         hint = "" if rotation.verified else WIRED_HINT.format(include=include)
-        return outcome(rotation, Result.ROTATED, ports, Reason.PROVED, message, hint)
+        return outcome_of(rotation, Result.ROTATED, ports, Reason.PROVED, message, hint)
     workers = ports.nginx.workers()
     if workers is not None and workers.master is None:
         message = f"{name} is live, but nginx is not running"

@@ -49,7 +49,7 @@ APPLY_HINTS: Mapping[Reason | Code, str] = {
 """The next step after a failure of the privileged step, by its reason."""
 
 
-def outcome(
+def outcome_of(
     rotation: SiteRotation,
     result: Result,
     ports: Ports,
@@ -99,7 +99,7 @@ def rejected(
     """The outcome of a pair that is at fault."""
     worst = next(p for p in problems if p.severity is Severity.REJECT)
     message = f"{worst.message.rstrip('.')}. Nothing was changed: {still_serves(rotation.previous)}"
-    return outcome(
+    return outcome_of(
         rotation, Result.REJECTED, ports, worst.code, message, worst.hint, problems=problems, nginx_words=nginx_words
     )
 
@@ -113,7 +113,7 @@ def deferred(
     nginx_words: tuple[str, ...] = (),
 ) -> Outcome:
     """The outcome of a rotation that the environment prevents for now."""
-    return outcome(rotation, Result.DEFERRED, ports, reason, message, hint, nginx_words=nginx_words)
+    return outcome_of(rotation, Result.DEFERRED, ports, reason, message, hint, nginx_words=nginx_words)
 
 
 def apply_failed(rotation: SiteRotation, ports: Ports, applied: Applied) -> Outcome:
@@ -127,7 +127,7 @@ def stranded(
 ) -> Outcome:
     """The outcome of a site of which neither pair is proved."""
     message = f"neither the new nor the old pair could be proved: {message}"
-    return outcome(rotation, Result.STRANDED, ports, reason, message, STRANDED_HINT, nginx_words=nginx_words)
+    return outcome_of(rotation, Result.STRANDED, ports, reason, message, STRANDED_HINT, nginx_words=nginx_words)
 
 
 def deferred_by(error: RotatorError, request: RotationRequest, live: str, now: datetime) -> Outcome:

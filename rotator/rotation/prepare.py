@@ -9,7 +9,7 @@ from rotator.core.lifetime import is_critical
 from rotator.core.model import Generation, Outcome, Provenance, Result, Target
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
-from rotator.rotation.outcomes import AGAIN, NGINX_DOWN_HINT, deferred, deferred_by, outcome, rejected, still_serves
+from rotator.rotation.outcomes import AGAIN, NGINX_DOWN_HINT, deferred, deferred_by, outcome_of, rejected, still_serves
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import HANDSHAKE_WITHIN, differs, expectation
 from rotator.rotation.request import RotationRequest
@@ -100,7 +100,7 @@ def plan(request: RotationRequest, ports: Ports) -> Outcome:
     else:
         step = f"store it, name it in {rotation.site.name}.conf, send nginx one HUP"
         message = f"the pair is valid; a swap would {step} and prove: {proofs}"
-    return outcome(rotation, Result.UNCHANGED, ports, Reason.WOULD_ROTATE, message)
+    return outcome_of(rotation, Result.UNCHANGED, ports, Reason.WOULD_ROTATE, message)
 
 
 def targets(rotation: SiteRotation) -> tuple[Target, ...]:
@@ -168,7 +168,7 @@ def _end_if_invalid(rotation: SiteRotation, ports: Ports) -> None:
     if any(p.code is not Code.NOT_YET_VALID for p in refusals):
         raise EarlyOutcome(rejected(rotation, rotation.problems, ports))
     message = f"{refusals[0].message.rstrip('.')}. Nothing was changed: {still_serves(rotation.previous)}"
-    raise EarlyOutcome(outcome(rotation, Result.DEFERRED, ports, Code.NOT_YET_VALID, message, refusals[0].hint))
+    raise EarlyOutcome(outcome_of(rotation, Result.DEFERRED, ports, Code.NOT_YET_VALID, message, refusals[0].hint))
 
 
 def _check_clock(rotation: SiteRotation, now: datetime, ports: Ports) -> None:

@@ -28,7 +28,7 @@ from rotator.rotation.outcomes import (
     deferred,
     deferred_by,
     not_wired,
-    outcome,
+    outcome_of,
     refusal,
     stranded,
 )
@@ -62,14 +62,14 @@ def recover(sites: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple
         name = request.site.name
         snapshot = snapshots.pop(name)
         try:
-            done = _recover(request, snapshot, ports, lock, test, reload, proofs.get(name))
+            outcome = _recover(request, snapshot, ports, lock, test, reload, proofs.get(name))
         except RotatorError as e:
-            done = deferred_by(e, request, snapshot.live, ports.clock.now())
-        if done.result is not Result.UNCHANGED:
-            write_down(request, done, ports)
-        if done.result is not Result.DEFERRED:  # after the entry: no crash leaves a pair live without one
+            outcome = deferred_by(e, request, snapshot.live, ports.clock.now())
+        if outcome.result is not Result.UNCHANGED:
+            write_down(request, outcome, ports)
+        if outcome.result is not Result.DEFERRED:  # after the entry: no crash leaves a pair live without one
             lock.settled([name])
-        outcomes.append(done)
+        outcomes.append(outcome)
     return tuple(outcomes)
 
 
@@ -133,7 +133,7 @@ def _recover(
     ports.store.sweep(name)
     if not snapshot.live:
         if not snapshot.verified:
-            return outcome(rotation, Result.UNCHANGED, ports, Reason.NOTHING, f"{name} has no pair yet")
+            return outcome_of(rotation, Result.UNCHANGED, ports, Reason.NOTHING, f"{name} has no pair yet")
         rotation.generation = ports.store.load(name, snapshot.verified)
         return _reload(rotation, ports, lock, reload, "its include was missing")
     if snapshot.fault:
@@ -165,9 +165,9 @@ def _served(rotation: SiteRotation, ports: Ports, *, interrupted: bool) -> Outco
     name = rotation.new.name
     if rotation.verified == name and (not interrupted or _is_written_down(rotation, ports)):
         message = f"{name} is live, and every listener serves it"
-        return outcome(rotation, Result.UNCHANGED, ports, Reason.VERIFIED, message)
+        return outcome_of(rotation, Result.UNCHANGED, ports, Reason.VERIFIED, message)
     message = f"{name} is live, and now every listener was seen serving it{record_proof(rotation, ports)}"
-    return outcome(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
+    return outcome_of(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
 
 
 def _is_written_down(rotation: SiteRotation, ports: Ports) -> bool:
@@ -205,7 +205,7 @@ def _reload(
         failed = _apply(rotation, ports, reload)
     if failed is None:
         message = f"{unproved.name} is live and proved, after a reload ({why}){record_proof(rotation, ports)}"
-        return outcome(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
+        return outcome_of(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
     refused = failed.reason == Code.NGINX_REFUSED
     if rotation.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):
         return failed
@@ -218,7 +218,7 @@ def _reload(
     if failed is not None:
         return failed
     message = f"{unproved.name} could not be proved ({why}); {back.name} is back, live and proved"
-    return outcome(rotation, Result.ROLLED_BACK, ports, Reason.RECOVERED, message)
+    return outcome_of(rotation, Result.ROLLED_BACK, ports, Reason.RECOVERED, message)
 
 
 def _apply(rotation: SiteRotation, ports: Ports, reload: _SharedReload) -> Outcome | None:

@@ -41,7 +41,7 @@ from rotator.rotation.outcomes import (
     SILENT_HINT,
     deferred,
     deferred_by,
-    outcome,
+    outcome_of,
     refusal,
     rejected,
     stranded,
@@ -197,7 +197,7 @@ def _not_converged(rotations: list[SiteRotation], applied: Applied, proof: Proof
             outcomes |= _swap([rotation], ports)  # one bad site must not hold up the others
         else:
             message = f"{rotation.new.name} was not proved: {why}. The old pair is back and proved on every listener"
-            outcomes[name] = outcome(
+            outcomes[name] = outcome_of(
                 rotation,
                 Result.ROLLED_BACK,
                 ports,
@@ -216,7 +216,7 @@ def _keep_new(rotation: SiteRotation, proof: Proof, why: str, ports: Ports) -> O
         return stranded(rotation, ports, Reason.NOT_PROVED, message)
     unproved = tuple(str(t) for t in rotation.expected() if t not in proof.seen) or proof.reasons
     message = f"{rotation.new.name} stays, though not proved everywhere ({why}): the previous pair is no longer valid"
-    return outcome(rotation, Result.ROTATED, ports, Reason.UNPROVED, message, ROLLED_BACK_HINT, unproved=unproved)
+    return outcome_of(rotation, Result.ROTATED, ports, Reason.UNPROVED, message, ROLLED_BACK_HINT, unproved=unproved)
 
 
 def _roll_back(rotations: list[SiteRotation], ports: Ports) -> dict[str, Proof]:

@@ -65,33 +65,33 @@ class HistoryEntry:
     unknown: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
-    def of(cls, done: Outcome, *, who: str, trigger: str, fingerprints: Mapping[str, str]) -> HistoryEntry:
+    def of(cls, outcome: Outcome, *, who: str, trigger: str, fingerprints: Mapping[str, str]) -> HistoryEntry:
         """The entry of an outcome.
 
         Args:
-            done: the outcome.
+            outcome: the outcome.
             who: the user, or `rotatord`.
             trigger: what caused it.
             fingerprints: SHA-256 of the leaves that it is about, by kind of key.
         """
         problems = tuple(
-            ProblemEntry(str(p.code), str(p.severity), p.message, p.hint, p.file, p.line) for p in done.problems
+            ProblemEntry(str(p.code), str(p.severity), p.message, p.hint, p.file, p.line) for p in outcome.problems
         )
         return cls(
-            done.site,
-            str(done.result),
-            done.at,
-            done.reason,
-            done.message,
-            done.hint,
+            outcome.site,
+            str(outcome.result),
+            outcome.at,
+            outcome.reason,
+            outcome.message,
+            outcome.hint,
             problems,
-            done.generation,
-            done.previous,
-            done.live,
-            done.proof,
-            done.unproved,
-            {stage: round(seconds, 6) for stage, seconds in done.stages.items()},
-            done.nginx_words,
+            outcome.generation,
+            outcome.previous,
+            outcome.live,
+            outcome.proof,
+            outcome.unproved,
+            {stage: round(seconds, 6) for stage, seconds in outcome.stages.items()},
+            outcome.nginx_words,
             who,
             trigger,
             dict(fingerprints),

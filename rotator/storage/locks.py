@@ -228,7 +228,7 @@ def _first_bytes(fd: int) -> bytes:
 
 def _replace_note(fd: int, note: dict[str, object]) -> None:
     """Writes a note over the earlier one, of which the first line is read: killed in between, it leaves a whole one."""
-    data, done = json_bytes(note), 0
-    while done < len(data):  # a full disk may take a part, and says so only when it is asked to take the rest
-        done += os.pwrite(fd, data[done:], done)
+    data, written = json_bytes(note), 0
+    while written < len(data):  # a full disk may accept a part, and reports an error only for the rest
+        written += os.pwrite(fd, data[written:], written)
     os.ftruncate(fd, len(data))

@@ -49,7 +49,7 @@ class Blocklist:
 
     @classmethod
     def from_text(cls, data: bytes, name: str) -> Blocklist:
-        """Read a blocklist; an empty file is valid.
+        """Reads a blocklist; an empty file is valid.
 
         Args:
             data: the content of the file.

@@ -69,7 +69,7 @@ class KeyMatch:
 
 
 def read_candidate(candidate: Candidate) -> CandidateContents:
-    """Read all certificates and keys of a candidate, with all problems of its files.
+    """Reads all certificates and keys of a candidate, with all problems of its files.
 
     Args:
         candidate: the files, with the password for encrypted keys.
@@ -108,7 +108,7 @@ class _Reader:
     spent: int = 0
 
     def read(self, source: SourceFile) -> None:
-        """Read one file."""
+        """Reads one file."""
         name = shown(source.name)
         outer_blocks, problems = read_blocks(source)
         self.problems += problems
@@ -134,7 +134,7 @@ class _Reader:
         return contents.blocks
 
     def _read_keys(self, key_blocks: Sequence[Block], name: str) -> None:
-        """Read the keys of one file, within the limits that all files share."""
+        """Reads the keys of one file, within the limits that all files share."""
         self.key_seen = self.key_seen or bool(key_blocks)
         left = MAX_KEYS - self.tried
         for block in key_blocks[:left]:
@@ -210,7 +210,7 @@ def _read_chain(blocks: Sequence[Block], into: dict[bytes, Certificate], left: i
 def match_keys(
     contents: CandidateContents, names: Sequence[str], now: datetime, *, need_key: bool = True
 ) -> tuple[tuple[KeyMatch, ...], tuple[Problem, ...]]:
-    """Find the leaves and the key of each, at most one pair of each key type.
+    """Finds the leaves and the key of each, at most one pair of each key type.
 
     Args:
         contents: the certificates and keys of the files.

@@ -23,7 +23,7 @@ def problems_of(
     kept: Collection[KeyType] = (),
     force: bool = False,
 ) -> tuple[Problem, ...]:
-    """Compare the leaves of a candidate with the live ones, by key type.
+    """Compares the leaves of a candidate with the live ones, by key type.
 
     Args:
         leaves: the leaves of the candidate, at most one of each key type.

@@ -109,7 +109,7 @@ class Logs:
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> Logs:
-        """Read a list of logs.
+        """Reads a list of logs.
 
         Args:
             data: the content of log_list.json, version 3.

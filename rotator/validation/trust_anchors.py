@@ -49,7 +49,7 @@ class Anchors:
 
     @classmethod
     def from_pem(cls, data: bytes, name: str) -> Anchors:
-        """Read a file of roots.
+        """Reads a file of roots.
 
         Args:
             data: PEM; blocks other than certificates are ignored.

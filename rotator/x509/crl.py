@@ -239,7 +239,7 @@ class Revocations:
 
     @classmethod
     def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Revocations:
-        """Read files of revocation lists, PEM or DER. No content makes this function raise.
+        """Reads files of revocation lists, PEM or DER. No content makes this function raise.
 
         Args:
             files: the name and the content of each; the content is dropped after reading.

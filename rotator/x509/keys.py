@@ -121,7 +121,7 @@ def cost_of(block: Block, password: Secret | None) -> int:
 
 
 def read_key(block: Block, password: Secret | None = None, budget: int = MAX_COST) -> Key | Problem:
-    """Read a private key: PKCS#8, PKCS#1 or SEC1, encrypted or not.
+    """Reads a private key: PKCS#8, PKCS#1 or SEC1, encrypted or not.
 
     Args:
         block: a block whose label is one of `pem.KEY_LABELS`.

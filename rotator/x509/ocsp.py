@@ -268,7 +268,7 @@ class Responses:
 
     @classmethod
     def from_files(cls, files: Iterable[tuple[str, bytes]], name: str = "") -> Responses:
-        """Read files of responses, DER or PEM. No content makes this function raise.
+        """Reads files of responses, DER or PEM. No content makes this function raise.
 
         Args:
             files: the name and the content of each.

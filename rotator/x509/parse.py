@@ -61,7 +61,7 @@ _CODE_IF_UNREADABLE = {
 
 
 def read_certificate(data: bytes, file: str = "", line: int = 0) -> tuple[Certificate | None, tuple[Problem, ...]]:
-    """Read one certificate.
+    """Reads one certificate.
 
     Args:
         data: the content of its block, DER.
