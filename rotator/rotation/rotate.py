@@ -76,16 +76,18 @@ def rotate(batch: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple[
             outcomes[request.site.name] = early.outcome
         except RotatorError as e:
             outcomes[request.site.name] = deferred_by(e, request, snapshot.live, ports.clock.now())
-    _write_down(
-        outcomes, (r for r in batch if r.site.name in outcomes), ports
-    )  # `_run_with_note` does it for the others
+    ended = [request for request in batch if request.site.name in outcomes]
+    _write_down(outcomes, ended, ports)  # `_run_with_note` does it for the others
+
+    # Between 4 and 5: the sites that need no swap.
     proofs = prove_together({r.site.name: r.expected() for r in prepared if r.already_live}, ports)
     for rotation in (r for r in prepared if r.already_live or r.first or r.unwired):
         rotation.proof = proofs.get(rotation.site.name, rotation.proof)
         step = prove_live if rotation.already_live else install_first if rotation.first else reload_unverified
         outcomes |= _run_with_note([rotation], ports, lock, _for_batch(step))
-    if batch_to_swap := [r for r in prepared if r.site.name not in outcomes]:
-        outcomes |= _run_with_note(batch_to_swap, ports, lock, _swap)  # 5 to 9
+
+    if to_swap := [r for r in prepared if r.site.name not in outcomes]:
+        outcomes |= _run_with_note(to_swap, ports, lock, _swap)  # 5 to 9
     return tuple(outcomes[request.site.name] for request in batch)
 
 
