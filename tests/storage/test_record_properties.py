@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from rotator.storage.entries import entry_object, read_entry
 from rotator.storage.generations import Store
-from rotator.storage.records import generation_object, intent_object, read_generation, read_intent
+from rotator.storage.records import INTENT_VERSION, generation_object, intent_object, read_generation, read_intent
 from rotator.system.files import json_bytes
 
 texts = st.text(st.characters(exclude_categories=()), max_size=12)  # lone surrogates too: a file name may have them
@@ -73,13 +73,13 @@ scribbled = st.dictionaries(
 
 @given(intents)
 def test_a_decision_is_written_as_it_was_read(raw: dict[str, Any]) -> None:
-    assert intent_object(read_intent(json_bytes(raw))) == raw
+    assert intent_object(read_intent(json_bytes(raw))) == raw | {"schema_version": INTENT_VERSION}
 
 
 @given(intents, versions)
 def test_a_decision_keeps_its_version(raw: dict[str, Any], version: int) -> None:
     written = intent_object(read_intent(json_bytes(raw | {"schema_version": version})))
-    assert written == raw | ({"schema_version": version} if version else {})
+    assert written == raw | {"schema_version": max(version, INTENT_VERSION)}
 
 
 @given(entries)
