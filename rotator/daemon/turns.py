@@ -34,9 +34,14 @@ def choose_batch(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[Pl
 
 
 def _paced(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[PlannedRotation]:
-    now, limits = loop.now(), loop.runtime.limits
+    now, limits, live = loop.now(), loop.runtime.limits, loop.runtime.ports.live
     if limits == Limits():
         return list(planned)
+    # A command, or the recovery of one, may have changed what is live since the decision; that is made again then.
+    stale = {rotation.site for rotation in planned if live(rotation.site).generation != rotation.snapshot.live}
+    for site in stale:
+        loop.states[site].due = now.monotonic
+    planned = [rotation for rotation in planned if rotation.site not in stale]
     loop.last_reload = loop.last_reload.updated(loop.runtime.ports.history.last_reload_at(), now)
     drops = [ReadyDrop(r.site, r.reloads, critical_in(r.snapshot, now)) for r in planned]
     waits = pacing.turns(drops, loop.last_reload, loop.nginx_watch.workers, limits, now)

@@ -817,6 +817,25 @@ def test_a_start_says_which_decisions_a_newer_version_wrote(daemon: Looping) -> 
     assert daemon.said("newer-record example", "schema_version 9; this one knows 1") == 1
 
 
+def test_a_drop_that_waits_for_its_turn_says_what_a_command_has_put_live_meanwhile(
+    paced: Looping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_hand, real, calls = paced.issue("a", later=0.2), Locks.rotation, []
+    paced.drop(paced.issue("a", later=0.4), "a")
+
+    def held(self: Locks, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:  # a command that has the lock first, and decides nothing about the drop
+            paced.by_hand(by_hand, "a")
+        return real(self, *args)
+
+    monkeypatch.setattr(Locks, "rotation", held)
+    paced.run_for(1)
+    (last,) = paced.history.entries("a", limit=1)
+    assert (last.trigger, last.reason, last.live) == ("drop", "min-reload-interval", paced.world.live("a"))
+    assert paced.shows(by_hand, "a")
+
+
 def test_a_command_that_was_quicker_is_not_repeated(daemon: Looping, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.drop(daemon.issue())
     real = Locks.rotation
