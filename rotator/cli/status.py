@@ -265,8 +265,9 @@ def _show_site(
         output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
     if live and facts.workers and facts.workers.master and not facts.served_everywhere:
         include = context.config.nginx.include_dir / f"{facts.site.name}.conf"
-        output.line(f"  next     See that the server block of each such listener includes {include}: nginx -T")
+        output.line(f"  next     See that nginx listens there and that the server block includes {include}: nginx -T")
         output.line(f"           then: systemctl reload nginx && rotator swap {facts.site.name}")
+        output.line("           or correct the site's `listeners`, then: systemctl reload rotator")
     if last:
         at = rfc3339_millis(last.at) if last.at else "at an unknown time"
         output.line(f"  last     {last.result} {at} by {last.who}: {last.message}")
