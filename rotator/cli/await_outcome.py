@@ -81,7 +81,8 @@ def await_outcome(context: Context, site_config: SiteConfig, within: float, deli
             return _show_decision(context, name, intent, entry)
         if intent.hold and intent.hold.covers(digest, readable=True):
             message = f"the content of the drop is {intent.hold}"
-            raise RotatorError(Reason.HELD, message, f"rotator swap {name} ends the hold", Exit.DEFERRED)
+            hint = f"Install the content of the drop, which ends the hold: rotator swap {name}"
+            raise RotatorError(Reason.HELD, message, hint, Exit.DEFERRED)
         now = time.monotonic()
         if not locks.daemon_pid():
             message = f"the files are in {directory}, but no daemon is running that would put them live"

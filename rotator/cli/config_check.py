@@ -69,14 +69,17 @@ def config_check(context: Context) -> int:
 
 def _missing_files(config: Config) -> list[str]:
     """The files and directories that the configuration names and this user does not find on this host."""
-    paths = {f"roots of site {c.site.name}": c.roots for c in config.sites}
-    paths |= {f"source of site {c.site.name}": c.source for c in config.sites if c.source}
+    paths = {f"source of site {c.site.name}": c.source for c in config.sites if c.source}
     for site_config in config.sites:
         files = site_config.evidence
         evidence = {"crls": files.crls, "ct_logs": files.ct_logs, "blocklist": files.blocklist, "ocsp": files.ocsp}
         paths |= {f"{key} of site {site_config.site.name}": path for key, path in evidence.items() if path}
     paths |= {"state_dir": config.state_dir, "incoming": config.incoming}
-    return [f"{key}: {path} does not exist" for key, path in paths.items() if _is_missing(path)]
+    return [
+        f"roots of site {c.site.name}: {c.roots} does not exist, and rotator validates nothing without it"
+        for c in config.sites
+        if _is_missing(c.roots)
+    ] + [f"{key}: {path} does not exist" for key, path in paths.items() if _is_missing(path)]
 
 
 def _settings_without_effect(config: Config) -> list[str]:

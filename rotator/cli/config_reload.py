@@ -58,8 +58,10 @@ def config_reload(context: Context, within: float) -> int:
     _send_hangup(pid)
     after = _await_reload(locks, before, within)
     if after.refused:
-        message = f"the daemon refused the configuration: {after.refused}. The previous configuration stays in force"
-        raise RotatorError(Reason.CONFIGURATION, message, "journalctl -u rotator shows it, too", Exit.CONFIG)
+        cause = after.refused.rstrip(".")
+        message = f"the daemon refused the configuration: {cause}. The previous configuration stays in force"
+        hint = "Correct what it names, then: systemctl reload rotator"
+        raise RotatorError(Reason.CONFIGURATION, message, hint, Exit.CONFIG)
     sites = f"{len(context.config.sites)} site{'s' * (len(context.config.sites) != 1)}"
     if context.json:
         context.output.data({"pid": pid, "config": path, "sites": len(context.config.sites)})

@@ -147,7 +147,7 @@ class LazyGroup(click.Group):
                     output.say(error.format_message())
                 return Exit.USAGE
             except click.UsageError as error:
-                path = error.ctx.command_path if error.ctx else prog_name
+                path = error.ctx.command_path if error.ctx else " ".join([prog_name, *self._named(args)])
                 message = error.format_message()
                 output.error(
                     RotatorError(Reason.USAGE, message[:1].lower() + message[1:], f"{path} --help", Exit.USAGE)
@@ -173,6 +173,10 @@ class LazyGroup(click.Group):
             with contextlib.suppress(RotatorError, BrokenPipeError):
                 output.say(f"error: {error.message}")
             return Exit.FAILURE
+
+    def _named(self, args: Sequence[str]) -> Sequence[str]:
+        """The command that the line names: click reports an option without its value without its command."""
+        return [word for word in args if word in self.lazy][:1]
 
 
 def _flush_stdout() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from rotator.config.system_roots import system_roots
 from rotator.config.value_parsers import BadValueError
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import KeyType, Served, Target
-from rotator.core.problems import Problem
+from rotator.core.problems import Code, Problem
 from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339
 from rotator.tls.handshake import HANDSHAKE_FAILED, Version, probe_version, reachable_address
@@ -326,6 +327,9 @@ def probe(
     output.say(f"address: {report.address}")
     for line in report.lines(now):
         output.line(line, STYLES.get(line.partition(" ")[0].rstrip(":"), ""))
-    if codes := [code for chain in report.served for code in chain.verdict.codes]:
+    codes = [code for chain in report.served for code in chain.verdict.codes]
+    if not names and Code.NAME_MISMATCH in codes:
+        output.say(f"hint: to send a name that clients use: rotator probe {shlex.quote(where)} --name NAME")
+    if codes:
         output.line(more_about(codes[0]), "faint")
     return report.exit

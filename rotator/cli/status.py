@@ -17,6 +17,7 @@ from rotator.cli.rotation import EXITS
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Result
+from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339, rfc3339_millis
 from rotator.rotation.observe import Observation, observe_all
@@ -61,8 +62,8 @@ def status(context: Context, site: str) -> int:
     facts = observe_all([site_config.site for site_config in shown], ports)
     last = ports.history.latest(f.site.name for f in facts)
     changed = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
-    exits = {_exit_of(sources, f) for f in facts}
-    code = next((exit for exit in _WORST_FIRST if exit in exits), Exit.DONE)
+    exits = {f.site.name: _exit_of(sources, f) for f in facts}
+    code = next((exit for exit in _WORST_FIRST if exit in exits.values()), Exit.DONE)
     daemon = ports.locks.daemon_note()
     if output.json:
         sites = [
@@ -76,8 +77,16 @@ def status(context: Context, site: str) -> int:
         rows = [_row(f, last.get(f.site.name), now, changed=changed[f.site.name]) for f in facts]
         styles = ["" if f.well else "bad" for f in facts]
         output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
-        for line in _advice(facts, changed, code):
+        for line in _advice(facts, changed, exits):
             output.say(line)
+    if not daemon.pid and not output.json:
+        for site_facts in facts:
+            name = site_facts.site.name
+            if _is_undecided(sources[name], name, site_facts.intent):
+                output.say(
+                    f"note: {name}: the drop holds files that wait for a decision, and no daemon is running: "
+                    f"systemctl start rotator, or: rotator swap {name}"
+                )
     if output.verbose and not output.json:
         show_daemon(daemon, output)
     return code
@@ -98,7 +107,9 @@ def _exit_of(sources: Mapping[str, DropSource], facts: Observation) -> Exit:
     return Exit.DONE if _has_left_drop(sources[facts.site.name], facts.site.name, facts.intent) else ended
 
 
-def _advice(facts: Sequence[Observation], changed: Mapping[str, bool | None], code: Exit) -> Iterator[str]:
+def _advice(
+    facts: Sequence[Observation], changed: Mapping[str, bool | None], exits: Mapping[str, Exit]
+) -> Iterator[str]:
     """The lines below the table: how each hold ends, and which command shows the reasons."""
     for site_facts in facts:
         name, hold = site_facts.site.name, site_facts.intent.hold
@@ -109,8 +120,9 @@ def _advice(facts: Sequence[Observation], changed: Mapping[str, bool | None], co
                 yield f"HELD: nothing in the drop is installed until an operator decides: rotator swap {name}"
             else:
                 yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
-    if code is not Exit.DONE:
-        yield "why, and what to do: rotator status SITE"
+    for site_facts in facts:
+        if exits[site_facts.site.name] is not Exit.DONE:
+            yield f"why, and what to do: rotator status {site_facts.site.name}"
 
 
 def _has_left_drop(source: DropSource, site: str, intent: Intent) -> bool:
@@ -119,7 +131,22 @@ def _has_left_drop(source: DropSource, site: str, intent: Intent) -> bool:
         candidate = source.read(site)
     except RotatorError:
         return False  # the decision may have been that it cannot be read
+    if candidate is not None and intent.reason == Code.PERMISSION:
+        return False  # this user may read a file that the daemon cannot, and sees another content
     return candidate is None or (bool(intent.digest) and candidate.digest != intent.digest)
+
+
+def _is_undecided(source: DropSource, site: str, intent: Intent) -> bool:
+    """Whether the drop holds content that neither a decision nor a hold is about, as far as this user can read it."""
+    if intent.reason == Code.PERMISSION:
+        return False
+    try:
+        candidate = source.read(site)
+    except RotatorError:
+        return False
+    if candidate is None or (intent.hold is not None and intent.hold.covers(candidate.digest, readable=True)):
+        return False
+    return candidate.digest != intent.digest
 
 
 def _is_changed(source: DropSource, site: str, intent: Intent) -> bool | None:
@@ -240,8 +267,9 @@ def _show_site(
         output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
     if live and facts.workers and facts.workers.master and not facts.served_everywhere:
         include = context.config.nginx.include_dir / f"{facts.site.name}.conf"
-        output.line(f"  next     See that the server block of each such listener includes {include}: nginx -T")
+        output.line(f"  next     See that nginx listens there and that the server block includes {include}: nginx -T")
         output.line(f"           then: systemctl reload nginx && rotator swap {facts.site.name}")
+        output.line("           or correct the site's `listeners`, then: systemctl reload rotator")
     if last:
         at = rfc3339_millis(last.at) if last.at else "at an unknown time"
         output.line(f"  last     {last.result} {at} by {last.who}: {last.message}")

@@ -78,6 +78,9 @@ def read_text(path: Path) -> str:
     except PermissionError as error:
         hint = f"Allow this user to read it (it holds no secret): chmod a+r {path}"
         raise _unreadable(f"this user may not read {path}", hint) from error
+    except IsADirectoryError:
+        hint = f"Name the file in it: --config {shlex.quote(str(path / 'rotator.toml'))}"
+        raise _unreadable(f"{path} is a directory, not a file", hint) from None
     except (OSError, ValueError) as error:
         raise _unreadable(
             f"{path}: {getattr(error, 'strerror', None) or error}", "Name a file: --config FILE"

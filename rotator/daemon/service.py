@@ -221,7 +221,7 @@ class Daemon:
         except RotatorError as e:
             self.reload_failed = e.message
             self.telemetry.config = self.telemetry.config.then(False, None)
-            message = f"{e.message}; {e.hint}. The earlier configuration stays in force"
+            message = f"{e.message.rstrip('.')}; {e.hint.rstrip('.')}. The previous configuration stays in force"
             self.journal.say("reload-failed", message, ERROR)
         else:
             self.reload_failed = ""

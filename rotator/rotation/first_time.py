@@ -10,9 +10,11 @@ from rotator.rotation.conclude import is_blamed, record_proof, rotated, seconds_
 from rotator.rotation.outcomes import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
+    START_NGINX,
     WIRED_HINT,
     apply_failed,
     deferred,
+    listener_hint,
     not_wired,
     outcome_of,
     refusal,
@@ -53,7 +55,7 @@ def prove_live(rotation: SiteRotation, ports: Ports) -> Outcome:
         ports,
         Reason.LISTENER,
         f"{name} is already live, but not every listener serves it: {'; '.join(rotation.proof.reasons)}",
-        "see that the server block includes the site's file, then reload nginx; `rotator status` shows each one",
+        listener_hint(rotation.site.name, ports.include_dir),
     )
 
 
@@ -67,7 +69,7 @@ def reload_unverified(rotation: SiteRotation, ports: Ports) -> Outcome:
         return apply_failed(rotation, ports, applied)
     if applied.decision == "gone":
         message = f"nginx ended before it could be signalled; it reads {rotation.new.name} when it starts"
-        return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx")
+        return deferred(rotation, ports, Reason.NGINX_DOWN, message, START_NGINX)
     if applied.decision == "refused":
         return _refused_unverified(rotation, applied, ports)
     with Timer([rotation], "prove", ports.clock):

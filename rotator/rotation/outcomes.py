@@ -14,9 +14,10 @@ from rotator.rotation.ports import Ports
 from rotator.rotation.request import RotationRequest
 from rotator.rotation.site_rotation import SiteRotation
 
-AGAIN = "then repeat the swap; a running daemon tries again automatically"
+AGAIN = "then repeat the command; a running daemon tries again automatically"
 """The end of each hint about what is deferred."""
-NGINX_DOWN_HINT = f"Start nginx, or correct `pid_file` under [nginx] if it runs; {AGAIN}"
+START_NGINX = "Start nginx: systemctl start nginx"
+NGINX_DOWN_HINT = f"{START_NGINX}; or correct `pid_file` under [nginx] if it runs; {AGAIN}"
 REFUSAL_HINT = f"The new pair is not the cause: correct what nginx reports (`nginx -t` often shows the line), {AGAIN}"
 SILENT = (
     "nginx's master got the signal to reload and did nothing: it is stopped or hangs, or its refusal cannot be read"
@@ -33,7 +34,6 @@ WIRED_HINT = (
     "No handshake can distinguish nginx's include from files of its own with the same pair; "
     "see that it reads the include: nginx -T | grep {include}"
 )
-STRANDED_HINT = "Look at nginx (its error log, `nginx -t`), then: rotator swap SITE, which proves what is live again"
 APPLY_HINTS: Mapping[Reason | Code, str] = {
     Code.PERMISSION: "Run it as root, or as the owner of the include directory",
     Reason.INCLUDE_DIR_UNSAFE: "Let only the user of nginx's master write there: chown root: DIR && chmod go-w DIR",
@@ -126,8 +126,28 @@ def stranded(
     rotation: SiteRotation, ports: Ports, reason: Reason | Code, message: str, nginx_words: tuple[str, ...] = ()
 ) -> Outcome:
     """The outcome of a site of which neither pair is proved."""
-    message = f"neither the new nor the old pair could be proved: {message}"
-    return outcome_of(rotation, Result.STRANDED, ports, reason, message, STRANDED_HINT, nginx_words=nginx_words)
+    pairs = "neither the new nor the old pair" if rotation.previous else "the live pair"
+    verb = "could be" if rotation.previous else "could not be"
+    hint = (
+        "Look at nginx (its error log, `nginx -t`) and at the site's `listeners`; then prove the live pair again: "
+        f"rotator swap {rotation.site.name}"
+    )
+    return outcome_of(
+        rotation, Result.STRANDED, ports, reason, f"{pairs} {verb} proved: {message}", hint, nginx_words=nginx_words
+    )
+
+
+def listener_hint(site: str, include_dir: object) -> str:
+    """The next step after a listener that does not serve the live pair.
+
+    Args:
+        site: the name of the site.
+        include_dir: the directory of the includes.
+    """
+    return (
+        f"See that nginx listens there and that the server block has `include {include_dir}/{site}.conf;` (then reload "
+        f"nginx), or correct the site's `listeners` and `names`; {AGAIN}"
+    )
 
 
 def deferred_by(error: RotatorError, request: RotationRequest, live: str, now: datetime) -> Outcome:

@@ -9,7 +9,16 @@ from rotator.core.lifetime import is_critical
 from rotator.core.model import Generation, Outcome, Provenance, Result, Target
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
-from rotator.rotation.outcomes import AGAIN, NGINX_DOWN_HINT, deferred, deferred_by, outcome_of, rejected, still_serves
+from rotator.rotation.outcomes import (
+    AGAIN,
+    NGINX_DOWN_HINT,
+    deferred,
+    deferred_by,
+    listener_hint,
+    outcome_of,
+    rejected,
+    still_serves,
+)
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import HANDSHAKE_WITHIN, differs, expectation
 from rotator.rotation.request import RotationRequest
@@ -263,8 +272,7 @@ def _ask_listeners(rotation: SiteRotation, ports: Ports) -> None:
             ports,
             Reason.LISTENER,
             f"not every listener serves the live pair, before anything was changed: {listeners}",
-            f"see that nginx listens there and that the server block has `include {ports.include_dir}/"
-            f"{rotation.site.name}.conf;` (then reload nginx), or correct the site's `listeners` and `names`; {AGAIN}",
+            listener_hint(rotation.site.name, ports.include_dir),
         )
     )
 

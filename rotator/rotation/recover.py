@@ -24,6 +24,7 @@ from rotator.privsep.apply import copies_path
 from rotator.rotation.conclude import is_valid_now, record_proof, seconds_to_prove, write_down
 from rotator.rotation.outcomes import (
     REFUSAL_HINT,
+    START_NGINX,
     apply_failed,
     deferred,
     deferred_by,
@@ -187,9 +188,9 @@ def _nginx_down(rotation: SiteRotation, ports: Ports, test: _SharedTest) -> Outc
         applied = apply_generations([rotation], {rotation.site.name: verified}, ports, hup=False)
         if not applied.error:
             message = f"nginx is not running and its own test refuses {live}; {verified} is named again"
-            return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx", verdict.messages)
+            return deferred(rotation, ports, Reason.NGINX_DOWN, message, START_NGINX, verdict.messages)
     message = f"{live} is live, but nginx is not running; it is proved when nginx is"
-    hint = "Start nginx" if verdict.ok else "`nginx -t` says why nginx would not start"
+    hint = START_NGINX if verdict.ok else "`nginx -t` says why nginx would not start"
     return deferred(rotation, ports, Reason.NGINX_DOWN, message, hint, verdict.messages)
 
 
@@ -231,7 +232,7 @@ def _apply(rotation: SiteRotation, ports: Ports, reload: _SharedReload) -> Outco
         return apply_failed(rotation, ports, applied)
     if applied.decision == "gone":
         message = "nginx ended before it could be signalled"
-        return deferred(rotation, ports, Reason.NGINX_DOWN, message, "Start nginx")
+        return deferred(rotation, ports, Reason.NGINX_DOWN, message, START_NGINX)
     if applied.decision == "refused":
         return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), REFUSAL_HINT, applied.words)
     reload.taken = reload.taken or applied.decision == "accepted"

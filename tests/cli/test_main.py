@@ -145,6 +145,10 @@ def test_a_usage_error_names_the_help_as_the_next_step() -> None:
     assert "  hint: rotator deliver --help\n" in call("deliver", "--frobnicate").stderr
 
 
+def test_an_option_without_its_value_names_the_help_of_its_command() -> None:
+    assert "  hint: rotator swap --help\n" in call("swap", "example.cn", "--cert").stderr
+
+
 def test_a_usage_error_leaves_stdout_empty() -> None:
     assert call("deliver").stdout == ""
 

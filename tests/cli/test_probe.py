@@ -182,6 +182,7 @@ def test_without_a_name_the_host_is_what_clients_ask_for(tmp_path: Path, roots: 
         assert call("probe", address, "--roots", roots).status == 0
     with server(speaks(tmp_path, GOOD)) as address:
         assert call("probe", address, "--roots", roots, "--json").answer["codes"] == ["name-mismatch"]
+        assert f"rotator probe {address} --name NAME" in call("probe", address, "--roots", roots).stderr
 
 
 def test_a_first_certificate_that_cannot_be_read_is_refused_and_no_bug(tmp_path: Path, roots: Path) -> None:

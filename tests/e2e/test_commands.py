@@ -317,6 +317,25 @@ def test_status_exits_6_when_what_is_served_differs_from_the_disk(edge: Edge) ->
     assert (done.returncode, "connection refused" in done.stdout) == (6, True)
 
 
+def test_status_says_that_files_in_the_drop_wait_where_no_daemon_runs(edge: Edge) -> None:
+    note = "note: example: the drop holds files that wait for a decision, and no daemon is running"
+    assert edge.cli("deliver", "example", *edge.write_pair(edge.issue())).returncode == 0
+    assert (note in edge.cli("status").stderr, note in edge.cli("status", "example").stderr) == (True, True)
+    assert edge.cli("swap", "example").returncode == 0
+    assert note not in edge.cli("status").stderr
+
+
+def test_status_exits_8_while_the_daemon_may_not_read_a_file_that_the_caller_may_read(edge: Edge) -> None:
+    assert edge.cli("deliver", "example", *edge.write_pair(edge.issue())).returncode == 0
+    decision = {"schema_version": 1, "digest": "00" * 32, "result": "deferred", "reason": "permission"}
+    rest = {"policy": "", "next_try": "", "hold": None}
+    (edge.state / "sites/example/intent.json").write_text(json.dumps(decision | rest))
+    assert edge.cli("status").returncode == 8
+    for path in (edge.incoming / "example").iterdir():
+        path.unlink()
+    assert edge.cli("status").returncode == 0
+
+
 def test_status_in_json_has_the_three_facts(edge: Edge) -> None:
     (site,) = json.loads(edge.cli("status", "--json").stdout)["sites"]
     assert site["on_disk"]["generation"] == site["on_disk"]["verified"] == edge.live()

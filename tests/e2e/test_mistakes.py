@@ -108,6 +108,11 @@ def no_configuration(desk: Desk) -> list[str | Path]:
     return ["status"]
 
 
+@mistake(Exit.CONFIG, "is a directory, not a file", "Name the file in it: --config {}/rotator.toml")
+def a_directory_as_configuration(desk: Desk) -> list[str | Path]:
+    return ["--config", desk.top, "status"]
+
+
 @mistake(Exit.CONFIG, "rotator.toml:", "site.listners: unknown key", 'did you mean "listeners"')
 def a_misspelt_key(desk: Desk) -> list[str | Path]:
     desk.edit("\nlisteners", "\nlistners")
@@ -258,7 +263,7 @@ def no_nginx(desk: Desk) -> list[str | Path]:
     return desk.swap()
 
 
-@mistake(Exit.DEFERRED, "nginx is not running", "Start nginx, or correct `pid_file` under [nginx]")
+@mistake(Exit.DEFERRED, "nginx is not running", "systemctl start nginx; or correct `pid_file` under [nginx]")
 def nginx_s_pid_file_elsewhere(desk: Desk) -> list[str | Path]:
     desk.edit(desk.edge.nginx.pid_path, desk.top / "nginx.pid")
     return desk.swap()
