@@ -77,7 +77,7 @@ def test_a_decision_is_written_as_it_was_read(raw: dict[str, Any]) -> None:
 
 
 @given(intents, versions)
-def test_a_decision_keeps_its_version(raw: dict[str, Any], version: int) -> None:
+def test_a_decision_keeps_a_newer_version(raw: dict[str, Any], version: int) -> None:
     written = intent_object(read_intent(json_bytes(raw | {"schema_version": version})))
     assert written == raw | {"schema_version": max(version, INTENT_VERSION)}
 
