@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,8 @@ from tests.support.scheduling import group_of
 from tests.support.tiers import CHOICES, TIERS, Size, sample, tiers_of
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a command does when its output cannot be written
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job: all that tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WITHIN = 5.0
 """Seconds within which what a test has ended is gone."""
