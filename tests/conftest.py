@@ -37,10 +37,17 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[TIERS_OF] = tiers_of(config.option.tier, config.args)
     except ValueError as error:
         raise pytest.UsageError(str(error)) from error
-    if config.option.seed is None:
+    if hasattr(config, "workerinput"):
+        config.option.seed = config.workerinput["seed"]
+    elif config.option.seed is None:
         config.option.seed = random.SystemRandom().randrange(1_000_000)
     if not is_worker(config):
         config.stash[RUN], config.stash[MOUNTED] = leftovers.mark(), leftovers.mounts()
+
+
+def pytest_configure_node(node: Any) -> None:
+    """Gives each worker the seed of the run, also where it was chosen here."""
+    node.workerinput["seed"] = node.config.option.seed
 
 
 TIERS_OF = pytest.StashKey[frozenset[str]]()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -107,3 +109,24 @@ def test_tests_of_one_file_stay_together() -> None:
 
 def test_other_tests_are_alone() -> None:
     assert group_of("tests/cli/test_main.py::test_a[x]") == "tests/cli/test_main.py::test_a[x]"
+
+
+WRITES_THE_SEED = """
+import os, pytest
+@pytest.mark.parametrize("number", range(8))
+def test_it(pytestconfig, tmp_path_factory, number):
+    top = tmp_path_factory.getbasetemp().parent
+    (top / os.environ["PYTEST_XDIST_WORKER"]).write_text(str(pytestconfig.option.seed))
+    print(top)
+"""
+
+
+def test_all_workers_have_one_seed_where_none_was_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(WRITES_THE_SEED)
+    options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "2", "--dist", "each", "-c", "pyproject.toml"]
+    options += ["--rootdir", str(tmp_path), "--basetemp", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "pytest", "-q", *options, str(tmp_path / "test_it.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    seeds = [path.read_text() for path in (tmp_path / "run").glob("gw?") if path.is_file()]
+    assert (done.returncode, len(seeds)) == (0, 2), done.stdout
+    assert len(set(seeds)) == 1
