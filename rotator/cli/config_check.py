@@ -8,6 +8,7 @@ import click
 
 from rotator.cli.config_reload import config_reload
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import config_check_answer
 from rotator.cli.group import epilog
 from rotator.config import Config, check, read_text
 from rotator.core.errors import Exit
@@ -42,23 +43,14 @@ def config_check(context: Context) -> int:
     checked, mistakes = check(read_text(path), path)
     if checked is None:
         if output.json:
-            output.data(
-                {
-                    "ok": False,
-                    "file": path,
-                    "mistakes": [
-                        {"line": m.line, "key": m.key, "message": m.message, "hint": m.hint} for m in mistakes
-                    ],
-                }
-            )
+            output.data(config_check_answer(path, None, mistakes, (), ()))
         for mistake in () if output.json else mistakes:
             output.line(mistake.located(path))
         output.say(f"{_count(len(mistakes), 'mistake')}; nginx serves the same certificates as before.")
         return Exit.CONFIG
     missing, ineffective = _missing_files(checked), _settings_without_effect(checked)
     if output.json:
-        sites = [site_config.site.name for site_config in checked.sites]
-        output.data({"ok": True, "file": path, "sites": sites, "missing": missing, "without_effect": ineffective})
+        output.data(config_check_answer(path, checked, (), missing, ineffective))
     else:
         names = sum(len(site_config.site.names) for site_config in checked.sites)
         output.line(f"{path}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")

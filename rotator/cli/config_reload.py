@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import config_reload_answer
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
@@ -64,7 +65,7 @@ def config_reload(context: Context, within: float) -> int:
         raise RotatorError(Reason.CONFIGURATION, message, hint, Exit.CONFIG)
     sites = f"{len(context.config.sites)} site{'s' * (len(context.config.sites) != 1)}"
     if context.json:
-        context.output.data({"pid": pid, "config": path, "sites": len(context.config.sites)})
+        context.output.data(config_reload_answer(pid, path, len(context.config.sites)))
     else:
         context.output.line(f"{path}: in force, {sites}")
     return Exit.DONE

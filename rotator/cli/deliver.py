@@ -11,6 +11,7 @@ import click
 
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import delivery_answer
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import SourceFile
@@ -138,19 +139,8 @@ def _show(
 ) -> None:
     output = context.output
     if output.json:
-        output.data(
-            {
-                "site": site,
-                "drop": directory,
-                "dry_run": dry_run,
-                "uid": writer,
-                "made_drop": makes,
-                "files": [
-                    {"from": source.name, "to": directory / delivery.base_name(source.name), "bytes": len(source.data)}
-                    for source in sources
-                ],
-            }
-        )
+        files = [(source.name, directory / delivery.base_name(source.name), len(source.data)) for source in sources]
+        output.data(delivery_answer(site, directory, files, uid=writer, made=makes, dry_run=dry_run))
         return
     verb = "would be delivered" if dry_run else "delivered"
     if makes:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import demo_answer, demo_renewal_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import Output
 from rotator.core.errors import Exit
@@ -57,7 +58,7 @@ def demo(context: Context, nginx: str | None, keep: bool, renew: str | None) -> 
         output.say("\nEnded; nothing is left behind.")  # on a new line, behind the terminal's ^C
         raise
     if output.json:
-        output.data(_as_dict(result))
+        output.data(demo_answer(result))
     elif not keep:
         _sum_up(result, output)
         if result.passed:
@@ -163,35 +164,11 @@ def _renew(directory: Path, output: Output) -> int:
 
     chain, key, drop = renew(directory)
     if output.json:
-        output.data({"cert": chain, "key": key, "drop": drop})
+        output.data(demo_renewal_answer(chain, key, drop))
         return Exit.DONE
     output.line(f"A new pair is in {chain} and {key.name}.")
     output.line(f"To put it live: cp {chain} {key} {drop}/")
     return Exit.DONE
-
-
-def _as_dict(result: DemoResult) -> dict[str, object]:
-    return {
-        "held": result.passed,
-        "nginx": result.nginx,
-        "seconds": round(result.seconds, 3),
-        "connections": {"answered": result.answered, "failed": result.failed},
-        "acts": [
-            {
-                "act": scenario.number,
-                "title": scenario.title,
-                "held": scenario.passed,
-                "seconds": round(scenario.seconds, 3),
-                "stages": {stage: round(ms / 1000, 6) for stage, ms in scenario.stages.items()},
-                "checks": [
-                    {"what": check.what, "held": check.passed, "found": check.actual or None}
-                    for check in scenario.checks
-                ],
-            }
-            for scenario in result.scenarios
-        ],
-        "exit": int(Exit.DONE if result.passed else Exit.FAILURE),
-    }
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The JSON answers about outcomes, each built in one place; `rotator/manual/formats.md` lists every key.
+"""The JSON answers of the commands with their versions; `rotator/manual/formats.md` lists every key.
 
 Programs rely on them for years, so they are independent of the records on the disk and of the types in the code. A key
 may be added; no key is removed or changes its meaning. Each answer has a version of its own, which rises with a new
@@ -11,12 +11,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from rotator.core.errors import Exit
 from rotator.core.lifetime import share_of_life_left
 from rotator.core.model import Outcome
 from rotator.core.problems import Problem
 from rotator.core.times import rfc3339_millis
 
 if TYPE_CHECKING:  # `rotator check` does not need these imports
+    from pathlib import Path
+
+    from rotator.cli.manual import Entry, Page, Section
+    from rotator.config import Config, Mistake
+    from rotator.demo.runner import DemoResult
     from rotator.rotation.observe import Observation
     from rotator.storage.entries import HistoryEntry
     from rotator.storage.notes import DaemonNote
@@ -28,6 +34,12 @@ AWAITED_VERSION = 1
 STATUS_VERSION = 2
 CHECK_VERSION = 1
 PROBE_VERSION = 1
+DELIVERY_VERSION = 1
+CONFIG_CHECK_VERSION = 2
+CONFIG_RELOAD_VERSION = 1
+HELP_VERSION = 1
+DEMO_VERSION = 2
+DEMO_RENEWAL_VERSION = 1
 
 
 def outcome_answer(outcome: Outcome, exit: int) -> dict[str, object]:
@@ -226,3 +238,143 @@ def site_answer(
         else {"master": workers.master, "active": len(workers.active), "draining": len(workers.draining)},
         "last": entry_answer(last) if last else None,
     }
+
+
+def delivery_answer(
+    site: str, drop: Path, files: Sequence[tuple[str, Path, int]], *, uid: int, made: bool, dry_run: bool
+) -> dict[str, object]:
+    """The answer of `deliver` without `--wait`.
+
+    Args:
+        site: the site's name.
+        drop: the drop of the site.
+        files: the name, the path in the drop and the size in bytes of each file.
+        uid: the user who owns the files in the drop.
+        made: whether the drop did not exist before.
+        dry_run: whether nothing was written.
+    """
+    return {
+        "schema_version": DELIVERY_VERSION,
+        "site": site,
+        "drop": drop,
+        "dry_run": dry_run,
+        "uid": uid,
+        "made_drop": made,
+        "files": [{"from": name, "to": target, "bytes": size} for name, target, size in files],
+    }
+
+
+def config_check_answer(
+    file: Path,
+    config: Config | None,
+    mistakes: Sequence[Mistake],
+    missing: Sequence[str],
+    without_effect: Sequence[str],
+) -> dict[str, object]:
+    """The answer of `config check`.
+
+    Args:
+        file: the configuration file.
+        config: the configuration; None if it has a mistake.
+        mistakes: in the order of the lines.
+        missing: a note for each missing file that the configuration names.
+        without_effect: a note for each setting that has no effect because of another one.
+    """
+    return {
+        "schema_version": CONFIG_CHECK_VERSION,
+        "ok": config is not None,
+        "file": file,
+        "mistakes": [
+            {"line": mistake.line, "key": mistake.key, "message": mistake.message, "hint": mistake.hint}
+            for mistake in mistakes
+        ],
+        "sites": [site_config.site.name for site_config in (config.sites if config else ())],
+        "missing": list(missing),
+        "without_effect": list(without_effect),
+    }
+
+
+def config_reload_answer(pid: int, file: Path, sites: int) -> dict[str, object]:
+    """The answer of `config reload`.
+
+    Args:
+        pid: the process of the daemon.
+        file: the configuration file that is in force.
+        sites: the number of its sites.
+    """
+    return {"schema_version": CONFIG_RELOAD_VERSION, "pid": pid, "config": file, "sites": sites}
+
+
+def help_topics_answer(pages: Sequence[Page]) -> dict[str, object]:
+    """The answer of `help` without an argument."""
+    return {"schema_version": HELP_VERSION, "topics": [{"topic": page.name, "line": page.line} for page in pages]}
+
+
+def help_topic_answer(page: Page) -> dict[str, object]:
+    """The answer of `help TOPIC`."""
+    return {"schema_version": HELP_VERSION, "topic": page.name, "line": page.line, "text": page.text}
+
+
+def help_word_answer(word: str, usage: str, entries: Sequence[Entry], sections: Sequence[Section]) -> dict[str, object]:
+    """The answer of `help WORD`.
+
+    Args:
+        word: the word.
+        usage: the `--help` of the command with this name; empty if there is none.
+        entries: the rows of the manual that explain it.
+        sections: the sections whose heading has it.
+    """
+    from rotator.cli.manual import without_marks  # the other commands do not need the manual
+
+    return {
+        "schema_version": HELP_VERSION,
+        "word": word,
+        "command": usage or None,
+        "entries": [
+            {
+                "words": list(entry.words),
+                "topic": entry.page,
+                "section": without_marks(entry.section),
+                "cells": {title: without_marks(cell) for title, cell in entry.cells},
+            }
+            for entry in entries
+        ],
+        "sections": [{"topic": section.page, "section": section.title, "text": section.text} for section in sections],
+    }
+
+
+def demo_answer(result: DemoResult) -> dict[str, object]:
+    """The answer of `demo`."""
+    return {
+        "schema_version": DEMO_VERSION,
+        "passed": result.passed,
+        "nginx": result.nginx,
+        "seconds": round(result.seconds, 3),
+        "connections": {"answered": result.answered, "failed": result.failed},
+        "scenarios": [
+            {
+                "number": scenario.number,
+                "title": scenario.title,
+                "passed": scenario.passed,
+                "seconds": round(scenario.seconds, 3),
+                "stages": {stage: round(milliseconds / 1000, 6) for stage, milliseconds in scenario.stages.items()},
+                "checks": [
+                    {"what": check.what, "passed": check.passed, "found": check.actual or None}
+                    for check in scenario.checks
+                ],
+            }
+            for scenario in result.scenarios
+        ],
+        "exit": int(Exit.DONE if result.passed else Exit.FAILURE),
+    }
+
+
+def demo_renewal_answer(chain: Path, key: Path, drop: Path) -> dict[str, object]:
+    """The answer of `demo --renew`.
+
+    Args:
+        chain: the file with the new chain.
+        key: the file with its key.
+        drop: the drop in which to put them.
+    """
+    return {"schema_version": DEMO_RENEWAL_VERSION, "cert": chain, "key": key, "drop": drop}

@@ -9,6 +9,7 @@ from click.shell_completion import CompletionItem
 
 from rotator.cli import manual
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import help_topic_answer, help_topics_answer, help_word_answer
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
@@ -62,7 +63,7 @@ def help_(context: Context, ctx: click.Context, words: tuple[str, ...]) -> int:
 def _list_topics(pages: Sequence[manual.Page], context: Context) -> None:
     output = context.output
     if output.json:
-        output.data({"topics": [{"topic": page.name, "line": page.line} for page in pages]})
+        output.data(help_topics_answer(pages))
         return
     rows = "\n".join(f"| {page.name} | {page.line} |" for page in pages)
     _show(f"| topic | what it says |\n|---|---|\n{rows}", context)
@@ -71,7 +72,7 @@ def _list_topics(pages: Sequence[manual.Page], context: Context) -> None:
 
 def _show_page(page: manual.Page, context: Context) -> None:
     if context.output.json:
-        context.output.data({"topic": page.name, "line": page.line, "text": page.text})
+        context.output.data(help_topic_answer(page))
     else:
         _show(page.text, context)
 
@@ -85,17 +86,7 @@ def _show_hits(
 ) -> None:
     output = context.output
     if output.json:
-        rows = [
-            {
-                "words": list(entry.words),
-                "topic": entry.page,
-                "section": manual.without_marks(entry.section),
-                "cells": {title: manual.without_marks(cell) for title, cell in entry.cells},
-            }
-            for entry in entries
-        ]
-        texts = [{"topic": section.page, "section": section.title, "text": section.text} for section in sections]
-        output.data({"word": word, "command": usage or None, "entries": rows, "sections": texts})
+        output.data(help_word_answer(word, usage, entries, sections))
         return
     if usage:
         output.line(usage)

@@ -93,7 +93,7 @@ def test_the_mistakes_as_json_have_their_lines(tmp_path: Path) -> None:
 
 
 def test_the_answer_as_json_has_its_schema_version(tmp_path: Path) -> None:
-    assert call("--json", "--config", host(tmp_path), "config", "check").answer["schema_version"] == 1
+    assert call("--json", "--config", host(tmp_path), "config", "check").answer["schema_version"] == 2
 
 
 @pytest.mark.root

@@ -115,12 +115,12 @@ def wrapped(path: Path, script: str) -> Path:
     return path
 
 
-def test_with_an_nginx_that_always_serves_the_old_pair_it_fails_at_the_first_act(tmp_path: Path) -> None:
+def test_with_an_nginx_that_always_serves_the_old_pair_it_fails_at_the_first_scenario(tmp_path: Path) -> None:
     status, answer = play(tmp_path / "t", wrapped(tmp_path / "nginx", FROZEN))
-    assert (status, answer["held"], answer["exit"]) == (1, False, 1)
-    assert titles(answer, held=False) == [SCENARIOS[0][0]]
-    assert titles(answer, held=True) == []
-    missed = [check for check in answer["acts"][0]["checks"] if not check["held"]]
+    assert (status, answer["passed"], answer["exit"]) == (1, False, 1)
+    assert titles(answer, passed=False) == [SCENARIOS[0][0]]
+    assert titles(answer, passed=True) == []
+    missed = [check for check in answer["scenarios"][0]["checks"] if not check["passed"]]
     assert len(missed) == 3  # rotator's own word, and a handshake with each listener
     assert list((tmp_path / "t").iterdir()) == []
 

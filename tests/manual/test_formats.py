@@ -11,11 +11,20 @@ from typing import Any
 
 import pytest
 
+from rotator.cli import manual
 from rotator.cli.check import Report
 from rotator.cli.formats import (
     CHECK_VERSION,
     PROBE_VERSION,
     awaited_answer,
+    config_check_answer,
+    config_reload_answer,
+    delivery_answer,
+    demo_answer,
+    demo_renewal_answer,
+    help_topic_answer,
+    help_topics_answer,
+    help_word_answer,
     history_answer,
     outcome_answer,
     site_answer,
@@ -23,6 +32,7 @@ from rotator.cli.formats import (
 )
 from rotator.cli.output import Output, as_json
 from rotator.cli.probe import ProbeReport, ServedChain
+from rotator.config import check
 from rotator.core.errors import RotatorError
 from rotator.core.model import (
     Generation,
@@ -40,6 +50,8 @@ from rotator.core.model import (
 )
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
+from rotator.demo.runner import DemoResult
+from rotator.demo.scenarios import Check, Scenario
 from rotator.rotation.observe import Observation, ObservedHandshake
 from rotator.storage.entries import HistoryEntry, entry_object
 from rotator.storage.notes import DaemonNote, JobNote
@@ -48,12 +60,13 @@ from rotator.system.files import json_bytes
 from rotator.tls.handshake import Version
 from rotator.validation.validate import public, validate_served
 from tests.support.authority import NOW, Issued
+from tests.support.calls import SITE as SHOP
 from tests.support.judging import ANCHORS, GOOD, NAME, judge
 
 PAGE = Path(__file__).parents[2] / "rotator" / "manual" / "formats.md"
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
-MAPS = {"pairs", "stages", "fingerprints", "clients"}
+MAPS = {"pairs", "stages", "fingerprints", "clients", "cells"}
 """Keys whose object has keys of its own, such as a kind of key."""
 DETAILED_ELSEWHERE = {"deliver --wait --json": {"outcome"}, "status --json": {"sites[].last"}}
 """Keys whose object the page describes as an entry of another format."""
@@ -97,6 +110,11 @@ JOBS = (
     JobNote("tidy-store", 86400.0, "", "", "d"),
 )
 RUNNING = DaemonNote(7, "2026-11-22T11:00:00Z", reported="2026-11-22T12:00:00Z", jobs=JOBS)
+CONFIG = Path("/etc/rotator/rotator.toml")
+DROP = Path("/srv/incoming/shop")
+PAGES = manual.load()
+CHECKS = [Check("it is so", passed=True), Check("it is so", passed=False, actual="it is not")]
+RUN = DemoResult("/usr/sbin/nginx", [Scenario(1, "t", CHECKS, {"apply": 250.0}), Scenario(2, "t")], 7, 1, 2.5)
 REFUSED = judge(Issued(GOOD.key, GOOD.leaf), names=("other.test",))
 
 
@@ -123,6 +141,10 @@ SAMPLES: dict[str, list[object]] = {
     ],
     "swap --json": [outcome_answer(DONE, 8), outcome_answer(BARE, 0)],
     "deliver --wait --json": [awaited_answer("shop", INTENT, ENTRY, 8), awaited_answer("shop", INTENT, None, 8)],
+    "deliver --json": [
+        delivery_answer("shop", DROP, [("a.pem", DROP / "a.pem", 9)], uid=0, made=True, dry_run=False),
+        delivery_answer("shop", DROP, [], uid=0, made=False, dry_run=True),
+    ],
     "history --json": [history_answer("shop", [ENTRY, HistoryEntry()])],
     "status --json": [
         _site(FULL, ENTRY, changed=True),
@@ -134,6 +156,19 @@ SAMPLES: dict[str, list[object]] = {
         _probed(GOOD.chain_der, failing=False),
         _probed((GOOD.chain_der[0],), failing=True),
     ],
+    "config check --json": [
+        config_check_answer(CONFIG, *check(SHOP, CONFIG), ["roots: …"], ["ct_logs: …"]),
+        config_check_answer(CONFIG, *check("settel = 1", CONFIG), (), ()),
+    ],
+    "config reload --json": [config_reload_answer(7, CONFIG, 1)],
+    "help --json": [help_topics_answer(PAGES)],
+    "help TOPIC --json": [help_topic_answer(page) for page in PAGES],
+    "help WORD --json": [
+        help_word_answer("expired", "", manual.entries_for("expired", PAGES), ()),
+        help_word_answer("formats", "Usage: …", (), PAGES[0].sections),
+    ],
+    "demo --json": [demo_answer(RUN), demo_answer(DemoResult("/usr/sbin/nginx"))],
+    "demo --renew --json": [demo_renewal_answer(DROP / "a.pem", DROP / "a.key", DROP)],
 }
 
 

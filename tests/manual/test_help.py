@@ -144,7 +144,7 @@ def test_the_topics_are_offered() -> None:
 
 
 def test_behind_a_letter_every_explained_word_is_offered() -> None:
-    assert {"codes", "config", "configuration", "cold"} & set(offered("co")) == {"codes", "configuration"}
+    assert {"codes", "completion", "configuration", "cold"} & set(offered("co")) == {"codes", "configuration"}
     assert offered("incomplete-") == ["incomplete-chain"]
 
 

@@ -39,5 +39,5 @@ def play(top: Path, nginx: Path) -> tuple[int, dict[str, Any]]:
     return done.returncode, answer_of(done)
 
 
-def titles(answer: Mapping[str, Any], *, held: bool) -> list[str]:
-    return [act["title"] for act in answer["acts"] if act["held"] is held]
+def titles(answer: Mapping[str, Any], *, passed: bool) -> list[str]:
+    return [scenario["title"] for scenario in answer["scenarios"] if scenario["passed"] is passed]
