@@ -17,8 +17,6 @@ from tests.support.scheduling import group_of
 from tests.support.tiers import CHOICES, TIERS, Size, sample, tiers_of
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a command does when its output cannot be written
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a background job: all that tests start would inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 WITHIN = 5.0
 """Seconds within which what a test has ended is gone."""
@@ -122,7 +120,12 @@ def size(pytestconfig: pytest.Config) -> Size:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests that only root can do are skipped for others, who can call them by themselves."""
+    """Skips tests that only root can do for other users, and lets Ctrl-C end what a test starts.
+
+    A background job ignores SIGINT, and the demo does so at its end; every process that a test starts would inherit it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if item.get_closest_marker("root") and os.geteuid() != 0:
         pytest.skip("needs root: sudo .venv/bin/pytest -m root --tier default,contract")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import leftovers
 from tests.support.scheduling import TOGETHER, group_of
 from tests.support.tiers import TIERS, Size, sample, tiers_of
 
@@ -126,7 +128,9 @@ def test_all_workers_have_one_seed_where_none_was_asked_for(tmp_path: Path) -> N
     options = ["-p", "tests.conftest", "-p", "no:cacheprovider", "-n", "2", "--dist", "each", "-c", "pyproject.toml"]
     options += ["--rootdir", str(tmp_path), "--basetemp", str(tmp_path / "run")]
     command = [sys.executable, "-m", "pytest", "-q", *options, str(tmp_path / "test_it.py")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    inherited = (leftovers.VARIABLE, "PYTEST_")  # what names this run, and its worker
+    env = {name: value for name, value in os.environ.items() if not name.startswith(inherited)}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     seeds = [path.read_text() for path in (tmp_path / "run").glob("gw?") if path.is_file()]
     assert (done.returncode, len(seeds)) == (0, 2), done.stdout
     assert len(set(seeds)) == 1
