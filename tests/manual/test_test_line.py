@@ -52,7 +52,16 @@ class Host:
             ["sh", "-c", script],
             env={"PATH": path, **{name: str(value) for name, value in environment.items()}},
             start_new_session=True,
+            preexec_fn=_as_a_terminal_does,
         )
+
+
+def _as_a_terminal_does() -> None:
+    """Lets the signals of a terminal end the program, whatever the process that starts it ignores or blocks."""
+    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    for number in signals:
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 @pytest.fixture
