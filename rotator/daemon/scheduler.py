@@ -21,7 +21,7 @@ from rotator.daemon.wake import Wake
 from rotator.rotation.ports import Clock
 
 if TYPE_CHECKING:
-    from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-untyped]
+    from apscheduler.schedulers.background import BackgroundScheduler  # type: ignore[import-untyped]  # it has no annotations
 
 LATE_AFTER = 5.0
 """Seconds after which a job that the scheduler has not announced is late; for a short interval, half of it."""
@@ -82,7 +82,7 @@ class JobScheduler:
 
     def start(self) -> None:
         """Starts the scheduler's thread; each job runs for the first time after its interval."""
-        from apscheduler.executors.debug import DebugExecutor  # type: ignore[import-untyped]
+        from apscheduler.executors.debug import DebugExecutor  # type: ignore[import-untyped]  # it has no annotations
         from apscheduler.schedulers.background import BackgroundScheduler
 
         self._scheduler = BackgroundScheduler(
@@ -160,7 +160,7 @@ class JobScheduler:
 
 def _from_now(every: float) -> object:
     """A trigger whose next time is counted from now: it has no backlog after the wall clock was set ahead."""
-    from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped]
+    from apscheduler.triggers.base import BaseTrigger  # type: ignore[import-untyped]  # it has no annotations
 
     class FromNow(BaseTrigger):  # type: ignore[misc]  # APScheduler is not typed
         """Fires `every` seconds after the moment at which that is asked."""

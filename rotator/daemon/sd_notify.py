@@ -14,7 +14,7 @@ import socket
 import time
 from collections.abc import Mapping
 
-import sdnotify  # type: ignore[import-untyped]
+import sdnotify  # type: ignore[import-untyped]  # it has no annotations
 
 LONGEST = 1024
 """Bytes of a status line; systemd refuses a datagram of more than 4096."""
@@ -114,7 +114,7 @@ class Notifier:
         return False
 
 
-class _Connection(sdnotify.SystemdNotifier):  # type: ignore[misc]
+class _Connection(sdnotify.SystemdNotifier):  # type: ignore[misc]  # as above
     """A connection that does not block and shows its errors.
 
     Args:
