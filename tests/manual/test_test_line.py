@@ -17,9 +17,10 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 POLICY = "/usr/sbin/policy-rc.d"
 
 APT = """#!/bin/sh
-# Notes what the policy says about the start of a service, as often as it is called.
+# Notes what the policy says about the start of a service, as often as it is called. It becomes `sleep`, because dash
+# loses a signal that arrives between the start of a child and its exec.
 "$POLICY" nginx start; echo $? >>"$NOTES"
-[ "$1" = update ] || sleep "$SECONDS_TO_WAIT"
+[ "$1" = update ] || [ "$SECONDS_TO_WAIT" = 0 ] || exec sleep "$SECONDS_TO_WAIT"
 exit "$STATUS"
 """
 
