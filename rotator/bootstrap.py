@@ -115,6 +115,26 @@ def greet_root(config: Config, waiting: Callable[[], None] = lambda: None) -> No
         _client(config, waiting).greet()
 
 
+def apply_trouble(config: Config) -> str:
+    """Why the daemon could not have the privileged step made, and what to do; empty if it could.
+
+    It is asked by a connection of its own. A user who may not connect learns nothing.
+
+    Args:
+        config: the configuration.
+    """
+    if config.nginx.apply != "socket":
+        return ""
+    connection = open_connection(config.nginx.socket_dir, APPLY_UNIT)
+    try:
+        connection.greet(lambda: None)
+    except RotatorError as e:
+        return "" if e.code == Reason.APPLY_DENIED else f"{e.message}; {e.hint}"
+    finally:
+        connection.close()
+    return ""
+
+
 def _asks_root(config: Config) -> bool:
     return config.nginx.apply == "socket" and os.geteuid() != 0
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from rotator import bootstrap
 from rotator.cli.config_reload import config_reload
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import config_check_answer
@@ -49,6 +50,8 @@ def config_check(context: Context) -> int:
         output.say(f"{_count(len(mistakes), 'mistake')}; nginx serves the same certificates as before.")
         return Exit.CONFIG
     missing, ineffective = _missing_files(checked), _settings_without_effect(checked)
+    if trouble := bootstrap.apply_trouble(checked):
+        missing.append(f"apply: {trouble}")
     if output.json:
         output.data(config_check_answer(path, checked, (), missing, ineffective))
     else:

@@ -79,6 +79,8 @@ def status(context: Context, site: str) -> int:
         output.table(("site", "on disk", "expires", "left", "served", "last"), rows, styles)
         for line in _advice(facts, changed, exits):
             output.say(line)
+    if not output.json and (trouble := bootstrap.apply_trouble(config)):
+        output.say(f"note: no renewal can go live: {trouble}")
     if not daemon.pid and not output.json:
         for site_facts in facts:
             name = site_facts.site.name

@@ -44,10 +44,13 @@ TOP: Mapping[str, Key] = {
     "settle": Key("10s", value_parsers.duration(0, DAY)),
 }
 
+REMOVED_WAYS = {"systemd": 'write apply = "socket", and install and start rotator-apply.socket'}
+"""The values of `apply` of earlier releases, with what to do instead."""
+
 NGINX: Mapping[str, Key] = {
     "command": Key(["nginx"], value_parsers.command),
     "include_dir": Key("/etc/nginx/rotator", value_parsers.plain_path),
-    "apply": Key("socket", value_parsers.choice("socket", "direct", replaced={"systemd": "socket"})),
+    "apply": Key("socket", value_parsers.choice("socket", "direct", removed=REMOVED_WAYS)),
     "socket_dir": Key("/run/rotator", value_parsers.path),
     "unit": Key("nginx.service", value_parsers.unit),
     "pid_file": Key("/run/nginx.pid", value_parsers.path),

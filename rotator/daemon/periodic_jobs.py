@@ -22,13 +22,19 @@ MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 def periodic_jobs(
-    loop: Loop, *, reload_trust: Callable[[], object], report_alive: Callable[[], object], alive_every: float
+    loop: Loop,
+    *,
+    reload_trust: Callable[[], object],
+    greet_root: Callable[[], object],
+    report_alive: Callable[[], object],
+    alive_every: float,
 ) -> tuple[PeriodicJob, ...]:
     """All periodic jobs, in the order in which they run when several are due at once.
 
     Args:
         loop: the loop that they run in.
         reload_trust: reads roots, pools and revocation lists again.
+        greet_root: holds the connection to root's program.
         report_alive: reports that the loop works.
         alive_every: seconds between two of these reports.
     """
@@ -42,6 +48,7 @@ def periodic_jobs(
             "Look at every drop, in case file events were lost",
         ),
         PeriodicJob("probe-listeners", MINUTE, maintenance.probe, "Probe the listeners of the next sites"),
+        PeriodicJob("greet-root", MINUTE, greet_root, "Connect to root's program again if the connection has ended"),
         PeriodicJob("reload-trust", HOUR, reload_trust, "Read roots, pools, revocation lists and the like again"),
         PeriodicJob("validate-live", HOUR, maintenance.validate_live, "Validate everything live again"),
         PeriodicJob("tidy-store", DAY, maintenance.tidy, "Delete old generations, and close a history that is long"),

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
-from rotator import config
+from rotator import bootstrap, config
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339_millis
@@ -103,6 +103,7 @@ class Daemon:
         table = periodic_jobs(
             self.loop,
             reload_trust=self._reload_trust,
+            greet_root=self._greet_root,
             report_alive=self._report_alive,
             alive_every=min(self.notifier.watchdog_every or ALIVE_EVERY, ALIVE_EVERY),
         )
@@ -115,6 +116,7 @@ class Daemon:
         self._jobs_reported_at = math.inf  # until the first note
         self._note_failure = ""
         self._trust_failures = ""
+        self._apply_trouble = ""
         self.reload_failed = ""
         """Why the configuration on the disk is not in force; empty if it is."""
         self._lock: DaemonLock
@@ -149,6 +151,7 @@ class Daemon:
         ports = self.loop.runtime.ports
         self.telemetry.config = self.telemetry.config.then(True, ports.clock.now())
         self.telemetry.counters = self.telemetry.counters.with_last_swaps(ports.history.entries(limit=ENTRIES_AT_START))
+        self._greet_root()
         self._start()
         self._starting = False
         self.jobs.start()
@@ -228,6 +231,7 @@ class Daemon:
             self.telemetry.config = self.telemetry.config.then(True, runtime.ports.clock.now())
             self.telemetry.counters = self.telemetry.counters.only(runtime.sites)
             self.config = loaded
+            self._greet_root()
             self.loop.reconfigure(runtime)
             self.jobs.change_interval(SCAN_DROPS, runtime.scan_interval)
             self.journal.say("reloaded", f"{_count(len(loaded.sites))}, {self.path}", NOTICE)
@@ -269,6 +273,19 @@ class Daemon:
             self.journal.say("renewed", "roots and lists can be read again", NOTICE)
         self._trust_failures = failures
 
+    def _greet_root(self) -> None:
+        """Connects to root's program before a renewal needs it, and reports whether it can be used."""
+        trouble = ""
+        try:
+            bootstrap.greet_root(self.config, self._report_alive)
+        except RotatorError as e:
+            trouble = f"no renewal can go live: {e.message}. {e.hint}"
+        if trouble and trouble != self._apply_trouble:
+            self.journal.say("apply-unavailable", trouble, WARNING)
+        elif self._apply_trouble and not trouble:
+            self.journal.say("apply-available", "root's program of the privileged step can be used again", NOTICE)
+        self._apply_trouble = trouble
+
     # -- reports
 
     def _write_note(self) -> None:
@@ -308,6 +325,8 @@ class Daemon:
         line = status_line(self.loop.states, self.loop.maintenance.degraded_sites)
         if self.reload_failed:
             line = f"the configuration on disk is invalid, the earlier one is in force; {line}"
+        if self._apply_trouble:
+            line = f"no renewal can go live, see `rotator status`; {line}"
         return line
 
     def _report_watching(self, trouble: str) -> None:

@@ -41,6 +41,7 @@ RELOAD_OTHER: frozenset[Reason | Code] = frozenset(
         Reason.COPY_DIFFERS,
         Reason.INCLUDE_DIR_UNSAFE,
         Reason.INCLUDE_FOREIGN,
+        Reason.LOCK_BUSY,
         Reason.NOT_A_FILE,
         Reason.STORE_UNSAFE,
         OTHER,

@@ -16,7 +16,7 @@ from rotator.core.reasons import Reason, reason_of
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Request, VersionError
 
-GREETING_WITHIN = 30.0
+GREETING_WITHIN = 10.0
 """The seconds in which root's program greets. It starts in 0.1 s; a loaded host takes longer."""
 ANSWER_WITHIN = 150.0
 """The seconds for one answer: 80 for nginx's decision while its master is busy, 30 for another request of the host."""

@@ -79,14 +79,12 @@ MAY_SIGNAL = {
     "cli.config_reload": {"pidfd_send_signal"},  # HUP to our own daemon
     "privsep.apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
     "nginx.pair_trial": {"kill"},  # its own `nginx -t`, when that takes too long
-    "privsep.unit_client": {"kill"},  # its own `systemctl`, when that takes too long
     "privsep.privilege_drop": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
     "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
 }
 
 MAY_START = {
-    "privsep.apply": {"subprocess"},  # `nginx -t` by root, in a unit of its own
-    "privsep.unit_client": {"subprocess"},  # `systemctl start`
+    "privsep.apply": {"subprocess"},  # `nginx -t` by root, behind a socket of its own
     "nginx": {"subprocess"},  # `nginx -t`
     "privsep.privilege_drop": {"fork"},  # root's half and the store owner's half of one command
     "demo.processes": {"subprocess"},  # the demo's nginx, daemon and commands

@@ -82,8 +82,8 @@ def test_a_host_has_a_default_for_everything(field: str, value: object) -> None:
     [
         ("command", ("nginx",)),
         ("include_dir", Path("/etc/nginx/rotator")),
-        ("apply", "systemd"),
-        ("result_dir", Path("/run/rotator-apply")),
+        ("apply", "socket"),
+        ("socket_dir", Path("/run/rotator")),
         ("unit", "nginx.service"),
         ("pid_file", Path("/run/nginx.pid")),
         ("error_log", Path("/var/log/nginx/error.log")),
@@ -468,18 +468,29 @@ def test_an_include_directory_that_the_daemon_could_write_is_a_mistake(path: str
     assert "root's nginx must not read there" in mistakes(f'[nginx]\ninclude_dir = "{path}"\n' + SITE)[0].message
 
 
-@pytest.mark.parametrize("path", ["/var/lib/rotator", "/var/lib/rotator/incoming/results"])
-def test_a_result_directory_that_the_daemon_could_write_is_a_mistake(path: str) -> None:
-    assert "root must not write there" in mistakes(f'[nginx]\nresult_dir = "{path}"\n' + SITE)[0].message
+@pytest.mark.parametrize("path", ["/var/lib/rotator", "/var/lib/rotator/incoming/run"])
+def test_a_directory_of_sockets_that_the_daemon_could_write_is_a_mistake(path: str) -> None:
+    assert "root's sockets must not be there" in mistakes(f'[nginx]\nsocket_dir = "{path}"\n' + SITE)[0].message
 
 
-@pytest.mark.parametrize("word", ["systemd", "direct"])
+def test_the_directory_of_answers_of_an_earlier_release_is_a_mistake_that_names_what_replaced_it() -> None:
+    mistake = only('[nginx]\nresult_dir = "/run/rotator-apply"\n' + SITE)
+    assert (mistake.key, mistake.line, mistake.message) == ("nginx.result_dir", 2, "was removed in this release")
+    assert "remove this line" in mistake.hint
+    assert "socket_dir" in mistake.hint
+
+
+def test_the_oneshot_of_an_earlier_release_is_a_mistake_that_names_what_replaced_it() -> None:
+    assert 'write apply = "socket"' in only('[nginx]\napply = "systemd"\n' + SITE).hint
+
+
+@pytest.mark.parametrize("word", ["socket", "direct"])
 def test_the_privileged_step_is_made_in_one_of_two_ways(word: str) -> None:
     assert good(f'[nginx]\napply = "{word}"\n' + SITE).nginx.apply == word
 
 
 def test_a_third_way_to_make_it_is_a_mistake() -> None:
-    assert '"systemd"' in str(only('[nginx]\napply = "sudo"\n' + SITE))
+    assert '"socket"' in str(only('[nginx]\napply = "sudo"\n' + SITE))
 
 
 def test_a_command_in_one_string_gets_the_array_suggested() -> None:

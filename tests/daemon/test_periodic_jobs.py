@@ -32,6 +32,7 @@ class Jobs:
         table = periodic_jobs(
             daemon.loop,
             reload_trust=lambda: called.append("reload-trust"),
+            greet_root=lambda: called.append("greet-root"),
             report_alive=lambda: called.append("report-alive"),
             alive_every=30.0,
         )
@@ -62,7 +63,7 @@ def test_trust_is_read_again_before_what_is_live_is_validated_by_it(jobs: Jobs) 
     assert jobs.names.index("reload-trust") < jobs.names.index("validate-live")
 
 
-@pytest.mark.parametrize("name", ["report-alive", "reload-trust"])
+@pytest.mark.parametrize("name", ["report-alive", "reload-trust", "greet-root"])
 def test_the_service_is_called(jobs: Jobs, name: str) -> None:
     jobs.run(name)
     assert called == [name]

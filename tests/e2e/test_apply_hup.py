@@ -34,7 +34,7 @@ class Host:
         return staged.commit().name
 
     def apply(self, generation: str, *, hup: bool = True) -> Applied:
-        return apply(self.setup, Request("0" * 32, {"site": generation}, hup))
+        return apply(self.setup, Request({"site": generation}, hup))
 
     def hup(self) -> tuple[int, str, tuple[str, ...]]:
         return hup_master(self.setup)

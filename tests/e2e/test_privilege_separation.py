@@ -1,11 +1,10 @@
-"""A daemon that is a user without any right, and root's oneshots: what it can do with them, and what nobody can.
+"""A daemon that is a user without any right, and root's programs: what it can do with them, and what nobody can.
 
-The oneshots run as root in processes of their own, with what the shipped units leave root of its capabilities.
+The programs run as root behind their sockets, with what the shipped units leave root of its capabilities.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,29 +13,32 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from rotator import bootstrap
 from rotator.core.errors import RotatorError
 from rotator.core.model import Provenance
-from rotator.privsep.apply import RESULT, copies_path, parse_applied
-from rotator.privsep.unit_client import APPLY_UNIT, TEST_UNIT, UnitClient
+from rotator.privsep import apply as privileged
+from rotator.privsep.apply import Applied, Request, copies_path, parse_applied
+from rotator.privsep.connection import Connection
+from rotator.privsep.socket_client import APPLY_UNIT, SOCKETS, TEST_UNIT
 from tests.support.authority import CA, Issued
 from tests.support.edge import Edge
 from tests.support.misbehave import changed_zone
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import as_nobody, forked
 from tests.support.pairs import pair_of
+from tests.support.root_programs import RootPrograms, root_programs
 from tests.support.running import Running, running
-from tests.support.service_manager import ServiceManager, environment, service_manager
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.contract]
 
 UID = 64811
 """rotator's user: one that owns nothing else on this host."""
+ROOT = Path(__file__).parents[2]
 QUICK = 'scan_interval = "200ms"\nsettle = "700ms"\n'
 
 
@@ -48,10 +50,9 @@ def edge(nginx_binary: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
     try:
         binary = Path(shutil.copy(nginx_binary, top / "nginx-binary"))  # its home may be closed to that user
         with NginxServer(binary, top / "nginx") as nginx:
-            host = Edge(nginx, top / "edge", issuing_ca, root_ca, listeners=1, daemon_extra=QUICK, apply="systemd")
+            host = Edge(nginx, top / "edge", issuing_ca, root_ca, listeners=1, daemon_extra=QUICK, apply="socket")
             for path in (host.state, host.incoming):
                 os.chown(path, UID, UID)
-            os.chown(host.results, 0, UID)
             first = host.first["example"] = host.issue()
             chain, key = host.write_pair(first)
             assert host.cli("swap", "example", "--cert", chain, "--key", key, "--first").returncode == 8
@@ -66,13 +67,13 @@ def edge(nginx_binary: Path, issuing_ca: CA, root_ca: CA) -> Iterator[Edge]:
 
 
 @pytest.fixture
-def manager(edge: Edge) -> Iterator[ServiceManager]:
-    with service_manager(edge.root, UID, edge.config_path) as standing_in:
-        yield standing_in
+def programs(edge: Edge) -> Iterator[RootPrograms]:
+    with root_programs(edge.root, UID, edge.config_path) as both:
+        yield both
 
 
 @contextmanager
-def daemon_of_rotator(edge: Edge, manager: ServiceManager, *, ready: bool = True) -> Iterator[Running]:
+def daemon_of_rotator(edge: Edge, *, ready: bool = True) -> Iterator[Running]:
     words = [
         sys.executable,
         "-m",
@@ -83,16 +84,17 @@ def daemon_of_rotator(edge: Edge, manager: ServiceManager, *, ready: bool = True
         str(edge.config_path),
         "run",
     ]
-    with running(edge, command=words, env=environment(manager), ready=ready) as daemon:
+    with running(edge, command=words, env={"NO_COLOR": "1"}, ready=ready) as daemon:
         yield daemon
 
 
-def as_rotator(edge: Edge, manager: ServiceManager, *words: str | Path) -> subprocess.CompletedProcess[str]:
+def as_rotator(edge: Edge, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """A command of rotator's own user."""
     told = ["--config", str(edge.config_path), *map(str, words)]
     return subprocess.run(
         [sys.executable, "-m", "tests.support.as_user", str(UID), str(UID), *told],
-        capture_output=True, text=True, timeout=240, check=False, cwd="/", env=environment(manager),
+        capture_output=True, text=True, timeout=240, check=False, cwd="/",
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1"},
     )  # fmt: skip
 
 
@@ -110,35 +112,35 @@ def is_served(edge: Edge, new: Issued) -> None:
 
 
 @pytest.mark.each_nginx
-def test_a_drop_is_put_live_and_proved_by_a_daemon_without_any_right(edge: Edge, manager: ServiceManager) -> None:
+def test_a_drop_is_put_live_and_proved_by_a_daemon_without_any_right(edge: Edge, programs: RootPrograms) -> None:
     new = edge.issue()
-    with daemon_of_rotator(edge, manager) as daemon:
+    with daemon_of_rotator(edge) as daemon:
         drop(edge, new)
         is_served(edge, new)
         daemon.wait_for("rotated example")
         assert daemon.end() == 0
     assert edge.store.verified("example") == edge.live()
-    assert manager.started == [f"{UID}: --no-ask-password start {APPLY_UNIT}"]
+    assert programs.connected(APPLY_UNIT) == [UID]  # one connection, held from the start
     assert {p.lstat().st_uid for p in [edge.include_dir, *edge.include_dir.rglob("*")]} == {0}
     assert {p.lstat().st_uid for p in [edge.state, *edge.state.rglob("*")]} == {UID}
 
 
-def test_commands_of_rotators_own_user_go_the_same_way(edge: Edge, manager: ServiceManager) -> None:
+def test_commands_of_rotators_own_user_go_the_same_way(edge: Edge, programs: RootPrograms) -> None:
     new = edge.issue()
     drop(edge, new)
-    done = as_rotator(edge, manager, "swap", "example")
+    done = as_rotator(edge, "swap", "example")
     assert (done.returncode, edge.shown()) == (0, {new.chain_der}), done.stderr
-    done = as_rotator(edge, manager, "rollback", "example")
+    done = as_rotator(edge, "rollback", "example")
     assert (done.returncode, edge.shown()) == (0, {edge.first["example"].chain_der}), done.stderr
 
 
 @pytest.mark.each_nginx
 def test_a_reload_that_nginx_refuses_is_told_in_nginxs_words_although_its_log_is_closed_to_us(
-    edge: Edge, manager: ServiceManager
+    edge: Edge, programs: RootPrograms
 ) -> None:
     edge.nginx.error_log_path.chmod(0o600)
     new = edge.issue()
-    with daemon_of_rotator(edge, manager) as daemon:
+    with daemon_of_rotator(edge) as daemon:
         with changed_zone(edge.nginx) as zone:
             drop(edge, new)
             daemon.wait_for("deferred example", zone)
@@ -147,135 +149,183 @@ def test_a_reload_that_nginx_refuses_is_told_in_nginxs_words_although_its_log_is
 
 
 @pytest.mark.each_nginx
-def test_with_nginx_stopped_its_own_test_is_made_by_root_at_the_start(edge: Edge, manager: ServiceManager) -> None:
+def test_with_nginx_stopped_its_own_test_is_made_by_root_at_the_start(edge: Edge, programs: RootPrograms) -> None:
     edge.nginx.stop()
     copy = Path(copies_path(str(edge.include_dir), "example", edge.live()))
     copy.rename(copy.with_name("away"))
-    with daemon_of_rotator(edge, manager) as daemon:
+    with daemon_of_rotator(edge) as daemon:
         daemon.wait_for("deferred example", "nginx-down")
         copy.with_name("away").rename(copy)
         edge.nginx.start()
         wait_until(lambda: daemon.said("well example"), 20)
     told = edge.history.entries("example")[-1]
-    assert manager.started[0] == f"{UID}: --no-ask-password start {TEST_UNIT}"
+    assert programs.connected(TEST_UNIT)[:1] == [UID]
     assert any(str(copy) in word for word in told.nginx_words)
 
 
-# -- when the oneshot does not come
+# -- the connection
 
 
-def test_without_the_right_to_start_the_unit_it_is_deferred_with_what_allows_it(
-    edge: Edge, manager: ServiceManager
+def test_the_connection_is_held_over_rotations_and_a_change_of_the_configuration(
+    edge: Edge, programs: RootPrograms
 ) -> None:
-    manager.allowed.clear()
-    drop(edge, edge.issue())
-    with daemon_of_rotator(edge, manager) as daemon:
-        daemon.wait_for("deferred example", "apply-denied", "50-rotator.rules")
-    assert edge.shown() == {edge.first["example"].chain_der}
+    with daemon_of_rotator(edge) as daemon:
+        for reloads in (1, 2):
+            new = edge.issue()
+            drop(edge, new)
+            is_served(edge, new)
+            edge.daemon_extra = f'settle = "{reloads}s"\n'
+            edge.write_config()
+            daemon.tell(signal.SIGHUP)
+            wait_until(lambda n=reloads: sum("reloaded:" in line for line in daemon.lines) == n, 20)  # type: ignore[misc]
+        assert daemon.end() == 0
+    assert programs.connected(APPLY_UNIT) == [UID]
 
 
-def test_without_the_unit_it_is_deferred_with_what_to_install_and_goes_on_when_it_is_there(
-    edge: Edge, manager: ServiceManager
+def test_a_site_that_root_adds_to_the_configuration_needs_no_other_connection(
+    edge: Edge, programs: RootPrograms
 ) -> None:
-    manager.absent.add(APPLY_UNIT)
+    with daemon_of_rotator(edge) as daemon:
+        with edge.config_path.open("a") as f:
+            f.write(f'[[site]]\nname = "other"\nnames = ["o.test"]\nlisteners = ["{edge.addresses[0]}"]\n')
+        daemon.tell(signal.SIGHUP)
+        daemon.wait_for("reloaded:")
+        assert held(edge, programs, Request({"other": "000001-0123456789ab"}, hup=False)).error == "io-error"
+    assert programs.connected(APPLY_UNIT) == [UID, UID]
+
+
+def test_a_program_that_is_killed_while_its_connection_is_held_costs_nothing(
+    edge: Edge, programs: RootPrograms
+) -> None:
+    new = edge.issue()
+    with daemon_of_rotator(edge):
+        programs.kill(APPLY_UNIT)
+        drop(edge, new)
+        is_served(edge, new)
+    assert programs.connected(APPLY_UNIT) == [UID, UID]
+
+
+def test_the_program_ends_with_the_daemon_and_the_next_daemon_gets_the_one_that_is_installed_then(
+    edge: Edge, programs: RootPrograms
+) -> None:
+    with daemon_of_rotator(edge) as daemon:
+        assert len(programs.running(APPLY_UNIT)) == 1
+        assert daemon.end() == 0
+        wait_until(lambda: not programs.running(APPLY_UNIT), 10, "root's program ends")
+    with programs.program.open("a") as f:
+        f.write("\n")
+    new = edge.issue()
+    with daemon_of_rotator(edge):
+        drop(edge, new)
+        is_served(edge, new)
+    assert programs.connected(APPLY_UNIT) == [UID, UID]
+
+
+# -- when root's program does not come
+
+
+def test_where_this_user_may_not_connect_it_is_deferred_and_goes_on_when_it_may(
+    edge: Edge, programs: RootPrograms
+) -> None:
+    socket = programs.sockets / SOCKETS[APPLY_UNIT]
+    os.chown(socket, 0, 0)
     new = edge.issue()
     drop(edge, new)
-    with daemon_of_rotator(edge, manager) as daemon:
-        daemon.wait_for("deferred example", "apply-unit", "not found")
-        manager.absent.clear()
+    with daemon_of_rotator(edge) as daemon:
+        daemon.wait_for("deferred example", "apply-denied", f"systemctl cat {APPLY_UNIT}.socket")
+        assert edge.shown() == {edge.first["example"].chain_der}
+        os.chown(socket, UID, UID)
         is_served(edge, new)
 
 
-def test_without_systemd_it_is_deferred_and_the_other_way_is_named(edge: Edge, manager: ServiceManager) -> None:
-    (manager.bin / "systemctl").unlink()
-    manager.bin.joinpath("nothing").touch()
-    done = asked_with_path(edge, str(manager.bin))
-    assert done == (
-        "apply-unit",
-        'Without systemd, and with an nginx that runs as this user: set apply = "direct" under [nginx]',
-    )
-
-
-def asked_with_path(edge: Edge, path: str) -> tuple[str, str]:
-    """What asking root comes to, with this PATH."""
-
-    def ask() -> tuple[str, str]:
-        os.environ["PATH"] = path
-        try:
-            UnitClient(bootstrap.make_setup(edge.config)).test()
-        except RotatorError as e:
-            return e.code, e.hint
-        return "", ""
-
-    return as_nobody(ask, cwd=edge.root, uid=UID, gid=UID)
-
-
-def test_without_a_place_for_answers_it_is_told_what_makes_one(edge: Edge, manager: ServiceManager) -> None:
-    edge.results.rmdir()
-    drop(edge, edge.issue())
-    done = as_rotator(edge, manager, "swap", "example")
-    told = f"{edge.results} is missing" in done.stdout, "systemd-tmpfiles --create" in done.stdout
-    assert (done.returncode, told, manager.started) == (8, (True, True), []), done.stdout
-
-
-def test_an_answer_to_somebody_elses_request_is_not_taken_for_ours(edge: Edge, manager: ServiceManager) -> None:
+def test_without_the_unit_a_start_says_so_and_a_renewal_is_deferred_until_it_is_there(
+    edge: Edge, programs: RootPrograms
+) -> None:
+    programs.stop(APPLY_UNIT)
     new = edge.issue()
-    drop(edge, new)
-    manager.answers_late = 1  # a start that only waited for another one's end
-    done = as_rotator(edge, manager, "swap", "example")
-    assert (done.returncode, edge.shown(), len(manager.started)) == (0, {new.chain_der}, 2), done.stderr
+    with daemon_of_rotator(edge) as daemon:
+        daemon.wait_for("apply-unavailable", "not installed, or not started")
+        drop(edge, new)
+        daemon.wait_for("deferred example", "apply-unit", f"systemctl enable --now {APPLY_UNIT}.socket")
+        programs.start(APPLY_UNIT)
+        is_served(edge, new)
 
 
-def test_a_unit_that_never_answers_is_given_up(edge: Edge, manager: ServiceManager) -> None:
+def version(programs: RootPrograms, number: int) -> None:
+    """Installs root's program of another release."""
+    text = programs.program.read_text()
+    programs.program.write_text(text.replace(f"\nVERSION = {privileged.VERSION}\n", f"\nVERSION = {number}\n"))
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [(privileged.VERSION - 1, "install -D -m 0755"), (privileged.VERSION + 1, "systemctl restart rotator")],
+    ids=["an older program", "a newer program"],
+)
+def test_a_program_of_another_version_is_named_before_anything_is_changed(
+    edge: Edge, programs: RootPrograms, number: int, hint: str
+) -> None:
+    installed = programs.program.read_text()
+    version(programs, number)
+    before = tree(edge.include_dir)
+    new = edge.issue()
+    with daemon_of_rotator(edge) as daemon:
+        daemon.wait_for("apply-unavailable", "is older than")
+        drop(edge, new)
+        daemon.wait_for("deferred example", "apply-version", hint)
+        assert (edge.shown(), tree(edge.include_dir)) == ({edge.first["example"].chain_der}, before)
+        assert "is older than" in edge.cli("status").stderr
+        programs.program.write_text(installed)
+        is_served(edge, new)
+
+
+def test_a_program_of_the_release_before_sockets_is_named_before_anything_is_changed(
+    edge: Edge, programs: RootPrograms
+) -> None:
+    programs.program.write_text("import argparse; argparse.ArgumentParser().parse_known_args(); raise SystemExit(1)\n")
     drop(edge, edge.issue())
-    manager.answers_late = 10
-    done = as_rotator(edge, manager, "swap", "example")
-    assert (done.returncode, "left no answer" in done.stdout, len(manager.started)) == (8, True, 3), done.stdout
+    done = as_rotator(edge, "swap", "example")
+    assert (done.returncode, "of an older release" in done.stdout) == (8, True), done.stdout + done.stderr
     assert edge.shown() == {edge.first["example"].chain_der}
-    assert not list(edge.state.glob("*request*"))
 
 
-DIES_BEFORE_ITS_ANSWER = """
-import sys
-from rotator.privsep import apply
-real = apply._write_new
-def write_new(name, *rest, **more):
-    if "result" in name: sys.exit(1)
-    real(name, *rest, **more)
-apply._write_new = write_new
-sys.exit(apply.main(sys.argv[1:]))
+GIVES_NO_ANSWER = """
+import runpy, sys
+sys.argv = ["rotator-apply", *sys.argv[1:]]
+program = runpy.run_path({path!r}, run_name="program")
+real = program["main"].__globals__["encode"]
+def encode(message):
+    if type(message).__name__ == "Applied": sys.exit(1)
+    return real(message)
+program["main"].__globals__["encode"] = encode
+sys.exit(program["main"]())
 """
 
 
 def test_an_include_that_was_changed_without_an_answer_is_no_failure_that_changed_nothing(
-    edge: Edge, manager: ServiceManager, monkeypatch: pytest.MonkeyPatch
+    edge: Edge, programs: RootPrograms
 ) -> None:
     new = edge.issue()
     drop(edge, new)
-    real = manager.command
-
-    def dies_before_its_answer(unit: str) -> list[str]:
-        words = real(unit)
-        at = words.index("-I")
-        return [*words[:at], "-c", DIES_BEFORE_ITS_ANSWER, *words[at + 3 :]]
-
-    manager.command = dies_before_its_answer  # type: ignore[method-assign]
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    done = as_rotator(edge, manager, "swap", "example")
-    assert (done.returncode, "gave no answer" in done.stdout) == (5, True), done.stdout + done.stderr
-    manager.command = real  # type: ignore[method-assign]
-    with daemon_of_rotator(edge, manager):
+    installed = programs.program.with_name("installed")
+    installed.write_text(programs.program.read_text())
+    programs.program.write_text(GIVES_NO_ANSWER.format(path=str(installed)))
+    done = as_rotator(edge, "swap", "example")
+    assert (done.returncode, "before it gave an answer" in done.stdout) == (5, True), done.stdout + done.stderr
+    programs.program.write_text(installed.read_text())
+    with daemon_of_rotator(edge):
         assert edge.shown() == {new.chain_der}
         wait_until(lambda: edge.store.verified("example") == edge.live(), 10)
 
 
-def test_while_the_oneshot_works_long_the_daemon_is_alive_and_ends_soon_when_it_is_told(
-    edge: Edge, manager: ServiceManager
+def test_while_root_s_program_works_long_the_daemon_is_alive_and_ends_soon_when_it_is_told(
+    edge: Edge, programs: RootPrograms
 ) -> None:
-    with daemon_of_rotator(edge, manager) as daemon, edge.nginx.halted():
+    with daemon_of_rotator(edge) as daemon, edge.nginx.halted():
         drop(edge, edge.issue())
         daemon.wait_for("progress: reloading nginx")
         assert daemon.end(timeout=8) == 0
+        wait_until(lambda: not programs.running(APPLY_UNIT), 10, "root's program does not wait on for an answer")
 
 
 # -- what rotator's user cannot do
@@ -290,14 +340,15 @@ REFUSED: dict[str, Callable[[Edge], object]] = {
     "move root's copies": lambda edge: (edge.include_dir / "pairs").rename(edge.include_dir / "gone"),
     "replace the link": lambda edge: (edge.include_dir / "example").unlink(),
     "signal nginx's master": lambda edge: os.kill(edge.nginx.master_pid, signal.SIGHUP),
-    "write an answer": lambda edge: (edge.results / RESULT).write_text("x"),
-    "remove the answers": lambda edge: edge.results.rmdir(),
+    "hold the lock of root's program": lambda edge: (edge.include_dir / ".lock").open(),
+    "replace the lock of root's program": lambda edge: (edge.include_dir / ".lock").unlink(),
+    "replace root's socket": lambda edge: (edge.sockets / SOCKETS[APPLY_UNIT]).unlink(),
     "change root's configuration": lambda edge: edge.config_path.write_text("x"),
     "read nginx's error log": lambda edge: edge.nginx.error_log_path.read_text(),
 }
 
 
-def test_rotators_user_may_do_nothing_of_what_is_roots(edge: Edge) -> None:
+def test_rotators_user_may_do_nothing_of_what_is_roots(edge: Edge, programs: RootPrograms) -> None:
     edge.nginx.error_log_path.chmod(0o600)
     master = edge.nginx.master_pid  # the pid file is for everybody to read
 
@@ -314,39 +365,35 @@ def test_rotators_user_may_do_nothing_of_what_is_roots(edge: Edge) -> None:
     assert edge.nginx.master_pid == master
 
 
-@pytest.mark.parametrize(
-    "words", ["start nginx.service", "stop rotator-apply.service", "restart rotator-apply.service"]
-)
-def test_the_rule_allows_nothing_but_the_start_of_the_two_oneshots(
-    edge: Edge, manager: ServiceManager, words: str
-) -> None:
-    done = subprocess.run(
-        [manager.bin / "systemctl", "--no-ask-password", *words.split()],
-        user=UID, group=UID, extra_groups=[], capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, "Access denied" in done.stderr) == (1, True)
+def test_no_other_user_may_connect(edge: Edge, programs: RootPrograms) -> None:
+    def connect() -> str:
+        try:
+            Connection(programs.sockets / SOCKETS[APPLY_UNIT], APPLY_UNIT).greet(lambda: None)
+        except RotatorError as e:
+            return str(e.code)
+        return "greeted"
+
+    assert as_nobody(connect, cwd=edge.root) == "apply-denied"
 
 
 # -- a hostile store: whoever has become rotator's user asks root for whatever he likes
 
 
-def ask(edge: Edge, manager: ServiceManager, request: bytes) -> int:
-    """Leaves any request and has the oneshot started, as rotator's user. Returns systemctl's status."""
+def held(edge: Edge, programs: RootPrograms, request: Request) -> Applied:
+    """The answer to a request of rotator's user, on a connection of its own."""
 
-    def leave() -> None:
-        path = edge.state / "request.json"
-        path.unlink(missing_ok=True)
-        path.write_bytes(request)
+    def ask() -> Applied:
+        connection = Connection(programs.sockets / SOCKETS[APPLY_UNIT], APPLY_UNIT)
+        try:
+            return connection.ask(request, parse_applied, lambda: None)
+        finally:
+            connection.close()
 
-    as_nobody(leave, cwd=edge.root, uid=UID, gid=UID)
-    return subprocess.run(
-        [manager.bin / "systemctl", "--no-ask-password", "start", APPLY_UNIT],
-        user=UID, group=UID, extra_groups=[], capture_output=True, check=False,
-    ).returncode  # fmt: skip
+    return as_nobody(ask, cwd=edge.root, uid=UID, gid=UID)
 
 
-def wanted(generation: str, site: str = "example", number: int = 0) -> bytes:
-    return json.dumps({"id": f"{number:032x}", "generations": {site: generation}, "hup": False}).encode()
+def wanted(generation: str, site: str = "example") -> Request:
+    return Request({site: generation}, hup=False)
 
 
 def stored(edge: Edge, new: Issued) -> Path:
@@ -422,7 +469,7 @@ HOSTILE: dict[str, Callable[[Edge, Path, Path], None]] = {
 
 @pytest.mark.parametrize("plant", HOSTILE.values(), ids=HOSTILE)
 def test_a_hostile_store_gets_root_to_copy_nothing(
-    edge: Edge, manager: ServiceManager, plant: Callable[[Edge, Path, Path], None]
+    edge: Edge, programs: RootPrograms, plant: Callable[[Edge, Path, Path], None]
 ) -> None:
     secret = edge.root / "roots-own" / "fullchain.pem"
     secret.parent.mkdir(mode=0o700)
@@ -430,53 +477,29 @@ def test_a_hostile_store_gets_root_to_copy_nothing(
     generation, live = stored(edge, edge.issue()), edge.live()
     before = tree(edge.include_dir)
     as_owner(edge, lambda: plant(edge, generation, secret))
-    assert ask(edge, manager, wanted(generation.name)) == 0
-    assert parse_applied((edge.results / RESULT).read_bytes()).error != ""
+    for word in (privileged.PREPARE, privileged.APPLY):
+        assert held(edge, programs, replace(wanted(generation.name), word=word)).error != ""
     assert (edge.live(), tree(edge.include_dir)) == (live, before)
 
 
-def test_a_hard_link_to_a_file_of_roots_is_not_copied(edge: Edge, manager: ServiceManager) -> None:
+def test_a_hard_link_to_a_file_of_roots_is_not_copied(edge: Edge, programs: RootPrograms) -> None:
     secret = edge.root / "roots-own.pem"
     secret.write_bytes(SECRET)
     generation, before = stored(edge, edge.issue()), tree(edge.include_dir)
     (generation / "fullchain.pem").unlink()
     os.link(secret, generation / "fullchain.pem")  # by root: the kernel's fs.protected_hardlinks forbids it to others
-    assert ask(edge, manager, wanted(generation.name)) == 0
-    assert (parse_applied((edge.results / RESULT).read_bytes()).error, tree(edge.include_dir)) == (
-        "store-unsafe",
-        before,
-    )
+    assert held(edge, programs, wanted(generation.name)).error == "store-unsafe"
+    assert tree(edge.include_dir) == before
 
 
 @pytest.mark.parametrize("site", ["../example", "example/../../x", "pairs", "other", "", ".", "example\n", "EXAMPLE"])
-def test_a_foreign_name_is_refused(edge: Edge, manager: ServiceManager, site: str) -> None:
+def test_a_foreign_name_is_refused(edge: Edge, programs: RootPrograms, site: str) -> None:
     before = tree(edge.include_dir)
-    assert ask(edge, manager, wanted(edge.live(), site)) == 0
-    assert (parse_applied((edge.results / RESULT).read_bytes()).error, tree(edge.include_dir)) == (
-        "bad-request",
-        before,
-    )
+    assert held(edge, programs, wanted(edge.live(), site)).error == "bad-request"
+    assert tree(edge.include_dir) == before
 
 
-@pytest.mark.parametrize(
-    "request_", [b"", b"{}", b"x" * 70_000, b'{"id": "x", "generations": {}, "hup": false, "m": 1}']
-)
-def test_what_is_no_request_gets_no_answer(edge: Edge, manager: ServiceManager, request_: bytes) -> None:
-    (edge.results / RESULT).unlink(missing_ok=True)
-    assert ask(edge, manager, request_) == 1
-    assert not (edge.results / RESULT).exists()
-
-
-def test_a_request_that_is_a_link_is_not_read(edge: Edge, manager: ServiceManager) -> None:
-    secret = edge.root / "roots-request"
-    secret.write_bytes(wanted(edge.live()))
-    (edge.results / RESULT).unlink(missing_ok=True)
-    as_owner(edge, lambda: (edge.state / "request.json").symlink_to(secret))
-    done = subprocess.run(manager.command(APPLY_UNIT), capture_output=True, text=True, check=False)
-    assert (done.returncode, "not a regular file" in done.stderr) == (1, True)
-
-
-def test_directories_that_are_swapped_under_roots_feet_get_nothing(edge: Edge, manager: ServiceManager) -> None:
+def test_directories_that_are_swapped_under_roots_feet_get_nothing(edge: Edge, programs: RootPrograms) -> None:
     """The generation is now a directory of rotator's, now a link to one of root's, as fast as it can be swapped."""
     roots = edge.root / "roots-own"
     roots.mkdir(mode=0o700)
@@ -499,13 +522,8 @@ def test_directories_that_are_swapped_under_roots_feet_get_nothing(edge: Edge, m
     child = forked(swap)
     try:
         outcomes = []
-        for number in range(1, 41):
-            (edge.state / "request.json").unlink(missing_ok=True)
-            (edge.state / "request.json").write_bytes(wanted(generation.name, number=number))
-            os.chown(edge.state / "request.json", UID, UID)
-            done = subprocess.run(manager.command(APPLY_UNIT), capture_output=True, check=False)
-            assert done.returncode == 0, done.stderr
-            outcomes.append(parse_applied((edge.results / RESULT).read_bytes()).error)
+        for _ in range(40):
+            outcomes.append(held(edge, programs, wanted(generation.name)).error)
             for copy in edge.include_dir.rglob("*.pem"):
                 assert b"secret" not in copy.read_bytes()
     finally:

@@ -13,8 +13,7 @@ import pytest
 from rotator import bootstrap
 from rotator.core.model import Result
 from rotator.privsep import apply as privileged
-from rotator.privsep.apply import Applied, Setup
-from rotator.privsep.unit_client import new_request
+from rotator.privsep.apply import Applied, Request, Setup
 from rotator.rotation.request import RotationRequest
 from tests.support.authority import CA, Issued, der
 from tests.support.client import fingerprint, held_connection, served_leaf
@@ -332,6 +331,6 @@ class Counting:
 
         def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
             self._asked = generations
-            return privileged.apply(setup, new_request(generations, hup=hup), told)
+            return privileged.apply(setup, Request(generations, hup), told)
 
         self.ports = replace(edge.ports, apply=apply)

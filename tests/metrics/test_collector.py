@@ -39,7 +39,7 @@ from rotator.metrics.counters import (
     Histogram,
 )
 from rotator.metrics.snapshot import CertificateFacts, ProbeFacts, ServedFacts
-from rotator.privsep import privilege_drop, unit_client
+from rotator.privsep import connection, privilege_drop, socket_client
 from rotator.rotation.observe import observe
 from rotator.storage.entries import HistoryEntry
 from tests.support.apply_words import words_of_apply
@@ -403,7 +403,7 @@ def test_every_reason_has_one_place_among_the_stages_of_swaps() -> None:
 
 def test_every_way_in_which_the_privileged_step_fails_has_a_label_or_is_meant_to_be_other() -> None:
     placed = {*RELOAD_REASONS, *RELOAD_OTHER}
-    source = [*_members_raised_in(unit_client), *_members_raised_in(privilege_drop)]
+    source = [member for module in (connection, socket_client, privilege_drop) for member in _members_raised_in(module)]
     assert set(source) >= {Reason.APPLY_DENIED, Reason.APPLY_GONE}  # the walk finds them
     assert set(map(reason_of, words_of_apply())) | set(source) <= placed
     assert {reason_of(decision) for decision in ("refused", "gone")} <= placed

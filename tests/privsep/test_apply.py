@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import errno
 import grp
-import json
 import os
 import signal
 import socket
@@ -27,7 +26,6 @@ from rotator.bootstrap import make_setup
 from rotator.core.model import Provenance
 from rotator.privsep import apply as module
 from rotator.privsep.apply import (
-    MAX_REQUEST,
     Applied,
     Request,
     Setup,
@@ -39,7 +37,6 @@ from rotator.privsep.apply import (
     master_pid,
     read_children,
     read_live,
-    read_request,
     read_setup,
 )
 from rotator.storage.generations import Store
@@ -47,7 +44,6 @@ from tests.support.authority import CA, Issued
 from tests.support.pairs import pair_of
 from tests.support.powercut import StandIn, standing_in
 
-ID = "0123456789abcdef0123456789abcdef"
 OTHER = 65534 if os.geteuid() != 65534 else 65533
 """Some other user."""
 
@@ -100,10 +96,10 @@ class Host:
         return Path(include_path(str(self.etc), site))
 
     def apply(self, **generations: str) -> Applied:
-        return apply(self.setup, Request(ID, generations, hup=False))
+        return apply(self.setup, Request(generations, hup=False))
 
     def apply_and_hup(self, **generations: str) -> Applied:
-        return apply(self.setup, Request(ID, generations), lambda setup: (4711, "accepted", ()))
+        return apply(self.setup, Request(generations), lambda setup: (4711, "accepted", ()))
 
     def live(self, site: str) -> str:
         return read_live(str(self.etc), site).generation
@@ -207,7 +203,7 @@ def test_a_pair_that_was_copied_before_is_opened_to_the_key_group_of_now_and_clo
     key = host.copy("one", name) / "privkey.pem"
     modes = []
     for setup in (host.setup, replace(host.setup, key_group=group), host.setup):
-        apply(setup, Request(ID, {"one": name}, hup=False))
+        apply(setup, Request({"one": name}, hup=False))
         modes.append(mode(key))
     assert modes == [0o600, 0o640, 0o600]
 
@@ -236,7 +232,7 @@ def test_a_link_beside_the_include_leads_to_the_same_pair(host: Host) -> None:
 
 def test_nothing_is_left_under_a_temporary_name(host: Host) -> None:
     host.apply(one=host.store("one"), two=host.store("two"))
-    assert [path for path in host.etc.rglob("*") if path.name.startswith(".")] == []
+    assert [path for path in host.etc.rglob("*") if path.name.startswith(".")] == [host.etc / ".lock"]
 
 
 def test_several_sites_change_with_one_signal(host: Host) -> None:
@@ -247,7 +243,7 @@ def test_several_sites_change_with_one_signal(host: Host) -> None:
         hups.append(setup)
         return 1, "accepted", ()
 
-    done = apply(host.setup, Request(ID, wanted), hup)
+    done = apply(host.setup, Request(wanted), hup)
     assert (done.live, len(hups)) == (wanted, 1)
 
 
@@ -255,11 +251,11 @@ def test_the_answer_tells_what_was_named_before_and_what_is_now(host: Host) -> N
     first, second = host.store("one"), host.store("one")
     host.apply(one=first)
     done = host.apply(one=second)
-    assert (done.id, done.before, done.live, done.error) == (ID, {"one": first}, {"one": second}, "")
+    assert (done.before, done.live, done.error) == ({"one": first}, {"one": second}, "")
 
 
 def test_the_answer_tells_pid_decision_and_words(host: Host) -> None:
-    request = Request(ID, {"one": host.store("one")})
+    request = Request({"one": host.store("one")})
     done = apply(host.setup, request, lambda setup: (7, "refused", ("no such file",)))
     assert (done.signalled, done.decision, done.words) == (7, "refused", ("no such file",))
 
@@ -518,14 +514,14 @@ BAD_NAMES = {
 @pytest.mark.parametrize("name", BAD_NAMES.values(), ids=BAD_NAMES)
 def test_a_site_outside_the_grammar_is_refused_even_if_configured(host: Host, name: str) -> None:
     host.setup = replace(host.setup, sites=host.setup.sites | {name})
-    done = apply(host.setup, Request(ID, {name: "000001-0123456789ab"}, hup=False))
+    done = apply(host.setup, Request({name: "000001-0123456789ab"}, hup=False))
     assert (done.error, done.live, host.etc.exists()) == ("bad-request", {}, False)
 
 
 @pytest.mark.parametrize("name", ["one", "a.b-c_9", "0", "a" * 64])
 def test_a_site_of_the_grammar_is_taken(host: Host, name: str) -> None:
     host.setup = replace(host.setup, sites=frozenset({name}))
-    assert apply(host.setup, Request(ID, {name: host.store(name)}, hup=False)).error == ""
+    assert apply(host.setup, Request({name: host.store(name)}, hup=False)).error == ""
 
 
 def test_a_site_that_root_has_not_configured_is_refused(host: Host) -> None:
@@ -542,11 +538,6 @@ def test_a_generation_outside_the_grammar_is_refused(host: Host, name: str) -> N
     assert host.apply(one=name).error == "bad-request"
 
 
-@pytest.mark.parametrize("id_", ["", "0" * 31, "0" * 33, "G" * 32, "0" * 32 + "\n", "A" * 32])
-def test_a_request_without_a_proper_id_is_refused(host: Host, id_: str) -> None:
-    assert apply(host.setup, Request(id_, {"one": host.store("one")}, hup=False)).error == "bad-request"
-
-
 def test_a_request_that_names_no_site_is_refused(host: Host) -> None:
     assert host.apply_and_hup().error == "bad-request"
 
@@ -556,56 +547,6 @@ def test_a_generation_that_is_not_stored_is_told_and_changes_nothing(host: Host)
     host.apply(one=name)
     done = host.apply(one="000009-0123456789ab")
     assert (done.error, done.live) == ("io-error", {"one": name})
-
-
-GOOD_REQUEST = {"id": ID, "generations": {"one": "000001-0123456789ab"}, "hup": True}
-
-
-def requested(path: Path) -> Request:
-    """What root reads from a store whose request this is."""
-    return read_request(Setup(str(path.parent), "", "", "", frozenset()), path.name)
-
-
-def test_a_request_is_read(tmp_path: Path) -> None:
-    (tmp_path / "r").write_text(json.dumps(GOOD_REQUEST))
-    assert requested(tmp_path / "r") == Request(ID, {"one": "000001-0123456789ab"}, True)
-
-
-BAD_REQUESTS = {
-    "nothing": "",
-    "no JSON": "id=1",
-    "a list": "[]",
-    "one more member": json.dumps(GOOD_REQUEST | {"include_dir": "/tmp"}),
-    "a member missing": json.dumps({"id": ID, "hup": True}),
-    "a name that stands twice": f'{{"id":"{ID}","generations":{{"one":"a","one":"b"}},"hup":true}}',
-    "a member that stands twice": f'{{"id":"{ID}","id":"{ID}","generations":{{}},"hup":true}}',
-    "hup as a number": json.dumps(GOOD_REQUEST | {"hup": 1}),
-    "hup as a word": json.dumps(GOOD_REQUEST | {"hup": "yes"}),
-    "an id that is no text": json.dumps(GOOD_REQUEST | {"id": 7}),
-    "generations as a list": json.dumps(GOOD_REQUEST | {"generations": ["one"]}),
-    "a generation that is no text": json.dumps(GOOD_REQUEST | {"generations": {"one": None}}),
-    "more behind it": json.dumps(GOOD_REQUEST) + "{}",
-    "deeper than the stack": "[" * 60_000,
-    "a huge number": '{"id": ' + "9" * 10_000 + "}",
-}
-
-
-@pytest.mark.parametrize("text", BAD_REQUESTS.values(), ids=BAD_REQUESTS)
-def test_what_is_no_request_is_refused(tmp_path: Path, text: str) -> None:
-    (tmp_path / "r").write_text(text)
-    with pytest.raises(ValueError, match="not a request"):
-        requested(tmp_path / "r")
-
-
-def test_a_request_over_64_kib_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "r").write_text(json.dumps(GOOD_REQUEST).ljust(MAX_REQUEST + 1))
-    with pytest.raises(ValueError, match="65536 bytes"):
-        requested(tmp_path / "r")
-
-
-def test_a_request_of_64_kib_is_read(tmp_path: Path) -> None:
-    (tmp_path / "r").write_text(json.dumps(GOOD_REQUEST).ljust(MAX_REQUEST))
-    assert requested(tmp_path / "r").id == ID
 
 
 def socket_at(path: Path) -> None:
@@ -625,25 +566,6 @@ SPECIAL: dict[str, Callable[[Path], None]] = {
     "a link": lambda path: path.symlink_to("/proc/version"),
     "a link to itself": lambda path: path.symlink_to(path.name),
 }
-
-
-@pytest.mark.parametrize("make", SPECIAL.values(), ids=SPECIAL)
-def test_a_request_that_is_no_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    make(tmp_path / "r")
-    with pytest.raises(ValueError, match="not a regular file"):
-        requested(tmp_path / "r")
-
-
-@given(st.binary(max_size=400))
-@example(b"\xff\xfe{\x00}\x00")
-@example(b'{"id":"\\ud800"}')
-def test_reading_a_request_raises_nothing_but_a_value_error_whatever_stands_in_it(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
-    path = tmp_path_factory.getbasetemp() / "any-request"
-    path.write_bytes(data)
-    with pytest.raises(ValueError, match="any-request"):
-        requested(path)
 
 
 # -- a store that is hostile
@@ -914,7 +836,7 @@ def test_an_error_that_keeps_the_signal_from_being_sent_is_told(host: Host) -> N
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     name = host.store("one")
-    done = apply(host.setup, Request(ID, {"one": name}), hup)
+    done = apply(host.setup, Request({"one": name}), hup)
     assert (done.error, done.live, done.signalled) == ("io-error", {"one": name}, 0)
 
 
@@ -1085,115 +1007,11 @@ def test_a_signal_without_permission_is_told_with_the_next_step(host: Host, monk
     monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
     with false_master("None") as process:
         Path(host.setup.pid_file).write_text(str(process.pid))
-        done = apply(host.setup, Request(ID, {"one": host.store("one")}))
+        done = apply(host.setup, Request({"one": host.store("one")}))
     assert (done.error, str(process.pid) in done.message) == ("signal-permission", True)
 
 
-# -- as a program
-
-
-@pytest.fixture
-def program(host: Host) -> Callable[..., subprocess.CompletedProcess[str]]:
-    (host.root / "results").mkdir(mode=0o750)
-    (host.root / "rotator.toml").write_text(
-        f'state_dir = "{host.state}"\n[nginx]\ninclude_dir = "{host.etc}/"\npid_file = "{host.setup.pid_file}"\n'
-        f'result_dir = "{host.root}/results"\ncommand = ["/bin/sh", "-c", "echo 2026 [emerg] 1#1: no >&2; exit 1"]\n'
-        'error_log = ""\n[[site]]\nname = "one"\n'
-    )
-    (host.root / "rotator.toml").chmod(0o644)
-
-    def run(*words: str, **request: object) -> subprocess.CompletedProcess[str]:
-        for name in (module.REQUEST, module.TEST_REQUEST):
-            (host.state / name).write_text(json.dumps({"id": ID, "generations": {}, "hup": False} | request))
-        return subprocess.run(
-            [sys.executable, "-I", "-S", str(module.__file__), f"--config={host.root / 'rotator.toml'}", *words],
-            capture_output=True, text=True, timeout=30, check=False, cwd="/", env={},
-        )  # fmt: skip
-
-    return run
-
-
-Program = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def test_the_program_carries_out_a_request_without_any_package(host: Host, program: Program) -> None:
-    name = host.store("one")
-    done = program(generations={"one": name})
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert host.live("one") == name
-
-
-def test_the_program_leaves_an_answer_with_the_id_that_the_group_of_its_directory_may_read(
-    host: Host, program: Program
-) -> None:
-    name = host.store("one")
-    program(generations={"one": name})
-    answer = host.root / "results" / module.RESULT
-    told = module.parse_applied(answer.read_bytes())
-    assert (told.id, told.live, mode(answer)) == (ID, {"one": name}, 0o640)
-    assert answer.stat().st_gid == answer.parent.stat().st_gid
-
-
-def test_the_program_answers_a_request_that_it_refuses(host: Host, program: Program) -> None:
-    done = program(generations={"two": host.store("two")})
-    told = module.parse_applied((host.root / "results" / module.RESULT).read_bytes())
-    assert (done.returncode, told.error) == (0, "bad-request")
-
-
-def test_the_program_does_not_repeat_a_request_that_it_has_answered(host: Host, program: Program) -> None:
-    first, second = host.store("one"), host.store("one")
-    program(generations={"one": first})
-    done = program(generations={"one": second})
-    assert (done.returncode, "has its answer already" in done.stdout, host.live("one")) == (0, True, first)
-
-
-def test_the_program_leaves_what_nginx_says_of_its_whole_configuration(host: Host, program: Program) -> None:
-    assert program("--test").returncode == 0
-    told = module.parse_tested((host.root / "results" / module.TEST_RESULT).read_bytes())
-    assert (told.id, told.ok, told.words) == (ID, False, ("2026 [emerg] 1#1: no",))
-
-
-@pytest.mark.parametrize("unsafe", [0o770, 0o757, 0o777])
-def test_the_program_leaves_no_answer_where_others_could_change_it(host: Host, program: Program, unsafe: int) -> None:
-    (host.root / "results").chmod(unsafe)
-    done = program(generations={"one": host.store("one")})
-    assert (done.returncode, "no other user may write to it" in done.stderr, host.live("one")) == (1, True, "")
-
-
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"id": 1}', '{"id": "a", "words": 1}', '{"words": [], "more": 1}']
-)
-def test_what_is_no_answer_is_refused(text: str) -> None:
-    for parse in (module.parse_applied, module.parse_tested):
-        with pytest.raises(ValueError, match=r"not an answer|Expecting"):
-            parse(text.encode())
-
-
-def test_the_program_replaces_the_answer_of_before_even_if_a_killed_run_left_half_of_one(
-    host: Host, program: Program
-) -> None:
-    half = host.root / "results" / f".{module.RESULT}.new"
-    half.write_text("half")
-    program(generations={"one": host.store("one")})
-    assert [path.name for path in half.parent.iterdir()] == [module.RESULT]
-
-
-def test_the_program_leaves_no_answer_to_what_is_no_request(host: Host, program: Program) -> None:
-    done = program(more=1)
-    assert (done.returncode, done.stderr) == (1, f"rotator-apply: {host.state}/{module.REQUEST}: not a request\n")
-    assert not list((host.root / "results").iterdir())
-
-
-@pytest.mark.parametrize("unsafe", [0o664, 0o646, 0o666])
-def test_a_configuration_that_others_can_write_is_refused(host: Host, program: Program, unsafe: int) -> None:
-    (host.root / "rotator.toml").chmod(unsafe)
-    done = program(generations={"one": host.store("one")})
-    assert (done.returncode, "no other user may write to it" in done.stderr) == (1, True)
-
-
-def test_a_configuration_of_another_user_is_refused(host: Host, program: Program) -> None:
-    with standing_in(belonging_to_another(host.root / "rotator.toml")), pytest.raises(ValueError, match="belong to"):
-        read_setup(str(host.root / "rotator.toml"))
+# -- root's configuration
 
 
 @pytest.mark.parametrize("text", ["nginx = 1", "site = 1", "[[site]]", "state_dir = 1", "= 1", 'site = ["one"]'])
@@ -1215,7 +1033,7 @@ def test_a_configuration_that_says_nothing_means_the_usual_places(tmp_path: Path
 def test_root_understands_the_configuration_as_the_rest_of_rotator_does(tmp_path: Path) -> None:
     text = (
         '\ufeffstate_dir = "//srv//state/"\n[nginx]\ninclude_dir = "//etc/nginx/./rotator/"\nkey_group = "tls"\n'
-        'pid_file = "///run/nginx.pid"\nerror_log = "//var/log//nginx.log"\nresult_dir = "//run/answers/"\n'
+        'pid_file = "///run/nginx.pid"\nerror_log = "//var/log//nginx.log"\n'
         'command = ["/opt/nginx", "-c", "/x.conf"]\n'
         '[[site]]\nname = "one"\nnames = ["one.test"]\nlisteners = ["127.0.0.1:443"]\n'
     )
@@ -1223,14 +1041,6 @@ def test_root_understands_the_configuration_as_the_rest_of_rotator_does(tmp_path
     (tmp_path / "c").chmod(0o600)
     told = read_setup(str(tmp_path / "c"))
     assert told == replace(make_setup(config.load(tmp_path / "c")), watch_for=told.watch_for)
-
-
-def test_a_directory_that_root_makes_is_open_to_nginx_from_the_first_moment(host: Host, program: Program) -> None:
-    request = json.dumps({"id": ID, "generations": {"one": host.store("one")}, "hup": False})
-    (host.state / module.REQUEST).write_text(request)
-    with umask(0o077), standing_in(Fails(lambda call, _: call == "fchmod")):
-        module.main([f"--config={host.root / 'rotator.toml'}"])
-    assert mode(host.etc) == 0o755
 
 
 def test_it_imports_the_standard_library_only() -> None:

@@ -34,7 +34,6 @@ include_dir = "/opt/nginx/rotator/"
 pid_file = "/opt/./nginx.pid"
 error_log = ""
 key_group = "certs"
-result_dir = "/run/other"
 [[site]]
 name = "a"
 names = ["a.example.cn"]

@@ -16,7 +16,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.reasons import Reason
 from rotator.privsep import privilege_drop
 from rotator.privsep.apply import Applied, Setup
-from rotator.privsep.unit_client import ApplyPort
+from rotator.privsep.socket_client import ApplyPort
 from rotator.storage.generations import demand_state_dir
 from tests.support.other_user import NOBODY, forked
 from tests.support.waiting import PATIENCE
@@ -72,7 +72,7 @@ def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
         return lie
 
     monkeypatch.setattr(privilege_drop, "_apply_by_parent", through)
-    assert _run(setup, lambda apply: len(apply({}, hup=True).id)) == 77
+    assert _run(setup, lambda apply: len(apply({}, hup=True).live)) == 77
 
 
 def test_a_reader_that_has_gone_is_no_bug(setup: Setup, capfd: pytest.CaptureFixture[str]) -> None:

@@ -84,7 +84,7 @@ def rotate(world: World, pair: Pair) -> tuple[Applied, str]:
     except RotatorError:
         staged.discard()
         raise
-    done = apply(world.setup, Request("0" * 32, {"site": generation.name}, hup=False))
+    done = apply(world.setup, Request({"site": generation.name}, hup=False))
     trouble = done.error or ("uncertain" if done.uncertain else "")
     if not trouble:
         try:

@@ -755,7 +755,7 @@ def test_what_is_stranded_is_recovered_by_the_same_command(host: Host, monkeypat
 
     def no_way_back(generations: Mapping[str, str], *, hup: bool) -> Applied:
         if generations["example"] == first:
-            return Applied("0" * 32, {"example": host.world.live("example")}, {}, "disk-full", "the disk is full")
+            return Applied({"example": host.world.live("example")}, {}, "disk-full", "the disk is full")
         return real(generations, hup=hup)
 
     new = host.issue()

@@ -94,7 +94,7 @@ class Machine(RuleBasedStateMachine):
         """A batch of which one generation is not stored changes nothing."""
         other = "beta" if site == "alpha" else "alpha"
         wanted = {other: self.pick(other, which), site: "999999-0123456789ab"}
-        assert apply(self.setup, Request("0" * 32, wanted, hup=False)).live == {s: self.live[s] for s in wanted}
+        assert apply(self.setup, Request(wanted, hup=False)).live == {s: self.live[s] for s in wanted}
 
     @rule(site=st.sampled_from(SITES))
     def mark_verified(self, site: str) -> None:
@@ -121,7 +121,7 @@ class Machine(RuleBasedStateMachine):
         protect = frozenset({self.live[site], self.before[site]})
         steps: dict[str, Callable[[], object]] = {
             "swap": lambda: self.swap(site, self.pairs[calls % 4]),
-            "go": lambda: apply(self.setup, Request("0" * 32, {site: target}, hup=False)),
+            "go": lambda: apply(self.setup, Request({site: target}, hup=False)),
             "prune": lambda: self.store.prune(site, 1, protect),
             "mark": lambda: self.store.mark_verified(site, self.live[site]),
         }
@@ -138,14 +138,14 @@ class Machine(RuleBasedStateMachine):
     def swap(self, site: str, pair: Pair) -> None:
         staged = self.store.stage(site, [pair], Provenance())
         staged.flush()
-        apply(self.setup, Request("0" * 32, {site: staged.commit().name}, hup=False))
+        apply(self.setup, Request({site: staged.commit().name}, hup=False))
 
     def pick(self, site: str, which: int) -> str:
         names = sorted(self.known[site])
         return names[which % len(names)]
 
     def apply(self, wanted: dict[str, str]) -> None:
-        done = apply(self.setup, Request("0" * 32, wanted, hup=False))
+        done = apply(self.setup, Request(wanted, hup=False))
         assert (done.error, done.uncertain, done.live) == ("", False, wanted)
         assert done.before == {site: self.live[site] for site in wanted}
         for site, name in wanted.items():

@@ -62,8 +62,7 @@ class Edge:
         self.state.mkdir(mode=0o750, parents=True)
         self.include_dir.mkdir(mode=0o755)
         self.incoming.mkdir()
-        self.results = self.root / "results"
-        self.results.mkdir(mode=0o750)
+        self.sockets = self.root / "run"
         self.addresses = tuple(self.nginx.reserve_port() for _ in range(self.listeners))
         self.metrics = self.nginx.reserve_port()
         self.roots = self.root / "roots.pem"
@@ -89,7 +88,7 @@ class Edge:
         text = (
             f'state_dir = "{self.state}"\nincoming = "{self.incoming}"\n{self.daemon_extra}\n'
             f"[nginx]\ncommand = [{quoted}]\n"
-            f'include_dir = "{self.include_dir}"\napply = "{self.apply}"\nresult_dir = "{self.results}"\n'
+            f'include_dir = "{self.include_dir}"\napply = "{self.apply}"\nsocket_dir = "{self.sockets}"\n'
             f'pid_file = "{self.nginx.pid_path}"\n'
             f'error_log = "{self.nginx.error_log_path}"\nprove_within = {within}\n{self.nginx_extra}\n\n'
             f'[metrics]\nlisten = "{self.metrics}"\n\n'

@@ -284,7 +284,7 @@ class World:
 
     def apply(self, generations: Mapping[str, str], *, hup: bool) -> Applied:
         self.before_apply(generations, hup)
-        done = apply(self.setup, Request("0" * 32, dict(generations), hup), self.nginx.hup)
+        done = apply(self.setup, Request(dict(generations), hup), self.nginx.hup)
         self.applied.append(done)
         return done
 
