@@ -94,11 +94,12 @@ class Daemon:
 
     def __init__(self, path: Path, journal: Journal, notifier: Notifier) -> None:
         self.path, self.journal, self.notifier = path, journal, notifier
+        self._starting, self._alive_at = True, 0.0
+        self.telemetry = Telemetry(journal)
         self.config = config.load(path)
         _check_owner(self.config.state_dir)
         self.wake = Wake()
         self.file_events = FileEvents(self.wake, self._report_watching)
-        self.telemetry = Telemetry(journal)
         self.loop = Loop(self._runtime(self.config), journal, self.telemetry, self.wake.is_set)
         table = periodic_jobs(
             self.loop,
@@ -107,10 +108,8 @@ class Daemon:
             alive_every=min(self.notifier.watchdog_every or ALIVE_EVERY, ALIVE_EVERY),
         )
         self.jobs = JobScheduler(self.wake, table, self.loop.runtime.ports.clock)
-        self._starting = True
         self._ending = self._has_ended = False
         self._reload_requested = False
-        self._alive_at = 0.0
         self._loads = 1
         self._jobs_reported_at = math.inf  # until the first note
         self._note_failure = ""
@@ -242,6 +241,7 @@ class Daemon:
         jobs = self.jobs.take()
         for job in jobs:
             job.run()
+            self._report_alive()
         if jobs and time.monotonic() >= self._jobs_reported_at + REPORT_JOBS_EVERY:
             self._write_note()
 
@@ -259,7 +259,7 @@ class Daemon:
 
     def _reload_trust(self) -> None:
         """Reads roots, pools and lists again. What cannot be read stays in force as it was read before."""
-        runtime, errors = reload_trust(self.loop.runtime, self.config)
+        runtime, errors = reload_trust(self.loop.runtime, self.config, self._report_alive)
         if runtime is not None:
             self.loop.renew(runtime)
         failures = "; ".join(f"{e.message} {e.hint}".rstrip() for e in errors)
@@ -326,7 +326,12 @@ class Daemon:
         def say(message: str) -> None:
             self.journal.say("progress", message)
 
-        return replace(self.telemetry.counting(ports), clock=ReportingClock(ports.clock, self._report_alive), say=say)
+        return replace(
+            self.telemetry.counting(ports),
+            clock=ReportingClock(ports.clock, self._report_alive),
+            say=say,
+            alive=self._report_alive,
+        )
 
 
 def _check_owner(state_dir: Path) -> None:

@@ -33,6 +33,8 @@ class DropLook:
         hint: the command that helps.
         reason: the kind of problem: `missing`, `permission` or `io-error`; None if there is none.
         young: whether it was changed so recently that a further change could be missed: it has to be read once more.
+        size: bytes of all its items.
+        owners: the users who own its items, by uid.
     """
 
     signature: Signature = ()
@@ -40,6 +42,8 @@ class DropLook:
     hint: str = ""
     reason: Reason | Code | None = None
     young: bool = False
+    size: int = 0
+    owners: frozenset[int] = frozenset()
 
 
 class DropSource(Protocol):
