@@ -32,9 +32,10 @@ from rotator.daemon.telemetry import Telemetry
 from rotator.daemon.throttle import Throttle
 from rotator.daemon.wake import Wake
 from rotator.rotation.ports import Clock, Ports
+from rotator.rotation.undecided import is_long
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.locks import DaemonLock
-from rotator.storage.notes import JobNote
+from rotator.storage.notes import JobNote, UndecidedNote
 from rotator.system.users import user_name
 
 END_WITHIN = 2.0
@@ -43,6 +44,8 @@ ALIVE_EVERY = 30.0
 """Seconds between two reports that the loop works, at most; the service manager may want them more often."""
 REPORT_JOBS_EVERY = MINUTE
 """Seconds between two reports of the jobs' times in the daemon's note, at least."""
+REPORT_UNDECIDED_EVERY = 5.0
+"""Seconds between a report in that note and one of other drops that are undecided, at least."""
 EXTEND_START_BY = 120.0
 """Seconds by which the service manager is asked to extend the start, repeatedly while the start goes on."""
 ENTRIES_AT_START = 1000
@@ -112,6 +115,7 @@ class Daemon:
         self._reload_requested = False
         self._loads = 1
         self._jobs_reported_at = math.inf  # until the first note
+        self._undecided: tuple[UndecidedNote, ...] = ()
         self._note_failure = ""
         self._trust_failures = ""
         self.reload_failed = ""
@@ -166,6 +170,7 @@ class Daemon:
             self.file_events.watch(self.loop.scan.trees, self.loop.scan.directories)
             self._report_alive()
             self._publish()
+            self._note_undecided()
             if (line := self.status()) != reported:
                 reported = line
                 self.notifier.status(line)
@@ -281,6 +286,7 @@ class Daemon:
                 refused=self.reload_failed,
                 reported=rfc3339_millis(self.loop.runtime.ports.clock.now()),
                 jobs=[_as_note(times) for times in self.jobs.times()],
+                undecided=self._undecided,
             )
         except RotatorError as e:
             if e.message != self._note_failure:
@@ -288,6 +294,18 @@ class Daemon:
             self._note_failure = e.message
         else:
             self._note_failure = ""
+
+    def _note_undecided(self) -> None:
+        """Writes the note again if other drops than before have been undecided for long."""
+        now, settle = self.loop.runtime.ports.clock.now(), self.loop.runtime.settle
+        undecided = tuple(
+            UndecidedNote(name, state.undecided_since)
+            for name, state in self.loop.states.items()
+            if state.undecided_since and is_long(state.undecided_since, now, settle)
+        )
+        if undecided != self._undecided and time.monotonic() >= self._jobs_reported_at + REPORT_UNDECIDED_EVERY:
+            self._undecided = undecided
+            self._write_note()
 
     def _publish(self) -> None:
         runtime = self.loop.runtime

@@ -6,9 +6,10 @@ each decision is charged to an account of the drop and to an account of the owne
 
  1. Every `OLDEST_EVERY`th decision is about the drop that is due for longest, so that none waits without end.
  2. The others go by the level of the owner's account, then of the drop's own: what has had little goes first (least
-    attained service). A level doubles from one to the next, so small differences change nothing.
- 3. Within a level, a site whose certificate is close to its expiry goes first, then a small drop before a large one,
-    then the one that became due last: what arrives beside a backlog is not delayed by it.
+    attained service). Each level is twice as wide as the one before, so small differences change nothing.
+ 3. Within a level, a site whose certificate is close to its expiry goes first, then a small drop before a large one.
+    Among equals, the newest and the oldest take turns: the newest is not delayed by a backlog of others that were never
+    decided, and the oldest not by a stream of newer ones.
  4. A drop that was costly rests after each decision for a multiple of the time that it took.
  5. A pass decides for `PASS_FOR`. Once a drop is ready to go live, only cheap ones join it, and only for `GATHER_FOR`.
 """
@@ -21,10 +22,12 @@ from dataclasses import dataclass
 
 HALF_LIFE = 600.0
 """Seconds in which half of an account is forgotten."""
-FREE = 0.25
-"""Seconds of CPU time that belong to the lowest level: some ten decisions about a usual renewal."""
-REST = 10.0
-"""Seconds of rest for each second of CPU time of a drop beyond the lowest level, multiplied by its level."""
+LOWEST = 0.05
+"""Seconds of CPU time that belong to the lowest level: two or three decisions about a usual renewal."""
+CHEAP = 2
+"""The highest level of a drop that counts as cheap: below 0.2 s of CPU time."""
+REST = 5.0
+"""Seconds of rest for each second of CPU time, multiplied by the number of levels above `CHEAP`."""
 LONGEST_REST = 120.0
 """Seconds that a drop rests at most."""
 OLDEST_EVERY = 4
@@ -60,13 +63,13 @@ class Account:
         return self.spent * math.exp2(-max(0.0, now - self.at) / HALF_LIFE)
 
     def level(self, now: float) -> int:
-        """0 for an account below `FREE`; one more for each doubling.
+        """0 for an account below `LOWEST`; one more for each doubling.
 
         Args:
             now: monotonic time.
         """
         balance = self.balance(now)
-        return 0 if balance < FREE else 1 + int(math.log2(balance / FREE))
+        return 0 if balance < LOWEST else 1 + int(math.log2(balance / LOWEST))
 
     def charged(self, seconds: float, now: float) -> Account:
         """The account after a decision.
@@ -76,7 +79,7 @@ class Account:
             now: monotonic time.
         """
         after = Account(self.balance(now) + max(0.0, seconds), now)
-        rest = min(LONGEST_REST, REST * seconds * after.level(now))
+        rest = min(LONGEST_REST, REST * seconds * max(0, after.level(now) - CHEAP))
         return Account(after.spent, now, now + rest if rest > 0.0 else self.rests_until)
 
 
@@ -103,7 +106,7 @@ class DueDrop:
     @property
     def cheap(self) -> bool:
         """Whether its next decision probably takes little CPU time."""
-        return self.level == 0 and self.size < LARGE
+        return self.level <= CHEAP and self.size < LARGE
 
 
 def in_order(due: Collection[DueDrop], decisions: int) -> Iterator[DueDrop]:
@@ -113,11 +116,12 @@ def in_order(due: Collection[DueDrop], decisions: int) -> Iterator[DueDrop]:
         due: all of them.
         decisions: the number of decisions before these, which says when the one that is due for longest has its turn.
     """
-    by_rank = iter(sorted(due, key=_rank))
-    by_age = iter(sorted(due, key=lambda drop: (drop.since, drop.site)))
-    given: set[str] = set()
+    by_age = sorted(due, key=lambda drop: (drop.since, drop.site))
+    oldest = iter(sorted(by_age, key=_rank))
+    newest = iter(sorted(due, key=lambda drop: (_rank(drop), -drop.since, drop.site)))
+    longest, given = iter(by_age), set[str]()
     for number in range(decisions + 1, decisions + 1 + len(due)):
-        source = by_age if number % OLDEST_EVERY == 0 else by_rank
+        source = longest if number % OLDEST_EVERY == 0 else newest if number % 2 else oldest
         drop = next(drop for drop in source if drop.site not in given)
         given.add(drop.site)
         yield drop
@@ -137,4 +141,4 @@ def goes_on(elapsed: float, drop: DueDrop, *, ready: bool) -> bool:
 
 
 def _rank(drop: DueDrop) -> tuple[object, ...]:
-    return drop.owner_level, drop.level, not drop.critical, drop.size >= LARGE, -drop.since, drop.site
+    return drop.owner_level, drop.level, not drop.critical, drop.size >= LARGE

@@ -169,6 +169,7 @@ class DropDirectories:
                 young,
                 sum(_numbers_at(_SIZE, entries.signature)),
                 frozenset(_numbers_at(_OWNER, entries.signature)),
+                entries.newest,
             )
             self._remember(location, looks[site], entries.newest, has_flat_files=site in flat)
         return looks

@@ -35,6 +35,7 @@ class DropLook:
         young: whether it was changed so recently that a further change could be missed: it has to be read once more.
         size: bytes of all its items.
         owners: the users who own its items, by uid.
+        newest: the latest change of an item, in nanoseconds since 1970; 0 if that is unknown.
     """
 
     signature: Signature = ()
@@ -44,6 +45,7 @@ class DropLook:
     young: bool = False
     size: int = 0
     owners: frozenset[int] = frozenset()
+    newest: int = 0
 
 
 class DropSource(Protocol):
