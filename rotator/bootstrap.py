@@ -240,15 +240,17 @@ _ocsp = cache(_configured("ocsp", lambda path: demand_whole(read_responses(path)
 _pool = cache(_configured("pool", lambda path: Pool.from_files(read_pool(path))))
 
 
-def make_drop_sources(config: Config) -> dict[str, DropSource]:
+def make_drop_sources(config: Config, waiting: Callable[[], None] = lambda: None) -> dict[str, DropSource]:
     """The source of each site's renewals, by the site's name. Another kind of source is chosen here.
 
     Args:
         config: the configuration.
+        waiting: called between two drops that are looked at.
     """
     directories = DropDirectories(
         config.incoming,
         [DropLocation(c.site.name, config.drop(c), c.source is not None, c.password_file) for c in config.sites],
+        waiting=waiting,
     )
     return {site_config.site.name: directories for site_config in config.sites}
 

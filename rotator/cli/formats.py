@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # `rotator check` does not need these imports
 OUTCOME_VERSION = 1
 HISTORY_VERSION = 1
 AWAITED_VERSION = 1
-STATUS_VERSION = 2
+STATUS_VERSION = 3
 CHECK_VERSION = 1
 PROBE_VERSION = 1
 DELIVERY_VERSION = 1
@@ -190,6 +190,7 @@ def site_answer(
     now: datetime,
     *,
     changed: bool | None,
+    undecided_since: datetime | None = None,
 ) -> dict[str, object]:
     """One site in the answer of `status`.
 
@@ -199,6 +200,7 @@ def site_answer(
         span: notBefore and effective expiry of the live pair that expires first; None without one.
         now: the time of the observation, UTC.
         changed: whether the content of the drop differs from the held content; None if unknown or not held.
+        undecided_since: since when the content of the drop waits for a decision, UTC, if that is long.
     """
     workers, hold = facts.workers, facts.intent.hold
     return {
@@ -212,6 +214,7 @@ def site_answer(
             "held_by": hold.by if hold else None,
             "held_since": hold.since or None if hold else None,
             "drop_changed_since": changed,
+            "undecided_since": undecided_since,
             "note": facts.intent.caveat or None,
         },
         "on_disk": {

@@ -14,6 +14,7 @@ from rotator.cli.daemon_report import show_daemon
 from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
 from rotator.cli.rotation import EXITS
+from rotator.cli.undecided import is_undecided, long_undecided_since
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Result
@@ -50,7 +51,8 @@ def status(context: Context, site: str) -> int:
     next.
 
     The exit status is that of the worst site: 6 if what is served differs from what is on disk; otherwise that of
-    the last renewal, as long as it is in the drop and not live.
+    the last renewal, as long as it is in the drop and not live; 8 if a drop has been undecided for long, at least five
+    minutes and three grace times.
     """
     config, output = context.config, context.output
     demand_state_dir(config.state_dir)
@@ -63,11 +65,24 @@ def status(context: Context, site: str) -> int:
     last = ports.history.latest(f.site.name for f in facts)
     changed = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
     exits = {f.site.name: _exit_of(sources, f) for f in facts}
-    code = next((exit for exit in _WORST_FIRST if exit in exits.values()), Exit.DONE)
     daemon = ports.locks.daemon_note()
+    undecided: dict[str, datetime] = {}
+    for f in facts:
+        name, source = f.site.name, sources[f.site.name]
+        if since := long_undecided_since(source, name, f.intent, daemon, now, config.settle):
+            undecided[name] = since
+            exits[name] = Exit.DEFERRED if exits[name] is Exit.DONE else exits[name]
+    code = next((exit for exit in _WORST_FIRST if exit in exits.values()), Exit.DONE)
     if output.json:
         sites = [
-            site_answer(f, last.get(f.site.name), _validity_of_first_to_expire(f), now, changed=changed[f.site.name])
+            site_answer(
+                f,
+                last.get(f.site.name),
+                _validity_of_first_to_expire(f),
+                now,
+                changed=changed[f.site.name],
+                undecided_since=undecided.get(f.site.name),
+            )
             for f in facts
         ]
         output.data(status_answer(sites, daemon, now, int(code)))
@@ -81,10 +96,13 @@ def status(context: Context, site: str) -> int:
             output.say(line)
     if not output.json and (trouble := bootstrap.apply_trouble(config)):
         output.say(f"note: no renewal can go live: {trouble}")
+    if not output.json:
+        for name, since in undecided.items():
+            output.say(f"UNDECIDED: {name}: the content of the drop waits for a decision since {rfc3339(since)}")
     if not daemon.pid and not output.json:
         for site_facts in facts:
             name = site_facts.site.name
-            if _is_undecided(sources[name], name, site_facts.intent):
+            if is_undecided(sources[name], name, site_facts.intent):
                 output.say(
                     f"note: {name}: the drop holds files that wait for a decision, and no daemon is running: "
                     f"systemctl start rotator, or: rotator swap {name}"
@@ -136,19 +154,6 @@ def _has_left_drop(source: DropSource, site: str, intent: Intent) -> bool:
     if candidate is not None and intent.reason == Code.PERMISSION:
         return False  # this user may read a file that the daemon cannot, and sees another content
     return candidate is None or (bool(intent.digest) and candidate.digest != intent.digest)
-
-
-def _is_undecided(source: DropSource, site: str, intent: Intent) -> bool:
-    """Whether the drop holds content that neither a decision nor a hold is about, as far as this user can read it."""
-    if intent.reason == Code.PERMISSION:
-        return False
-    try:
-        candidate = source.read(site)
-    except RotatorError:
-        return False
-    if candidate is None or (intent.hold is not None and intent.hold.covers(candidate.digest, readable=True)):
-        return False
-    return candidate.digest != intent.digest
 
 
 def _is_changed(source: DropSource, site: str, intent: Intent) -> bool | None:

@@ -9,10 +9,19 @@ from functools import cache
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Candidate, Result
+from rotator.core.reasons import Reason
 from rotator.daemon.journal import NOTICE
 from rotator.daemon.loop_state import LoopState
-from rotator.daemon.recording import LOOK_TWICE, record_decision, record_trouble, record_wait, write_intent
+from rotator.daemon.recording import (
+    LOOK_TWICE,
+    record_decision,
+    record_rest,
+    record_trouble,
+    record_wait,
+    write_intent,
+)
 from rotator.daemon.runtime import ManagedSite, Runtime
+from rotator.rotation import fairness
 from rotator.rotation.decide import (
     LONGEST_WAIT,
     Decided,
@@ -46,6 +55,7 @@ class PlannedRotation:
         digest: of the drop's content.
         request: for `rotate`.
         reloads: whether it takes a reload of nginx.
+        ready: whether it is to be put live; otherwise the rotation refuses it.
     """
 
     managed: ManagedSite
@@ -53,6 +63,7 @@ class PlannedRotation:
     digest: str
     request: RotationRequest
     reloads: bool
+    ready: bool = True
 
     @property
     def site(self) -> str:
@@ -63,6 +74,8 @@ class PlannedRotation:
 def plan_rotation(loop: LoopState, name: str) -> PlannedRotation | None:
     """Decides about a site's drop, and records it. A store that fails for one site does not hold up the others.
 
+    The CPU time of the decision is charged to the drop and to the owners of its files.
+
     Args:
         loop: the state of the loop.
         name: the site's name.
@@ -70,17 +83,26 @@ def plan_rotation(loop: LoopState, name: str) -> PlannedRotation | None:
     Returns:
         The rotation that the drop asks for; None if it asks for none.
     """
+    begun = loop.cpu_time()
+    loop.decisions += 1
     try:
         return _decide(loop, name)
     except RotatorError as e:
         record_trouble(loop, e, [name])
         return None
+    finally:
+        _charge(loop, name, loop.cpu_time() - begun)
+        loop.runtime.ports.alive()
 
 
 def _decide(loop: LoopState, name: str) -> PlannedRotation | None:
     managed, state, look, now = loop.runtime.sites[name], loop.states[name], loop.scan.looks[name], loop.now()
     if state.unwritten:
         write_intent(loop, name, state.unwritten)
+    rest = _rest(state.account, now, name)
+    if rest and look.signature and state.is_reported_as_resting:
+        state.due = rest.until  # its content is not even read until then
+        return None
     snapshot = _snapshot(loop, name, look)
     candidate, error = _read(loop.runtime, name, look)
     digest = _digest(candidate, look, error)
@@ -96,7 +118,7 @@ def _decide(loop: LoopState, name: str) -> PlannedRotation | None:
         snapshot = replace(snapshot, intent=intent)
     known = replace(snapshot.intent, digest="") if state.validate_again else snapshot.intent
     live, settle = frozenset(snapshot.chains), loop.runtime.settle
-    decision = decide(drop, known, managed.policy, now, settle, live=live, deferral=state.deferral)
+    decision = decide(drop, known, managed.policy, now, settle, live=live, deferral=state.deferral, rest=rest)
     is_new = type(decision) is not type(state.decision)
     state.decision, state.due, state.decided = decision, NEVER, snapshot.intent
     match decision:
@@ -105,12 +127,14 @@ def _decide(loop: LoopState, name: str) -> PlannedRotation | None:
             if is_new:
                 message = f"not complete yet ({why}); another process may still be writing it"
                 loop.journal.say("settling", message, site=name)
+        case Wait(reason=Reason.COSTLY, message=str(message)) if message:
+            record_rest(loop, managed, snapshot, digest, decision)
         case Wait():
             record_wait(loop, managed, snapshot, digest, decision)
         case Refuse(error=RotatorError() as fault):
             record_decision(loop, managed, snapshot, digest, Result.REJECTED, fault)
         case Refuse() if candidate:
-            return _planned(managed, snapshot, digest, candidate, validation(), reloads=False)
+            return _planned(managed, snapshot, digest, candidate, validation(), reloads=False, ready=False)
         case Rotate() if candidate:
             reloads = not _is_live(validation().verdict, snapshot)
             return _planned(managed, snapshot, digest, candidate, validation(), reloads=reloads)
@@ -198,6 +222,7 @@ def _planned(
     validation: Validation,
     *,
     reloads: bool,
+    ready: bool = True,
 ) -> PlannedRotation:
     """The rotation of a candidate. The first pair of a site takes no reload."""
     first = not snapshot.verified
@@ -208,4 +233,24 @@ def _planned(
         origin=tuple(source.name for source in candidate.files),
         validation=validation,
     )
-    return PlannedRotation(managed, snapshot, digest, request, reloads and not first)
+    return PlannedRotation(managed, snapshot, digest, request, reloads and not first, ready)
+
+
+def _rest(account: fairness.Account, now: Moment, name: str) -> Wait | None:
+    """The rest of a costly drop; None if it does not rest now."""
+    if now.monotonic >= account.rests_until:
+        return None
+    seconds = account.rests_until - now.monotonic
+    message = (
+        f"its contents took {account.balance(now.monotonic):.1f} s of CPU time lately, so the drops of other sites are "
+        f"decided first; it is validated in {seconds:.0f} s"
+    )
+    return Wait(account.rests_until, Reason.COSTLY, message, f"`rotator swap {name}` does not wait")
+
+
+def _charge(loop: LoopState, name: str, seconds: float) -> None:
+    """Charges the CPU time of a decision to the drop, and to the owners of its files."""
+    now, state = loop.now().monotonic, loop.states[name]
+    state.account = state.account.charged(seconds, now)
+    for owner in loop.scan.looks[name].owners:
+        loop.accounts[owner] = loop.accounts.get(owner, fairness.Account()).charged(seconds, now)

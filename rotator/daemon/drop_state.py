@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 
 from rotator.core.model import Result
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
-from rotator.rotation.decide import Decided, Decision, Deferral, Nothing
+from rotator.rotation.decide import Decided, Decision, Deferral, Held, Moment, Nothing, Wait
+from rotator.rotation.fairness import Account
 from rotator.sources.drop_source import DropLook, Signature
 from rotator.storage.records import Intent
 
@@ -27,6 +29,9 @@ class DropState:
         unwritten: a decision that could not be written to the disk.
         problem: why it could not be looked at, as reported last.
         validate_again: whether it is validated although it was decided, because the clock has been set since.
+        account: the CPU time that the decisions about it have taken.
+        undecided_since: since when its content waits for a decision, UTC; None if it does not.
+        lives: the begin and the end of each live certificate, UTC; None before they were read.
     """
 
     signature: Signature | None = None
@@ -38,13 +43,26 @@ class DropState:
     unwritten: Intent | None = None
     problem: str = ""
     validate_again: bool = False
+    account: Account = field(default_factory=Account)
+    undecided_since: datetime | None = None
+    lives: tuple[tuple[datetime, datetime], ...] | None = None
 
     def record_look(self, look: DropLook, now: float) -> bool:
         """Records a look at the drop, which is due if it has changed. Returns whether it has another problem now."""
         if look.signature != self.signature:
-            self.signature, self.changed, self.due = look.signature, now, now
+            self.signature, self.changed, self.due = look.signature, now, min(self.due, now)
         before, self.problem = self.problem, look.problem
         return before != look.problem
+
+    @property
+    def is_reported_as_resting(self) -> bool:
+        """Whether its last decision, which is recorded, is that it rests because it was costly."""
+        return isinstance(self.decision, Wait) and self.decision.reason == Reason.COSTLY
+
+    def note_whether_undecided(self, now: Moment) -> None:
+        """Notes since when the content of the drop waits for a decision, whatever it waits for."""
+        waits = not isinstance(self.decision, (Nothing, Decided, Held)) or self.due <= now.monotonic
+        self.undecided_since = (self.undecided_since or now.wall) if self.signature and waits else None
 
     def clock_was_set(self, now: float) -> None:
         """Has a refused or waiting drop validated at the new time."""

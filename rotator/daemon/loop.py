@@ -4,7 +4,8 @@ A pass reads the disk again and acts on what it finds, so that losing every even
 
  1. Look: which drops have changed, and has nginx visibly changed since something was deferred? Where file events name
     the drops, the others are looked at when the scan interval has passed.
- 2. Decide about each drop that changed or is due (`deciding`).
+ 2. Decide about each drop that changed or is due (`deciding`), in a fair order and for a bounded time (`due_drops`);
+    the next pass goes on with the others.
  3. Put everything that is valid and whose turn it is (`turns`) live, in one batch, under the host's lock (`applying`);
     what arrives meanwhile goes with the next batch.
  4. Write each decision down, and report it in one line (`recording`).
@@ -19,8 +20,9 @@ from datetime import timedelta
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.daemon.applying import put_live, report_holder
-from rotator.daemon.deciding import NEVER, plan_rotation
+from rotator.daemon.deciding import NEVER
 from rotator.daemon.drop_state import DropState
+from rotator.daemon.due_drops import decide_due
 from rotator.daemon.journal import WARNING, Journal
 from rotator.daemon.loop_state import LoopState
 from rotator.daemon.runtime import WHO, Runtime
@@ -35,7 +37,7 @@ NGINX_LOOK_EVERY = 1.0
 """Seconds between two looks at nginx while something waits for it."""
 MAINTAIN_FOR = 1.0
 """Seconds that a pass spends on maintenance at most, and less if an event comes."""
-NOT_NGINX = frozenset({Code.IO_ERROR, Code.PERMISSION, Code.NOT_YET_VALID, Reason.MIN_RELOAD_INTERVAL})
+NOT_NGINX = frozenset({Code.IO_ERROR, Code.PERMISSION, Code.NOT_YET_VALID, Reason.MIN_RELOAD_INTERVAL, Reason.COSTLY})
 """The reasons to wait in which nginx has no part."""
 
 
@@ -119,19 +121,23 @@ class Loop(LoopState):
         self._look_at_clock()
         self._look_at_nginx()
         self._look_at_commands()
-        now = self.now().monotonic
-        due = [name for name, state in self.states.items() if state.due <= now]
-        planned = [rotation for name in due if (rotation := plan_rotation(self, name))]
+        planned = decide_due(self)
         self.idle = not planned
         if planned:
             put_live(self, planned)
-        return self._next(more=self._maintain())
+        more = self._maintain()
+        now = self.now()
+        for state in self.states.values():
+            state.note_whether_undecided(now)
+        return self._next(more=more)
 
     def _maintain(self) -> bool:
         """Does as much of the maintenance as fits before an event comes. Returns whether more is left."""
-        end = self.now().monotonic + MAINTAIN_FOR
+        now = self.now().monotonic
+        end = now if any(state.due <= now for state in self.states.values()) else now + MAINTAIN_FOR
         while True:
             more = self.maintenance.step()
+            self.runtime.ports.alive()
             if self.maintenance.reloaded:
                 self.nginx_watch.note(self.runtime.ports)
             if not more or self.urgent() or self.now().monotonic >= end:
@@ -183,6 +189,8 @@ class Loop(LoopState):
         known = [entry for entry in entries if entry.site in self.runtime.sites]
         if by_commands := [entry for entry in known if entry.who != WHO]:
             self.maintenance.look_at({entry.site for entry in by_commands})
+            for entry in by_commands:
+                self.states[entry.site].lives = None
             counted = self.telemetry.counters.after_commands(by_commands)
             self.telemetry.counters = counted.with_last_swaps(known)  # the last swap may still be the daemon's own
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from rotator.core.model import Outcome
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
@@ -13,6 +16,7 @@ from rotator.daemon.runtime import Runtime
 from rotator.daemon.scan import DropScan
 from rotator.daemon.telemetry import Telemetry
 from rotator.rotation.decide import Moment
+from rotator.rotation.fairness import Account
 from rotator.rotation.pacing import LastReload
 
 
@@ -36,6 +40,12 @@ class LoopState:
         self.last_reload = LastReload()
         self.trouble: Reason | Code | None = None
         """Why the lock or the store was unavailable in the last try; None if both were available."""
+        self.cpu_time: Callable[[], float] = time.thread_time
+        """The CPU time of this thread, in seconds."""
+        self.accounts: dict[int, Account] = {}
+        """The CPU time that the decisions about the drops of each owner have taken, by uid."""
+        self.decisions = 0
+        """The number of decisions since the start."""
 
     def now(self) -> Moment:
         """The time, on both clocks."""

@@ -37,6 +37,7 @@ def record_outcome(loop: LoopState, managed: ManagedSite, digest: str, outcome: 
     state, now = loop.states[managed.site.name], loop.now()
     before = state.deferral if state.deferral and state.deferral.digest == digest else None
     next_try, state.deferral, state.due, state.validate_again = "", None, now.monotonic + LOOK_TWICE, False
+    state.lives = None
     if outcome.result is Result.DEFERRED:
         tries = before.tries + 1 if before else 1
         state.due = now.monotonic + backoff(tries)
@@ -51,6 +52,7 @@ def record_outcome(loop: LoopState, managed: ManagedSite, digest: str, outcome: 
         loop.journal.outcome(outcome)
     loop.report(outcome)
     loop.maintenance.note(managed, outcome)
+    loop.runtime.ports.alive()
 
 
 def record_decision(
@@ -123,6 +125,27 @@ def record_turn(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, d
     if intent != state.decided:
         state.decided = intent
         write_intent(loop, managed.site.name, intent)
+
+
+def record_rest(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, digest: str, wait: Wait) -> None:
+    """Records that a drop rests because it was costly; a series of rests without a decision in between is one outcome.
+
+    Args:
+        loop: the state of the loop.
+        managed: the site.
+        snapshot: the site at the time of the decision.
+        digest: of the drop's content.
+        wait: until when, and why.
+    """
+    now, state = loop.now(), loop.states[managed.site.name]
+    if not (state.deferral and state.deferral.reason == wait.reason):
+        outcome = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
+        loop.journal.outcome(outcome)
+        loop.report(outcome)
+    state.due, state.deferral = wait.until, Deferral(digest, wait.until, 0, wait.reason)
+    next_try = (now.wall + timedelta(seconds=wait.until - now.monotonic)).isoformat(timespec="seconds")
+    state.decided = Intent(digest, str(Result.DEFERRED), wait.reason, managed.policy, next_try)
+    write_intent(loop, managed.site.name, state.decided)
 
 
 def write_intent(loop: LoopState, name: str, intent: Intent) -> None:

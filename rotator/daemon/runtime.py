@@ -69,12 +69,15 @@ class Runtime:
         return {name: managed.source for name, managed in self.sites.items()}
 
 
-def reload_trust(runtime: Runtime, config: Config) -> tuple[Runtime | None, tuple[RotatorError, ...]]:
+def reload_trust(
+    runtime: Runtime, config: Config, waiting: Callable[[], None] = lambda: None
+) -> tuple[Runtime | None, tuple[RotatorError, ...]]:
     """Reads roots, pools, revocation lists and the like again.
 
     Args:
         runtime: the runtime that is in force.
         config: the configuration that it was made of.
+        waiting: called between two sites.
 
     Returns:
         The runtime with the changed sites, or None if no site has changed; and an error for each file that cannot be
@@ -84,6 +87,7 @@ def reload_trust(runtime: Runtime, config: Config) -> tuple[Runtime | None, tupl
     sites, errors = dict(runtime.sites), {}
     for site_config in config.sites:
         name = site_config.site.name
+        waiting()
         try:
             anchors, pool = bootstrap.load_anchors(site_config), bootstrap.load_pool(site_config)
         except RotatorError as e:
@@ -106,14 +110,15 @@ def make_runtime(
     Args:
         config: the configuration.
         wrap: wraps the ports, for example so that each wait reports that the loop works.
-        waiting: called while the privileged step is waited for.
+        waiting: called between two sites or drops, and while the privileged step is waited for.
 
     Raises:
         RotatorError: roots or a pool that cannot be read; exit status 78.
     """
     bootstrap.forget_anchors()
-    sources, sites = bootstrap.make_drop_sources(config), {}
+    sources, sites = bootstrap.make_drop_sources(config, waiting), {}
     for site_config in config.sites:
+        waiting()
         name, anchors = site_config.site.name, bootstrap.load_anchors(site_config)
         pool = bootstrap.load_pool(site_config)
         policy = bootstrap.policy_of(site_config.site, anchors, pool)

@@ -32,9 +32,10 @@ from rotator.daemon.telemetry import Telemetry
 from rotator.daemon.throttle import Throttle
 from rotator.daemon.wake import Wake
 from rotator.rotation.ports import Clock, Ports
+from rotator.rotation.undecided import is_long
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.locks import DaemonLock
-from rotator.storage.notes import JobNote
+from rotator.storage.notes import JobNote, UndecidedNote
 from rotator.system.users import user_name
 
 END_WITHIN = 2.0
@@ -43,6 +44,8 @@ ALIVE_EVERY = 30.0
 """Seconds between two reports that the loop works, at most; the service manager may want them more often."""
 REPORT_JOBS_EVERY = MINUTE
 """Seconds between two reports of the jobs' times in the daemon's note, at least."""
+REPORT_UNDECIDED_EVERY = 5.0
+"""Seconds between a report in that note and one of other drops that are undecided, at least."""
 EXTEND_START_BY = 120.0
 """Seconds by which the service manager is asked to extend the start, repeatedly while the start goes on."""
 ENTRIES_AT_START = 1000
@@ -94,11 +97,12 @@ class Daemon:
 
     def __init__(self, path: Path, journal: Journal, notifier: Notifier) -> None:
         self.path, self.journal, self.notifier = path, journal, notifier
+        self._starting, self._alive_at = True, 0.0
+        self.telemetry = Telemetry(journal)
         self.config = config.load(path)
         _check_owner(self.config.state_dir)
         self.wake = Wake()
         self.file_events = FileEvents(self.wake, self._report_watching)
-        self.telemetry = Telemetry(journal)
         self.loop = Loop(self._runtime(self.config), journal, self.telemetry, self.wake.is_set)
         table = periodic_jobs(
             self.loop,
@@ -108,12 +112,11 @@ class Daemon:
             alive_every=min(self.notifier.watchdog_every or ALIVE_EVERY, ALIVE_EVERY),
         )
         self.jobs = JobScheduler(self.wake, table, self.loop.runtime.ports.clock)
-        self._starting = True
         self._ending = self._has_ended = False
         self._reload_requested = False
-        self._alive_at = 0.0
         self._loads = 1
         self._jobs_reported_at = math.inf  # until the first note
+        self._undecided: tuple[UndecidedNote, ...] = ()
         self._note_failure = ""
         self._trust_failures = ""
         self._apply_trouble = ""
@@ -170,6 +173,7 @@ class Daemon:
             self.file_events.watch(self.loop.scan.trees, self.loop.scan.directories)
             self._report_alive()
             self._publish()
+            self._note_undecided()
             if (line := self.status()) != reported:
                 reported = line
                 self.notifier.status(line)
@@ -246,6 +250,7 @@ class Daemon:
         jobs = self.jobs.take()
         for job in jobs:
             job.run()
+            self._report_alive()
         if jobs and time.monotonic() >= self._jobs_reported_at + REPORT_JOBS_EVERY:
             self._write_note()
 
@@ -263,7 +268,7 @@ class Daemon:
 
     def _reload_trust(self) -> None:
         """Reads roots, pools and lists again. What cannot be read stays in force as it was read before."""
-        runtime, errors = reload_trust(self.loop.runtime, self.config)
+        runtime, errors = reload_trust(self.loop.runtime, self.config, self._report_alive)
         if runtime is not None:
             self.loop.renew(runtime)
         failures = "; ".join(f"{e.message} {e.hint}".rstrip() for e in errors)
@@ -298,6 +303,7 @@ class Daemon:
                 refused=self.reload_failed,
                 reported=rfc3339_millis(self.loop.runtime.ports.clock.now()),
                 jobs=[_as_note(times) for times in self.jobs.times()],
+                undecided=self._undecided,
             )
         except RotatorError as e:
             if e.message != self._note_failure:
@@ -305,6 +311,18 @@ class Daemon:
             self._note_failure = e.message
         else:
             self._note_failure = ""
+
+    def _note_undecided(self) -> None:
+        """Writes the note again if other drops than before have been undecided for long."""
+        now, settle = self.loop.runtime.ports.clock.now(), self.loop.runtime.settle
+        undecided = tuple(
+            UndecidedNote(name, state.undecided_since)
+            for name, state in self.loop.states.items()
+            if state.undecided_since and is_long(state.undecided_since, now, settle)
+        )
+        if undecided != self._undecided and time.monotonic() >= self._jobs_reported_at + REPORT_UNDECIDED_EVERY:
+            self._undecided = undecided
+            self._write_note()
 
     def _publish(self) -> None:
         runtime = self.loop.runtime
@@ -345,7 +363,12 @@ class Daemon:
         def say(message: str) -> None:
             self.journal.say("progress", message)
 
-        return replace(self.telemetry.counting(ports), clock=ReportingClock(ports.clock, self._report_alive), say=say)
+        return replace(
+            self.telemetry.counting(ports),
+            clock=ReportingClock(ports.clock, self._report_alive),
+            say=say,
+            alive=self._report_alive,
+        )
 
 
 def _check_owner(state_dir: Path) -> None:

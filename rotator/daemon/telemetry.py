@@ -47,7 +47,7 @@ class Telemetry:
         self._ready = False
         self._scanned_at: datetime | None = None
         self._alive_at = time.monotonic()
-        self._shown: dict[str, tuple[SiteFacts | None, InputState | None, bool | None, SiteFacts]] = {}
+        self._shown: dict[str, tuple[SiteFacts | None, SiteFacts]] = {}
 
     # -- health, in the server's thread
 
@@ -127,7 +127,7 @@ class Telemetry:
         if len(self._shown) > len(states):
             self._shown.clear()
         sites = tuple(
-            self._site_facts(name, facts.get(name), input_state(state), accepted=_accepted(live_problems.get(name)))
+            self._site_facts(name, facts.get(name), state, accepted=_accepted(live_problems.get(name)))
             for name, state in states.items()
         )
         self.registry.publish(
@@ -142,15 +142,14 @@ class Telemetry:
             )
         )
 
-    def _site_facts(
-        self, name: str, probed: SiteFacts | None, state: InputState | None, *, accepted: bool | None
-    ) -> SiteFacts:
+    def _site_facts(self, name: str, probed: SiteFacts | None, state: DropState, *, accepted: bool | None) -> SiteFacts:
         """The facts of a site with the state of its drop; the same object as last time while nothing has changed."""
-        shown = self._shown.get(name)
-        if shown is None or shown[0] is not probed or shown[1:3] != (state, accepted):
-            facts = replace(probed or SiteFacts(name), input=state, live_accepted=accepted)
-            shown = self._shown[name] = (probed, state, accepted, facts)
-        return shown[3]
+        before, facts = self._shown.get(name, (None, None))
+        now = (input_state(state), accepted, state.undecided_since)
+        if facts is None or before is not probed or now != (facts.input, facts.live_accepted, facts.undecided_since):
+            facts = replace(probed or SiteFacts(name), input=now[0], live_accepted=accepted, undecided_since=now[2])
+            self._shown[name] = (probed, facts)
+        return facts
 
     # -- counting
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rotator.core.lifetime import critical_from
-from rotator.daemon.deciding import PlannedRotation, plan_rotation
+from rotator.daemon.deciding import PlannedRotation
+from rotator.daemon.due_drops import decide_joining
 from rotator.daemon.loop_state import LoopState
 from rotator.daemon.recording import RETRY_BUSY, record_turn
 from rotator.rotation import pacing
@@ -23,13 +24,15 @@ def choose_batch(loop: LoopState, planned: Sequence[PlannedRotation]) -> list[Pl
     """
     batch = _paced(loop, planned)
     if any(rotation.reloads for rotation in batch):
-        planned_sites, now = {rotation.site for rotation in planned}, loop.now().monotonic
-        for name, state in loop.states.items():
-            if name in planned_sites or not state.end_wait(pacing.REASONS, now):
-                continue
-            if joining := plan_rotation(loop, name):
-                state.due = now + RETRY_BUSY
-                batch.append(joining)
+        planned_sites = {rotation.site for rotation in planned}
+        waiting = [
+            name
+            for name, state in loop.states.items()
+            if name not in planned_sites and state.deferral and state.deferral.reason in pacing.REASONS
+        ]
+        for joining in decide_joining(loop, waiting):
+            loop.states[joining.site].due = loop.now().monotonic + RETRY_BUSY
+            batch.append(joining)
     return batch
 
 

@@ -228,6 +228,13 @@ def _inputs(snapshot: Snapshot, counters: Counters) -> Families:
     scanned_at = _Gauge("scan_last_success_timestamp_seconds", "When all drops were last scanned without an error.")
     interval = _Gauge("scan_interval_seconds", "The time between two scans of the drops without an event.")
     errors = _Counter("scan_errors_total", "How often a drop became unreadable, by reason.", ("reason",))
+    undecided = _Gauge(
+        "input_undecided_since_timestamp_seconds",
+        "Since when the content of the drop waits for a decision; absent while it does not.",
+        ("site",),
+    )
+    for site in snapshot.sites or ():
+        undecided.add((site.name,), site.undecided_since)
     if snapshot.sites is not None:
         states = [site.input for site in snapshot.sites]
         for state in InputState:
@@ -240,7 +247,7 @@ def _inputs(snapshot: Snapshot, counters: Counters) -> Families:
     interval.add((), snapshot.scan_interval)
     for reason in SCAN_REASONS:
         errors.add((reason,), counters.scan_errors.get(reason, 0))
-    return inputs, rejected, up, overflows, scanned_at, interval, errors
+    return inputs, undecided, rejected, up, overflows, scanned_at, interval, errors
 
 
 def _daemon(snapshot: Snapshot) -> Families:

@@ -53,7 +53,12 @@ SCAN_REASONS: tuple[Reason | Code, ...] = (Reason.MISSING, Code.PERMISSION, Code
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """The upper bounds of the histograms' buckets, in seconds."""
 
-WAITING: frozenset[Reason | Code] = PACING | {Code.NOT_YET_VALID, Reason.LOCK_BUSY, Reason.WOULD_ROTATE}
+WAITING: frozenset[Reason | Code] = PACING | {
+    Code.NOT_YET_VALID,
+    Reason.COSTLY,
+    Reason.LOCK_BUSY,
+    Reason.WOULD_ROTATE,
+}
 """The reasons of `deferred` that only mean "too early": they count neither as an attempt nor as a failure."""
 
 STAGE_OF: Mapping[Reason | Code, str] = {

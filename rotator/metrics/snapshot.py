@@ -88,6 +88,7 @@ class SiteFacts:
         probes: the last handshakes, one for each listener.
         input: the state of its drop; None if the drop is empty.
         live_accepted: whether the live certificates would be accepted now by policy, roots and lists.
+        undecided_since: since when the content of its drop waits for a decision, UTC; None if it does not.
     """
 
     name: str
@@ -96,6 +97,7 @@ class SiteFacts:
     probes: tuple[ProbeFacts, ...] = ()
     input: InputState | None = None
     live_accepted: bool | None = None
+    undecided_since: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

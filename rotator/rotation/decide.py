@@ -5,7 +5,7 @@ In this order:
  1. The drop is empty: there is nothing to do.
  2. An operator holds its content: it waits until the content changes.
  3. It was decided before, by the same policy: the decision stands, over restarts too.
- 4. It was deferred: it waits for its next try.
+ 4. It was deferred: it waits for its next try. It was costly to decide: it rests (`fairness`).
  5. It cannot be read. If it did not change during the grace time it is refused; if the fault is the environment's, it
     is deferred.
  6. It is valid: it goes at once. Only one that needs something from elsewhere (a kind of key that is live, or an
@@ -159,6 +159,7 @@ def decide(
     *,
     live: frozenset[KeyType] = frozenset(),
     deferral: Deferral | None = None,
+    rest: Wait | None = None,
 ) -> Decision:
     """The decision about a drop.
 
@@ -170,6 +171,7 @@ def decide(
         settle: the grace time, in seconds.
         live: the kinds of key that are live.
         deferral: its wait for the next try; None if there is none.
+        rest: its rest after costly decisions; None if there is none.
     """
     if not drop.digest:
         return Nothing()  # 1
@@ -180,6 +182,8 @@ def decide(
             return Decided()  # 3
         if deferral and deferral.digest == drop.digest and now.monotonic < deferral.due:
             return Wait(deferral.due, deferral.reason)  # 4
+    if rest and now.monotonic < rest.until:
+        return rest  # 4
     quiet = now.monotonic >= drop.changed + settle
     if drop.error:
         return _unreadable(drop, drop.error, now, settle, deferral, quiet=quiet)  # 5

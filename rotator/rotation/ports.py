@@ -68,6 +68,7 @@ class Ports:
         include_dir: the directory of the includes, for messages.
         say: shows progress to a person who waits.
         proved: gets the result of each proof: whether everything expected is served.
+        alive: called between two pieces of bounded work, such as two sites of a batch: the process still works.
     """
 
     store: Store
@@ -83,3 +84,4 @@ class Ports:
     prove_within: float | None = None
     say: Callable[[str], None] = lambda _: None
     proved: Callable[[bool], None] = lambda _: None
+    alive: Callable[[], None] = lambda: None

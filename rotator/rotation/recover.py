@@ -57,10 +57,14 @@ def recover(sites: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple
     """
     outcomes = []
     test, reload = _SharedTest(ports), _SharedReload()
-    snapshots = {request.site.name: take_snapshot(request.site.name, ports) for request in sites}
+    snapshots = {}
+    for request in sites:
+        snapshots[request.site.name] = take_snapshot(request.site.name, ports)
+        ports.alive()
     proofs = _prove_together(sites, snapshots, ports, lock)
     for request in sites:
         name = request.site.name
+        ports.alive()
         snapshot = snapshots.pop(name)
         try:
             outcome = _recover(request, snapshot, ports, lock, test, reload, proofs.get(name))

@@ -69,6 +69,7 @@ def rotate(batch: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple[
     outcomes: dict[str, Outcome] = {}
     prepared: list[SiteRotation] = []
     for request in batch:
+        ports.alive()
         snapshot = take_snapshot(request.site.name, ports)
         try:
             prepared.append(prepare(request, snapshot, ports))  # 1 to 4
@@ -269,6 +270,7 @@ def _run_with_note(rotations: list[SiteRotation], ports: Ports, lock: Lock, step
     ended. Then the next holder recovers.
     """
     requests = [r.request for r in rotations]
+    ports.alive()
     try:
         lock.begin([*lock.in_flight, *(r.site.name for r in rotations)])
     except RotatorError as e:
@@ -290,6 +292,7 @@ def _run_with_note(rotations: list[SiteRotation], ports: Ports, lock: Lock, step
 def _write_down(outcomes: dict[str, Outcome], requests: Iterable[RotationRequest], ports: Ports) -> dict[str, Outcome]:
     for request in requests:
         write_down(request, outcomes[request.site.name], ports)
+        ports.alive()
     return outcomes
 
 

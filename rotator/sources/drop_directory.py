@@ -24,9 +24,13 @@ from rotator.core.reasons import Reason
 from rotator.core.text import shown_name
 from rotator.sources.delivery import reading_lock
 from rotator.sources.drop_source import DropLook
-from rotator.sources.file_reader import FLAT_SUFFIXES, is_temporary, read_drop, read_flat, read_password
+from rotator.sources.file_reader import FLAT_SUFFIXES, MAX_FILES, is_temporary, read_drop, read_flat, read_password
 from rotator.system.faults import code_of
 
+MAX_LISTED = 10_000
+"""Names that are listed in a drop directory, temporary ones included; a renewal has a few."""
+MAX_LISTED_FLAT = 100_000
+"""Names that are listed in the incoming directory, which has the flat files and the drops of all sites."""
 YOUNG_NS = 2_000_000_000
 """Nanoseconds after a change within which another one may go unseen: the coarsest clock of a file system."""
 
@@ -94,10 +98,15 @@ class DropDirectories:
         incoming: the directory of drops and flat files.
         locations: one for each site.
         wall_ns: the clock of the file system's times, in nanoseconds.
+        waiting: called between two drops, and between two parts of a long directory.
     """
 
     def __init__(
-        self, incoming: Path, locations: Sequence[DropLocation], wall_ns: Callable[[], int] = time.time_ns
+        self,
+        incoming: Path,
+        locations: Sequence[DropLocation],
+        wall_ns: Callable[[], int] = time.time_ns,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
         self._incoming = incoming
         self._locations: Mapping[str, DropLocation] = {location.site: location for location in locations}
@@ -106,7 +115,7 @@ class DropDirectories:
         for location in locations:
             self._sites_by_directory.setdefault(str(location.directory), set()).add(location.site)
         self._flat_sites = frozenset(location.site for location in locations if not location.is_source)
-        self._wall_ns = wall_ns
+        self._wall_ns, self._waiting = wall_ns, waiting
         self._existed: set[Path] = set()
         self._listings: dict[Path, _Listing] = {}
         self._settled: dict[str, _SettledDrop] = {}
@@ -140,6 +149,7 @@ class DropDirectories:
         flat, trouble = self._look_at_flat_files(now) if self._flat_sites else ({}, DropLook())
         looks = {}
         for site, location in locations.items():
+            self._waiting()
             if site not in flat and not trouble.problem and (unchanged := self._unchanged(location, now)):
                 looks[site] = unchanged
                 continue
@@ -151,7 +161,16 @@ class DropDirectories:
                 if trouble.problem:
                     entries.problem, entries.hint, entries.reason = trouble.problem, trouble.hint, trouble.reason
             young = abs(now - entries.newest) < YOUNG_NS
-            looks[site] = DropLook(tuple(entries.signature), entries.problem, entries.hint, entries.reason, young)
+            looks[site] = DropLook(
+                tuple(entries.signature),
+                entries.problem,
+                entries.hint,
+                entries.reason,
+                young,
+                sum(_numbers_at(_SIZE, entries.signature)),
+                frozenset(_numbers_at(_OWNER, entries.signature)),
+                entries.newest,
+            )
             self._remember(location, looks[site], entries.newest, has_flat_files=site in flat)
         return looks
 
@@ -262,6 +281,25 @@ class DropDirectories:
             site_entries.newest = max(site_entries.newest, *(n for n in entry[-1:] if isinstance(n, int)))
         return by_site, DropLook(problem=entries.problem, hint=entries.hint, reason=entries.reason)
 
+    def _names(self, directory: Path, entries: _Entries, wanted: Callable[[str], bool]) -> list[str]:
+        """The wanted names in a directory, as far as they are listed."""
+        is_incoming = directory == self._incoming
+        most = MAX_LISTED_FLAT if is_incoming else MAX_LISTED
+        names: list[str] = []
+        with os.scandir(directory) as listed:
+            for number, entry in enumerate(listed, 1):
+                if number > most:
+                    entries.problem = f"{shown_name(str(directory))} holds more than {most} names; only these are seen"
+                    entries.hint, entries.reason = f"See them: ls -Af {shlex.quote(str(directory))}", Code.IO_ERROR
+                    break
+                if number % 1000 == 0:
+                    self._waiting()
+                if wanted(entry.name):
+                    names.append(entry.name)
+                    if len(names) > MAX_FILES and not is_incoming:
+                        break
+        return names
+
     def _list(
         self,
         directory: Path,
@@ -272,15 +310,18 @@ class DropDirectories:
         *,
         follow: bool,
     ) -> None:
-        """Adds the entries of a directory; its names are listed only if they may have changed."""
+        """Adds the entries of a directory; its names are listed only if they may have changed.
+
+        Of a directory with more files than a drop may have, one file more than that is looked at: it is refused.
+        """
         listing = self._listings.setdefault(directory, _Listing())
         mark = (at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns)
         path = str(directory)
         try:
             if listing.mark != mark:
-                listing.names = tuple(sorted(name for name in os.listdir(path) if wanted(name)))  # noqa: PTH208 - as above
+                listing.names = tuple(sorted(self._names(directory, entries, wanted)))
                 trusted = min(abs(now - at.st_mtime_ns), abs(now - at.st_ctime_ns)) >= YOUNG_NS
-                listing.mark = mark if trusted else ()
+                listing.mark = mark if trusted and not entries.problem else ()
             for name in listing.names:
                 try:
                     entry = os.stat(f"{path}/{name}", follow_symlinks=follow)  # noqa: PTH116 - thousands of them
@@ -298,9 +339,26 @@ class DropDirectories:
             entries.hint = f"Open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(path)}"
 
 
+def _numbers_at(index: int, signature: Sequence[tuple[object, ...]]) -> list[int]:
+    """One field of each entry of a signature that has it."""
+    return [number for entry in signature for number in entry[index : index + 1] if isinstance(number, int)]
+
+
 def _mark(entry: os.stat_result) -> tuple[object, ...]:
     """The fields of a file's `stat` of which one changes when it is written, replaced or gets other permissions."""
-    return (entry.st_dev, entry.st_ino, entry.st_mode, entry.st_size, entry.st_mtime_ns, entry.st_ctime_ns)
+    return (
+        entry.st_dev,
+        entry.st_ino,
+        entry.st_mode,
+        entry.st_uid,
+        entry.st_size,
+        entry.st_mtime_ns,
+        entry.st_ctime_ns,
+    )
+
+
+_OWNER, _SIZE = 4, 5
+"""The places of the owner and of the size in an entry of a signature, which begins with the name."""
 
 
 def _see(path: Path) -> str:

@@ -33,6 +33,9 @@ class DropLook:
         hint: the command that helps.
         reason: the kind of problem: `missing`, `permission` or `io-error`; None if there is none.
         young: whether it was changed so recently that a further change could be missed: it has to be read once more.
+        size: bytes of all its items.
+        owners: the users who own its items, by uid.
+        newest: the latest change of an item, in nanoseconds since 1970; 0 if that is unknown.
     """
 
     signature: Signature = ()
@@ -40,6 +43,9 @@ class DropLook:
     hint: str = ""
     reason: Reason | Code | None = None
     young: bool = False
+    size: int = 0
+    owners: frozenset[int] = frozenset()
+    newest: int = 0
 
 
 class DropSource(Protocol):

@@ -15,6 +15,7 @@ import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,9 @@ from rotator.system.users import user_name
 
 MAX_FILES = 64
 """The most files of one drop, without temporary ones."""
+
+MAX_LISTED = 100_000
+"""The most names of a directory that are looked at, temporary ones and the flat files of other sites included."""
 
 MAX_TOTAL = 4 * 1024 * 1024
 """The most bytes of all files of one drop."""
@@ -206,7 +210,7 @@ def _matches(name: str, site: str) -> bool:
 def _listed(directory_fd: int, where: str) -> Iterator[str]:
     try:
         with os.scandir(directory_fd) as entries:
-            for entry in entries:
+            for entry in islice(entries, MAX_LISTED):
                 yield entry.name
     except OSError as error:
         _translate(error, where)

@@ -23,6 +23,7 @@ from rotator.storage.notes import (
     DaemonNote,
     JobNote,
     RotationNote,
+    UndecidedNote,
     daemon_note_object,
     read_daemon_note,
     read_rotation_note,
@@ -84,14 +85,31 @@ class DaemonLock:
     _path: Path
     _note: DaemonNote
 
-    def complete_note(self, *, config: str, loads: int, refused: str, reported: str, jobs: Sequence[JobNote]) -> None:
+    def complete_note(
+        self,
+        *,
+        config: str,
+        loads: int,
+        refused: str,
+        reported: str,
+        jobs: Sequence[JobNote],
+        undecided: Sequence[UndecidedNote] = (),
+    ) -> None:
         """Completes the note, for `daemon_note`; see `DaemonNote`.
 
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`; the earlier note stays then.
         """
         self._write(
-            replace(self._note, config=config, loads=loads, refused=refused, reported=reported, jobs=tuple(jobs))
+            replace(
+                self._note,
+                config=config,
+                loads=loads,
+                refused=refused,
+                reported=reported,
+                jobs=tuple(jobs),
+                undecided=tuple(undecided),
+            )
         )
 
     def _write(self, note: DaemonNote) -> None:

@@ -7,7 +7,9 @@ of rotator that run at the same time read each other's: a command and the daemon
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from rotator.core.times import rfc3339_millis
 from rotator.storage import fields
 from rotator.storage.fields import Keys
 
@@ -54,6 +56,19 @@ class JobNote:
 
 
 @dataclass(frozen=True, slots=True)
+class UndecidedNote:
+    """A drop that has waited for a decision for long, at the time of the report.
+
+    Args:
+        site: the site's name.
+        since: since when it waits, UTC; None if that cannot be read.
+    """
+
+    site: str
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonNote:
     """The note of the running daemon.
 
@@ -65,6 +80,7 @@ class DaemonNote:
         refused: why it refused the file that it read last; empty if it accepted it.
         reported: when the times of the jobs were written, RFC 3339; empty until it is ready.
         jobs: its periodic jobs.
+        undecided: the drops that have waited for a decision for long.
     """
 
     pid: int = 0
@@ -74,6 +90,7 @@ class DaemonNote:
     refused: str = ""
     reported: str = ""
     jobs: tuple[JobNote, ...] = ()
+    undecided: tuple[UndecidedNote, ...] = ()
 
 
 def read_rotation_note(data: bytes) -> RotationNote:
@@ -98,6 +115,7 @@ def read_daemon_note(data: bytes) -> DaemonNote:
         keys.take("refused", fields.text, ""),
         keys.take("reported", fields.text, ""),
         keys.take("jobs", _jobs, ()),
+        keys.take("undecided", _undecided, ()),
     )
 
 
@@ -132,6 +150,9 @@ def daemon_note_object(note: DaemonNote) -> dict[str, object]:
             }
             for job in note.jobs
         ],
+        "undecided": [
+            {"site": drop.site, "since": rfc3339_millis(drop.since) if drop.since else ""} for drop in note.undecided
+        ],
     }
 
 
@@ -150,6 +171,14 @@ def _job(keys: Keys) -> JobNote:
         keys.take("next", fields.text, ""),
         keys.take("description", fields.text, ""),
     )
+
+
+def _undecided(value: object) -> tuple[UndecidedNote, ...]:
+    """An array of undecided drops."""
+    if not isinstance(value, list):
+        raise TypeError("no array")
+    drops = [Keys(drop) for drop in value]
+    return tuple(UndecidedNote(d.take("site", fields.text, ""), d.take("since", fields.time, None)) for d in drops)
 
 
 def _keys(data: bytes) -> Keys:

@@ -114,7 +114,9 @@ def exposed() -> str:
     certificate = CertificateFacts(KeyType.RSA, now, now, now, "ab", "1f", "CN=Test CA")
     served = ServedFacts("127.0.0.1:443", KeyType.RSA, now, now, matches=True)
     probe = ProbeFacts("127.0.0.1:443", successful=True, at=now)
-    site = SiteFacts("example.cn", (certificate,), (served,), (probe,), InputState.ACCEPTED, live_accepted=True)
+    site = SiteFacts(
+        "example.cn", (certificate,), (served,), (probe,), InputState.ACCEPTED, live_accepted=True, undecided_since=now
+    )
     counters = (
         Counters()
         .after(Outcome("example.cn", Result.ROTATED, now, Reason.ROTATED), "drop")

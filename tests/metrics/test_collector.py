@@ -78,6 +78,7 @@ DOCUMENTED: dict[str, tuple[str, set[str]]] = {
     "nginx_reload_duration_seconds": ("histogram", NOTHING),
     "nginx_worker_processes": ("gauge", {"generation"}),
     "inputs": ("gauge", {"state"}),
+    "input_undecided_since_timestamp_seconds": ("gauge", SITE),
     "inputs_rejected_total": ("counter", {"code"}),
     "watcher_up": ("gauge", NOTHING),
     "watcher_overflows_total": ("counter", NOTHING),
@@ -117,6 +118,7 @@ def facts(name: str = "example", issuer: str = "CN=Test CA") -> SiteFacts:
         tuple(ProbeFacts(listener, True, NOW) for listener in LISTENERS),
         InputState.ACCEPTED,
         live_accepted=True,
+        undecided_since=NOW,
     )
 
 
@@ -198,7 +200,7 @@ def test_each_unknown_leaves_out_its_own_series_only() -> None:
     assert missing(config=LastResult(False)) == {"config_last_reload_success_timestamp_seconds"}
     assert missing(sites=(SiteFacts("example"),)) == {
         name for name, (_, labels) in DOCUMENTED.items() if labels >= DISK or "listener" in labels
-    } | {"live_accepted"}
+    } | {"live_accepted", "input_undecided_since_timestamp_seconds"}
 
 
 def test_a_listener_that_shows_something_unreadable_has_no_dates() -> None:

@@ -272,7 +272,7 @@ def test_a_closed_directory_is_told_with_the_command_that_opens_it(
         raise PermissionError(13, "Permission denied", path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "listdir", closed)
+        patch.setattr(os, "scandir", closed)
         look = incoming.look()
     assert "Permission denied" in look.problem
     assert "setfacl" in look.hint
@@ -372,6 +372,6 @@ def test_a_thousand_unchanged_sites_are_looked_at_without_listing_a_directory(
         return real(path, follow_symlinks=follow_symlinks)
 
     monkeypatch.setattr(os, "stat", counting)
-    monkeypatch.setattr(os, "listdir", lambda path: pytest.fail(f"{path} was listed"))
+    monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} was listed"))
     assert incoming.drops.look() == before
     assert stats[0] <= 3 * len(names) + 2
