@@ -67,7 +67,7 @@ PURE = frozenset(
         "functools",
         "hashlib",
     }
-    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
+    | {"ipaddress", "itertools", "json", "math", "re", "shlex", "types", "typing", "warnings"}
 )
 """What the pure packages may take from the standard library."""
 
