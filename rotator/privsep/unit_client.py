@@ -17,6 +17,7 @@ from secrets import token_hex
 from typing import Protocol
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
@@ -85,7 +86,7 @@ class UnitClient:
         try:
             _write_whole(request_path, dumps(asdict(request)).encode())
         except OSError as e:
-            hint = f"df -h {request_path.parent}; ls -la {request_path.parent}"
+            hint = f"{command('df -h', request_path.parent)}; {command('ls -la', request_path.parent)}"
             raise RotatorError(Code.IO_ERROR, f"{request_path}: {e.strerror}", hint) from e
         try:
             for _ in range(MOST_STARTS):
@@ -97,12 +98,12 @@ class UnitClient:
             with suppress(OSError):  # the answer counts, even if the disk is now read-only
                 request_path.unlink(missing_ok=True)
         message = f"{unit} succeeded, but left no answer in {answer}"
-        hint = f"See its log: journalctl -u {unit} -n 20; and: ls -la {answer.parent}"
+        hint = f"See its log: {command('journalctl -n 20 -u', unit)}; and: {command('ls -la', answer.parent)}"
         raise RotatorError(Reason.APPLY_UNIT, message, hint)
 
     def _start(self, unit: str) -> None:
         """Starts a unit and waits for its end."""
-        hint = f"See its log: journalctl -u {unit} -n 20"
+        hint = f"See its log: {command('journalctl -n 20 -u', unit)}"
         try:
             process = subprocess.Popen(  # noqa: S603 - the arguments are constants of this module
                 ["systemctl", "--no-ask-password", "start", unit],  # noqa: S607 - found by PATH, like every systemctl
@@ -126,7 +127,7 @@ class UnitClient:
             hint = "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d (polkit 0.106 or later)"
             raise RotatorError(Reason.APPLY_DENIED, f"{unit} may not be started by uid {os.geteuid()}: {reason}", hint)
         if "not found" in reason.lower():
-            hint = f"Install systemd/{unit} into /etc/systemd/system, then: systemctl daemon-reload"
+            hint = f"Install {shell_word(f'systemd/{unit}')} into /etc/systemd/system, then: systemctl daemon-reload"
         raise RotatorError(
             Reason.APPLY_UNIT, f"{unit} failed: {reason or f'systemctl exited {process.returncode}'}", hint
         )
@@ -138,7 +139,7 @@ class UnitClient:
             except subprocess.TimeoutExpired:
                 self._waiting()
         message = f"{unit} did not end within {START_WITHIN:g} s"
-        raise RotatorError(Reason.APPLY_UNIT, message, f"systemctl status {unit}")
+        raise RotatorError(Reason.APPLY_UNIT, message, command("systemctl status", unit))
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rotator.core.text import escaped
 from rotator.storage import fields
 from rotator.storage.fields import Keys
 
@@ -31,7 +32,7 @@ class RotationNote:
     in_flight: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"pid {self.pid or '?'} ({self.who or '?'}, since {self.since or '?'})"
+        return f"pid {self.pid or '?'} ({escaped(self.who) or '?'}, since {escaped(self.since) or '?'})"
 
 
 @dataclass(frozen=True, slots=True)
