@@ -11,13 +11,15 @@ from itertools import islice
 from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.formats import awaited_answer
-from rotator.cli.output import more_about
+from rotator.cli.output import next_step
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.model import Candidate, Result, SourceFile
 from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
+from rotator.core.text import escaped
 from rotator.storage.entries import HistoryEntry, ProblemEntry
 from rotator.storage.generations import Store, demand_state_dir
 from rotator.storage.history import History
@@ -75,26 +77,30 @@ def await_outcome(context: Context, site_config: SiteConfig, within: float, deli
             entry = _entry_of(name, intent, history)
             if candidate.files and not _is_live(entry, Candidate(tuple(delivered), candidate.password)):
                 message = f"another pair than the delivered one is live for {name}: {directory} had a better one"
-                hint = f"Remove the unwanted files there, and deliver again: ls -la {directory}"
-                reason = entry.message if entry else intent.reason
+                hint = f"Remove the unwanted files there, and deliver again: {command('ls -la', directory)}"
+                reason = escaped(entry.message if entry else intent.reason)
                 raise RotatorError(Reason.NOT_TAKEN, f"{message} ({reason})", hint, Exit.REJECTED)
             return _show_decision(context, name, intent, entry)
         if intent.hold and intent.hold.covers(digest, readable=True):
             message = f"the content of the drop is {intent.hold}"
-            hint = f"Install the content of the drop, which ends the hold: rotator swap {name}"
+            hint = f"Install the content of the drop, which ends the hold: {command('rotator swap', name)}"
             raise RotatorError(Reason.HELD, message, hint, Exit.DEFERRED)
         now = time.monotonic()
         if not locks.daemon_pid():
             message = f"the files are in {directory}, but no daemon is running that would put them live"
-            raise RotatorError(Reason.NO_DAEMON, message, f"systemctl start rotator, or: rotator swap {name}")
+            raise RotatorError(
+                Reason.NO_DAEMON, message, f"systemctl start rotator, or: {command('rotator swap', name)}"
+            )
         if now - begun >= within:
             message = f"the files are in {directory}; the daemon has not decided about them within {within:g} s"
-            raise RotatorError(Reason.NOT_DECIDED, message, f"rotator status {name} shows the reason", Exit.DEFERRED)
+            hint = f"See the reason: {command('rotator status', name)}"
+            raise RotatorError(Reason.NOT_DECIDED, message, hint, Exit.DEFERRED)
         if now - checked_at >= RECHECK_EVERY:
             checked_at = now
             if is_superseded():
                 message = f"the delivered files are no longer in {directory}, or not the only ones"
-                hint = f"Another delivery has changed it: rotator status {name}; rotator history {name}"
+                see = f"{command('rotator status', name)}; {command('rotator history', name)}"
+                hint = f"Another delivery has changed it: {see}"
                 raise RotatorError(Reason.SUPERSEDED, message, hint, Exit.DEFERRED)
         if now - reported_at >= PROGRESS_EVERY:
             reported_at = now
@@ -118,19 +124,17 @@ def _show_decision(context: Context, name: str, intent: Intent, entry: HistoryEn
     if output.json:
         output.data(awaited_answer(name, intent, entry, int(code)))
         return code
-    title = intent.result.replace("-", " ").upper()
+    title = escaped(intent.result).replace("-", " ").upper()
     message = entry.message if entry else ""
-    output.line(f"{title} {name}: {message or intent.reason}", "good" if code is Exit.DONE else "bad")
+    output.line(f"{title} {name}: {escaped(message or intent.reason)}", "good" if code is Exit.DONE else "bad")
     if entry is None:
         return code
     for target in entry.unproved:
-        output.line(f"  not proved: {target}", "warn")
-    if entry.hint:
-        output.line(f"  next: {entry.hint}")
+        output.line(f"  not proved: {escaped(target)}", "warn")
+    if code is not Exit.DONE and (step := next_step(entry.reason)):
+        output.line(f"  next: {step}")
     for problem in entry.problems:
         _show_problem(context, problem, entry)
-    if intent.result == Result.REJECTED:
-        output.line(f"  {more_about(intent.reason)}", "faint")
     return code
 
 
@@ -139,9 +143,10 @@ def _show_problem(context: Context, problem: ProblemEntry, entry: HistoryEntry) 
     refuses = problem.severity == Severity.REJECT
     if refuses and entry.message.startswith(problem.message.rstrip(".")):
         return
-    context.output.line(f"  {'also' if refuses else 'warning'} {problem.code}: {problem.message}", "warn")
-    if refuses and problem.hint:
-        context.output.line(f"    next: {problem.hint}")
+    problem_text = escaped(f"{problem.code}: {problem.message}")
+    context.output.line(f"  {'also' if refuses else 'warning'} {problem_text}", "warn")
+    if refuses and (step := next_step(problem.code)):
+        context.output.line(f"    next: {step}")
 
 
 def _entry_of(name: str, intent: Intent, history: History) -> HistoryEntry | None:

@@ -15,6 +15,7 @@ from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.core.text import escaped
 from rotator.storage.locks import Locks
 from rotator.storage.notes import DaemonNote
 
@@ -53,13 +54,14 @@ def config_reload(context: Context, within: float) -> int:
         message = f"no daemon is running for {context.config.state_dir}"
         raise RotatorError(Reason.NO_DAEMON, message, "systemctl start rotator")
     if before.config not in ("", str(path)):
-        message = f"the daemon, pid {pid}, uses {before.config}, not {path}"
-        raise RotatorError(Reason.USAGE, message, f"rotator --config {before.config} config reload", Exit.USAGE)
+        message = f"the daemon, pid {pid}, uses {escaped(before.config)}, not {path}"
+        hint = "Name the daemon's configuration: rotator --config FILE config reload"
+        raise RotatorError(Reason.USAGE, message, hint, Exit.USAGE)
     _become_owner(context.config.state_dir)
     _send_hangup(pid)
     after = _await_reload(locks, before, within)
     if after.refused:
-        cause = after.refused.rstrip(".")
+        cause = escaped(after.refused).rstrip(".")
         message = f"the daemon refused the configuration: {cause}. The previous configuration stays in force"
         hint = "Correct what it names, then: systemctl reload rotator"
         raise RotatorError(Reason.CONFIGURATION, message, hint, Exit.CONFIG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rotator.cli.output import Output
+from rotator.core.text import escaped
 from rotator.storage.notes import DaemonNote, JobNote
 
 COLUMNS = ("job", "every", "last run", "next run", "what it does")
@@ -26,7 +27,8 @@ def show_daemon(note: DaemonNote, output: Output) -> None:
 
 
 def _row(job: JobNote) -> tuple[str, ...]:
-    return (job.name, _interval(job.every), _second(job.last), _second(job.next), job.description)
+    columns = (job.name, _interval(job.every), _second(job.last), _second(job.next), job.description)
+    return tuple(map(escaped, columns))
 
 
 def _interval(seconds: float) -> str:
@@ -39,4 +41,4 @@ def _interval(seconds: float) -> str:
 
 def _second(at: str) -> str:
     """A time of the note without its milliseconds."""
-    return f"{at[:19]}Z" if at else "-"
+    return f"{escaped(at[:19])}Z" if at else "-"

@@ -14,6 +14,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import delivery_answer
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.model import SourceFile
 from rotator.core.reasons import Reason
 from rotator.core.text import shown_name
@@ -55,7 +56,7 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
         raise RotatorError(
             Reason.NO_DROP,
             f"site {site} takes its renewals from {site_config.source} ({at}), not from a drop",
-            f"Put the files there; or remove its source, then deliver to {context.config.incoming / site}",
+            f"Put the files there; or remove its source, then deliver to {shell_word(context.config.incoming / site)}",
             Exit.USAGE,
         )
     waits = wait and not dry_run
@@ -150,4 +151,4 @@ def _show(
         target = directory / delivery.base_name(source.name)
         output.line(f"{source.name} {verb} to {target} ({len(source.data)} bytes)")
     if not dry_run and not waits:
-        output.say(f"See the outcome: rotator status {site}")
+        output.say(f"See the outcome: {command('rotator status', site)}")

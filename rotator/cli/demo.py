@@ -18,6 +18,7 @@ from rotator.cli.formats import demo_answer, demo_renewal_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import Output
 from rotator.core.errors import Exit
+from rotator.core.hints import command, shell_word
 
 if TYPE_CHECKING:
     from rotator.demo.host import Host
@@ -130,16 +131,17 @@ def _keep(host: Host, result: DemoResult, output: Output) -> None:
 
     _sum_up(result, output)
     port = host.listeners[0].rpartition(":")[2]
-    rotator = f"{_program()} --config {host.config}"
+    rotator = f"{_program()} --config {shell_word(host.config)}"
+    fresh = f"{shell_word(host.tree / 'fresh')}/*.pem"
     for line in (
         "The demo runs until Ctrl-C. In another terminal:",
         "",
-        f"  issue a new pair   {_program()} demo --renew {host.tree}",
-        f"  copy it            cp {host.tree}/fresh/*.pem {host.drop}/",
-        f"  or deliver it      {rotator} deliver --wait {SITE} {host.tree}/fresh/*.pem",
+        f"  issue a new pair   {_program()} demo --renew {shell_word(host.tree)}",
+        f"  copy it            cp {fresh} {shell_word(host.drop)}/",
+        f"  or deliver it      {rotator} deliver --wait {SITE} {fresh}",
         f"  see the status     {rotator} status {SITE}",
         f"  roll back          {rotator} rollback {SITE}",
-        f"  be a client        curl --cacert {host.roots_file} --connect-to {NAME}:443:127.0.0.1:{port} https://{NAME}/",
+        f"  be a client        curl --cacert {shell_word(host.roots_file)} --connect-to {NAME}:443:127.0.0.1:{port} https://{NAME}/",
         f"  see the metrics    http://{host.metrics}/metrics",
         "",
         "The daemon's log:",
@@ -156,7 +158,9 @@ def _keep(host: Host, result: DemoResult, output: Output) -> None:
 
 def _program() -> str:
     """The program as this command was called, so that shown commands can be pasted: it may not be on the PATH."""
-    return sys.argv[0] if Path(sys.argv[0]).name == "rotator" else f"{sys.executable} -m rotator"
+    if Path(sys.argv[0]).name == "rotator":
+        return shell_word(sys.argv[0])
+    return f"{shell_word(sys.executable)} -m rotator"
 
 
 def _renew(directory: Path, output: Output) -> int:
@@ -167,7 +171,7 @@ def _renew(directory: Path, output: Output) -> int:
         output.data(demo_renewal_answer(chain, key, drop))
         return Exit.DONE
     output.line(f"A new pair is in {chain} and {key.name}.")
-    output.line(f"To put it live: cp {chain} {key} {drop}/")
+    output.line(f"To put it live: {command('cp', chain, key, drop)}/")
     return Exit.DONE
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from rotator.cli.output import next_step
 from rotator.core.errors import Exit
 from rotator.core.lifetime import share_of_life_left
 from rotator.core.model import Outcome
@@ -90,13 +91,13 @@ def entry_answer(entry: HistoryEntry) -> dict[str, object]:
         "at": rfc3339_millis(entry.at) if entry.at else None,
         "reason": entry.reason,
         "message": entry.message,
-        "hint": entry.hint,
+        "hint": next_step(entry.reason),
         "problems": [
             {
                 "code": problem.code,
                 "severity": problem.severity,
                 "message": problem.message,
-                "hint": problem.hint,
+                "hint": next_step(problem.code),
                 "file": problem.file,
                 "line": problem.line,
             }

@@ -16,6 +16,7 @@ import click
 from rotator.cli.context import Context, common_options
 from rotator.cli.output import Output
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import shell_word
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 
@@ -142,16 +143,19 @@ class LazyGroup(click.Group):
                 return end.exit_code
             except click.exceptions.NoArgsIsHelpError as error:
                 if output.json:
-                    output.error(RotatorError(Reason.USAGE, "a command is missing", f"{prog_name} --help", Exit.USAGE))
+                    output.error(
+                        RotatorError(
+                            Reason.USAGE, "a command is missing", f"{shell_word(prog_name)} --help", Exit.USAGE
+                        )
+                    )
                 else:
                     output.say(error.format_message())
                 return Exit.USAGE
             except click.UsageError as error:
                 path = error.ctx.command_path if error.ctx else " ".join([prog_name, *self._named(args)])
                 message = error.format_message()
-                output.error(
-                    RotatorError(Reason.USAGE, message[:1].lower() + message[1:], f"{path} --help", Exit.USAGE)
-                )
+                hint = f"{' '.join(map(shell_word, path.split()))} --help"
+                output.error(RotatorError(Reason.USAGE, message[:1].lower() + message[1:], hint, Exit.USAGE))
                 return Exit.USAGE
             except click.ClickException as error:
                 output.error(RotatorError(Reason.FAILURE, error.format_message()))

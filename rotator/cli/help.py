@@ -12,6 +12,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import help_topic_answer, help_topics_answer, help_word_answer
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.reasons import Reason
 
 _EXAMPLE = """\
@@ -108,7 +109,7 @@ def _as_markdown(entry: manual.Entry) -> str:
 
 
 def _source(page: str) -> str:
-    return f"from `rotator help {page}`"
+    return f"from `{command('rotator help', page)}`"
 
 
 def _show(text: str, context: Context) -> None:
@@ -121,10 +122,10 @@ def _usage(words: Sequence[str], ctx: click.Context) -> str:
     """The `--help` of the command that these words name; empty if there is none."""
     current = ctx.find_root()
     for word in words:
-        command = current.command.get_command(current, word) if isinstance(current.command, click.Group) else None
-        if command is None:
+        known = current.command.get_command(current, word) if isinstance(current.command, click.Group) else None
+        if known is None:
             return ""
-        current = click.Context(command, info_name=word, parent=current)
+        current = click.Context(known, info_name=word, parent=current)
     return current.get_help()
 
 
@@ -133,5 +134,5 @@ def _unknown(word: str, pages: Sequence[manual.Page], ctx: click.Context) -> Rot
     commands = group.list_commands(ctx) if isinstance(group, click.Group) else []
     explained = [entry_word for page in pages for entry in page.entries for entry_word in entry.words]
     near = manual.nearest(word, [*(page.name for page in pages), *commands, *explained])
-    hint = f"Did you mean: {', '.join(near)}? " if near else ""
+    hint = f"Did you mean: {', '.join(map(shell_word, near))}? " if near else ""
     return RotatorError(Reason.USAGE, f"the manual explains no {word!r}", f"{hint}All topics: rotator help", Exit.USAGE)

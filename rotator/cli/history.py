@@ -8,6 +8,7 @@ from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.group import epilog
 from rotator.core.errors import Exit
+from rotator.core.text import escaped
 from rotator.core.times import rfc3339
 
 _EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
@@ -57,5 +58,6 @@ def history(context: Context, site: str, limit: int) -> int:
         for entry in entries
     ]
     styles = [_STYLES.get(entry.result, "bad") for entry in entries]
-    output.table(("when", "who", "by", "what", "generation", "why"), rows, styles)
+    in_one_line = [tuple(map(escaped, row)) for row in rows]
+    output.table(("when", "who", "by", "what", "generation", "why"), in_one_line, styles)
     return Exit.DONE

@@ -18,6 +18,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from rotator.cli.output import Output
+from rotator.core.hints import command
 
 WIDEST = 100
 """Characters of the longest line on a wide terminal: longer ones are hard to read."""
@@ -75,8 +76,8 @@ def _linked(text: str) -> str:
         title, target = match.groups()
         page = re.fullmatch(r"([\w-]+)\.md(?:#[\w-]+)?", target)
         if page:
-            command = f"`rotator help {page.group(1)}`"
-            return command if title == page.group(1) else f"{title} ({command})"
+            shows = f"`{command('rotator help', page.group(1))}`"
+            return shows if title == page.group(1) else f"{title} ({shows})"
         return f"{title} ({target})" if target.startswith("http") else title
 
     return _LINK.sub(spelt, text)

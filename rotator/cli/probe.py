@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import shlex
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from rotator.config.addresses import bind_address, concrete_name, listener
 from rotator.config.system_roots import system_roots
 from rotator.config.value_parsers import BadValueError
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.model import KeyType, Served, Target
 from rotator.core.problems import Code, Problem
 from rotator.core.reasons import Reason
@@ -329,7 +329,7 @@ def probe(
         output.line(line, STYLES.get(line.partition(" ")[0].rstrip(":"), ""))
     codes = [code for chain in report.served for code in chain.verdict.codes]
     if not names and Code.NAME_MISMATCH in codes:
-        output.say(f"hint: to send a name that clients use: rotator probe {shlex.quote(where)} --name NAME")
+        output.say(f"hint: to send a name that clients use: {command('rotator probe', where)} --name NAME")
     if codes:
         output.line(more_about(codes[0]), "faint")
     return report.exit

@@ -15,6 +15,7 @@ from rotator.cli.context import Context
 from rotator.cli.formats import outcome_answer
 from rotator.cli.output import Output, more_about
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.model import Candidate, Outcome, Result
 from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
@@ -190,7 +191,8 @@ def _previous_generation(site: str, ports: Ports) -> str:
         raise RotatorError(
             Reason.NO_GENERATION,
             f"{site} has no previous generation (stored: {', '.join(stored) or 'none'}); nothing was changed",
-            f"rotator history {site} shows the past; rotator swap {site} --cert FILE --key FILE installs another pair",
+            f"See the past: {command('rotator history', site)}; or install another pair: "
+            f"{command('rotator swap', site)} --cert FILE --key FILE",
             Exit.USAGE,
         )
     return before[-1]

@@ -13,13 +13,16 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.daemon_report import show_daemon
 from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
+from rotator.cli.output import next_step
 from rotator.cli.rotation import EXITS
 from rotator.cli.undecided import is_undecided, long_undecided_since
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.lifetime import is_critical, share_of_life_left
 from rotator.core.model import Result
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.core.text import escaped
 from rotator.core.times import rfc3339, rfc3339_millis
 from rotator.rotation.observe import Observation, observe_all
 from rotator.sources.drop_source import DropSource
@@ -105,7 +108,7 @@ def status(context: Context, site: str) -> int:
             if is_undecided(sources[name], name, site_facts.intent):
                 output.say(
                     f"note: {name}: the drop holds files that wait for a decision, and no daemon is running: "
-                    f"systemctl start rotator, or: rotator swap {name}"
+                    f"systemctl start rotator, or: {command('rotator swap', name)}"
                 )
     if output.verbose and not output.json:
         show_daemon(daemon, output)
@@ -134,15 +137,16 @@ def _advice(
     for site_facts in facts:
         name, hold = site_facts.site.name, site_facts.intent.hold
         if site_facts.intent.caveat:
-            yield f"note: {name}: {site_facts.intent.caveat}"
+            yield f"note: {name}: {escaped(site_facts.intent.caveat)}"
         if hold and not changed[name]:
+            swap = command("rotator swap", name)
             if hold.digest == ANYTHING:
-                yield f"HELD: nothing in the drop is installed until an operator decides: rotator swap {name}"
+                yield f"HELD: nothing in the drop is installed until an operator decides: {swap}"
             else:
-                yield f"HELD: what was put live by hand stays until the drop changes, or: rotator swap {name}"
+                yield f"HELD: what was put live by hand stays until the drop changes, or: {swap}"
     for site_facts in facts:
         if exits[site_facts.site.name] is not Exit.DONE:
-            yield f"why, and what to do: rotator status {site_facts.site.name}"
+            yield f"why, and what to do: {command('rotator status', site_facts.site.name)}"
 
 
 def _has_left_drop(source: DropSource, site: str, intent: Intent) -> bool:
@@ -171,7 +175,7 @@ def _wait_text(intent: Intent) -> str:
     """The cause for which a deferred drop waits, in words; empty if it does not wait, or if the cause is unknown."""
     if intent.result != Result.DEFERRED or not intent.next_try:
         return ""
-    when = intent.next_try.replace("+00:00", "Z")
+    when = escaped(intent.next_try).replace("+00:00", "Z")
     if intent.reason == Reason.DRAIN_BUDGET:
         return f"it goes live when fewer workers are draining, at the latest at {when}"
     if intent.reason == Reason.MIN_RELOAD_INTERVAL:
@@ -215,13 +219,13 @@ def _served_text(facts: Observation) -> str:
 
 def _row(facts: Observation, last: HistoryEntry | None, now: datetime, *, changed: bool | None) -> tuple[str, ...]:
     span = _validity_of_first_to_expire(facts)
-    on_disk = facts.problem or (facts.live.name if facts.live else "nothing")
+    on_disk = escaped(facts.problem) or (facts.live.name if facts.live else "nothing")
     if facts.live and facts.verified != facts.live.name:
         on_disk += " (not proved)"
     hold_mark = ""
     if facts.intent.hold:
         hold_mark = " drop changed" if changed else " HELD"
-    outcome = f"{last.result if last else 'nothing yet'} {_minute(last)}{hold_mark}"
+    outcome = f"{escaped(last.result) if last else 'nothing yet'} {_minute(last)}{hold_mark}"
     return (
         facts.site.name,
         on_disk,
@@ -242,23 +246,27 @@ def _show_site(
     output, span, live = context.output, _validity_of_first_to_expire(facts), facts.live
     output.line(f"{facts.site.name}: {', '.join(facts.site.names)}", "strong")
     intent = facts.intent
-    reason = f" ({intent.reason})" if intent.reason not in ("", intent.result) else ""
-    decided = f"the last renewal was {intent.result.replace('-', ' ')}{reason}" if intent.result else "nothing new"
+    result, reason = escaped(intent.result), escaped(intent.reason)
+    why = f" ({reason})" if reason not in ("", result) else ""
+    decided = f"the last renewal was {result.replace('-', ' ')}{why}" if result else "nothing new"
     output.line(f"  wanted   {decided}")
     if wait_text := _wait_text(facts.intent):
         output.line(f"           {wait_text}", "warn")
+    swap = command("rotator swap", facts.site.name)
     if (hold := facts.intent.hold) and changed:
         output.line(f"           the content of the drop was {hold}, and has changed since")
-        output.line(f"           a running daemon decides about it, and so does: rotator swap {facts.site.name}")
+        output.line(f"           a running daemon decides about it, and so does: {swap}")
     elif hold:
         output.line(f"           the content of the drop is {hold}", "warn")
         until = "until an operator decides" if hold.digest == ANYTHING else "until the drop changes"
-        output.line(f"           {until}; to install its content now: rotator swap {facts.site.name}")
+        output.line(f"           {until}; to install its content now: {swap}")
     if intent.caveat:
-        output.line(f"           {intent.caveat}", "warn")
-    output.line(f"  on disk  {facts.problem or (live.name if live else 'nothing')}", "bad" if facts.problem else "")
+        output.line(f"           {escaped(intent.caveat)}", "warn")
+    output.line(
+        f"  on disk  {escaped(facts.problem) or (live.name if live else 'nothing')}", "bad" if facts.problem else ""
+    )
     for pair in live.record.pairs if live else ():
-        output.line(f"           leaf {pair.fingerprint} by {pair.issuer}")
+        output.line(f"           leaf {escaped(f'{pair.fingerprint} by {pair.issuer}')}")
     if span:
         output.line(f"           until {rfc3339(span[1])}, left: {_time_left(facts, now)}")
     proved = "this one" if live and facts.verified == live.name else facts.verified or "none yet"
@@ -273,12 +281,12 @@ def _show_site(
         workers = f"{active} worker{'s' * (active != 1)} accepting connections, {draining} draining"
         output.line(f"  nginx    {workers}{upgrading}", "warn" if upgrading else "")
     if live and facts.workers and facts.workers.master and not facts.served_everywhere:
-        include = context.config.nginx.include_dir / f"{facts.site.name}.conf"
+        include = shell_word(context.config.nginx.include_dir / f"{facts.site.name}.conf")
         output.line(f"  next     See that nginx listens there and that the server block includes {include}: nginx -T")
-        output.line(f"           then: systemctl reload nginx && rotator swap {facts.site.name}")
+        output.line(f"           then: systemctl reload nginx && {swap}")
         output.line("           or correct the site's `listeners`, then: systemctl reload rotator")
     if last:
         at = rfc3339_millis(last.at) if last.at else "at an unknown time"
-        output.line(f"  last     {last.result} {at} by {last.who}: {last.message}")
-        if last.hint and _advice_applies(facts, last.result):
-            output.line(f"  next     {last.hint}")
+        output.line(f"  last     {escaped(f'{last.result} {at} by {last.who}: {last.message}')}")
+        if _advice_applies(facts, last.result) and (step := next_step(last.reason)):
+            output.line(f"  next     {step}")

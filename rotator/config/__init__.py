@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 
 from rotator.config.builder import build_config
 from rotator.config.settings import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.toml_document import TomlSyntaxError, parse
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.reasons import Reason
 
 __all__ = [
@@ -40,7 +40,7 @@ def load(path: Path) -> Config:
             Reason.CONFIGURATION,
             "\n".join([f"{path} has {count}:", *(f"  {mistake.located(path)}" for mistake in mistakes)]),
             "Nothing was changed, and nginx serves the same certificates as before. "
-            f"Correct the file, then: rotator --config {shlex.quote(str(path))} config check",
+            f"Correct the file, then: {command('rotator --config', path)} config check",
             Exit.CONFIG,
         )
     return config
@@ -73,13 +73,14 @@ def read_text(path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        hint = f"Start with a copy of conf.example.toml at {path}, or name another file: --config FILE, ROTATOR_CONFIG"
+        start = f"Start with a copy of conf.example.toml at {shell_word(path)}"
+        hint = f"{start}, or name another file: --config FILE, ROTATOR_CONFIG"
         raise _unreadable(f"{path} does not exist", hint) from None
     except PermissionError as error:
-        hint = f"Allow this user to read it (it holds no secret): chmod a+r {path}"
+        hint = f"Allow this user to read it (it holds no secret): {command('chmod a+r', path)}"
         raise _unreadable(f"this user may not read {path}", hint) from error
     except IsADirectoryError:
-        hint = f"Name the file in it: --config {shlex.quote(str(path / 'rotator.toml'))}"
+        hint = f"Name the file in it: --config {shell_word(path / 'rotator.toml')}"
         raise _unreadable(f"{path} is a directory, not a file", hint) from None
     except (OSError, ValueError) as error:
         raise _unreadable(
@@ -91,11 +92,13 @@ def read_text(path: Path) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            hint = f"Convert it: iconv -f utf-16 -t utf-8 {path} -o {path}.utf-8 && mv {path}.utf-8 {path}"
+            copy = f"{path}.utf-8"
+            convert = f"{command('iconv -f utf-16 -t utf-8', path)} > {shell_word(copy)}"
+            hint = f"Convert it: {convert} && {command('mv', copy, path)}"
             raise _unreadable(f"{path} is UTF-16, not UTF-8", hint) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(
-            f"{path}:{line}: the line is not UTF-8", f"Convert it, such as: iconv -f latin1 -t utf-8 {path}"
+            f"{path}:{line}: the line is not UTF-8", f"Convert it, such as: {command('iconv -f latin1 -t utf-8', path)}"
         ) from None
 
 

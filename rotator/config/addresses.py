@@ -99,7 +99,7 @@ def bind_address(value: object, least_port: int = 0) -> str:
     if not colon or not host:
         raise BadValueError(f"{quoted(value)} is not an address with a port", hint)
     if not re.fullmatch(r"[0-9]{1,5}", port) or not least_port <= int(port) <= 65535:
-        raise BadValueError(f"{quoted(value)}: {quoted(port)} is not a port", f"ports go from {least_port} to 65535")
+        raise BadValueError(f"{quoted(value)}: {quoted(port)} is not a port", f"ports go from {least_port:d} to 65535")
     if host.startswith("[") and host.endswith("]") and "%" not in host:
         try:
             return f"[{ipaddress.IPv6Address(host[1:-1])}]:{int(port)}"

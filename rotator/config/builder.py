@@ -89,7 +89,11 @@ class _Builder:
             if name in given or key.default is not None
         }
         if not isinstance(raw, Mapping):
-            self.add(where, f"{quoted(raw)} is not a table", f"write [{where[0]}] on a line of its own")
+            self.add(
+                where,
+                f"{quoted(raw)} is not a table",
+                "write its name in brackets on a line of its own, and its keys below",
+            )
             return parsed
         for name, value in raw.items():
             if name not in keys:
@@ -115,11 +119,11 @@ class _Builder:
             self.add((*where, name), "was removed in this release", gone)
             return
         if near := difflib.get_close_matches(name, known, 1, 0.6):
-            hint = f'did you mean "{near[0]}"?'
+            hint = f"did you mean {quoted(near[0])}?"
         elif owner == "":
             hint = "it belongs at the top of the file, above the first [table]"
         elif owner is not None:
-            hint = f"it belongs to {'each [[site]]' if owner == 'site' else f'[{owner}]'}"
+            hint = f"it belongs to {'each [[site]]' if owner == 'site' else f'the table {quoted(owner)}'}"
         self.add((*where, name), f"unknown {kind}", hint)
 
     def policy(self, where: KeyPath, raw: object, base: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import shell_word
 from rotator.core.model import Site
 from rotator.core.reasons import Reason
 
@@ -140,11 +141,12 @@ class Config:
                 return site_config
         known = [site_config.site.name for site_config in self.sites]
         near = difflib.get_close_matches(name, known, 1, 0.5)
-        listed = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+        listed = ", ".join(map(shell_word, known[:20]))
+        listed += f" and {len(known) - 20:d} more" if len(known) > 20 else ""
         raise RotatorError(
             Reason.USAGE,
             f"{self.path} has no site {name!r}",
-            (f"Did you mean {near[0]!r}? " if near else "") + f"Its sites: {listed}.",
+            (f"Did you mean {shell_word(near[0])}? " if near else "") + f"Its sites: {listed}.",
             Exit.USAGE,
         )
 

@@ -82,7 +82,7 @@ def whole(least: int, most: int, unit: str) -> Callable[[object], int]:
 
     def read(value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise BadValueError(f"{quoted(value)} is not a whole number", f"write a number of {unit}, without quotes")
+            raise BadValueError(f"{quoted(value)} is not a whole number", "write a number, without quotes")
         if not least <= value <= most:
             raise BadValueError(f"{quoted(value)} is out of range: {least} to {most} {unit}")
         return value
@@ -135,7 +135,7 @@ def choice(*choices: str, removed: Mapping[str, str] | None = None) -> Callable[
         if value not in choices:
             raise BadValueError(
                 f"{quoted(value)} is not one of the possible values",
-                "write " + " or ".join(f'"{choice}"' for choice in choices),
+                "write " + " or ".join(map(quoted, choices)),
             )
         return str(value)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command
 from rotator.core.model import Candidate, Result
 from rotator.core.reasons import Reason
 from rotator.daemon.journal import NOTICE
@@ -145,7 +146,7 @@ def _decide(loop: LoopState, name: str) -> PlannedRotation | None:
             elif isinstance(decision, Held) and decision.hold.digest == ANYTHING:
                 state.due = now.monotonic + LONGEST_WAIT  # its file may be readable again by then
             if isinstance(decision, Held) and is_new:
-                message = f"the content of the drop is {decision.hold}; this ends it: rotator swap {name}"
+                message = f"the content of the drop is {decision.hold}; this ends it: {command('rotator swap', name)}"
                 loop.journal.say("held", message, NOTICE, site=name)
     return None
 

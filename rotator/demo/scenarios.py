@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from rotator.core.hints import command, shell_word
 from rotator.core.problems import Code
 from rotator.demo.authority import IssuedPair
 from rotator.demo.clients import Client, ClientLoad
@@ -194,7 +195,8 @@ def _reject_missing_intermediate(run: DemoRun) -> None:
     run.check_outcome(answer, 3, "rejected", Code.INCOMPLETE_CHAIN)
     run.check_served(run.current, "as before")
     shown_cert, shown_key = chain.relative_to(run.host.tree), key.relative_to(run.host.tree)
-    run.reporter.command(f"rotator check --cert {shown_cert} --key {shown_key} --roots roots.pem --private-ca")
+    named = f"{command('rotator check --cert', shown_cert)} {command('--key', shown_key)}"
+    run.reporter.command(f"{named} --roots roots.pem --private-ca")
     options = ("--cert", chain, "--key", key, "--roots", run.host.roots_file, "--private-ca")
     diagnosis = run.host.output_of("check", *options)
     for line in diagnosis:
@@ -256,7 +258,10 @@ def _swap_by_hand(run: DemoRun) -> None:
         (directory / name).touch(0o600)
         (directory / name).write_bytes(data)
     leaf, bundle, key = (directory / name for name in parts)
-    run.reporter.command(f"rotator swap {SITE} --cert {leaf.name} --cert {bundle.name} --key {key.name}")
+    swap = command("rotator swap", SITE)
+    run.reporter.command(
+        f"{swap} --cert {shell_word(leaf.name)} --cert {shell_word(bundle.name)} --key {shell_word(key.name)}"
+    )
     with run.reporter.waiting("rotator is working"):
         answer = host.rotator("swap", SITE, "--cert", leaf, "--cert", bundle, "--key", key)
     run.scenario.stages = stages_of(answer)

@@ -110,7 +110,9 @@ def _not_listening(listen: str, e: OSError) -> RotatorError:
     message = f"metrics cannot be served at {listen}: {e.strerror or e}"
     if e.errno == errno.EADDRINUSE:
         port = listen.rpartition(":")[2]
-        hint = f"Find the program that listens there (ss -ltnp 'sport = :{port}'), or change listen under [metrics]"
+        hint = (
+            f"Find the program that listens there (ss -ltnp 'sport = :{int(port):d}'), or change listen under [metrics]"
+        )
         return RotatorError(Reason.ADDRESS_IN_USE, message, hint)
     if e.errno in (errno.EACCES, errno.EPERM):
         return RotatorError(Code.PERMISSION, message, "Choose a port above 1023: listen under [metrics]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rotator.core.hints import command
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
@@ -11,7 +12,6 @@ from rotator.rotation.outcomes import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
     START_NGINX,
-    WIRED_HINT,
     apply_failed,
     deferred,
     listener_hint,
@@ -20,6 +20,7 @@ from rotator.rotation.outcomes import (
     refusal,
     rejected,
     stranded,
+    wired_hint,
 )
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import NO_RELOAD, prove
@@ -40,7 +41,7 @@ def prove_live(rotation: SiteRotation, ports: Ports) -> Outcome:
     if rotation.proof.ok:
         message = f"{name} was live already; now every listener was seen serving it{record_proof(rotation, ports)}"
         include = f"{ports.include_dir}/{rotation.site.name}.conf"
-        hint = "" if rotation.verified else WIRED_HINT.format(include=include)
+        hint = "" if rotation.verified else wired_hint(include)
         return outcome_of(rotation, Result.ROTATED, ports, Reason.PROVED, message, hint)
     workers = ports.nginx.workers()
     if workers is not None and workers.master is None:
@@ -88,7 +89,8 @@ def _refused_unverified(rotation: SiteRotation, applied: Applied, ports: Ports) 
         if blamed:
             problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
             return rejected(rotation, (*rotation.problems, problem), ports, applied.words)
-    hint = f"Install another pair: rotator swap {rotation.site.name} --cert FILE --key FILE" if blamed else REFUSAL_HINT
+    another = f"{command('rotator swap', rotation.site.name)} --cert FILE --key FILE"
+    hint = f"Install another pair: {another}" if blamed else REFUSAL_HINT
     return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), hint, applied.words)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.model import Generation, Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
@@ -29,10 +30,6 @@ SILENT_HINT = (
 ROLLED_BACK_HINT = (
     "See whether each server block of these listeners includes the site's file (another path there keeps the old "
     "pair), and nginx's error log; then repeat the swap"
-)
-WIRED_HINT = (
-    "No handshake can distinguish nginx's include from files of its own with the same pair; "
-    "see that it reads the include: nginx -T | grep {include}"
 )
 APPLY_HINTS: Mapping[Reason | Code, str] = {
     Code.PERMISSION: "Run it as root, or as the owner of the include directory",
@@ -125,10 +122,22 @@ def stranded(
     verb = "could be" if rotation.previous else "could not be"
     hint = (
         "Look at nginx (its error log, `nginx -t`) and at the site's `listeners`; then prove the live pair again: "
-        f"rotator swap {rotation.site.name}"
+        f"{command('rotator swap', rotation.site.name)}"
     )
     return outcome_of(
         rotation, Result.STRANDED, ports, reason, f"{pairs} {verb} proved: {message}", hint, nginx_words=nginx_words
+    )
+
+
+def wired_hint(include: str) -> str:
+    """The next step after a proof that other files of nginx could have given, too.
+
+    Args:
+        include: the path of the site's include.
+    """
+    return (
+        "No handshake can distinguish nginx's include from files of its own with the same pair; "
+        f"see that it reads the include: nginx -T | {command('grep -F', include)}"
     )
 
 
@@ -139,9 +148,10 @@ def listener_hint(site: str, include_dir: object) -> str:
         site: the name of the site.
         include_dir: the directory of the includes.
     """
+    include = shell_word(f"{include_dir}/{site}.conf")
     return (
-        f"See that nginx listens there and that the server block has `include {include_dir}/{site}.conf;` (then reload "
-        f"nginx), or correct the site's `listeners` and `names`; {AGAIN}"
+        f"See that nginx listens there and that the server block has `include {include};` (then reload nginx), "
+        f"or correct the site's `listeners` and `names`; {AGAIN}"
     )
 
 
@@ -175,8 +185,9 @@ def not_wired(rotation: SiteRotation, ports: Ports) -> Outcome:
         ports,
         Reason.NOT_WIRED,
         f"{rotation.new.name} is stored and named in {include}, but nginx does not serve it from there yet: {why}",
-        f"put this line into the server block, in place of its ssl_certificate lines:\n    include {include};\n"
-        f"then: nginx -t && systemctl reload nginx && rotator swap {rotation.site.name}",
+        "put this line into the server block, in place of its ssl_certificate lines:\n"
+        f"    include {shell_word(include)};\n"
+        f"then: nginx -t && systemctl reload nginx && {command('rotator swap', rotation.site.name)}",
     )
 
 

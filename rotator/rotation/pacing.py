@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from rotator.core.hints import command
 from rotator.core.model import Workers
 from rotator.core.reasons import Reason
 from rotator.rotation.decide import Moment, Wait
@@ -113,7 +114,7 @@ def has_room(workers: Workers | None, limits: Limits) -> bool:
 
 def _turn(drop: ReadyDrop, last: LastReload, workers: Workers | None, limits: Limits, now: Moment) -> Wait | None:
     critical = now.monotonic + drop.critical_in  # 5
-    by_hand = f"rotator swap {drop.site} does not wait"
+    by_hand = f"A swap by hand does not wait: {command('rotator swap', drop.site)}"
     free = last.monotonic + limits.min_reload_interval
     if now.monotonic < free:  # 3
         until = min(free, critical)
@@ -131,5 +132,5 @@ def _turn(drop: ReadyDrop, last: LastReload, workers: Workers | None, limits: Li
         f"it is valid, but {count} worker{'s' * (count != 1)} of earlier reloads still drain{'s' * (count == 1)}, and "
         f"drain_budget is {limits.drain_budget}: it goes live when fewer do, or when what is served is close to its end"
     )
-    hint = f"`worker_shutdown_timeout` in nginx.conf bounds how long old workers live; {by_hand}"
+    hint = f"`worker_shutdown_timeout` in nginx.conf bounds how long old workers live. {by_hand}"
     return Wait(critical, Reason.DRAIN_BUDGET, message, hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command
 from rotator.core.lifetime import is_critical
 from rotator.core.model import Generation, Outcome, Provenance, Result, Target
 from rotator.core.problems import Code, Problem, Severity
@@ -79,7 +80,7 @@ def prepare(request: RotationRequest, snapshot: SiteSnapshot, ports: Ports, *, d
         return _keep_live(rotation)
     if not rotation.previous and not rotation.first:
         message = f"{name} has no pair yet that nginx's configuration names; nothing was changed"
-        hint = f"The first time, add --first: rotator swap {name} --cert FILE --key FILE --first"
+        hint = f"The first time, add --first: {command('rotator swap', name)} --cert FILE --key FILE --first"
         raise EarlyOutcome(deferred(rotation, ports, Reason.NOT_WIRED, message, hint))
 
     # 3. Ask, before anything changes.
@@ -130,7 +131,8 @@ def _fallback(request: RotationRequest, snapshot: SiteSnapshot) -> Generation | 
         return None
     name = request.site.name
     message = f"nginx's include names {snapshot.live}, which the store has lost, so there is no way back"
-    hint = f"To begin again: rotator swap {name} --cert FILE --key FILE --first, then: rotator swap {name}"
+    swap = command("rotator swap", name)
+    hint = f"To begin again: {swap} --cert FILE --key FILE --first, then: {swap}"
     raise RotatorError(fault.code, f"{message}: {fault.message}", hint) from fault
 
 
@@ -139,7 +141,8 @@ def _keep_live(rotation: SiteRotation) -> SiteRotation:
     if rotation.previous is None:
         name = rotation.site.name
         message = "there is no new pair to install, and nginx's include names none"
-        raise RotatorError(Reason.NOTHING_TO_DO, message, f"rotator swap {name} --cert FILE --key FILE --first")
+        hint = f"{command('rotator swap', name)} --cert FILE --key FILE --first"
+        raise RotatorError(Reason.NOTHING_TO_DO, message, hint)
     rotation.already_live, rotation.generation = True, rotation.previous
     return rotation
 
@@ -191,7 +194,7 @@ def _check_clock(rotation: SiteRotation, now: datetime, ports: Ports) -> None:
                 Reason.CLOCK_SUSPECT,
                 f"the clock says {now:%Y-%m-%d %H:%M} UTC, but {event} {when:%Y-%m-%d %H:%M} UTC",
                 "Set the clock (timedatectl); no verdict about validity is acted on until then. If it is right now "
-                f"and was ahead before: rotator swap {rotation.site.name} --force",
+                f"and was ahead before: {command('rotator swap', rotation.site.name)} --force",
             )
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command
 from rotator.core.model import Generation, KeyType
 from rotator.core.reasons import Reason
 from rotator.rotation.ports import Ports
@@ -65,7 +66,7 @@ def take_snapshot(site: str, ports: Ports) -> SiteSnapshot:
     generation: Generation | None = None
     fault: RotatorError | None = None
     if include.problem:
-        hint = f"Move that file away, then: rotator swap {site} --cert FILE --key FILE --first"
+        hint = f"Move that file away, then: {command('rotator swap', site)} --cert FILE --key FILE --first"
         fault = RotatorError(Reason.INCLUDE_FOREIGN, include.problem, hint)
     elif include.generation:
         try:

@@ -17,7 +17,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import shlex
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
@@ -67,11 +67,10 @@ def owner_of(directory: Path) -> Owner:
             drop but another user its parent, and that user could replace the drop.
     """
     parent = directory.parent
-    quoted = shlex.quote(str(directory))
     try:
         parent_status = _status(parent)
     except FileNotFoundError as error:
-        hint = f"Create it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(parent))}"
+        hint = f"Create it: {command('install -d -o rotator -g rotator -m 2770', parent)}"
         raise _failed(f"{parent}, the directory of the drops, does not exist", hint) from error
     except OSError as error:
         _translate(error, parent)
@@ -83,11 +82,11 @@ def owner_of(directory: Path) -> Owner:
         _translate(error, directory)
     if not stat.S_ISDIR(status.st_mode):
         kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
-        hint = f"Remove it; rotator deliver then creates a directory: rm {quoted}"
+        hint = f"Remove it; rotator deliver then creates a directory: {command('rm', directory)}"
         raise _failed(f"the drop {directory} is {kind}; nothing was written", hint)
     if status.st_uid == 0 != parent_status.st_uid:
         message = f"the drop {directory} belongs to root, but its parent directory to uid {parent_status.st_uid}"
-        hint = f"Give it to the owner of its parent: chown --reference={shlex.quote(str(parent))} {quoted}"
+        hint = f"Give it to the owner of its parent: {command('chown --reference', parent, directory)}"
         raise _failed(message, hint)
     return Owner(status.st_uid, status.st_gid, exists=True)
 
@@ -163,7 +162,7 @@ def _place(drop_fd: int, directory: Path, pending: Sequence[str], names: Sequenc
         except OSError as error:
             in_place = ", ".join(path.name for path in placed) or "none"
             message = f"{directory / name} cannot be put in place: {error.strerror} (already in place: {in_place})"
-            raise _failed(message, f"See the files there: ls -la {shlex.quote(str(directory))}") from error
+            raise _failed(message, f"See the files there: {command('ls -la', directory)}") from error
         placed.append(directory / name)
     return tuple(placed)
 
@@ -292,16 +291,18 @@ def _remove_own_leftovers(drop_fd: int) -> None:
 
 def _translate(error: OSError, path: Path) -> NoReturn:
     """Raises the `RotatorError` for an error of the system."""
-    quoted = shlex.quote(str(path))
-    message, hint = f"{path} cannot be written: {message_of(error)}", f"See the files there: ls -la {quoted}"
+    message, hint = f"{path} cannot be written: {message_of(error)}", f"See the files there: {command('ls -la', path)}"
     match error.errno:
         case errno.EACCES | errno.EPERM:
             message = f"this user may not write to {path}"
-            hint = f"Deliver as root, or as a member of the group that owns it: ls -ld {quoted}"
+            hint = f"Deliver as root, or as a member of the group that owns it: {command('ls -ld', path)}"
         case errno.EROFS:
-            message, hint = f"{path} is on a read-only file system", f"See its mount: findmnt -T {quoted}"
+            message, hint = f"{path} is on a read-only file system", f"See its mount: {command('findmnt -T', path)}"
         case errno.ENOSPC | errno.EDQUOT:
-            message, hint = f"no space is left in {path}", f"Free some space and deliver again: df -h {quoted}"
+            message, hint = (
+                f"no space is left in {path}",
+                f"Free some space and deliver again: {command('df -h', path)}",
+            )
     raise RotatorError(code_of(error), message, f"Nothing was changed. {hint}") from error
 
 

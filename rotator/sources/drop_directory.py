@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shlex
 import stat
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,6 +17,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rotator.core.hints import command
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
@@ -247,7 +247,7 @@ class DropDirectories:
                     f"{directory} does not exist" if location.is_source else f"{directory} has disappeared"
                 )
                 entries.hint = (
-                    f"The daemon notices its return; see the files there: ls -la {shlex.quote(str(directory.parent))}"
+                    f"The daemon notices its return; see the files there: {command('ls -la', directory.parent)}"
                 )
             return entries
         except OSError as error:
@@ -271,7 +271,7 @@ class DropDirectories:
         try:
             at = self._incoming.stat()
         except OSError as error:
-            hint = f"Make it: install -d -o rotator -g rotator -m 2770 {shlex.quote(str(self._incoming))}"
+            hint = f"Make it: {command('install -d -o rotator -g rotator -m 2770', self._incoming)}"
             return by_site, DropLook(problem=f"{self._incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self._directories[self._incoming] = (at.st_dev, at.st_ino)
         self._list(self._incoming, at, entries, now, lambda name: bool(flat_site(name, self._flat_sites)), follow=False)
@@ -336,7 +336,7 @@ class DropDirectories:
             listing.mark = ()
             entries.problem = f"{shown_name(path)} cannot be looked into: {error.strerror}"
             entries.reason = _reason(error)
-            entries.hint = f"Open it to this user: setfacl -m u:{os.geteuid()}:rx {shlex.quote(path)}"
+            entries.hint = f"Open it to this user: {command(f'setfacl -m u:{os.geteuid():d}:rx', path)}"
 
 
 def _numbers_at(index: int, signature: Sequence[tuple[object, ...]]) -> list[int]:
@@ -362,7 +362,7 @@ _OWNER, _SIZE = 4, 5
 
 
 def _see(path: Path) -> str:
-    return f"See its type: ls -ld {shlex.quote(str(path))}"
+    return f"See its type: {command('ls -ld', path)}"
 
 
 def _reason(error: OSError) -> Reason | Code:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.model import MAX_FILE, Candidate, Secret, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown_name
@@ -111,10 +111,10 @@ def read_password(path: str | os.PathLike[str]) -> tuple[Secret | None, tuple[Pr
     warnings: list[Problem] = []
     if source.mode & 0o037:
         message = f"The password file {title} is open to more users than its owner and group (mode {source.mode:04o})."
-        warnings.append(warning(Code.KEY_PERMISSIONS, message, f"chmod 0600 {shlex.quote(full)}"))
+        warnings.append(warning(Code.KEY_PERMISSIONS, message, command("chmod 0600", full)))
     elif source.owner not in (0, os.geteuid(), -1):
         message = f"The password file {title} belongs to another user (uid {source.owner}), who can change it."
-        warnings.append(warning(Code.KEY_PERMISSIONS, message, f"chown {os.geteuid()} {shlex.quote(full)}"))
+        warnings.append(warning(Code.KEY_PERMISSIONS, message, command(f"chown {os.geteuid():d}", full)))
     return Secret(line), tuple(warnings)
 
 
@@ -143,7 +143,7 @@ def read_pool(path: str | os.PathLike[str]) -> tuple[SourceFile, ...]:
         files.append(read_named(full))
         left -= len(files[-1].data)
         if left < 0:
-            hint = f"Keep only intermediates there: ls -lS {shlex.quote(where)}"
+            hint = f"Keep only intermediates there: {command('ls -lS', where)}"
             _refuse(Code.TOO_LARGE, f"{shown_name(where)} holds more than {MAX_POOL_TOTAL >> 20} MiB in all", hint)
     return tuple(files)
 
@@ -224,7 +224,7 @@ def _bounded(where: str, names: Iterable[str]) -> list[str]:
             _refuse(
                 Code.TOO_LARGE,
                 f"{shown_name(where)} holds more than {MAX_FILES} files",
-                f"Keep only the newest certificate, its chain and its key: ls -lt {shlex.quote(shown_name(where))}",
+                f"Keep only the newest certificate, its chain and its key: {command('ls -lt', where)}",
             )
     return sorted(kept)
 
@@ -241,7 +241,7 @@ def _read_all(directory_fd: int, where: str, names: Iterable[str], *, follow_lin
             _refuse(
                 Code.TOO_LARGE,
                 f"{shown_name(where)} holds more than {MAX_TOTAL // 1024} KiB in all",
-                f"Keep only the newest certificate, its chain and its key: ls -lS {shlex.quote(shown_name(where))}",
+                f"Keep only the newest certificate, its chain and its key: {command('ls -lS', where)}",
             )
         files.append(source)
     return Candidate(tuple(files))
@@ -308,7 +308,7 @@ def _read(name: str, full: str, *, follow_links: bool, alone: bool, directory: i
             "A half-written file is not read; copy it under a temporary name and rename it.",
         )
     if not data:
-        _refuse(Code.EMPTY_FILE, f"{shown_name(full)} is empty", f"Copy it again: ls -l {shlex.quote(full)}")
+        _refuse(Code.EMPTY_FILE, f"{shown_name(full)} is empty", f"Copy it again: {command('ls -l', full)}")
     return SourceFile(name, data, stat.S_IMODE(after.st_mode), after.st_uid)
 
 
@@ -316,15 +316,15 @@ def _demand_regular(status: os.stat_result, full: str, *, alone: bool) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for test, name in _KINDS if test(status.st_mode)), "of an unknown type")
         hints = {
-            "a directory": f"Name the files in it: ls -l {shlex.quote(full)}",
+            "a directory": f"Name the files in it: {command('ls -l', full)}",
             "a symbolic link": f"Replace it by the file itself: cp --remove-destination "
-            f'"$(readlink -f {shlex.quote(full)})" {shlex.quote(full)}; '
+            f'"$({command("readlink -f", full)})" {shell_word(full)}; '
             "or, for a directory of links, set the site's `source` to it",
         }
         _refuse(
             Code.IO_ERROR,
             f"{shown_name(full)} is {kind}, not a regular file",
-            hints.get(kind, f"Only regular files are read; see its type: ls -l {shlex.quote(full)}"),
+            hints.get(kind, f"Only regular files are read; see its type: {command('ls -l', full)}"),
         )
     if alone and status.st_nlink > 1:
         # The writers of a drop have fewer rights than its reader. A second name could be that of any user's file.
@@ -332,7 +332,7 @@ def _demand_regular(status: os.stat_result, full: str, *, alone: bool) -> None:
         _refuse(
             Code.IO_ERROR,
             f"{shown_name(full)} has {status.st_nlink} hard links: it may be a file of another user",
-            f"Copy it: cp {shlex.quote(full)} {shlex.quote(copy)} && mv {shlex.quote(copy)} {shlex.quote(full)}",
+            f"Copy it: {command('cp', full, copy)} && {command('mv', copy, full)}",
         )
     if status.st_size > MAX_FILE:
         _refuse_large(full, status.st_size)
@@ -349,7 +349,7 @@ def _refuse_large(full: str, size: int) -> NoReturn:
     _refuse(
         Code.TOO_LARGE,
         f"{shown_name(full)} has {size} bytes or more; {MAX_FILE // 1024} KiB are allowed",
-        f"A chain with its key has about 10 KiB; see the type of this file: file {shlex.quote(full)}",
+        f"A chain with its key has about 10 KiB; see the type of this file: {command('file', full)}",
     )
 
 
@@ -359,15 +359,14 @@ def _refuse(code: Code, message: str, hint: str, cause: BaseException | None = N
 
 def _translate(error: OSError | ValueError, full: str) -> NoReturn:
     """Raises the `RotatorError` for an error of the system, with a command as the hint where one helps."""
-    quoted = shlex.quote(full)
     if isinstance(error, ValueError):  # NUL in the name
         _refuse(Code.IO_ERROR, f"{shown_name(full)} is not a file name", "Name it without control characters.", error)
     code = Code.PERMISSION if code_of(error) == Code.PERMISSION else Code.IO_ERROR
-    problem, hint = f"cannot be read: {message_of(error)}", f"See its type and rights: ls -ld {quoted}"
+    problem, hint = f"cannot be read: {message_of(error)}", f"See its type and rights: {command('ls -ld', full)}"
     match error.errno:
         case errno.ENOENT:
             problem = "does not exist"
-            hint = f"See the files there: ls -la {shlex.quote(os.fspath(Path(full).parent))}"
+            hint = f"See the files there: {command('ls -la', Path(full).parent)}"
             with suppress(OSError):
                 problem = f"is a link to {shown_name(os.fspath(Path(full).readlink()))}, which does not exist"
         case errno.EACCES | errno.EPERM:
@@ -377,22 +376,24 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
             )
             user, alternative = user_name(), "or, as root, deliver the files: rotator deliver SITE FILES"
             if obstacle:
-                hint = f"Let {user} enter it: setfacl -m u:{user}:x {shlex.quote(obstacle)}; {alternative}"
+                let = command(f"setfacl -m u:{os.geteuid():d}:x", obstacle)
+                hint = f"Let {shell_word(user)} enter it: {let}; {alternative}"
             else:
-                hint = f"Let {user} read it: chgrp {user} {quoted} && chmod g+r {quoted}; {alternative}"
+                let = f"{command('chgrp', user, full)} && {command('chmod g+r', full)}"
+                hint = f"Let {shell_word(user)} read it: {let}; {alternative}"
         case errno.ELOOP:
             problem = "is a symbolic link, or a circle of symbolic links"
         case errno.ENOTDIR:
             problem = "is not a directory"
             if Path(full).is_symlink():
                 problem = "is a symbolic link, which is not followed here"
-                hint = f"Remove it and put a directory there: rm {quoted}"
+                hint = f"Remove it and put a directory there: {command('rm', full)}"
             elif link := next((parent for parent in Path(full).absolute().parents if parent.is_symlink()), None):
                 problem = f"is behind a symbolic link that users other than root can set, {shown_name(os.fspath(link))}"
-                hint = f"Name its target in the configuration: readlink -f {shlex.quote(os.fspath(link))}"
+                hint = f"Name its target in the configuration: {command('readlink -f', link)}"
         case errno.EAGAIN:
             problem = "is locked by another process (a lease)"
-            hint = f"Find that process and try again: fuser -v {quoted}"
+            hint = f"Find that process and try again: {command('fuser -v', full)}"
         case errno.ENAMETOOLONG:
             full = full[:80] + "…"
             problem, hint = "has too long a name", "Give it a shorter name."

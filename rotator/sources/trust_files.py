@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.core.problems import Code
 from rotator.core.text import shown
 from rotator.system.faults import code_of, message_of
@@ -124,10 +124,10 @@ def _files_of(path: Path, what: str, missing: Code) -> list[Path]:
         raise _translated(error, path) from error
     if not files:
         message = f"{shown(str(path))} is a directory without any file."
-        raise RotatorError(missing, message, f"Download the CA's {what} into it.", Exit.REJECTED)
+        raise RotatorError(missing, message, "Download those of the CA into it.", Exit.REJECTED)
     if len(files) > MAX_FILES:
         message = f"{shown(str(path))} holds {len(files)} files; {MAX_FILES} are allowed."
-        raise RotatorError(Code.TOO_LARGE, message, f"Keep only {what} there.", Exit.REJECTED)
+        raise RotatorError(Code.TOO_LARGE, message, "Keep only such files there.", Exit.REJECTED)
     return files
 
 
@@ -146,8 +146,8 @@ def _read(path: Path, limit: int) -> bytes:
 def _translated(error: OSError | ValueError, path: Path) -> RotatorError:
     title = shown(str(path))
     if isinstance(error, OSError) and code_of(error) == Code.PERMISSION:
-        hint = f"Let user {user_name()} read it: chmod a+r {shlex.quote(str(path))}"
+        hint = f"Let user {shell_word(user_name())} read it: {command('chmod a+r', path)}"
         return RotatorError(Code.PERMISSION, f"{title} may not be read by this user.", hint, Exit.REJECTED)
     message = f"{title} cannot be read: {message_of(error)}."
-    hint = f"Create it, or name another file: ls -l {shlex.quote(str(path))}"
+    hint = f"Create it, or name another file: {command('ls -l', path)}"
     return RotatorError(Code.IO_ERROR, message, hint, Exit.REJECTED)

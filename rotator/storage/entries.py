@@ -21,7 +21,7 @@ class ProblemEntry:
     code: str = ""
     severity: str = ""
     message: str = ""
-    hint: str = ""
+    recorded_hint: str = ""
     file: str = ""
     line: int = 0
     unknown: Mapping[str, object] = field(default_factory=dict, compare=False, repr=False)
@@ -38,6 +38,8 @@ class HistoryEntry:
         result: how it ended (`Result`; a newer version may have others).
         at: when, UTC; None where the line has no time.
         who: the user, or `rotatord`.
+        recorded_hint: the hint at that time, for who reads the file. No command shows it as the next step, because the
+            store's owner reads untrusted bytes, and a person pastes hints.
         trigger: `swap`, `rollback`, `drop`, `recover` …
         fingerprints: SHA-256 of the leaves, by kind of key.
         schema_version: of the line.
@@ -49,7 +51,7 @@ class HistoryEntry:
     at: datetime | None = None
     reason: str = ""
     message: str = ""
-    hint: str = ""
+    recorded_hint: str = ""
     problems: tuple[ProblemEntry, ...] = ()
     generation: str = ""
     previous: str = ""
@@ -140,7 +142,7 @@ def entry_object(entry: HistoryEntry) -> dict[str, object]:
             "code": p.code,
             "severity": p.severity,
             "message": p.message,
-            "hint": p.hint,
+            "hint": p.recorded_hint,
             "file": p.file,
             "line": p.line,
         }
@@ -153,7 +155,7 @@ def entry_object(entry: HistoryEntry) -> dict[str, object]:
         "at": rfc3339_millis(entry.at) if entry.at else "",
         "reason": entry.reason,
         "message": entry.message,
-        "hint": entry.hint,
+        "hint": entry.recorded_hint,
         "problems": problems,
         "generation": entry.generation,
         "previous": entry.previous,

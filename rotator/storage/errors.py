@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command, shell_word
 from rotator.system.faults import code_of, message_of
 
 
@@ -25,14 +26,14 @@ def translated(root: Path, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        owner = f"Run it as root or as the owner of {root}"
+        owner = f"Run it as root or as the owner of {shell_word(root)}"
         hints = {
             errno.ENOSPC: "Free some space; the swap can then be repeated as it was",
             errno.EDQUOT: "Raise the quota; the swap can then be repeated as it was",
             errno.EACCES: owner,
             errno.EPERM: owner,
             errno.EROFS: "The file system is mounted read-only; see `dmesg`",
-            errno.ENOENT: f"Create it first: install -d -o rotator -g rotator -m 0750 {root}",
+            errno.ENOENT: f"Create it first: {command('install -d -o rotator -g rotator -m 0750', root)}",
             errno.EMFILE: "Too many files are open; see LimitNOFILE= of the unit",
             errno.ENOMEM: "The host is out of memory; see `dmesg`",
         }

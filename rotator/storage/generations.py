@@ -25,6 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.model import (
     Generation,
     KeyType,
@@ -406,5 +407,6 @@ def demand_state_dir(path: str | os.PathLike[str]) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as e:
-        hint = f"Create it for the user that is to own it: install -d -o rotator -g rotator -m 0750 {path}"
+        make = command("install -d -o rotator -g rotator -m 0750", os.fspath(path))
+        hint = f"Create it for the user that is to own it: {make}"
         raise RotatorError(Reason.NO_STORE, f"state_dir {path}: {e.strerror}", hint) from e

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
+from rotator.core.text import escaped
 from rotator.core.times import rfc3339_millis
 from rotator.storage.errors import translated
 from rotator.storage.notes import (
@@ -175,7 +176,7 @@ class Locks:
                     raise RotatorError(
                         Reason.DAEMON_RUNNING,
                         f"a daemon is running for {self.root} already: pid {note.pid or '?'}, "
-                        f"since {note.since or '?'}",
+                        f"since {escaped(note.since) or '?'}",
                         "Stop that one first: systemctl stop rotator; or see its state: rotator status",
                         Exit.BUSY,
                     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from rotator.core.text import escaped
 from rotator.core.times import rfc3339_millis
 from rotator.storage import fields
 from rotator.storage.fields import Keys
@@ -33,7 +34,7 @@ class RotationNote:
     in_flight: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"pid {self.pid or '?'} ({self.who or '?'}, since {self.since or '?'})"
+        return f"pid {self.pid or '?'} ({escaped(self.who) or '?'}, since {escaped(self.since) or '?'})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from rotator.core.model import GenerationRecord, KeyType, PairRecord, Provenance
+from rotator.core.text import escaped
 from rotator.core.times import rfc3339_millis
 from rotator.storage import fields
 from rotator.storage.fields import Keys
@@ -54,7 +55,7 @@ class Hold:
         return self.digest in (digest, ANYTHING) or (not self.digest and not readable)
 
     def __str__(self) -> str:
-        return f"held by {self.by}" + (f" since {self.since}" if self.since else "")
+        return f"held by {escaped(self.by)}" + (f" since {escaped(self.since)}" if self.since else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from rotator.core.hints import command
 from rotator.core.model import Candidate, KeyType, Secret, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import place, shown
@@ -161,7 +162,7 @@ def _key_file_warnings(name: str, mode: int, key_blocks: Sequence[Block], *, wit
         problems.append(Problem(Code.KEY_IN_CERT_FILE, Severity.WARN, message, hint, name, key_blocks[0].line))
     if key_blocks and mode & 0o007:
         message = f"{name} holds a private key and is accessible to every user of the host (mode {mode & 0o777:04o})."
-        hint = f"chmod o= {name}"
+        hint = command("chmod o=", name)
         problems.append(Problem(Code.KEY_PERMISSIONS, Severity.WARN, message, hint, name, key_blocks[0].line))
     return problems
 

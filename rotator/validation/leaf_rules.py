@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from rotator.core.hints import shell_word
 from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
@@ -170,7 +171,7 @@ def _missing(leaf: Certificate, missing: list[str]) -> Problem:
     reason += f"; it covers {shown(', '.join(present[:5]))}{more}" if present else ""
     hint = "Order the certificate with these names, or remove them from the configuration."
     if invalid:
-        hint = f"{shown(invalid[0], 80)} is no host name; correct the configuration."
+        hint = f"{shell_word(invalid[0])} is no host name; correct the configuration."
     return about(leaf, Code.NAME_MISMATCH, reason, hint)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID
 
+from rotator.core.hints import shell_word
 from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import place, shown
@@ -219,11 +220,11 @@ class PathBuilder:
             )
         elif any(c.key_id and c.key_id == tip.authority_key_id for c in self.certificates):
             reason += "; a CA with that key is here, under another name"
-        hint = "Add the CA's bundle or chain file"
-        url = ca_issuers(tip)
-        hint += f", or the certificate at {url}." if url else "."
+        hint = "Add the CA's bundle or chain file."
         if length > 1:
             hint += " If it is a root, it is not among the trusted ones: for a CA of your own, name it as `roots`."
+        if url := ca_issuers(tip):
+            hint += f" Its certificate has this address: {shell_word(url)}"
         return about(tip, Code.INCOMPLETE_CHAIN, reason, hint)
 
 

@@ -21,6 +21,7 @@ from datetime import UTC, datetime
 
 from cryptography import x509
 
+from rotator.core.hints import shell_word
 from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
@@ -34,6 +35,23 @@ NONE_NAMED = "was to be looked up in revocation lists (require_crls), but none w
 """The clause about a certificate if lists are demanded and none are named."""
 
 _ALL_REASONS = frozenset(x509.ReasonFlags) - {x509.ReasonFlags.unspecified, x509.ReasonFlags.remove_from_crl}
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why the status of a certificate is not known.
+
+    Args:
+        code: the code of the problem.
+        reason: a clause.
+        hint: the next step.
+        severity: whether it refuses; None if no answer is needed.
+    """
+
+    code: Code
+    reason: str
+    hint: str
+    severity: Severity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +132,7 @@ def _look_up(
     covered_reasons: frozenset[x509.ReasonFlags] = frozenset()
     on_hold: list[tuple[Crl, CrlEntry]] = []
     newest = (datetime.min.replace(tzinfo=UTC), 0)
-    doubts: list[tuple[Code, str, str, Severity | None]] = []
+    doubts: list[Doubt] = []
     demanded = (Severity.REJECT if policy.require_crls else Severity.WARN) if needed else None
     for crl in revocations.lists:
         if not _includes(crl, certificate):
@@ -122,7 +140,7 @@ def _look_up(
         unusable = _why_unusable(crl, keys, policy, now)
         if unusable:
             reason = f"{_title(crl)} {unusable.reason}"
-            doubts.append((Code.CRL_UNUSABLE, reason, AGAIN, Severity.REJECT if unusable.breach else demanded))
+            doubts.append(Doubt(Code.CRL_UNUSABLE, reason, AGAIN, Severity.REJECT if unusable.breach else demanded))
         entry = crl.entry(certificate.outline.serial) if not unusable or unusable.authentic else None
         if entry is not None and entry.lifted:
             newest = max(newest, _age(crl)) if crl.delta else newest
@@ -136,7 +154,7 @@ def _look_up(
         if end is not None and end < now and not unusable:
             reason = f"{_title(crl)} was due to be replaced on {end:%Y-%m-%d %H:%M}Z"
             hint = "Run the job that fetches the lists; until then a newer revocation would not be noticed."
-            doubts.append((Code.CRL_STALE, reason, hint, demanded))
+            doubts.append(Doubt(Code.CRL_STALE, reason, hint, demanded))
         elif not unusable:
             reasons = crl.scope.only_some_reasons if crl.scope else None
             covered_reasons |= _ALL_REASONS if reasons is None else reasons & _ALL_REASONS
@@ -147,9 +165,9 @@ def _look_up(
     if covered_reasons >= _ALL_REASONS:
         return []
     problems = [
-        about(certificate, code, f"may be revoked: {reason}", hint, severity)
-        for code, reason, hint, severity in dict.fromkeys(doubts)
-        if severity
+        about(certificate, doubt.code, f"may be revoked: {doubt.reason}", doubt.hint, doubt.severity)
+        for doubt in dict.fromkeys(doubts)
+        if doubt.severity
     ]
     if not problems and demanded:
         problems.append(_unknown(certificate, revocations.name, demanded, partly=bool(covered_reasons)))
@@ -184,9 +202,9 @@ def _unknown(certificate: Certificate, source: str, severity: Severity, *, partl
     reason = f"is not covered by any revocation list in {source}" if source else NONE_NAMED
     reason += ": whether it is revoked is not known"
     reason += " for every reason" if partly else ""
-    hint = f"Fetch the list of {certificate.issuer or 'its issuer'}"
+    hint = "Fetch the list of its issuer"
     urls = [url for point in _points(certificate) for url in _urls(point.full_name)]
-    hint += f": {urls[0]}" if urls else "."
+    hint += f": {shell_word(urls[0])}" if urls else "."
     hint += "" if source else " Then name it (--crls, or `crls` of the site)."
     return about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, severity)
 

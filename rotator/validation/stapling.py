@@ -24,6 +24,7 @@ from cryptography import x509
 from cryptography.x509.ocsp import OCSPCertStatus
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
+from rotator.core.hints import shell_word
 from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
@@ -130,8 +131,9 @@ def _look_up(
     ]
     if not problems:
         reason = f"is the subject of no OCSP response in {responses.name}"
-        address = _responder_url(certificate) or f"the responder of {certificate.issuer or 'its issuer'}"
-        hint = f"Fetch its response, as soon as there is one, from {address}."
+        url = _responder_url(certificate)
+        address = shell_word(url) if url else "the responder of its issuer."
+        hint = f"Fetch its response, as soon as there is one, from {address}"
         problems.append(about(certificate, Code.REVOCATION_UNKNOWN, reason, hint, Severity.WARN))
     return OcspStatus(tuple(problems), None, doubts[0].reason if doubts else "")
 

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from rotator.core.hints import command
 from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown
@@ -46,12 +47,12 @@ _CONVERT = {
     "OPENSSH PRIVATE KEY": (
         Code.KEY_FORMAT,
         "a key in OpenSSH's own format",
-        "convert a copy: ssh-keygen -p -m PKCS8 -f {file}",
+        "Convert a copy: ssh-keygen -p -m PKCS8 -f FILE",
     ),
     "DSA PRIVATE KEY": (
         Code.KEY_TYPE,
         "a DSA key, which no TLS client accepts",
-        "order the certificate with an ECDSA key",
+        "Order the certificate with an ECDSA key.",
     ),
 }
 _BEGIN = re.compile(rb"-----BEGIN ([A-Z0-9][A-Z0-9# ]*)-----")
@@ -63,7 +64,6 @@ _DATA = re.compile(rb"(?:[A-Za-z0-9+/]+[\x00-\x09\x0b-\x20]*\n)*+(?:[A-Za-z0-9+/
 _MAX_HEADERS = 8
 """The most header lines of a block; OpenSSL writes two (Proc-Type, DEK-Info)."""
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_REMOVE_MARK = "Remove the mark: sed -i '{line}s/^\\xEF\\xBB\\xBF//' {file}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +170,7 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
         hint += " It can be converted: iconv -f utf-16 -t ascii OLD > NEW"
         raise _RefusedError(_problem(Code.ENCODING, name, 1, f"{name} is UTF-16, which nginx cannot read.", hint))
     if data[:4] == b"PK\x03\x04":
-        hint = f"Unpack it and deliver the files inside: unzip {name}"
+        hint = f"Unpack it and deliver the files inside: {command('unzip', name)}"
         raise _RefusedError(_problem(Code.PARSE_ERROR, name, 0, f"{name} is a zip archive.", hint))
     zero = data.find(b"\0")
     if zero >= 0:
@@ -183,12 +183,18 @@ def _decoded(data: bytes, name: str, problems: list[Problem]) -> bytes:
     return data[3:]
 
 
+def _without_mark(name: str, number: int) -> str:
+    """The command that removes the byte order mark at the beginning of a line."""
+    edit = rf"sed -i '{number:d}s/^\xEF\xBB\xBF//'"
+    return f"Remove the mark: {command(edit, name)}"
+
+
 def _marked(name: str, number: int, *, before_block: bool) -> Problem:
     """The warning of a byte order mark where OpenSSL 3.0 and later skip it: before the first line that it reads."""
     message = f"{name} line {number} begins with a byte order mark, as Windows editors write it; it is not stored."
     if before_block:
         message += " nginx with an OpenSSL before 3.0, and other programs, would not see the block there."
-    return _problem(Code.ENCODING, name, number, message, _REMOVE_MARK.format(file=name, line=number), Severity.WARN)
+    return _problem(Code.ENCODING, name, number, message, _without_mark(name, number), Severity.WARN)
 
 
 def _read(data: bytes, name: str, blocks: list[Block], problems: list[Problem], most: int) -> None:
@@ -247,7 +253,7 @@ def _outside(line: bytes, name: str, number: int) -> str:
             raise _glued(name, number)
         if line[:3] == _BYTE_ORDER_MARK:
             message = f"{name} line {number} begins with a byte order mark, so OpenSSL ignores the block in silence."
-            hint = _REMOVE_MARK.format(file=name, line=number)
+            hint = _without_mark(name, number)
             raise _RefusedError(_problem(Code.ENCODING, name, number, message, hint))
         raise _grammar(name, number, "a BEGIN or END marker that is not alone in its line.")
     if line[:5] == b"-----":
@@ -336,11 +342,11 @@ def _keep(
     if label in _CONVERT:
         code, description, hint = _CONVERT[label]
         message = f"{name} line {begin} is {description}."
-        problems.append(_problem(code, name, begin, message, hint.format(file=name)))
+        problems.append(_problem(code, name, begin, message, hint))
         return
     if label == _TRUSTED and any(block.label in CERTIFICATE_LABELS for block in blocks):
         message = f"{name} line {begin} is a {_TRUSTED}, which nginx ignores unless it is the first of its file."
-        hint = f"Convert it: openssl x509 -in {name} -out cert.pem"
+        hint = f"Convert it: {command('openssl x509 -out cert.pem -in', name)}"
         problems.append(_problem(Code.PARSE_ERROR, name, begin, message, hint))
         return
     if label == _TRUSTED:

@@ -67,7 +67,7 @@ PURE = frozenset(
         "functools",
         "hashlib",
     }
-    | {"ipaddress", "itertools", "json", "math", "re", "types", "typing", "warnings"}
+    | {"ipaddress", "itertools", "json", "math", "re", "shlex", "types", "typing", "warnings"}
 )
 """What the pure packages may take from the standard library."""
 
@@ -335,7 +335,7 @@ def test_asking_for_help_loads_no_heavy_library_and_no_command() -> None:
     loaded = _loaded_by(HELP)
     assert {one.partition(".")[0] for one in loaded} & {"cryptography", "OpenSSL", "rich", "idna"} == set()
     ours = {one for one in loaded if one.startswith("rotator.")}
-    core = ("core", "core.errors", "core.problems", "core.reasons", "core.text", "core.times")
+    core = ("core", "core.errors", "core.hints", "core.problems", "core.reasons", "core.text", "core.times")
     assert ours <= {f"rotator.{one}" for one in (*core, "cli", "cli.context", "cli.group", "cli.output")}
 
 

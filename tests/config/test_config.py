@@ -809,7 +809,7 @@ def test_an_unknown_site_is_a_usage_error() -> None:
 def test_a_misspelt_site_gets_the_right_one_suggested() -> None:
     with pytest.raises(RotatorError) as caught:
         good(site_with(name='"example.cn"')).site("exampel.cn")
-    assert caught.value.hint == "Did you mean 'example.cn'? Its sites: example.cn."
+    assert caught.value.hint == "Did you mean example.cn? Its sites: example.cn."
 
 
 # --- loading the file

@@ -187,7 +187,7 @@ def test_of_many_malformed_names_three_are_listed(count: int, more: str) -> None
 @pytest.mark.parametrize(
     ("name", "hint"),
     [
-        ("a b", "a b is no host name; correct the configuration."),
+        ("a b", "'a b' is no host name; correct the configuration."),
         ("www.example.cn", "Order the certificate with these names, or remove them from the configuration."),
         ("192.0.2.1", "Order the certificate with these names, or remove them from the configuration."),
     ],
