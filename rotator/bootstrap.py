@@ -19,8 +19,9 @@ from rotator.core.reasons import Reason
 from rotator.nginx.command import Nginx
 from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep import apply as privileged
-from rotator.privsep.apply import Applied, Setup
-from rotator.privsep.unit_client import ApplyPort, UnitClient, new_request
+from rotator.privsep.apply import Applied, Request, Setup
+from rotator.privsep.connection import Connection
+from rotator.privsep.socket_client import APPLY_UNIT, ApplyPort, SocketClient, ask_for_test, open_connection
 from rotator.rotation.ports import Ports
 from rotator.sources.drop_directory import DropDirectories, DropLocation
 from rotator.sources.drop_source import DropSource
@@ -72,7 +73,6 @@ def make_setup(config: Config) -> Setup:
         sites=frozenset(site_config.site.name for site_config in config.sites),
         key_group=config.nginx.key_group,
         watch_for=min(config.nginx.prove_within or privileged.WATCH_FOR, privileged.WATCH_FOR),
-        result_dir=str(config.nginx.result_dir),
         command=config.nginx.command,
     )
 
@@ -86,7 +86,7 @@ def direct(setup: Setup, waiting: Callable[[], None] = lambda: None) -> ApplyPor
     """
 
     def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
-        return privileged.apply(setup, new_request(generations, hup=hup), waiting=waiting)
+        return privileged.apply(setup, Request(generations, hup), waiting=waiting)
 
     return apply
 
@@ -98,19 +98,42 @@ def applying(config: Config, waiting: Callable[[], None] = lambda: None) -> Appl
         config: the configuration.
         waiting: called during the wait for the step.
     """
-    setup = make_setup(config)
-    return UnitClient(setup, waiting).apply if _asks_root(config) else direct(setup, waiting)
+    return _client(config, waiting).apply if _asks_root(config) else direct(make_setup(config), waiting)
+
+
+def greet_root(config: Config, waiting: Callable[[], None] = lambda: None) -> None:
+    """Connects to root's program, if this process asks it for the privileged step; the connection is held.
+
+    Args:
+        config: the configuration.
+        waiting: called during the wait.
+
+    Raises:
+        RotatorError: the program cannot be reached, refuses this user or has another version.
+    """
+    if _asks_root(config):
+        _client(config, waiting).greet()
 
 
 def _asks_root(config: Config) -> bool:
-    return config.nginx.apply == "systemd" and os.geteuid() != 0
+    return config.nginx.apply == "socket" and os.geteuid() != 0
+
+
+def _client(config: Config, waiting: Callable[[], None]) -> SocketClient:
+    return SocketClient(make_setup(config), _connection(config.nginx.socket_dir), waiting)
+
+
+@cache
+def _connection(socket_dir: Path) -> Connection:
+    """The one connection of this process, which outlives a reload of the configuration."""
+    return open_connection(socket_dir, APPLY_UNIT)
 
 
 def _nginx(config: Config, waiting: Callable[[], None]) -> Nginx:
     """This host's nginx. If its files belong to root, only root can test its whole configuration."""
 
     def privileged_test() -> NginxVerdict:
-        answer = UnitClient(make_setup(config), waiting).test()
+        answer = ask_for_test(config.nginx.socket_dir, waiting)
         return NginxVerdict(answer.ok, answer.words)
 
     return Nginx(config.nginx.command, config.nginx.pid_file, privileged_test if _asks_root(config) else None)
@@ -234,7 +257,7 @@ def make_ports(
         config: the configuration.
         apply: the privileged step: see `applying`.
         say: shows progress.
-        waiting: called repeatedly during the wait for root's oneshot or for handshakes.
+        waiting: called repeatedly during the wait for root's program or for handshakes.
     """
     return Ports(
         store=Store(config.state_dir),

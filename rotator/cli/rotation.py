@@ -21,7 +21,7 @@ from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339
 from rotator.privsep.apply import read_live
 from rotator.privsep.privilege_drop import run_as_owner
-from rotator.privsep.unit_client import ApplyPort
+from rotator.privsep.socket_client import ApplyPort
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import plan
 from rotator.rotation.recover import recover

@@ -49,11 +49,11 @@ class _Builder:
         defaults["policy"] = self.policy(("defaults", "policy"), defaults["policy"], {})
         sites = self.sites(tables.get("site", []), defaults)
         for name in ("state_dir", "incoming"):
-            # The unprivileged daemon writes to these directories. A file that root writes, or that root's nginx opens
-            # by its name, must not be below them.
+            # The unprivileged daemon writes to these directories. A file that root's nginx opens by its name, or a
+            # socket that stands for root, must not be below them.
             for key, rule, example in (
                 ("include_dir", "root's nginx must not read there", "/etc/nginx/rotator"),
-                ("result_dir", "root must not write there", "/run/rotator-apply"),
+                ("socket_dir", "root's sockets must not be there", "/run/rotator"),
             ):
                 if nginx[key].is_relative_to(top[name]):
                     message = f"is inside {name} ({top[name]}), and {rule}"
@@ -111,6 +111,9 @@ class _Builder:
         tables = {"": schema.TOP, **schema.TABLES, "site.policy": schema.POLICY}
         owner = next((table for table, its_keys in tables.items() if name in its_keys and its_keys is not keys), None)
         hint = ""
+        if gone := schema.REMOVED.get((".".join(map(str, where)), name)):
+            self.add((*where, name), "was removed in this release", gone)
+            return
         if near := difflib.get_close_matches(name, known, 1, 0.6):
             hint = f'did you mean "{near[0]}"?'
         elif owner == "":

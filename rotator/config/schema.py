@@ -47,8 +47,8 @@ TOP: Mapping[str, Key] = {
 NGINX: Mapping[str, Key] = {
     "command": Key(["nginx"], value_parsers.command),
     "include_dir": Key("/etc/nginx/rotator", value_parsers.plain_path),
-    "apply": Key("systemd", value_parsers.choice("systemd", "direct")),
-    "result_dir": Key("/run/rotator-apply", value_parsers.path),
+    "apply": Key("socket", value_parsers.choice("socket", "direct", replaced={"systemd": "socket"})),
+    "socket_dir": Key("/run/rotator", value_parsers.path),
     "unit": Key("nginx.service", value_parsers.unit),
     "pid_file": Key("/run/nginx.pid", value_parsers.path),
     "error_log": Key("/var/log/nginx/error.log", value_parsers.optional(value_parsers.path)),
@@ -57,6 +57,11 @@ NGINX: Mapping[str, Key] = {
     "drain_budget": Key(0, value_parsers.whole(0, 100_000, "workers")),
     "prove_within": Key("auto", value_parsers.optional(value_parsers.duration(0.1, 3600), "auto")),
 }
+
+REMOVED: Mapping[tuple[str, str], str] = {
+    ("nginx", "result_dir"): "remove this line; root's program answers on a socket in socket_dir (/run/rotator)",
+}
+"""The keys of earlier releases, by table and name, with what to do instead."""
 
 METRICS: Mapping[str, Key] = {
     "listen": Key("127.0.0.1:9847", addresses.bind_address),

@@ -40,8 +40,8 @@ class NginxConfig:
     Args:
         command: the program and its arguments.
         include_dir: the directory of the includes and of root's copies of the pairs.
-        apply: how a user other than root runs the privileged step: `systemd` (through root's oneshot) or `direct`.
-        result_dir: the directory in which root's oneshots leave their answers.
+        apply: how a user other than root runs the privileged step: `socket` (by root's program) or `direct`.
+        socket_dir: the directory of the sockets of root's programs.
         unit: the service unit of nginx, for messages.
         pid_file: the file with the process id of nginx's master.
         error_log: the file in which nginx writes why it refused a configuration; None if nginx logs elsewhere.
@@ -55,7 +55,7 @@ class NginxConfig:
     command: tuple[str, ...]
     include_dir: Path
     apply: str
-    result_dir: Path
+    socket_dir: Path
     unit: str
     pid_file: Path
     error_log: Path | None

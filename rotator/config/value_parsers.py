@@ -121,10 +121,17 @@ def as_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def choice(*choices: str) -> Callable[[object], str]:
-    """A parser of one of these words."""
+def choice(*choices: str, replaced: Mapping[str, str] | None = None) -> Callable[[object], str]:
+    """A parser of one of these words.
+
+    Args:
+        choices: the words.
+        replaced: words of earlier releases, with the word that replaces each.
+    """
 
     def read(value: object) -> str:
+        if replaced and isinstance(value, str) and value in replaced:
+            raise BadValueError(f"{quoted(value)} was replaced in this release", f'write "{replaced[value]}"')
         if value not in choices:
             raise BadValueError(
                 f"{quoted(value)} is not one of the possible values",

@@ -29,7 +29,7 @@ CODES: tuple[Reason | Code, ...] = (*Code, OTHER)
 """The reasons for which an input is rejected."""
 RELOAD_REASONS: tuple[Reason | Code, ...] = (
     *(Reason.REFUSED, Reason.GONE, Reason.NOT_PROVED, Code.PERMISSION, Reason.SIGNAL_PERMISSION, Reason.DISK_FULL),
-    *(Code.IO_ERROR, Reason.APPLY_UNIT, Reason.APPLY_DENIED, Reason.APPLY_LOST, Reason.NO_RESULT_DIR, OTHER),
+    *(Code.IO_ERROR, Reason.APPLY_UNIT, Reason.APPLY_DENIED, Reason.APPLY_LOST, Reason.APPLY_VERSION, OTHER),
 )
 """The reasons for which a reload of nginx fails."""
 RELOAD_OTHER: frozenset[Reason | Code] = frozenset(
@@ -70,10 +70,11 @@ STAGE_OF: Mapping[Reason | Code, str] = {
 is not among those that it has timed."""
 BY_TIMED_STAGE: frozenset[Reason] = frozenset(
     {
-        *(Reason.APPLY_DENIED, Reason.APPLY_GONE, Reason.APPLY_LOST, Reason.APPLY_UNIT, Reason.BAD_REQUEST),
+        *(Reason.APPLY_DENIED, Reason.APPLY_GONE, Reason.APPLY_LOST, Reason.APPLY_UNIT, Reason.APPLY_VERSION),
+        Reason.BAD_REQUEST,
         *(Reason.CLOCK_SUSPECT, Reason.CONFIGURATION, Reason.COPY_DIFFERS, Reason.INCLUDE_DIR_UNSAFE),
         *(Reason.INCLUDE_FOREIGN, Reason.NGINX_SILENT, Reason.NOTHING_TO_DO, Reason.NOT_A_FILE, Reason.NOT_PROVED),
-        *(Reason.NO_GENERATION, Reason.NO_RESULT_DIR, Reason.NO_STORE, Reason.ROLLBACK_FAILED),
+        *(Reason.NO_GENERATION, Reason.NO_STORE, Reason.ROLLBACK_FAILED),
         *(Reason.SIGNAL_PERMISSION, Reason.STORE_UNSAFE, OTHER),
     }
 )

@@ -5,9 +5,10 @@ rotator, decides nothing about certificates, and accepts from its caller only na
 writes nginx's includes, makes root's copies of the pairs, and signals nginx. It answers with a record, and an error of
 the system is a part of the answer.
 
-As a program, it takes all settings from root's configuration. The request is a file of the store (`request.json`). The
-answer is a file in `result_dir` (`result.json`), which belongs to root and which the store's owner may read. With
-`--test` it runs `nginx -t` instead, which needs root to read every file (`test-request.json`, `test-result.json`).
+As a program it serves one connection, its standard input: systemd accepts it on a socket that only the store's owner
+may connect to. Each request is one line of JSON, and so is each answer. All settings come from root's configuration,
+which is read again for each request; nothing is kept between two requests. With `--test` the program runs `nginx -t`
+instead, which needs root to read every file.
 """
 
 from __future__ import annotations
@@ -15,30 +16,37 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import fcntl
 import grp
 import json
 import os
 import re
+import select
 import signal
+import socket
 import stat
+import struct
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 SITE = re.compile(r"(?!pairs\Z)(?!.*\.\.)(?!.*\.(?:conf)?\Z)[a-z0-9][a-z0-9._-]{0,63}\Z")
 """The name of a site. It is the name of its link, and with `.conf` of its include, so neither may be `pairs` or equal
 another one."""
 
 GENERATION = re.compile(r"[0-9]{6,12}-[0-9a-f]{12}\Z")
-REQUEST_ID = re.compile(r"[0-9a-f]{32}\Z")
 SAFE_PATH = re.compile(r"/[A-Za-z0-9._/+@-]*\Z")
 """A path that nginx reads literally: without quotes, `$` (a variable), `;`, braces or spaces."""
 
-REQUEST, RESULT = "request.json", "result.json"
-TEST_REQUEST, TEST_RESULT = "test-request.json", "test-result.json"
+VERSION = 1
+"""The version of requests and answers. Each side names its own and refuses another one, before anything is changed."""
+APPLY, PREPARE, TEST = "apply", "prepare", "test"
+"""The words of a request: name generations for nginx; only copy them; run `nginx -t`."""
 MAX_REQUEST = 64 * 1024
+"""The bytes of one request with its line end. A caller splits a larger one: first `prepare` for all, then `apply`."""
 MAX_ANSWER = 256 * 1024
 MAX_FILE = 256 * 1024
 MAX_LOG = 64 * 1024
@@ -48,6 +56,13 @@ WATCH_FOR = 10.0
 """The seconds to wait for nginx's decision after the HUP; eight times as long while its master is seen to be busy."""
 TEST_WITHIN = 45.0
 """The seconds that `nginx -t` may take: 10,000 server blocks take 14."""
+LINE_WITHIN = 10.0
+"""The seconds in which a request that has begun must be whole, and in which the peer must take an answer."""
+LOCK_WITHIN = 30.0
+"""The seconds to wait for another request of this host. Callers hold the rotation lock, so only a stranger is met."""
+HUP_BURST, HUP_EVERY = 60, 2.0
+"""The number of HUPs that may follow each other at once, and the seconds for each further one. A batch that fails is
+tried site by site; beyond the burst, a HUP is delayed and never refused, as it may bring the old pair back."""
 
 _DIR = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -75,7 +90,6 @@ class Setup:
         sites: the names that a request may contain.
         key_group: the group that may read the copied keys (mode 0640); empty for mode 0600.
         watch_for: the seconds to wait for nginx's decision after the HUP.
-        result_dir: the directory of the program's answers.
         command: the nginx program and its arguments, for `nginx -t`.
     """
 
@@ -86,7 +100,6 @@ class Setup:
     sites: frozenset[str]
     key_group: str = ""
     watch_for: float = WATCH_FOR
-    result_dir: str = ""
     command: tuple[str, ...] = ("nginx",)
 
 
@@ -95,22 +108,21 @@ class Request:
     """The generation that each site is to have, and whether nginx is to reload.
 
     Args:
-        id: 32 random hexadecimal digits, which the answer repeats.
         generations: the generation by site.
         hup: False only to go back after a reload that nginx refused, and if nginx is not running.
+        word: `APPLY`, `PREPARE` (no generation is named, and nginx gets no HUP) or `TEST` (without generations).
     """
 
-    id: str
-    generations: Mapping[str, str]
+    generations: Mapping[str, str] = field(default_factory=dict)
     hup: bool = True
+    word: str = APPLY
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The answer to a request.
+    """The answer to `APPLY` and `PREPARE`.
 
     Args:
-        id: the id of the request.
         live: the generation that the include of each site names now, read from the disk; empty if none.
         before: the generation that it named before.
         error: the kebab-case reason if something failed; empty if not.
@@ -119,9 +131,9 @@ class Applied:
         signalled: the pid of the master that got the HUP; 0 if none.
         decision: `accepted`, `refused`, `unknown` (no evidence in time), `gone` (the master ended) or empty (no HUP).
         words: the `[emerg]` messages that nginx's master wrote about it.
+        hint: the next step, from a caller that could not have the request carried out; never part of an answer.
     """
 
-    id: str
     live: Mapping[str, str] = field(default_factory=dict)
     before: Mapping[str, str] = field(default_factory=dict)
     error: str = ""
@@ -130,21 +142,24 @@ class Applied:
     signalled: int = 0
     decision: str = ""
     words: tuple[str, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tested:
-    """The answer to a request for `nginx -t`.
+    """The answer to `TEST`.
 
     Args:
-        id: the id of the request.
         ok: whether nginx accepts its whole configuration.
         words: its `[emerg]` messages.
+        error: the kebab-case reason if the test was not made; empty if it was.
+        message: the same as a sentence.
     """
 
-    id: str
-    ok: bool
+    ok: bool = False
     words: tuple[str, ...] = ()
+    error: str = ""
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,17 +252,21 @@ def apply(
     request: Request,
     hup: Callable[[Setup], tuple[int, str, tuple[str, ...]]] | None = None,
     waiting: Callable[[], None] = lambda: None,
+    *,
+    paced: bool = False,
 ) -> Applied:
     """Makes the includes name the requested generations, then sends nginx one HUP.
 
     All copies are complete and flushed before the first include changes. Each include changes by one rename (the
-    commit). The caller holds the host's rotation lock.
+    commit). The caller holds the host's rotation lock. A request of another process is waited for, as that lock belongs
+    to the store's owner.
 
     Args:
         setup: root's configuration.
         request: the request.
         hup: sends the signal and waits for the decision: (pid, decision, messages); replaced for a simulated nginx.
-        waiting: called at each look during the wait for nginx's decision.
+        waiting: called at each look during a wait: for nginx's decision, for the lock, for the allowance of HUPs.
+        paced: whether the number of HUPs in a time is bounded, for a caller who is not trusted with it.
 
     Returns:
         The answer; `error` has the reason of a failure, and `live` always has the state of the disk.
@@ -256,35 +275,68 @@ def apply(
     committed: dict[str, str] = {}
     error = message = ""
     uncertain = False
+    with contextlib.ExitStack() as held:
+        try:
+            _check(setup, request)
+            before = dict.fromkeys(request.generations, "")
+            include_fd = held.enter_context(_include_dir(setup.include_dir))
+            if paced and request.hup:
+                _await_allowance(include_fd, waiting)
+            held.enter_context(_locked(include_fd, waiting))
+            for site in before:
+                before[site] = _named_before(setup, site)
+            uncertain = _install(setup, request, before, committed, include_fd)
+        except _RequestError as e:
+            error, message = e.reason, e.message
+        except OSError as e:
+            error, message, uncertain = _reason(e), f"{setup.include_dir}: {_plain(e)}", bool(committed)
+        live = {}
+        for site, previous in before.items():
+            current = read_live(setup.include_dir, site)
+            live[site] = committed.get(site, previous) if current.problem else current.generation
+        if error or not request.hup:
+            return Applied(live, before, error, message, uncertain)
+        try:
+            pid, decision, messages = hup(setup) if hup else hup_master(setup, waiting)
+        except _RequestError as e:
+            return Applied(live, before, e.reason, e.message, uncertain)
+        except OSError as e:
+            return Applied(live, before, _reason(e), f"nginx could not be signalled: {_plain(e)}", uncertain)
+        return Applied(live, before, "", "", uncertain, pid, decision, messages)
+
+
+def prepare(setup: Setup, request: Request, waiting: Callable[[], None] = lambda: None) -> Applied:
+    """Makes root's copies of the requested generations and flushes them, so that `apply` has only to rename.
+
+    Of each site, the requested copy, the named one and the one before it are kept; an earlier one that was prepared and
+    not named goes.
+
+    Args:
+        setup: root's configuration.
+        request: the request.
+        waiting: called at each look during the wait for another request.
+
+    Returns:
+        The answer, in which nothing is renamed: `live` and `before` are equal.
+    """
+    named: dict[str, str] = {}
+    error = message = ""
     try:
         _check(setup, request)
-        before = dict.fromkeys(request.generations, "")
-        for site in before:
-            before[site] = _named_before(setup, site)
-        with _include_dir(setup.include_dir) as include_fd:
-            uncertain = _install(setup, request, before, committed, include_fd)
+        with _include_dir(setup.include_dir) as include_fd, _locked(include_fd, waiting):
+            named = {site: _named_before(setup, site) for site in request.generations}
+            with _opened_dir("pairs", include_fd, make=True) as pairs_fd:
+                _copy_all(setup, request, include_fd, pairs_fd)
+                for site, generation in request.generations.items():
+                    _prune_copies(site, {generation, named[site], _copy_before(site, named[site], pairs_fd)}, pairs_fd)
     except _RequestError as e:
         error, message = e.reason, e.message
     except OSError as e:
-        error, message, uncertain = _reason(e), f"{setup.include_dir}: {_plain(e)}", bool(committed)
-    live = {}
-    for site, previous in before.items():
-        current = read_live(setup.include_dir, site)
-        live[site] = committed.get(site, previous) if current.problem else current.generation
-    if error or not request.hup:
-        return Applied(request.id, live, before, error, message, uncertain)
-    try:
-        pid, decision, messages = hup(setup) if hup else hup_master(setup, waiting)
-    except _RequestError as e:
-        return Applied(request.id, live, before, e.reason, e.message, uncertain)
-    except OSError as e:
-        return Applied(request.id, live, before, _reason(e), f"nginx could not be signalled: {_plain(e)}", uncertain)
-    return Applied(request.id, live, before, "", "", uncertain, pid, decision, messages)
+        error, message = _reason(e), f"{setup.include_dir}: {_plain(e)}"
+    return Applied(named, named, error, message)
 
 
 def _check(setup: Setup, request: Request) -> None:
-    if not REQUEST_ID.match(request.id):
-        raise _RequestError("bad-request", "the request has no valid id")
     if not request.generations:
         raise _RequestError("bad-request", "the request names no site")
     for path in (setup.state_dir, setup.include_dir):
@@ -315,13 +367,66 @@ def _include_dir(path: str) -> Iterator[int]:
         yield fd
 
 
+@contextlib.contextmanager
+def _locked(include_fd: int, waiting: Callable[[], None]) -> Iterator[int]:
+    """Holds the lock of the include directory: one request at a time. Gives the descriptor of its file.
+
+    Only the owner of the directory may open the file, so that no other user can hold the lock.
+    """
+    fd = os.open(".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=include_fd)
+    try:
+        end = time.monotonic() + LOCK_WITHIN
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > end:
+                raise _RequestError("lock-busy", f"another request was not complete after {LOCK_WITHIN:g} s")
+            waiting()
+            time.sleep(LOOK_EVERY)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _await_allowance(include_fd: int, waiting: Callable[[], None]) -> None:
+    """Waits until one more HUP is within `HUP_BURST` and `HUP_EVERY`, and counts it.
+
+    The mtime of the lock's file is the time at which the whole burst is free again; each HUP moves it by `HUP_EVERY`
+    (the generic cell rate algorithm, ITU-T I.371). So the count outlives a connection, and needs no space on the disk.
+    """
+    with _locked(include_fd, waiting) as lock_fd:
+        now, window = time.time(), HUP_BURST * HUP_EVERY
+        free_at = os.fstat(lock_fd).st_mtime
+        if not now < free_at < now + 2 * window:  # long ago, or the clock was set back since
+            free_at = now
+        os.utime(lock_fd, (free_at + HUP_EVERY, free_at + HUP_EVERY))
+    end = time.monotonic() + free_at - now - window + HUP_EVERY
+    while (left := end - time.monotonic()) > 0:  # without the lock, so that another request is not delayed
+        waiting()
+        time.sleep(min(left, 0.1))
+
+
+def _copy_all(setup: Setup, request: Request, include_fd: int, pairs_fd: int) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Root's copies of all requested generations, flushed. Returns the (chain, key) file names by site.
+
+    Each directory is flushed once it has its entry, even an entry that existed before: the run that created it may
+    have been killed before it could flush.
+    """
+    gid = _gid(setup.key_group)
+    os.fsync(include_fd)
+    files = {}
+    for site, generation in request.generations.items():
+        with _opened_dir(site, pairs_fd, make=True) as copies_fd:
+            os.fsync(pairs_fd)
+            files[site] = _copy_generation(setup, site, generation, gid, copies_fd)
+    return files
+
+
 def _install(
     setup: Setup, request: Request, before: Mapping[str, str], committed: dict[str, str], include_fd: int
 ) -> bool:
     """Copies, renders and commits. Returns whether the durability of the commit is uncertain.
-
-    Each directory is flushed once it has its entry, even an entry that existed before: the run that created it may
-    have been killed before it could flush.
 
     Args:
         setup: root's configuration.
@@ -330,14 +435,10 @@ def _install(
         committed: gets the generation of each site whose include is renamed.
         include_fd: the descriptor of the include directory.
     """
-    gid = _gid(setup.key_group)
     with contextlib.ExitStack() as stack:
         pairs_fd = stack.enter_context(_opened_dir("pairs", include_fd, make=True))
-        os.fsync(include_fd)
-        for site, generation in request.generations.items():
-            with _opened_dir(site, pairs_fd, make=True) as copies_fd:
-                os.fsync(pairs_fd)
-                files = _copy_generation(setup, site, generation, gid, copies_fd)
+        for site, files in _copy_all(setup, request, include_fd, pairs_fd).items():
+            generation = request.generations[site]
             for new in (f".{site}.conf.new", f".{site}.link.new"):
                 _remove(new, include_fd)
                 stack.callback(_remove, new, include_fd)
@@ -355,7 +456,8 @@ def _install(
         except OSError:
             return True
         for site, generation in request.generations.items():
-            _prune_copies(site, {generation, before[site]}, pairs_fd)
+            if before[site] not in ("", generation):
+                _prune_copies(site, {generation, before[site]}, pairs_fd)
     return False
 
 
@@ -467,16 +569,20 @@ def _read_generation(
     return files, contents, mtime
 
 
+def _copy_before(site: str, named: str, pairs_fd: int) -> str:
+    """The newest copy that is older than the named one; empty if there is none."""
+    with _opened_dir(site, pairs_fd) as copies_fd:
+        return max((name for name in os.listdir(copies_fd) if GENERATION.match(name) and name < named), default="")
+
+
 def _prune_copies(site: str, keep: set[str], pairs_fd: int) -> None:
-    """Removes a site's old copies; a failure is left for the next run.
+    """Removes a site's other copies; a failure is left for the next run.
 
     Args:
         site: the site.
-        keep: the generations to keep: the one that the include names now, and the one that it named before.
+        keep: the generations to keep: at least the one that the include names now.
         pairs_fd: the descriptor of the directory of all copies.
     """
-    if len(keep - {""}) < 2:
-        return
     with contextlib.suppress(OSError), _opened_dir(site, pairs_fd) as copies_fd:
         obsolete = [name for name in os.listdir(copies_fd) if GENERATION.match(name) and name not in keep]
         for name in obsolete:  # renamed first, because a directory with the name of a generation must be complete
@@ -768,41 +874,97 @@ def _plain(e: Exception) -> str:
     return e.message if isinstance(e, _RequestError) else str(e)
 
 
-# -- the program: root's oneshots -------------------------------------------------------------------------------------
+# -- requests and answers on the wire ---------------------------------------------------------------------------------
 
 
-def parse_request(data: bytes) -> Request:
-    """The request in a JSON text; ValueError for anything else, also for a name that occurs twice."""
+class VersionError(ValueError):
+    """A request or an answer of another version; the message names both."""
+
+
+def encode(message: Request | Applied | Tested) -> bytes:
+    """A request or an answer as one line of JSON, with this file's version."""
+    members = {name: value for name, value in asdict(message).items() if name != "hint"}
+    return json.dumps({"version": VERSION} | members).encode() + b"\n"
+
+
+def parse_request(line: bytes) -> Request:
+    """The request in a line of JSON.
+
+    Raises:
+        VersionError: it has another version.
+        ValueError: it is anything else, also one in which a name occurs twice.
+    """
 
     def without_duplicates(members: list[tuple[str, object]]) -> dict[str, object]:
         if len(dict(members)) != len(members):
             raise ValueError("a name occurs twice")
         return dict(members)
 
+    raw: object = None
     with contextlib.suppress(ValueError, RecursionError):
-        match json.loads(data, object_pairs_hook=without_duplicates):
-            case {"id": str(id_), "generations": dict(generations), "hup": bool(hup), **rest} if not rest:
-                if all(isinstance(generation, str) for generation in generations.values()):
-                    return Request(id_, generations, hup)
+        raw = json.loads(line, object_pairs_hook=without_duplicates)
+    match raw:
+        case {"version": int(version)} if version != VERSION:
+            raise VersionError(f"the request has version {version}, and root's program has version {VERSION}")
+        case {"version": int(), "word": str(word), "generations": dict(generations), "hup": bool(hup), **rest}:
+            is_text = all(isinstance(generation, str) for generation in generations.values())
+            if is_text and not rest and word in (APPLY, PREPARE, TEST):
+                return Request(generations, hup, word)
     raise ValueError("not a request")
 
 
-def parse_applied(data: bytes) -> Applied:
-    """The answer in a JSON text; ValueError for anything else."""
-    try:
-        raw = json.loads(data)
-        return Applied(**raw | {"words": tuple(raw["words"])})
-    except (TypeError, KeyError, RecursionError):
-        raise ValueError("not an answer") from None
+def parse_applied(line: bytes) -> Applied:
+    """The answer in a line of JSON, to `APPLY` or `PREPARE`; a field that this version does not know is ignored.
+
+    Raises:
+        VersionError: it has another version.
+        ValueError: it is anything else.
+    """
+    match raw := _parse_answer(line):
+        case {
+            "live": dict(live),
+            "before": dict(before),
+            "uncertain": bool(uncertain),
+            "signalled": int(signalled),
+            "decision": str(decision),
+        } if _all_text(live.values()) and _all_text(before.values()):
+            return Applied(live, before, raw["error"], raw["message"], uncertain, signalled, decision, raw["words"])
+    raise ValueError("not an answer")
 
 
-def parse_tested(data: bytes) -> Tested:
-    """The answer of a test in a JSON text; ValueError for anything else."""
-    try:
-        raw = json.loads(data)
-        return Tested(**raw | {"words": tuple(raw["words"])})
-    except (TypeError, KeyError, RecursionError):
-        raise ValueError("not an answer") from None
+def parse_tested(line: bytes) -> Tested:
+    """The answer in a line of JSON, to `TEST`; see `parse_applied`."""
+    match raw := _parse_answer(line):
+        case {"ok": bool(ok)}:
+            return Tested(ok, raw["words"], raw["error"], raw["message"])
+    raise ValueError("not an answer")
+
+
+def _parse_answer(line: bytes) -> dict[str, Any]:
+    """The members that every answer has, with their types checked."""
+    raw: Any = None
+    with contextlib.suppress(ValueError, RecursionError):
+        raw = json.loads(line)
+    match raw:
+        case {"version": int(version)} if version != VERSION:
+            raise VersionError(f"the answer has version {version}, and this rotator has version {VERSION}")
+        case {"version": int(), "error": str(), "message": str(), "words": list(words)} if _all_text(words):
+            return {**raw, "words": tuple(words)}
+    raise ValueError("not an answer")
+
+
+def _all_text(values: Iterable[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def carry_out(setup: Setup, request: Request, waiting: Callable[[], None] = lambda: None) -> Applied:
+    """The answer to `APPLY` or `PREPARE` of a caller without root's rights; the number of HUPs in a time is bounded."""
+    if request.word == PREPARE:
+        return prepare(setup, request, waiting)
+    return apply(setup, request, waiting=waiting, paced=True)
+
+
+# -- the program ------------------------------------------------------------------------------------------------------
 
 
 def read_setup(path: str) -> Setup:
@@ -821,7 +983,6 @@ def read_setup(path: str) -> Setup:
             error_log=_path(log) if (log := nginx.get("error_log", "/var/log/nginx/error.log")) else "",
             sites=frozenset(site["name"] for site in raw.get("site", [])),
             key_group=str(nginx.get("key_group", "")),
-            result_dir=_path(nginx.get("result_dir", "/run/rotator-apply")),
             command=tuple(map(str, nginx.get("command", ["nginx"]))),
         )
     except (AttributeError, KeyError, TypeError):
@@ -834,81 +995,128 @@ def _path(raw: str) -> str:
     return "/" + path.lstrip("/") if path.startswith("/") else path
 
 
-def read_request(setup: Setup, name: str) -> Request:
-    """The request in a file of the store: a regular file of the store's owner, not a link, at most 64 KiB.
-
-    Raises:
-        ValueError: the file is not such a request.
-    """
-    try:
-        with _opened_dir(setup.state_dir, None) as store:
-            return parse_request(_read_file(name, store, MAX_REQUEST, owner=os.fstat(store).st_uid))
-    except (OSError, _RequestError, ValueError) as e:
-        raise ValueError(f"{setup.state_dir}/{name}: {_plain(e)}") from None
-
-
-def run_test(setup: Setup, request: Request) -> Tested:
+def run_test(setup: Setup) -> Tested:
     """The result of `nginx -t` with its whole configuration, which is what a cold start reads."""
-    import subprocess  # here, because the import would cost the usual step a fifth of its time
+    import subprocess  # here, because only this program needs it
 
     try:
         completed = subprocess.run(  # noqa: S603 - the command of root's own configuration
             [*setup.command, "-t"], stdin=subprocess.DEVNULL, capture_output=True, timeout=TEST_WITHIN, check=False
         )
     except subprocess.TimeoutExpired:
-        return Tested(request.id, False, (f"nginx -t did not answer within {TEST_WITHIN:g} s",))
+        return Tested(False, (f"nginx -t did not answer within {TEST_WITHIN:g} s",))
     except OSError as e:
-        return Tested(request.id, False, (f"{setup.command[0]} cannot be run: {e.strerror}",))
+        return Tested(False, (f"{setup.command[0]} cannot be run: {e.strerror}",))
     emerg = [line for line in completed.stderr.decode("utf-8", "replace").splitlines() if "[emerg]" in line]
-    return Tested(request.id, completed.returncode == 0, tuple(line[:500] for line in emerg[:10]))
+    return Tested(completed.returncode == 0, tuple(line[:500] for line in emerg[:10]))
 
 
-def answer_request(setup: Setup, *, test: bool = False) -> bool:
-    """Reads the request, carries it out, and writes the answer.
+def serve(connection: socket.socket, config: str, *, test: bool = False) -> None:
+    """Answers the requests of one connection until it ends, each with the configuration of that moment.
 
-    A request that has its answer is not carried out again: root may start the unit by hand, long afterwards.
+    The first line is a greeting with this file's version. It has an `error` if the peer is refused.
 
     Args:
-        setup: root's configuration.
-        test: run `nginx -t` instead of the step.
-
-    Returns:
-        Whether the request was new.
+        connection: an accepted Unix socket.
+        config: root's configuration.
+        test: answer `TEST` instead of `APPLY` and `PREPARE`.
 
     Raises:
-        ValueError: the request is invalid, or other users may write to the directory of the answers.
-        OSError: the answer could not be written.
+        OSError: the connection has failed, or the peer was too slow.
     """
-    request_name, result_name = (TEST_REQUEST, TEST_RESULT) if test else (REQUEST, RESULT)
-    with _opened_dir(setup.result_dir, None) as results:
-        status = os.fstat(results)
-        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
-            raise ValueError(
-                f"{setup.result_dir}: must belong to uid {os.geteuid()}, and no other user may write to it"
-            )
-        request = read_request(setup, request_name)
-        with contextlib.suppress(OSError, ValueError, AttributeError, _RequestError):
-            if json.loads(_read_file(result_name, results, MAX_ANSWER)).get("id") == request.id:
-                return False
-        answer = run_test(setup, request) if test else apply(setup, request)
-        new_name = f".{result_name}.new"
-        _remove(new_name, results)
-        _write_new(new_name, json.dumps(asdict(answer)).encode(), results, mode=0o640, gid=status.st_gid)
-        os.rename(new_name, result_name, src_dir_fd=results, dst_dir_fd=results)
-    return True
+    kind = Tested if test else Applied
+    try:
+        _admit(connection, config)
+    except _RequestError as e:
+        print(f"rotator-apply: refused: {e.message}", file=sys.stderr)
+        _send(connection, encode(kind(error=e.reason, message=e.message)))
+        return
+    _send(connection, json.dumps({"version": VERSION}).encode() + b"\n")
+    try:
+        for line in _lines(connection):
+            _send(connection, encode(_answer(connection, config, line, test=test)))
+    except _RequestError as e:
+        _send(connection, encode(kind(error=e.reason, message=e.message)))
+
+
+def _answer(connection: socket.socket, config: str, line: bytes, *, test: bool) -> Applied | Tested:
+    try:
+        request = parse_request(line)
+        if (request.word == TEST) != test:
+            raise _RequestError("bad-request", f"{request.word!r} is not answered here")
+        setup = _admit(connection, config)
+        return run_test(setup) if test else carry_out(setup, request, lambda: _end_without_peer(connection))
+    except VersionError as e:
+        error = _RequestError("apply-version", str(e))
+    except ValueError as e:
+        error = _RequestError("bad-request", str(e))
+    except _RequestError as e:
+        error = e
+    return (Tested if test else Applied)(error=error.reason, message=error.message)
+
+
+def _admit(connection: socket.socket, config: str) -> Setup:
+    """Root's configuration of this moment, if the peer is root or the owner of the store that it names."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    try:
+        setup = read_setup(config)
+        with _opened_dir(setup.state_dir, None) as store:
+            owner = os.fstat(store).st_uid
+    except (OSError, ValueError) as e:
+        raise _RequestError("configuration", f"root's program cannot use {config}: {e}") from None
+    if uid not in (0, owner):
+        raise _RequestError(
+            "apply-denied", f"uid {uid} may not ask for the privileged step: {setup.state_dir} belongs to uid {owner}"
+        )
+    return setup
+
+
+def _lines(connection: socket.socket) -> Iterator[bytes]:
+    """Each whole line. The peer may be silent for any time between two lines, and not within one."""
+    data = b""
+    while True:
+        end = time.monotonic() + LINE_WITHIN
+        while b"\n" not in data:
+            if len(data) >= MAX_REQUEST:
+                raise _RequestError("bad-request", f"the request has more than {MAX_REQUEST} bytes")
+            connection.settimeout(max(end - time.monotonic(), 0.001) if data else None)
+            try:
+                part = connection.recv(MAX_REQUEST - len(data))
+            except TimeoutError:
+                raise _RequestError("bad-request", f"the request was not whole after {LINE_WITHIN:g} s") from None
+            if not part:
+                return
+            if not data:
+                end = time.monotonic() + LINE_WITHIN
+            data += part
+        line, _, data = data.partition(b"\n")
+        yield line
+
+
+def _send(connection: socket.socket, line: bytes) -> None:
+    connection.settimeout(LINE_WITHIN)
+    connection.sendall(line)
+
+
+def _end_without_peer(connection: socket.socket) -> None:
+    """Ends the program if the peer has closed the connection: a wait is of no use to anyone then."""
+    poll = select.poll()
+    poll.register(connection, 0)
+    if any(events & select.POLLHUP for _, events in poll.poll(0)):
+        sys.exit(0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Carries out one request: `apply.py --config F [--test]`. Returns 0 if the request has its answer."""
-    parser = argparse.ArgumentParser(description="Carries out one request of rotator as root.")
+    """Serves the connection on standard input: `apply.py --config F [--test]`. Returns 0 when it has ended."""
+    parser = argparse.ArgumentParser(description="Carries out rotator's requests as root, on one connection.")
     parser.add_argument("--config", default="/etc/rotator/rotator.toml", help="rotator's configuration")
     parser.add_argument("--test", action="store_true", help="run `nginx -t` instead, and answer with its result")
     args = parser.parse_args(arguments)
     os.umask(0o022)  # each directory has its final mode at once, so that nginx can enter it even after a kill
     try:
-        if not answer_request(read_setup(args.config), test=args.test):
-            print("rotator-apply: this request has its answer already; nothing was done")
-    except (ValueError, OSError) as e:
+        with socket.socket(fileno=os.dup(0)) as connection:
+            serve(connection, args.config, test=args.test)
+    except OSError as e:
         print(f"rotator-apply: {e}", file=sys.stderr)
         return 1
     return 0

@@ -5,7 +5,6 @@ So every file in the store belongs to its owner, and root never follows a link t
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import signal
@@ -14,15 +13,14 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from types import FrameType
 from typing import TypeVar
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
-from rotator.privsep.apply import Applied, Setup
-from rotator.privsep.unit_client import ApplyPort, new_request
+from rotator.privsep.apply import Applied, Request, Setup
+from rotator.privsep.socket_client import ApplyPort, apply_in_parts
 
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 """The signals that the parent sends on to the child."""
@@ -81,8 +79,8 @@ def _parent(child: int, connection: socket.socket, setup: Setup, mask: Iterable[
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         while message := connection.recv(privileged.MAX_REQUEST):
-            applied = privileged.apply(setup, privileged.parse_request(message))
-            connection.send(json.dumps(asdict(applied)).encode())
+            applied = privileged.carry_out(setup, privileged.parse_request(message))
+            connection.send(privileged.encode(applied))
     except (OSError, ValueError):
         pass  # the child has ended or sent an invalid request; nothing further is applied
     finally:
@@ -144,13 +142,15 @@ def become(uid: int, gid: int) -> None:
 def _apply_by_parent(connection: socket.socket) -> ApplyPort:
     """The privileged step, carried out by the parent."""
 
-    def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
-        apply_request = new_request(generations, hup=hup)
+    def ask(request: Request) -> Applied:
         try:
-            connection.send(json.dumps(asdict(apply_request)).encode())
+            connection.send(privileged.encode(request))
             return privileged.parse_applied(connection.recv(privileged.MAX_ANSWER))
         except (OSError, ValueError) as e:
             message = "the parent process, which has root's rights, has ended"
             raise RotatorError(Reason.APPLY_GONE, message, "Repeat the command") from e
+
+    def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
+        return apply_in_parts(generations, ask, hup=hup)
 
     return apply

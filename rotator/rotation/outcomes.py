@@ -40,11 +40,6 @@ APPLY_HINTS: Mapping[Reason | Code, str] = {
     Reason.INCLUDE_FOREIGN: "Move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
     Reason.SIGNAL_PERMISSION: "Run it as root, or as the user of nginx's master",
     Reason.DISK_FULL: f"Free some space, {AGAIN}",
-    Reason.NO_RESULT_DIR: (
-        "Install systemd/tmpfiles.conf as /etc/tmpfiles.d/rotator.conf, then: systemd-tmpfiles --create"
-    ),
-    Reason.APPLY_DENIED: "Allow it: install systemd/50-rotator.rules into /etc/polkit-1/rules.d; or run it as root",
-    Reason.APPLY_UNIT: "See whether it is installed, and its messages: systemctl status rotator-apply.service",
 }
 """The next step after a failure of the privileged step, by its reason."""
 
@@ -119,7 +114,7 @@ def deferred(
 def apply_failed(rotation: SiteRotation, ports: Ports, applied: Applied) -> Outcome:
     """The outcome after a refusal or a failure of the privileged step."""
     reason = reason_of(applied.error)
-    return deferred(rotation, ports, reason, applied.message, APPLY_HINTS.get(reason, ""))
+    return deferred(rotation, ports, reason, applied.message, applied.hint or APPLY_HINTS.get(reason, ""))
 
 
 def stranded(

@@ -11,7 +11,7 @@ from typing import Protocol
 from rotator.core.model import Pair, Served, Target, Workers
 from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep.apply import Live
-from rotator.privsep.unit_client import ApplyPort
+from rotator.privsep.socket_client import ApplyPort
 from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.locks import Locks

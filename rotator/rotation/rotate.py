@@ -138,7 +138,7 @@ def _not_applied(rotations: list[SiteRotation], applied: Applied, ports: Ports) 
     hint = NGINX_DOWN_HINT
     if applied.error:
         reason, message = reason_of(applied.error), f"{applied.message}. Nothing was changed"
-        hint = APPLY_HINTS.get(reason, "")
+        hint = applied.hint or APPLY_HINTS.get(reason, "")
     return {r.site.name: deferred(r, ports, reason, message, hint) for r in rotations}
 
 
