@@ -194,12 +194,6 @@ def not_wired(rotation: SiteRotation, ports: Ports) -> Outcome:
     )
 
 
-def refusal(applied: Applied) -> str:
-    """nginx's own reason for refusing a reload."""
-    reason = "; ".join(applied.words) or "its error log was not readable or says nothing"
-    return f"nginx refused the reload: {reason}"
-
-
 def still_serves(generation: Generation | None) -> str:
     """A clause about the pair that nginx serves meanwhile."""
     if generation is None:
