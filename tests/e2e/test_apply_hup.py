@@ -14,8 +14,10 @@ from rotator.core.model import Provenance
 from rotator.privsep import apply as module
 from rotator.privsep.apply import Applied, Request, Setup, apply, hup_master, read_children
 from rotator.storage.generations import Store
+from rotator.x509 import der
 from tests.support import misbehave
-from tests.support.authority import CA
+from tests.support.authority import CA, der_pem, wrap
+from tests.support.crafting import integer, oid, sequence
 from tests.support.nginx_server import NginxServer, ServerBlock, include_line
 from tests.support.pairs import pair_of
 
@@ -102,6 +104,17 @@ def test_a_pair_that_nginx_cannot_load_is_refused_with_the_name_of_the_copy(host
 def pair_key(host: Host) -> bytes:
     """The key of some other pair."""
     return host.ca.issue("other.test").key_pem
+
+
+def test_a_key_that_would_hang_nginx_is_not_given_to_it(host: Host) -> None:
+    name = host.store()
+    key = Path(host.setup.state_dir) / "sites/site/generations" / name / "privkey.pem"
+    number = integer((1 << 29_999) | 1)
+    dsa = sequence(oid(der.DSA), sequence(number, number, number))
+    key.write_bytes(der_pem(sequence(integer(0), dsa, wrap(der.OCTET_STRING, number)), label="PRIVATE KEY"))
+    done = host.apply(name)
+    assert (done.error, done.signalled, done.live) == ("too-large", 0, done.before)
+    assert host.hup()[1] == "accepted"
 
 
 def test_a_changed_zone_which_nginx_tells_in_its_log_only_is_refused(host: Host) -> None:

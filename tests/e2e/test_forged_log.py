@@ -82,7 +82,7 @@ def forging(edge: Edge) -> Iterator[None]:
         thread.join()
 
 
-def sandboxed(edge: Edge, before_hup: Callable[[Mapping[str, str]], None] = lambda generations: None) -> Applying:
+def sandboxed(edge: Edge) -> Applying:
     """The privileged step in a process with the rights that the unit leaves to root."""
     setup = asdict(bootstrap.make_setup(edge.config))
     command = ["setpriv", "--bounding-set=-all,+dac_read_search,+chown", "--no-new-privs"]
