@@ -91,6 +91,8 @@ class Reason(StrEnum):
     """The privileged step was asked for a site or a generation that it does not accept."""
     SIGNAL_PERMISSION = "signal-permission"
     """This user may not signal nginx's master."""
+    PID_FILE_UNSAFE = "pid-file-unsafe"
+    """Another user may have written nginx's pid file, or it names another user's process."""
     INCLUDE_DIR_UNSAFE = "include-dir-unsafe"
     """Others than the user of nginx's master may write to the include directory."""
     INCLUDE_FOREIGN = "include-foreign"

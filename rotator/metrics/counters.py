@@ -43,6 +43,7 @@ RELOAD_OTHER: frozenset[Reason | Code] = frozenset(
         Reason.INCLUDE_FOREIGN,
         Reason.LOCK_BUSY,
         Reason.NOT_A_FILE,
+        Reason.PID_FILE_UNSAFE,
         Reason.STORE_UNSAFE,
         OTHER,
     }
@@ -81,7 +82,7 @@ BY_TIMED_STAGE: frozenset[Reason] = frozenset(
         *(Reason.CLOCK_SUSPECT, Reason.CONFIGURATION, Reason.COPY_DIFFERS, Reason.INCLUDE_DIR_UNSAFE),
         *(Reason.INCLUDE_FOREIGN, Reason.NGINX_SILENT, Reason.NOTHING_TO_DO, Reason.NOT_A_FILE, Reason.NOT_PROVED),
         *(Reason.NO_GENERATION, Reason.NO_STORE, Reason.ROLLBACK_FAILED),
-        *(Reason.SIGNAL_PERMISSION, Reason.STORE_UNSAFE, OTHER),
+        *(Reason.PID_FILE_UNSAFE, Reason.SIGNAL_PERMISSION, Reason.STORE_UNSAFE, OTHER),
     }
 )
 """The reasons of outcomes that ended in the last stage that they have timed, or in `detect` if they have timed none."""

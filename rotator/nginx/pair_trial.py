@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import select
 import subprocess
 import time
@@ -47,6 +48,8 @@ _MORE_TEMP = (
 _NO_PROGRAM = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ELOOP)
 _IRRELEVANT = ("the configuration file", "configuration file /proc/self/fd", 'the "user" directive')
 """The beginnings of messages about the private configuration."""
+_OF_THE_HOST = re.compile(r"system library|malloc failure|\([0-9]+: ")
+"""Marks of a failed system call in nginx's messages, such as too many open files: OpenSSL's and nginx's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,14 @@ class NginxVerdict:
 
     ok: bool
     messages: tuple[str, ...] = ()
+
+    def blames(self, *paths: str) -> bool:
+        """Whether a message refuses the content of a file with such a path; one about a failed system call does not.
+
+        Args:
+            paths: the paths of files, or of directories with a slash at the end.
+        """
+        return any(path in message and not _OF_THE_HOST.search(message) for message in self.messages for path in paths)
 
 
 def cannot_run(program: str, e: OSError) -> RotatorError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -21,7 +22,8 @@ def look(pid_file: Path) -> Workers | None:
 
     Returns:
         The workers (`master=None` if nginx is not running). None if its processes are invisible: /proc is mounted with
-        hidepid, or this user may not read the pid file.
+        hidepid, or this user may not read the pid file; or another user may have written that file, or owns the
+        process that it names, as every user may give a process the title of a master.
     """
     # During an upgrade of the binary (USR2) the pid file is renamed to .oldbin. The old master keeps its workers, which
     # still serve the old pair, while a signal to the new pid reaches the new master only.
@@ -29,11 +31,13 @@ def look(pid_file: Path) -> Workers | None:
         old, pid = _read_pid(Path(f"{pid_file}.oldbin")), _read_pid(pid_file)
     except PermissionError:
         return None
-    old = old if old is not None and (_title(old) or b"").startswith(_MASTER) else None
+    old = old if old is not None and (_title(old) or b"").startswith(_MASTER) and _is_trusted(old) else None
     title = _title(pid) if pid is not None else b""
     if pid is not None and title is None and _exists(pid):
         return None
     master = pid if title is not None and title.startswith(_MASTER) else None
+    if master is not None and not _is_trusted(master):
+        return None
     masters = [m for m in (master, old) if m is not None]
     if not masters:
         return Workers(master=None)
@@ -100,8 +104,31 @@ def _exists(pid: int) -> bool:
     return True
 
 
+def _is_trusted(pid: int) -> bool:
+    """Whether a process belongs to root or to the user of this process; True for one that has ended meanwhile."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_bytes()
+    except OSError:
+        return True
+    uids = next((line.split()[1:3] for line in status.splitlines() if line.startswith(b"Uid:")), [])
+    return {int(uid) for uid in uids} <= _trusted_uids()
+
+
+def _trusted_uids() -> set[int]:
+    """Root and the user of this process; a user namespace without root shows its files and processes as 65534's."""
+    try:
+        users = Path("/proc/self/uid_map").read_text().split()[::3]
+    except OSError:  # a kernel without user namespaces
+        users = ["0"]
+    return {0 if "0" in users else 65534, os.geteuid()}
+
+
 def _read_pid(pid_file: Path) -> int | None:
-    """The pid in a file; None without a file or a pid (`nginx -t` by root leaves an empty file if nginx is stopped)."""
+    """The pid in a file; None without a file or a pid (`nginx -t` by root leaves an empty file if nginx is stopped).
+
+    Raises:
+        PermissionError: this user may not read it; or another user may have written it.
+    """
     try:
         fd = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block this process
     except PermissionError:
@@ -109,9 +136,13 @@ def _read_pid(pid_file: Path) -> int | None:
     except OSError:
         return None
     try:
-        text = os.read(fd, 32).strip()
+        text, status = os.read(fd, 32).strip(), os.fstat(fd)
     except OSError:
         return None
     finally:
         os.close(fd)
-    return int(text) if text.isdigit() and 0 < int(text) < 2**31 else None
+    if not text.isdigit() or not 0 < int(text) < 2**31:
+        return None
+    if status.st_uid not in _trusted_uids() or status.st_mode & 0o022:
+        raise PermissionError(errno.EPERM, "another user may have written it", str(pid_file))
+    return int(text)

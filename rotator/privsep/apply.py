@@ -14,12 +14,14 @@ instead, which needs root to read every file.
 from __future__ import annotations
 
 import argparse
+import binascii
 import contextlib
 import errno
 import fcntl
 import grp
 import json
 import os
+import pwd
 import re
 import select
 import signal
@@ -49,6 +51,13 @@ MAX_REQUEST = 64 * 1024
 """The bytes of one request with its line end. A caller splits a larger one: first `prepare` for all, then `apply`."""
 MAX_ANSWER = 256 * 1024
 MAX_FILE = 256 * 1024
+MAX_KEY = 16 * 1024
+"""The most bytes of a key file. An RSA key of 8192 bits has 6.4 KB; a DSA key of 257 KB kept nginx's master busy for
+good."""
+MAX_CHAIN = 64
+"""The most certificates of a chain."""
+MAX_RSA_BITS = 8192
+"""The most bits of an RSA modulus, as in the policy."""
 MAX_LOG = 64 * 1024
 LOOK_EVERY = 0.002
 """The seconds between two looks at the master. Three looks show a refusal (7 ms with one server block)."""
@@ -72,10 +81,13 @@ _INCLUDE_LINE = re.compile(
     r"ssl_certificate(?:_key)? +(?P<dir>/\S+)/(?P<generation>[0-9]{6,12}-[0-9a-f]{12})"
     r"/(?:(?:ecdsa|ed25519|rsa)-)?(?:fullchain|privkey)\.pem;\Z"
 )
+_RSA, _EC, _ED25519 = (bytes.fromhex(oid) for oid in ("2a864886f70d010101", "2a8648ce3d0201", "2b6570"))
+_SEQUENCE, _INTEGER, _OCTET_STRING, _NULL, _OID = 0x30, 0x02, 0x04, 0x05, 0x06
+_PARAMETERS, _POINT = 0xA0, 0xA1
+_CURVES = [[(_OID, bytes.fromhex(curve))] for curve in ("2a8648ce3d030107", "2b81040022", "2b81040023")]
+"""The parameters of P-256, P-384 and P-521 (RFC 5480 2.1.1.1)."""
 _UNFINISHED = ".new-"
 """The prefix of a copy that is not complete, or that is being removed."""
-_SIGSUSPEND = {"x86_64": "130", "aarch64": "133", "riscv64": "133", "s390x": "179", "ppc64le": "178"}
-"""The number of rt_sigsuspend(2), in which an idle nginx master waits (src/os/unix/ngx_process_cycle.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +142,8 @@ class Applied:
         uncertain: whether something failed after an include was renamed: committed, but maybe not on the disk.
         signalled: the pid of the master that got the HUP; 0 if none.
         decision: `accepted`, `refused`, `unknown` (no evidence in time), `gone` (the master ended) or empty (no HUP).
-        words: the `[emerg]` messages that nginx's master wrote about it.
+        words: the `[emerg]` messages that nginx's master wrote about it, for people only; marked if another user may
+            write nginx's log.
         hint: the next step, from a caller that could not have the request carried out; never part of an answer.
     """
 
@@ -559,11 +572,12 @@ def _read_generation(
             files = next((f for f in layouts if names == {name for pair in f for name in pair}), None)
             if files is None:
                 raise _RequestError("store-unsafe", "these are not the files of a generation")
-            contents = {name: _read_file(name, fd, MAX_FILE, owner=owner) for name in sorted(names)}
+            limits = {name: limit for pair in files for name, limit in zip(pair, (MAX_FILE, MAX_KEY), strict=True)}
+            contents = {name: _read_file(name, fd, limit, owner=owner) for name, limit in sorted(limits.items())}
             mtime = max(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mtime_ns for name in names)
-        for chain, _ in files:
-            if b"PRIVATE KEY" in contents[chain] or not contents[chain].startswith(b"-----BEGIN CERTIFICATE-----\n"):
-                raise _RequestError("store-unsafe", f"{chain} holds something other than certificates")
+        for chain, key in files:
+            check_chain(chain, contents[chain])
+            check_key(key, contents[key])
     except (OSError, _RequestError) as e:
         raise _RequestError(_reason(e), f"{path}: {_plain(e)}") from e
     return files, contents, mtime
@@ -593,6 +607,126 @@ def _prune_copies(site: str, keep: set[str], pairs_fd: int) -> None:
             _remove_dir(_UNFINISHED + name, copies_fd)
 
 
+# -- what nginx may load ----------------------------------------------------------------------------------------------
+
+
+def check_chain(name: str, data: bytes) -> None:
+    """Checks that a file has nothing but a few certificates as PEM, as the store writes them.
+
+    Raises:
+        _RequestError: `store-unsafe`.
+    """
+    try:
+        certificates = [_elements(der) for der in _pem_blocks(data, b"CERTIFICATE")]
+    except ValueError as e:
+        raise _RequestError("store-unsafe", f"{name} has something other than certificates: {e}") from None
+    if not 1 <= len(certificates) <= MAX_CHAIN or any([tag for tag, _ in c] != [_SEQUENCE] for c in certificates):
+        raise _RequestError("store-unsafe", f"{name} does not have 1 to {MAX_CHAIN} certificates")
+
+
+def check_key(name: str, data: bytes) -> None:
+    """Checks that a file has nothing but one PKCS#8 key as PEM, of a kind that nginx loads in milliseconds.
+
+    OpenSSL computes with a key of any kind and size while it loads it, and nginx's master cannot be interrupted then.
+
+    Raises:
+        _RequestError: `store-unsafe`; the message has no byte of the key.
+    """
+    try:
+        blocks = _pem_blocks(data, b"PRIVATE KEY")
+        is_good = len(blocks) == 1 and _is_bounded_key(blocks[0])
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise _RequestError(
+            "store-unsafe",
+            f"{name} is not one PKCS#8 key as the store writes it: RSA of at most {MAX_RSA_BITS} bits, ECDSA on P-256, "
+            "P-384 or P-521, or Ed25519",
+        )
+
+
+def _pem_blocks(data: bytes, label: bytes) -> list[bytes]:
+    """The decoded blocks of a text that is nothing but canonical PEM (RFC 7468 section 2) with one label.
+
+    Raises:
+        ValueError: there is something else.
+    """
+    begin, end = b"-----BEGIN %b-----\n" % label, b"-----END %b-----\n" % label
+    blocks = []
+    at = 0
+    while at < len(data):
+        stop = data.find(end, at)
+        if stop < 0 or not data.startswith(begin, at):
+            raise ValueError(f"byte {at} does not begin a whole {label.decode()} block")
+        text = data[at + len(begin) : stop]
+        der = binascii.a2b_base64(text)
+        encoded = binascii.b2a_base64(der, newline=False)
+        if text != b"".join(encoded[i : i + 64] + b"\n" for i in range(0, len(encoded), 64)):
+            raise ValueError(f"the block that begins with byte {at} is not in lines of 64 characters of base64")
+        blocks.append(der)
+        at = stop + len(end)
+    return blocks
+
+
+def _is_bounded_key(der: bytes) -> bool:
+    """Whether a PKCS#8 structure (RFC 5958) has a key whose computations are bounded; ValueError if it is not DER."""
+    version, algorithm, key = _fields(der, _INTEGER, _SEQUENCE, _OCTET_STRING)
+    parts = _elements(algorithm)
+    if version != b"\0":
+        return False
+    if parts == [(_OID, _RSA), (_NULL, b"")]:
+        return _is_bounded_rsa(key)
+    if parts == [(_OID, _ED25519)]:
+        return [(tag, len(seed)) for tag, seed in _elements(key)] == [(_OCTET_STRING, 32)]
+    return parts[:1] == [(_OID, _EC)] and parts[1:] in _CURVES and _is_on_curve(key, parts[1:])
+
+
+def _is_bounded_rsa(der: bytes) -> bool:
+    """Whether an RSAPrivateKey (RFC 8017 A.1.2) has two primes, and no number longer than a bounded modulus."""
+    version, *contents = _fields(der, *[_INTEGER] * 9)
+    numbers = [int.from_bytes(content, "big", signed=True) for content in contents]
+    bits = [number.bit_length() for number in numbers]
+    return version == b"\0" and min(numbers) > 0 and max(bits) == bits[0] <= MAX_RSA_BITS
+
+
+def _is_on_curve(der: bytes, curve: list[tuple[int, bytes]]) -> bool:
+    """Whether an ECPrivateKey (RFC 5915) is on a named curve; its own parameters would replace those around it."""
+    (outer,) = _elements(der)
+    version, scalar, *rest = _elements(outer[1])
+    if (outer[0], version, scalar[0]) != (_SEQUENCE, (_INTEGER, b"\1"), _OCTET_STRING) or len(scalar[1]) > 66:
+        return False
+    if [tag for tag, _ in rest] not in ([], [_PARAMETERS], [_POINT], [_PARAMETERS, _POINT]):
+        return False
+    return all(tag == _POINT or _elements(content) == curve for tag, content in rest)
+
+
+def _fields(der: bytes, *tags: int) -> list[bytes]:
+    """The contents of the elements of one SEQUENCE; ValueError if they have other tags than these."""
+    (outer,) = _elements(der)
+    elements = _elements(outer[1])
+    if outer[0] != _SEQUENCE or tuple(tag for tag, _ in elements) != tags:
+        raise ValueError("other elements")
+    return [content for _, content in elements]
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    """The DER elements that follow each other in these bytes, as tag and content; ValueError for anything else."""
+    elements = []
+    at = 0
+    while at < len(data):
+        tag, length, at = data[at], data[at + 1] if at + 1 < len(data) else 0x80, at + 2
+        if length & 0x80:
+            octets = data[at : at + (length & 0x7F)]
+            at, length = at + (length & 0x7F), int.from_bytes(octets[:5], "big")
+            if length < 0x80 or len(octets) > 4 or octets[0] == 0:
+                raise ValueError("a length that is not DER")
+        if tag & 0x1F == 0x1F or at + length > len(data):
+            raise ValueError("a tag that is not supported, or an element that ends too late")
+        elements.append((tag, data[at : at + length]))
+        at += length
+    return elements
+
+
 # -- the signal and nginx's decision ----------------------------------------------------------------------------------
 
 
@@ -605,6 +739,9 @@ def hup_master(setup: Setup, waiting: Callable[[], None] = lambda: None) -> tupl
 
     Returns:
         (pid, decision, nginx's messages); pid 0 and decision `gone` if no master is running.
+
+    Raises:
+        _RequestError: `pid-file-unsafe` or `signal-permission`; nothing was signalled.
     """
     pid = master_pid(setup.pid_file)
     if not pid:
@@ -614,8 +751,14 @@ def hup_master(setup: Setup, waiting: Callable[[], None] = lambda: None) -> tupl
     except ProcessLookupError:
         return 0, "gone", ()
     try:
-        if not is_master(pid):
+        if not _has_title(pid):
             return 0, "gone", ()
+        if not is_master(pid) and (owner := _uids(pid)[1]) >= 0:
+            raise _RequestError(
+                "pid-file-unsafe",
+                f"{setup.pid_file} names pid {pid}, a process of uid {owner}; the nginx that this user may signal runs "
+                f"as root or as uid {os.geteuid()}",
+            )
         log = _Log(setup.error_log, pid)
         children = read_children(pid)
         try:
@@ -627,27 +770,65 @@ def hup_master(setup: Setup, waiting: Callable[[], None] = lambda: None) -> tupl
                 "signal-permission",
                 f"this user may not signal nginx's master, pid {pid}; run rotator as the user of that process",
             ) from e
-        decision = _watch(pid, children, log, setup.watch_for, waiting)
+        decision = _watch(pid, children, setup.watch_for, waiting)
         return pid, decision, log.messages()
     finally:
         os.close(process)
 
 
 def master_pid(pid_file: str) -> int:
-    """The pid in nginx's pid file; 0 if there is none (`nginx -t` as root leaves an empty file)."""
+    """The pid in nginx's pid file; 0 if there is none (`nginx -t` as root leaves an empty file).
+
+    Raises:
+        _RequestError: `pid-file-unsafe`: another user could have written this file.
+    """
     try:
-        text = _read_file(pid_file, None, 64).decode("ascii").strip()
-    except (OSError, ValueError, _RequestError):
+        fd = os.open(pid_file, _READ)
+    except OSError:
         return 0
-    return int(text) if text.isdigit() and 0 < int(text) < 2**31 else 0
+    try:
+        status = os.fstat(fd)
+        text = os.read(fd, 65).strip() if stat.S_ISREG(status.st_mode) else b""
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+    if not text.isdigit() or not 0 < int(text) < 2**31:
+        return 0
+    if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
+        raise _RequestError(
+            "pid-file-unsafe",
+            f"{pid_file} belongs to uid {status.st_uid} with mode {stat.S_IMODE(status.st_mode):04o}; it must belong "
+            f"to root or uid {os.geteuid()}, and no other user may write to it, because its process gets a signal",
+        )
+    return int(text)
 
 
 def is_master(pid: int) -> bool:
+    """Whether a process is an nginx master of root or of this user. Any user may give a process that title."""
+    return _has_title(pid) and set(_uids(pid)) <= {0, os.geteuid()}
+
+
+def _has_title(pid: int) -> bool:
     """Whether a process has the title of an nginx master, so that a stale pid file causes no signal to another one."""
     try:
         return _proc(pid, "cmdline").startswith(b"nginx: master process")
     except OSError:
         return False
+
+
+def _uids(pid: int) -> tuple[int, int]:
+    """The real and the effective uid of a process; (-1, -1) for one that has ended."""
+    try:
+        real, effective = _status(pid)[b"Uid"].split()[:2]
+        return int(real), int(effective)
+    except (OSError, KeyError, ValueError):
+        return -1, -1
+
+
+def _status(pid: int) -> dict[bytes, bytes]:
+    """The fields of /proc/PID/status."""
+    return dict(line.split(b":\t", 1) for line in _proc(pid, "status").splitlines() if b":\t" in line)
 
 
 def read_children(pid: int) -> frozenset[int]:
@@ -665,16 +846,15 @@ def read_children(pid: int) -> frozenset[int]:
     return union
 
 
-def _watch(pid: int, before: frozenset[int], log: _Log, within: float, waiting: Callable[[], None]) -> str:
-    """The decision of the master.
+def _watch(pid: int, before: frozenset[int], within: float, waiting: Callable[[], None]) -> str:
+    """The decision of the master, by evidence that no other user can make: its children and its own state.
 
-    A new child means `accepted`. Three looks at an idle master without a new child, or its last message, mean
-    `refused`.
+    A new child means `accepted`. Three looks at an idle master without a new child mean `refused`. nginx's log decides
+    nothing: its workers own it on most hosts.
 
     Args:
         pid: the pid of the master.
         before: its children before the signal.
-        log: its messages since the signal.
         within: the seconds to wait; eight times as long while the master is busy.
         waiting: called at each look.
     """
@@ -690,8 +870,6 @@ def _watch(pid: int, before: frozenset[int], log: _Log, within: float, waiting: 
         idle_looks = idle_looks + 1 if idle else 0
         if idle_looks >= 3 and before:  # without visible children, the lack of a new child shows nothing
             return "refused"
-        if (not before or idle is None) and log.refused():  # the log is the only evidence then
-            return "refused"
         now = time.monotonic()
         if now > busy_end or (now > end and idle is not False):
             return "unknown"
@@ -700,25 +878,27 @@ def _watch(pid: int, before: frozenset[int], log: _Log, within: float, waiting: 
 
 
 def _is_idle(pid: int) -> bool | None:
-    """Whether the master waits for signals and has no HUP pending; None if it is stopped, or if that is invisible."""
-    number = _SIGSUSPEND.get(os.uname().machine)
-    if number is None:
-        return None
+    """Whether the master waits for signals and has no HUP pending; None if it is stopped, or if that is invisible.
+
+    The master blocks its signals all the time except while it waits for one with an empty mask (sigsuspend(2),
+    src/os/unix/ngx_process_cycle.c); a handler blocks at least its own signal. So a sleeping master without a blocked
+    signal waits. The kernel shows the mask of each process to every user, and only the process itself can change it.
+    """
     try:
-        if _proc(pid, "syscall").split()[:1] != [number.encode()]:
-            return False
-        status = dict(line.split(b":\t") for line in _proc(pid, "status").splitlines() if line.count(b":\t") == 1)
+        status = _status(pid)
+        state, blocked = status[b"State"][:1], int(status[b"SigBlk"], 16)
         pending = int(status[b"SigPnd"], 16) | int(status[b"ShdPnd"], 16)
-        state = status[b"State"][:1]
     except (OSError, KeyError, ValueError):
         return None
     if state in b"Tt":  # a stopped process may handle the signal at any later time
         return None
-    return state == b"S" and not pending & (1 << (signal.SIGHUP - 1))
+    return state == b"S" and not blocked and not pending & (1 << (signal.SIGHUP - 1))
 
 
 class _Log:
     """The messages of the master in the part of nginx's error log that is written after this object is created.
+
+    They are words for people and decide nothing. A message says so if another user may have written it.
 
     Args:
         path: the path of the log.
@@ -738,7 +918,7 @@ class _Log:
         return (status.st_ino, status.st_size)
 
     def messages(self) -> tuple[str, ...]:
-        """The `[emerg]` messages."""
+        """The `[emerg]` messages, without control characters; one marked text if other users may write the log."""
         inode, size = self._begin
         try:
             fd = os.open(self._path, _READ)
@@ -751,19 +931,69 @@ class _Log:
             begin = size if status.st_ino == inode and status.st_size >= size else 0
             # The end of the log, because the reason for a refusal is the master's last message.
             data = os.pread(fd, MAX_LOG, max(begin, status.st_size - MAX_LOG))
+            writer = _other_writer(self._path, status)
         except OSError:
             return ()
         finally:
             os.close(fd)
         lines = [line for line in data.splitlines() if b" [emerg] " in line and self._pid in line]
-        messages = (line.decode("utf-8", "replace").partition(" [emerg] ")[2].partition(": ")[2] for line in lines)
-        return tuple(dict.fromkeys(message[:500] for message in messages if message))[:10]
+        texts = (line.decode("utf-8", "replace").partition(" [emerg] ")[2].partition(": ")[2] for line in lines)
+        messages = tuple(dict.fromkeys(_printable(text)[:500] for text in texts if text))[:10]
+        if not messages or not writer:
+            return messages
+        return (f"nginx's log, which {writer} may write, says: {'; '.join(messages)}"[:1000],)
 
-    def refused(self) -> bool:
-        """Whether the log has the final message; nginx tries a busy port five times before it gives up (2.5 s)."""
-        messages = self.messages()
-        busy_ports = all("bind() to" in message for message in messages)
-        return bool(messages) and (not busy_ports or any("still could not bind" in message for message in messages))
+
+def _printable(text: str) -> str:
+    """The text with each control character replaced."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _other_writer(path: str, opened: os.stat_result) -> str:
+    """The user or group, other than root and this user, that may write a file or replace it; empty if there is none.
+
+    Args:
+        path: the absolute path of the file.
+        opened: the status of the file that was opened by it.
+
+    Raises:
+        OSError: a part of the path is missing, or has too many links.
+    """
+    if writer := _writer(opened):
+        return writer
+    at, rest = "/", path.split("/")
+    for _ in range(200):
+        status = os.lstat(at)
+        if writer := _writer(status):
+            return writer
+        if stat.S_ISLNK(status.st_mode):
+            target = os.readlink(at)
+            at, rest = "/" if target.startswith("/") else os.path.dirname(at), [*target.split("/"), *rest]
+        elif not rest:
+            return ""
+        else:
+            at = os.path.normpath(os.path.join(at, rest[0]))
+            rest = rest[1:]
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _writer(status: os.stat_result) -> str:
+    """The user or group, other than root and this user, that may write this file or change this directory's entries."""
+    if status.st_uid not in (0, os.geteuid()):
+        return _account(status.st_uid, "uid", lambda uid: pwd.getpwuid(uid).pw_name)
+    if stat.S_ISLNK(status.st_mode) or (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX):
+        return ""  # only the owner of an entry may replace it in a sticky directory
+    if status.st_mode & 0o002:
+        return "every user"
+    return _account(status.st_gid, "gid", lambda gid: grp.getgrgid(gid).gr_name) if status.st_mode & 0o020 else ""
+
+
+def _account(number: int, kind: str, name_of: Callable[[int], str]) -> str:
+    """A user or a group for a message, by its name if it has one."""
+    try:
+        return name_of(number)
+    except KeyError:
+        return f"{kind} {number}"
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Generation, Outcome, Result, has_reloaded
 from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
-from rotator.privsep.apply import Applied, copies_path
 from rotator.rotation import pacing
 from rotator.rotation.outcomes import outcome_of
 from rotator.rotation.ports import Ports
@@ -120,9 +119,3 @@ def _exempt_and_unproved(rotation: SiteRotation, ports: Ports) -> tuple[str, ...
 def seconds_to_prove(ports: Ports) -> float:
     """The seconds that the next proof may take."""
     return deadline(ports.prove_within, ports.history.last_reload_seconds())
-
-
-def is_blamed(rotation: SiteRotation, applied: Applied, ports: Ports) -> bool:
-    """Whether nginx blames this site's new pair: one of its messages names a file of the new generation."""
-    new_files = copies_path(ports.include_dir, rotation.site.name, rotation.new.name)
-    return any(new_files in line for line in applied.words)

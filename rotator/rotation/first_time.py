@@ -7,7 +7,7 @@ from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
-from rotator.rotation.conclude import is_blamed, record_proof, rotated, seconds_to_prove
+from rotator.rotation.conclude import record_proof, rotated, seconds_to_prove
 from rotator.rotation.outcomes import (
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
@@ -17,13 +17,13 @@ from rotator.rotation.outcomes import (
     listener_hint,
     not_wired,
     outcome_of,
-    refusal,
     rejected,
     stranded,
     wired_hint,
 )
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import NO_RELOAD, prove
+from rotator.rotation.refusal import explain_refusal
 from rotator.rotation.site_rotation import SiteRotation, Timer, apply_new, apply_previous
 
 
@@ -80,18 +80,19 @@ def reload_unverified(rotation: SiteRotation, ports: Ports) -> Outcome:
 
 def _refused_unverified(rotation: SiteRotation, applied: Applied, ports: Ports) -> Outcome:
     """nginx would not start with a pair that it names, so the include names the pair before it again."""
-    blamed = is_blamed(rotation, applied, ports)
+    refusal = explain_refusal(applied, ports)
+    blamed = refusal.blames(rotation, ports)
     if rotation.previous and rotation.previous.name != rotation.new.name:
         back = apply_previous([rotation], ports, hup=False)
         if back.error:
-            message = f"{refusal(applied)}; {back.message}"
-            return stranded(rotation, ports, reason_of(back.error), message, applied.words)
+            message = f"{refusal.message}; {back.message}"
+            return stranded(rotation, ports, reason_of(back.error), message, refusal.nginx_words)
         if blamed:
-            problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
-            return rejected(rotation, (*rotation.problems, problem), ports, applied.words)
+            problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal.message)
+            return rejected(rotation, (*rotation.problems, problem), ports, refusal.nginx_words)
     another = f"{command('rotator swap', rotation.site.name)} --cert FILE --key FILE"
     hint = f"Install another pair: {another}" if blamed else REFUSAL_HINT
-    return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), hint, applied.words)
+    return deferred(rotation, ports, Code.NGINX_REFUSED, refusal.message, hint, refusal.nginx_words)
 
 
 def install_first(rotation: SiteRotation, ports: Ports) -> Outcome:

@@ -35,6 +35,9 @@ APPLY_HINTS: Mapping[Reason | Code, str] = {
     Code.PERMISSION: "Run it as root, or as the owner of the include directory",
     Reason.INCLUDE_DIR_UNSAFE: "Let only the user of nginx's master write there: chown root: DIR && chmod go-w DIR",
     Reason.INCLUDE_FOREIGN: "Move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
+    Reason.PID_FILE_UNSAFE: (
+        f"Set `pid_file` under [nginx] to the `pid` of nginx.conf, a file of root that no other user may write; {AGAIN}"
+    ),
     Reason.SIGNAL_PERMISSION: "Run it as root, or as the user of nginx's master",
     Reason.DISK_FULL: f"Free some space, {AGAIN}",
 }
@@ -189,12 +192,6 @@ def not_wired(rotation: SiteRotation, ports: Ports) -> Outcome:
         f"    include {shell_word(include)};\n"
         f"then: nginx -t && systemctl reload nginx && {command('rotator swap', rotation.site.name)}",
     )
-
-
-def refusal(applied: Applied) -> str:
-    """nginx's own reason for refusing a reload."""
-    reason = "; ".join(applied.words) or "its error log was not readable or says nothing"
-    return f"nginx refused the reload: {reason}"
 
 
 def still_serves(generation: Generation | None) -> str:

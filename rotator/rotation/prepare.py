@@ -232,7 +232,7 @@ def _stage(rotation: SiteRotation, now: datetime, ports: Ports, *, dry: bool) ->
                 test = pending.verdict()  # never leaves the process behind
         if not test.ok:
             nginx_words = "; ".join(test.messages) or "it gives no reason"
-            if not any(file in line for line in test.messages for files in staged.files for file in files):
+            if not test.blames(*(file for files in staged.files for file in files)):
                 message = f"nginx could not test the pair alone: {nginx_words}"
                 raise RotatorError(Reason.NGINX_TEST, message, TEST_HINT)
             message = f"this nginx does not take the pair, tested alone: {nginx_words}"

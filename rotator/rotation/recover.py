@@ -30,11 +30,11 @@ from rotator.rotation.outcomes import (
     deferred_by,
     not_wired,
     outcome_of,
-    refusal,
     stranded,
 )
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import NO_RELOAD, Proof, expectation, prove, prove_together
+from rotator.rotation.refusal import Refusal, explain_refusal
 from rotator.rotation.request import RotationRequest
 from rotator.rotation.site_rotation import SiteRotation, Timer, apply_generations, apply_new
 from rotator.rotation.snapshot import SiteSnapshot, take_snapshot
@@ -120,6 +120,8 @@ class _SharedReload:
     """
 
     taken: bool = False
+    refusal: Refusal | None = None
+    """Why nginx refused the last reload: its test takes seconds where there are a thousand sites."""
 
 
 def _recover(
@@ -219,6 +221,7 @@ def _reload(
         message = f"{unproved.name}: {failed.message}; and {back.name} is no longer valid"
         return stranded(rotation, ports, Reason.NOT_PROVED, message)
     rotation.previous, rotation.generation = unproved, back
+    reload.refusal = None  # the next reload reads another include
     failed = _apply(rotation, ports, reload)
     if failed is not None:
         return failed
@@ -238,7 +241,8 @@ def _apply(rotation: SiteRotation, ports: Ports, reload: _SharedReload) -> Outco
         message = "nginx ended before it could be signalled"
         return deferred(rotation, ports, Reason.NGINX_DOWN, message, START_NGINX)
     if applied.decision == "refused":
-        return deferred(rotation, ports, Code.NGINX_REFUSED, refusal(applied), REFUSAL_HINT, applied.words)
+        refusal = reload.refusal = reload.refusal or explain_refusal(applied, ports)
+        return deferred(rotation, ports, Code.NGINX_REFUSED, refusal.message, REFUSAL_HINT, refusal.nginx_words)
     reload.taken = reload.taken or applied.decision == "accepted"
     with Timer([rotation], "prove", ports.clock):
         rotation.proof = prove(rotation.expected(), before, ports, seconds_to_prove(ports))

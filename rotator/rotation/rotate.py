@@ -8,7 +8,8 @@
     nothing later.
  4. Stage: write the pair, let this nginx test it alone, rehearse a handshake, flush, name it a generation.
  5. Apply: one rename of an include for each site, one HUP for all.
- 6. If nginx refuses, the includes go back without another HUP, and it is proved that nothing changed.
+ 6. If nginx refuses, it is asked why; then the includes go back without another HUP, and it is proved that nothing
+    changed.
  7. Prove that every listener serves exactly the new chain and that no old worker accepts connections.
  8. Converged: mark it verified. It is rotated.
  9. Not converged: apply the previous generation in the same way and prove that. A batch is then tried one by one.
@@ -30,7 +31,7 @@ from rotator.core.model import Outcome, Result, Workers
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
-from rotator.rotation.conclude import is_blamed, is_valid_now, rotated, seconds_to_prove, write_down
+from rotator.rotation.conclude import is_valid_now, rotated, seconds_to_prove, write_down
 from rotator.rotation.first_time import install_first, prove_live, reload_unverified
 from rotator.rotation.outcomes import (
     APPLY_HINTS,
@@ -42,13 +43,13 @@ from rotator.rotation.outcomes import (
     deferred,
     deferred_by,
     outcome_of,
-    refusal,
     rejected,
     stranded,
 )
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import EarlyOutcome, prepare
 from rotator.rotation.proof import NO_RELOAD, Proof, prove, prove_together, unchanged
+from rotator.rotation.refusal import Refusal, explain_refusal
 from rotator.rotation.request import RotationRequest
 from rotator.rotation.site_rotation import SiteRotation, Timer, apply_new, apply_previous, merged
 from rotator.rotation.snapshot import take_snapshot
@@ -152,6 +153,7 @@ def _refused(
     """
     silent = applied.decision == "unknown"
     reason: Reason | Code = Reason.NGINX_SILENT if silent else Code.NGINX_REFUSED
+    why_refused = Refusal(applied.words) if silent else explain_refusal(applied, ports)
     wired = [r for r in rotations if r.previous]
     expected = merged(r.expected_before() for r in wired)
     with Timer(rotations, "rollback", ports.clock):
@@ -161,22 +163,23 @@ def _refused(
         if not proof.ok and not back.error:
             proofs |= _roll_back(wired, ports)  # another process reloaded nginx meanwhile; one more reload settles it
     outcomes: dict[str, Outcome] = {}
-    blamed = {r.site.name for r in rotations if is_blamed(r, applied, ports)}
+    blamed = {r.site.name for r in rotations if why_refused.blames(r, ports)}
+    nginx_words = why_refused.nginx_words
     for rotation in rotations:
         name = rotation.site.name
         rotation.proof = proofs[name]
         if back.error or not rotation.proof.ok:
             why = back.message or "; ".join(rotation.proof.reasons)
-            outcomes[name] = stranded(rotation, ports, reason, why, applied.words)
+            outcomes[name] = stranded(rotation, ports, reason, why, nginx_words)
         elif name in blamed:
-            problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, refusal(applied))
-            outcomes[name] = rejected(rotation, (*rotation.problems, problem), ports, applied.words)
+            problem = Problem(Code.NGINX_REFUSED, Severity.REJECT, why_refused.message)
+            outcomes[name] = rejected(rotation, (*rotation.problems, problem), ports, nginx_words)
         elif blamed:
             outcomes |= _swap([rotation], ports)  # another site of the batch was at fault
         else:
-            message = f"{SILENT if silent else refusal(applied)}. The old pair is live as before"
+            message = f"{SILENT if silent else why_refused.message}. The old pair is live as before"
             hint = SILENT_HINT if silent else REFUSAL_HINT
-            outcomes[name] = deferred(rotation, ports, reason, message, hint, applied.words)
+            outcomes[name] = deferred(rotation, ports, reason, message, hint, nginx_words)
     return outcomes
 
 
@@ -239,7 +242,7 @@ def _roll_back(rotations: list[SiteRotation], ports: Ports) -> dict[str, Proof]:
         served = [r for r in rotations if proof.seen.issuperset(r.expected_before())]
         proofs |= {r.site.name: prove(r.expected_before(), before, ports, 0.0) for r in served}
     if applied.decision == "refused":
-        reason = refusal(applied)
+        reason = Refusal(applied.words).message
         proofs = {s: p if p.ok else replace(p, reasons=(reason, *p.reasons)) for s, p in proofs.items()}
     return proofs
 

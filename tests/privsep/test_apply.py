@@ -952,54 +952,6 @@ def test_a_master_of_which_nothing_can_be_seen_is_unknown_when_the_time_is_over(
         assert hup_master(replace(host.setup, watch_for=0.02))[1] == "unknown"
 
 
-def test_a_refusal_is_told_by_the_log_where_nothing_else_can_be_seen(host: Host) -> None:
-    log = host.root / "error.log"
-    log.write_text("2026/11/22 11:59:59 [emerg] 1#1: an old word\n")
-    line = "2026/11/22 12:00:00 [emerg] %d#0: no such directive"
-    with false_master(f"print({line!r} % os.getpid(), file=open({str(log)!r}, 'a'), flush=True)") as process:
-        Path(host.setup.pid_file).write_text(str(process.pid))
-        told = hup_master(replace(host.setup, error_log=str(log), watch_for=5.0))
-    assert told == (process.pid, "refused", ("no such directive",))
-
-
-def test_a_refusal_is_told_although_others_fill_the_log_before_it(host: Host) -> None:
-    log = host.root / "error.log"
-    log.touch()
-    others = "2026/11/22 12:00:00 [error] 7#7: *1 a client\n"
-    line = "2026/11/22 12:00:00 [emerg] %d#0: no such directive"
-    words = f"{others!r} * 4000 + {line!r} % os.getpid()"
-    with false_master(f"print({words}, file=open({str(log)!r}, 'a'), flush=True)") as process:
-        Path(host.setup.pid_file).write_text(str(process.pid))
-        told = hup_master(replace(host.setup, error_log=str(log), watch_for=5.0))
-    assert told == (process.pid, "refused", ("no such directive",))
-
-
-IDLE = "State:\tS (sleeping)\nSigPnd:\t0000000000000000\nShdPnd:\t0000000000000000\n"
-STATES = {
-    "waiting for signals": (IDLE, "130 0x0", True),
-    "doing something": (IDLE, "running", False),
-    "in another call": (IDLE, "232 0x0", False),
-    "about to see a HUP of its own": (
-        IDLE.replace("SigPnd:\t0000000000000000", "SigPnd:\t0000000000000001"),
-        "130",
-        False,
-    ),
-    "about to see a HUP of its group": (IDLE.replace("ShdPnd:\t0000000000000000", "ShdPnd:\t4001"), "130", False),
-    "about to see a child's end": (IDLE.replace("ShdPnd:\t0000000000000000", "ShdPnd:\t10000"), "130", True),
-    "stopped with the HUP in hand": (IDLE.replace("S (sleeping)", "T (stopped)"), "130", None),
-    "not to be seen": ("", "130", None),
-}
-
-
-@pytest.mark.parametrize(("status", "call", "idle"), STATES.values(), ids=STATES)
-def test_a_master_is_idle_only_when_it_sleeps_in_wait_of_signals_and_no_hup_is_on_its_way(
-    monkeypatch: pytest.MonkeyPatch, status: str, call: str, idle: bool | None
-) -> None:
-    monkeypatch.setattr(module, "_SIGSUSPEND", {os.uname().machine: "130"})
-    monkeypatch.setattr(module, "_proc", lambda pid, what: {"status": status, "syscall": call}[what].encode())
-    assert module._is_idle(1) is idle
-
-
 def test_a_signal_without_permission_is_told_with_the_next_step(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError

@@ -80,6 +80,7 @@ class SimNginx:
         ignores_reload: it takes a HUP and does nothing.
         refuses: words with which it refuses reloads; `{}` stands for the site's copies.
         refuses_if_named: a generation whose naming makes it refuse; empty for any.
+        refuses_untested: its `-t` does not show what it refuses.
         serves_old_for: seconds after a reload for which the new workers still show the old pair.
         stuck: listeners that go on showing the chains they showed first.
         dead: listeners that nobody listens at.
@@ -102,6 +103,7 @@ class SimNginx:
     ignores_reload: bool = False
     refuses: tuple[str, ...] = ()
     refuses_if_named: str = ""
+    refuses_untested: bool = False
     serves_old_for: float = 0.0
     stuck: set[str] = field(default_factory=set)
     dead: set[str] = field(default_factory=set)
@@ -206,7 +208,8 @@ class SimNginx:
         self.full_tests += 1
         named = "".join(path.read_text() for path in sorted(self.include_dir.glob("*.conf")))
         bad = [f'cannot load certificate "{path}/fullchain.pem"' for path in self.full_test_refuses if path in named]
-        words = self.full_test_words or tuple(bad[:1])
+        refused = self.refuses if not self.refuses_untested and self._is_named(self.refuses_if_named) else ()
+        words = self.full_test_words or tuple(bad[:1]) or refused
         return NginxVerdict(not words, words)
 
     # -- handshakes
