@@ -61,6 +61,7 @@ PURE = frozenset(
         "collections",
         "collections.abc",
         "contextlib",
+        "csv",
         "dataclasses",
         "datetime",
         "enum",
