@@ -12,7 +12,7 @@ and a root may have several sets of conditions of which one must hold (Chromium,
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -57,43 +57,31 @@ class Terms:
         """The condition that a leaf does not fulfil, as a clause after `trusts it`; empty if it fulfils all."""
         begin = leaf.not_before
         logged = earliest_sct(leaf) or begin
-        outside = [name for name in leaf.dns_names if not any(_within(name, domain) for domain in self.names)]
-        checks: tuple[tuple[bool, Callable[[], str]], ...] = (
-            (bool(self.never), lambda: self.never),
-            (_later(begin, self.begins_until), lambda: _until("issued", self.begins_until, begin)),
-            (_later(logged, self.logged_until), lambda: _until("logged", self.logged_until, logged)),
-            (
-                not _later(begin, self.begins_after) and self.begins_after is not None,
-                lambda: _after("issued", self.begins_after, begin),
-            ),
-            (
-                not _later(logged, self.logged_after) and self.logged_after is not None,
-                lambda: _after("logged", self.logged_after, logged),
-            ),
-            (
-                bool(self.names and outside),
-                lambda: f"only for names in {shown(', '.join(self.names))}, not for {shown(outside[0])}",
-            ),
-        )
-        return next((clause() for broken, clause in checks if broken), "")
+        if self.never:
+            return self.never
+        for verb, moment, limit in (("issued", begin, self.begins_until), ("logged", logged, self.logged_until)):
+            if limit is not None and moment > limit:
+                return f"only for certificates {verb} until {_text(limit)}; this one was on {_text(moment)}"
+        for verb, moment, limit in (("issued", begin, self.begins_after), ("logged", logged, self.logged_after)):
+            if limit is not None and moment <= limit:
+                return f"only for certificates {verb} after {_text(limit)}; this one was on {_text(moment)}"
+        domains = frozenset(domain.lower().lstrip(".") for domain in self.names)
+        outside = next((name for name in leaf.dns_names if domains and not _within(name, domains)), "")
+        return f"only for names in {shown(', '.join(self.names))}, not for {shown(outside)}" if outside else ""
 
 
-def _later(moment: datetime, limit: datetime | None) -> bool:
-    return limit is not None and moment > limit
+def _text(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}Z"
 
 
-def _until(verb: str, limit: datetime | None, moment: datetime) -> str:
-    return f"only for certificates {verb} until {limit:%Y-%m-%d %H:%M:%S}Z; this one was on {moment:%Y-%m-%d %H:%M:%S}Z"
-
-
-def _after(verb: str, limit: datetime | None, moment: datetime) -> str:
-    return f"only for certificates {verb} after {limit:%Y-%m-%d %H:%M:%S}Z; this one was on {moment:%Y-%m-%d %H:%M:%S}Z"
-
-
-def _within(name: str, domain: str) -> bool:
-    """Whether a name, which may be a wildcard, is in a domain (RFC 5280 4.2.1.10)."""
-    host, limit = name.lower().removeprefix("*."), domain.lower().lstrip(".")
-    return host == limit or host.endswith(f".{limit}")
+def _within(name: str, domains: frozenset[str]) -> bool:
+    """Whether a name, which may be a wildcard, is in one of some domains (RFC 5280 4.2.1.10)."""
+    host = name.lower().removeprefix("*.")
+    while host not in domains:
+        _, dot, host = host.partition(".")
+        if not dot:
+            return False
+    return True
 
 
 @dataclass(frozen=True, slots=True, eq=False)

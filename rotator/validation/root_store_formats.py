@@ -26,6 +26,12 @@ MAX_ROOT_STORE = 4 * 1024 * 1024
 MAX_ROOTS = 2_000
 """The most roots of a file; the browsers' root stores have between 100 and 200."""
 
+MAX_SETS = 16
+"""The most sets of conditions of one root; Chrome's have two."""
+
+MAX_LINES = 100_000
+"""The most lines of a file; certdata.txt has 25,000."""
+
 MAX_TOKENS = 100_000
 """The most words and signs of a textproto file; Chrome's has some 3,000."""
 
@@ -77,6 +83,8 @@ def read_store(data: bytes, name: str, written: datetime) -> RootStore:
     try:
         if not kind:
             raise _FormatError(0, "no root store in a known form (certdata.txt, a report as CSV, root_store.textproto)")
+        if data.count(b"\n") > MAX_LINES:
+            raise _FormatError(0, f"longer than {MAX_LINES} lines")
         roots: Roots = {"certdata": _certdata, "report": _report, "chrome": _chrome}[kind](data)
         if not any(roots.values()):
             raise _FormatError(0, "a root store without any root for TLS servers")
@@ -134,23 +142,38 @@ class _Object:
         return any(self.values.get(attribute) in _ANCHOR for attribute in _SERVER)
 
     @property
-    def distrusted_after(self) -> list[datetime]:
-        """The date of distrust, if it has one."""
+    def distrusted_after(self) -> datetime | None:
+        """The date of distrust; None if it has none."""
         value = self.values.get(_DISTRUST, b"CK_FALSE")
-        return [] if value == b"CK_FALSE" else [_asn1_time(value, self.line)]
+        return None if value == b"CK_FALSE" else _asn1_time(value, self.line)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trust:
+    """The trust in one certificate by all objects about it: each of them can only take some of it away.
+
+    Args:
+        server: whether it is a root for TLS servers.
+        end: the date of distrust; None if there is none.
+    """
+
+    server: bool = True
+    end: datetime | None = None
+
+    def and_by(self, trust: _Object) -> _Trust:
+        """The same trust, limited by another object."""
+        end = min(filter(None, (self.end, trust.distrusted_after)), default=None)
+        return _Trust(self.server and trust.trusted, end)
 
 
 def _certdata(data: bytes) -> Roots:
     """The roots of certdata.txt: a certificate and its trust are two objects, and either may have the date."""
     objects = list(_objects(data))
-    by_hash: dict[bytes, list[_Object]] = {}
-    by_serial: dict[tuple[bytes, bytes], list[_Object]] = {}
+    trusts: dict[object, _Trust] = {}
     for trust in objects:
         if trust.kind in _TRUSTS:
-            if fingerprint := trust.values.get(_HASH):
-                by_hash.setdefault(fingerprint, []).append(trust)
-            else:
-                by_serial.setdefault(trust.serial, []).append(trust)
+            key = trust.values.get(_HASH) or trust.serial
+            trusts[key] = trusts.get(key, _Trust()).and_by(trust)
     roots: dict[str, Sequence[Terms]] = {}
     for certificate in objects:
         if certificate.kind != _CERTIFICATE:
@@ -159,10 +182,10 @@ def _certdata(data: bytes) -> Roots:
         if not der:
             raise _FormatError(certificate.line, "a certificate object without its value")
         # the file itself names a certificate by this hash (CKA_CERT_SHA1_HASH)
-        trusts = by_hash.get(hashlib.sha1(der, usedforsecurity=False).digest(), [])
-        trusts = trusts or by_serial.get(certificate.serial, [])
-        end = min((date for one in (certificate, *trusts) for date in one.distrusted_after), default=None)
-        trusted = bool(trusts) and all(trust.trusted for trust in trusts)
+        found = trusts.get(hashlib.sha1(der, usedforsecurity=False).digest()) or trusts.get(certificate.serial)
+        ends = (certificate.distrusted_after, found.end if found else None)
+        end = min(filter(None, ends), default=None)
+        trusted = found is not None and found.server
         roots[hashlib.sha256(der).hexdigest()] = [Terms(begins_until=end, logged_until=end)] if trusted else []
     return roots
 
@@ -231,22 +254,25 @@ def _report(data: bytes) -> Roots:
     except UnicodeDecodeError:
         raise _FormatError(0, "no text in UTF-8") from None
     roots: dict[str, Sequence[Terms]] = {}
-    reader = csv.DictReader((f"{line}\n" for line in text.rstrip("\n").split("\n")), strict=True)
+    reader = csv.reader((f"{line}\n" for line in text.rstrip("\r\n").split("\n")), strict=True)
     try:
+        columns = next(reader)
         for row in reader:
-            fingerprint = (row.get("SHA-256 Fingerprint") or "").replace(":", "").strip().lower()
-            bits = row.get("Trust Bits")
-            if not _FINGERPRINT.fullmatch(fingerprint) or bits is None or None in row:
+            if len(row) != len(columns):
                 raise _FormatError(reader.line_num, "no whole line of the report")
-            names = (row.get("Mozilla Applied Constraints") or "").replace(";", ",").split(",")
-            end = _end_of_day(row.get("Distrust for TLS After Date") or "", reader.line_num)
+            fields = dict(zip(columns, row, strict=True))
+            fingerprint = fields["SHA-256 Fingerprint"].replace(":", "").strip().lower()
+            if not _FINGERPRINT.fullmatch(fingerprint):
+                raise _FormatError(reader.line_num, "a line without the SHA-256 of a root")
+            names = fields.get("Mozilla Applied Constraints", "").replace(";", ",").split(",")
+            end = _end_of_day(fields.get("Distrust for TLS After Date", ""), reader.line_num)
             terms = Terms(end, None, end, None, tuple(name.strip().lstrip("*") for name in names if name.strip()))
-            trusted = "Websites" in [bit.strip() for bit in bits.split(";")]
+            trusted = "Websites" in [bit.strip() for bit in fields["Trust Bits"].split(";")]
             roots[fingerprint] = [terms] if trusted else []
             if len(roots) > MAX_ROOTS:
                 raise _FormatError(reader.line_num, f"the begin of more than {MAX_ROOTS} roots")
-    except csv.Error:
-        raise _FormatError(reader.line_num, "no line of CSV, or the file is cut off") from None
+    except (csv.Error, KeyError, StopIteration):
+        raise _FormatError(reader.line_num, "no line of the report, or the file is cut off") from None
     return roots
 
 
@@ -328,8 +354,10 @@ def _chrome(data: bytes) -> Roots:
             raise _FormatError(0, "a root store with a root that has no SHA-256 (sha256_hex)")
         sets = [constraints for constraints in entry.get("constraints", ()) if isinstance(constraints, dict)]
         roots.setdefault(hashes[0], []).extend([_terms(constraints) for constraints in sets] or [Terms()])
-    if len(roots) > MAX_ROOTS:
-        raise _FormatError(0, f"a root store with more than {MAX_ROOTS} roots")
+    if len(roots) > MAX_ROOTS or any(len(sets) > MAX_SETS for sets in roots.values()):
+        raise _FormatError(
+            0, f"a root store with more than {MAX_ROOTS} roots, or {MAX_SETS} sets of conditions for one"
+        )
     return roots
 
 
