@@ -15,11 +15,12 @@ from typing import TypeVar
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.core.text import shown
+from rotator.sources.nss_module import is_module, read_module
 from rotator.system.faults import code_of, message_of
 from rotator.system.files import NotRegularError, open_regular, read_bounded
 from rotator.system.users import user_name
 from rotator.validation.blocklist import MAX_BLOCKLIST, Blocklist
-from rotator.validation.root_store import RootStores
+from rotator.validation.root_store import RootStore, RootStores
 from rotator.validation.root_store_formats import MAX_ROOT_STORE, read_store
 from rotator.validation.sct import MAX_LIST, Logs
 from rotator.validation.trust_anchors import MAX_STORE, Anchors
@@ -80,10 +81,16 @@ def read_root_stores(*paths: str | os.PathLike[str]) -> RootStores:
 
     Raises:
         RotatorError: `io-error` or `permission`; `root-store-stale` for a directory without a file; the errors of
-            `read_store`.
+            `read_store` and `nss_module.read_module`.
     """
     files = _each(paths, "root stores", MAX_ROOT_STORE, MAX_STORES, Code.ROOT_STORE_STALE)
-    return RootStores(tuple(read_store(data, file, _written(Path(file))) for file, data in files))
+    return RootStores(tuple(_root_store(Path(file), data) for file, data in files))
+
+
+def _root_store(file: Path, data: bytes) -> RootStore:
+    if is_module(data):
+        return read_store(read_module(file), str(file), None)
+    return read_store(data, str(file), _written(file))
 
 
 def _written(path: Path) -> datetime:

@@ -94,14 +94,15 @@ class RootStore:
         digest: the SHA-256 (hex) of the file.
         roots: for the SHA-256 (hex) of each listed root, its sets of conditions, one of which must hold; an empty
             sequence for a root that is not trusted for TLS servers.
-        written: the time of the last change of the file, UTC.
+        written: the time of the last change of the file, UTC; None if it belongs to a package, which has its own ways
+            to be current.
     """
 
     name: str
     client: str
     digest: str
     roots: Mapping[str, Sequence[Terms]] = field(repr=False)
-    written: datetime
+    written: datetime | None
 
     def objection(self, root: Certificate, leaf: Certificate) -> str:
         """The reason for which the browser refuses a leaf below a listed root, as a clause; empty if it accepts it."""
@@ -130,7 +131,7 @@ class RootStores:
     @property
     def digest(self) -> str:
         """A text that changes with the content of the files, and with the day on which they were written."""
-        parts = [f"{store.digest} {store.written:%Y-%m-%d}" for store in self.stores]
+        parts = [f"{store.digest} {store.written.date() if store.written else ''}" for store in self.stores]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -212,7 +213,7 @@ def warnings_of(root: Certificate, stores: RootStores | None, policy: Policy, no
             reason = f"(root) is trusted by {store.client} only for certificates issued until {end:%Y-%m-%d} "
             reason += f"({store.name}); the next renewal from this CA {'is' if end < now else 'may be'} refused"
             problems.append(about(root, Code.DISTRUST_AHEAD, reason, _ANOTHER_CA, Severity.WARN))
-        if now - store.written > MAX_AGE:
+        if store.written is not None and now - store.written > MAX_AGE:
             message = f"{store.name} was last written on {store.written:%Y-%m-%d}; {store.client} may have distrusted "
             message += "a root since."
             hint = "Run the timer that fetches it, or touch the file if it is current."

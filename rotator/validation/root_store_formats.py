@@ -65,13 +65,13 @@ class _FormatError(ValueError):
 Roots = Mapping[str, Sequence[Terms]]
 
 
-def read_store(data: bytes, name: str, written: datetime) -> RootStore:
+def read_store(data: bytes, name: str, written: datetime | None) -> RootStore:
     """The root store in a file.
 
     Args:
         data: the content of one of the known files.
         name: its name for messages.
-        written: the time of the last change of the file, UTC.
+        written: the time of the last change of the file, UTC; None if its age does not matter.
 
     Raises:
         RotatorError: `parse-error` or `too-large`.

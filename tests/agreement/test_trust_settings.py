@@ -16,6 +16,8 @@ from rotator.validation.validate import public as public_policy
 from rotator.x509 import der as asn1
 from tests.support.authority import CA, NOW, der, der_pem, pem, wrap
 
+pytestmark = pytest.mark.contract
+
 NAME = "signal.example.cn"
 ROOT = CA.root()
 LEAF = ROOT.intermediate().issue(NAME)

@@ -81,6 +81,7 @@ MAY_SIGNAL = {
     "privsep.apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
     "nginx.pair_trial": {"kill"},  # its own `nginx -t`, when that takes too long
     "privsep.unit_client": {"kill"},  # its own `systemctl`, when that takes too long
+    "sources.nss_module": {"kill"},  # the program that loads a library for it, when that takes too long
     "privsep.privilege_drop": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
     "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
 }
@@ -89,6 +90,7 @@ MAY_START = {
     "privsep.apply": {"subprocess"},  # `nginx -t` by root, in a unit of its own
     "privsep.unit_client": {"subprocess"},  # `systemctl start`
     "nginx": {"subprocess"},  # `nginx -t`
+    "sources.nss_module": {"subprocess"},  # a library that is not loaded into this process
     "privsep.privilege_drop": {"fork"},  # root's half and the store owner's half of one command
     "demo.processes": {"subprocess"},  # the demo's nginx, daemon and commands
     "demo.host": {"subprocess"},  # the names of what these calls return and raise

@@ -74,6 +74,7 @@ def test_a_damaged_directory_of_the_distribution_hangs_nothing_and_accuses_no_ro
     assert read_roots(merged, shipped, whole=True).origins.local == frozenset()
 
 
+@pytest.mark.contract
 def test_this_hosts_own_shipped_roots_are_found() -> None:
     place = system_roots.shipped_roots()
     assert place is not None
