@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rotator.core.model import Workers
+from rotator.core.text import shown
 from rotator.nginx import workers
 from rotator.nginx.pair_trial import CandidateTest, NginxVerdict, cannot_run
 
@@ -56,4 +57,4 @@ class Nginx:
             raise cannot_run(self.command[0], e) from e
         lines = completed.stderr.decode("utf-8", "replace").splitlines()
         emerg = [line for line in lines if "[emerg]" in line]
-        return NginxVerdict(completed.returncode == 0, tuple(line[:500] for line in emerg[:10]))
+        return NginxVerdict(completed.returncode == 0, tuple(shown(line, 500) for line in emerg[:10]))

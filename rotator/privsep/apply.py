@@ -1245,7 +1245,7 @@ def run_test(setup: Setup) -> Tested:
     lines = completed.stderr.decode("utf-8", "replace").splitlines()
     if completed.returncode == 0 or any(line.endswith(" syntax is ok") for line in lines):
         return Tested(True)
-    return Tested(False, tuple(line[:500] for line in lines if "[emerg]" in line)[:10])
+    return Tested(False, tuple(_printable(line)[:500] for line in lines if "[emerg]" in line)[:10])
 
 
 @contextlib.contextmanager
