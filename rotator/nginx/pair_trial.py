@@ -64,6 +64,11 @@ class NginxVerdict:
     ok: bool
     messages: tuple[str, ...] = ()
 
+    @property
+    def is_hindered(self) -> bool:
+        """Whether all messages are about failed system calls, as where the user of the test may not read a file."""
+        return bool(self.messages) and all(_OF_THE_HOST.search(message) for message in self.messages)
+
     def blames(self, *paths: str) -> bool:
         """Whether a message refuses the content of a file with such a path; one about a failed system call does not.
 

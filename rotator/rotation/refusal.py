@@ -21,7 +21,8 @@ class Refusal:
     """Why nginx refused a reload.
 
     Args:
-        nginx_words: for people: the messages of its test, or else of its log, which are marked if others may write it.
+        nginx_words: for people: the messages of its test; those of its log, which are marked if others may write it, if
+            the test passes or met only failed system calls.
         test: the verdict of its own test of the refused configuration.
     """
 
@@ -51,4 +52,6 @@ def explain_refusal(applied: Applied, ports: Ports) -> Refusal:
     except RotatorError as e:
         ports.say(f"`nginx -t` could not be run: {e.message}")
         return Refusal(applied.words)
-    return Refusal(applied.words if test.ok else test.messages, test)
+    if test.ok:
+        return Refusal(applied.words, test)
+    return Refusal((*applied.words, *test.messages) if test.is_hindered else test.messages, test)

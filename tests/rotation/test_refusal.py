@@ -53,6 +53,14 @@ def test_the_words_of_nginxs_own_test_are_quoted_instead_of_its_log(host: Host) 
     assert ELSEWHERE in done.message
 
 
+def test_a_test_that_may_not_read_a_file_does_not_hide_what_the_log_says(host: Host) -> None:
+    denied = 'cannot load certificate key "/other.key": BIO_new_file() failed (SSL: error:8000000D:system library::)'
+    refuse(host, ELSEWHERE, untested=True)
+    host.world.nginx.full_test_words = (denied,)
+    done = host.swap(host.sites[0], host.issue())
+    assert (done.result, done.nginx_words) == (Result.DEFERRED, (ELSEWHERE, denied))
+
+
 def test_what_only_the_log_says_is_quoted_if_the_test_passes(host: Host) -> None:
     refuse(host, "the zone has another key", untested=True)
     assert "the zone has another key" in host.swap(host.sites[0], host.issue()).message
