@@ -36,7 +36,7 @@ STATUS_VERSION = 3
 CHECK_VERSION = 1
 PROBE_VERSION = 1
 DELIVERY_VERSION = 1
-CONFIG_CHECK_VERSION = 2
+CONFIG_CHECK_VERSION = 3
 CONFIG_RELOAD_VERSION = 1
 HELP_VERSION = 1
 DEMO_VERSION = 2
@@ -274,6 +274,7 @@ def config_check_answer(
     mistakes: Sequence[Mistake],
     missing: Sequence[str],
     without_effect: Sequence[str],
+    unsafe: Sequence[str],
 ) -> dict[str, object]:
     """The answer of `config check`.
 
@@ -283,6 +284,7 @@ def config_check_answer(
         mistakes: in the order of the lines.
         missing: a note for each missing file that the configuration names.
         without_effect: a note for each setting that has no effect because of another one.
+        unsafe: a note for each directory with rights that let other users replace or own a drop.
     """
     return {
         "schema_version": CONFIG_CHECK_VERSION,
@@ -295,6 +297,7 @@ def config_check_answer(
         "sites": [site_config.site.name for site_config in (config.sites if config else ())],
         "missing": list(missing),
         "without_effect": list(without_effect),
+        "unsafe": list(unsafe),
     }
 
 

@@ -110,6 +110,8 @@ def status(context: Context, site: str) -> int:
                     f"note: {name}: the drop holds files that wait for a decision, and no daemon is running: "
                     f"systemctl start rotator, or: {command('rotator swap', name)}"
                 )
+    for fault in () if output.json else bootstrap.unsafe_drops_of(config):
+        output.say(f"warning: {fault}")
     if output.verbose and not output.json:
         show_daemon(daemon, output)
     return code

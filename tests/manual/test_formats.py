@@ -157,8 +157,8 @@ SAMPLES: dict[str, list[object]] = {
         _probed((GOOD.chain_der[0],), failing=True),
     ],
     "config check --json": [
-        config_check_answer(CONFIG, *check(SHOP, CONFIG), ["roots: …"], ["ct_logs: …"]),
-        config_check_answer(CONFIG, *check("settel = 1", CONFIG), (), ()),
+        config_check_answer(CONFIG, *check(SHOP, CONFIG), ["roots: …"], ["ct_logs: …"], ["incoming: …"]),
+        config_check_answer(CONFIG, *check("settel = 1", CONFIG), (), (), ()),
     ],
     "config reload --json": [config_reload_answer(7, CONFIG, 1)],
     "help --json": [help_topics_answer(PAGES)],
