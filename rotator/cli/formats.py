@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # `rotator check` does not need these imports
     from rotator.demo.runner import DemoResult
     from rotator.rotation.observe import Observation
     from rotator.storage.entries import HistoryEntry
-    from rotator.storage.notes import DaemonNote
+    from rotator.storage.held_lock import HeldLock
+    from rotator.storage.notes import DaemonNote, RotationNote
     from rotator.storage.records import Intent
 
 OUTCOME_VERSION = 1
@@ -146,13 +147,18 @@ def awaited_answer(site: str, intent: Intent, last: HistoryEntry | None, exit: i
 
 
 def status_answer(
-    sites: Sequence[Mapping[str, object]], daemon: DaemonNote, at: datetime, exit: int
+    sites: Sequence[Mapping[str, object]],
+    daemon: DaemonNote,
+    lock: HeldLock[RotationNote] | None,
+    at: datetime,
+    exit: int,
 ) -> dict[str, object]:
     """The answer of `status`.
 
     Args:
         sites: a `site_answer` each.
         daemon: the note of the running daemon; an empty one if none is running.
+        lock: the rotation lock, if it is held.
         at: the time of the observation, UTC.
         exit: the exit status.
     """
@@ -161,7 +167,20 @@ def status_answer(
         "at": at,
         "sites": list(sites),
         "daemon": daemon_answer(daemon) if daemon.pid else None,
+        "lock": lock_answer(lock) if lock else None,
         "exit": exit,
+    }
+
+
+def lock_answer(lock: HeldLock[RotationNote]) -> dict[str, object]:
+    """The held rotation lock in the answer of `status`."""
+    note = lock.note
+    return {
+        "holder": str(lock),
+        "pid": note.pid or None,
+        "who": note.who or None,
+        "since": note.since or None,
+        "sites": list(note.in_flight),
     }
 
 

@@ -353,6 +353,8 @@ class Daemon:
     def status(self) -> str:
         """The state of the daemon and its sites in one line."""
         line = status_line(self.loop.states, self.loop.maintenance.degraded_sites)
+        if self.loop.trouble == Reason.LOCK_BUSY and (holder := self.loop.runtime.ports.locks.rotation_holder()):
+            line = f"renewals wait for the lock, which is held by {holder}; {line}"
         if self.reload_failed:
             line = f"the configuration on disk is invalid, the earlier one is in force; {line}"
         if self._apply_trouble:

@@ -39,7 +39,7 @@ from rotator.sources.drop_rights import (
 )
 from rotator.system.faults import code_of, message_of
 from rotator.system.files import open_dir, read_bounded, write_all
-from rotator.system.lock_holders import holders_text, lock_holders
+from rotator.system.lock_holders import holders_text, lock_holders, show_holders
 from rotator.system.users import group_id, user_name
 
 FILE_MODE = 0o640
@@ -356,9 +356,9 @@ def _flush(drop_fd: int, directory: Path) -> None:
 def _demand_lock(drop_fd: int, directory: Path) -> None:
     if _lock(drop_fd, fcntl.LOCK_EX):
         return
-    holders = holders_text(directory, lock_holders(os.fstat(drop_fd)))
-    message = f"another process holds the lock of {directory}: {holders}"
-    hint = "Nothing was written. A delivery takes only a moment: try again. Another program has to be ended first."
+    holders = lock_holders(os.fstat(drop_fd), any_device=True)
+    message = f"the lock of {directory} is held by {holders_text(holders)}; nothing was written"
+    hint = f"A delivery takes only a moment: try again. Another program has to end first: {show_holders(directory)}"
     raise RotatorError(Reason.BUSY, message, hint, Exit.BUSY)
 
 
@@ -413,7 +413,8 @@ def _translate(error: OSError, path: Path) -> NoReturn:
             message = f"the user {user_name()} may not write to {path}"
             hint = f"Deliver as root, or as a member of the group that owns it: {command('ls -ld', path)}"
             if os.geteuid() == 0:
-                hint = f"Its file system refuses root, as NFS does; deliver as the owner of the store: {command('ls -ld', path)}"
+                see = command("ls -ld", path)
+                hint = f"Its file system refuses root, as NFS does; deliver as the owner of the store: {see}"
         case errno.EROFS:
             message, hint = f"{path} is on a read-only file system", f"See its mount: {command('findmnt -T', path)}"
         case errno.ENOSPC | errno.EDQUOT:

@@ -19,42 +19,43 @@ class LockHolder:
 
     Args:
         pid: the process that took the lock.
-        user: its user; empty where this process cannot see it, or it has ended and left the lock to a child.
-        program: the name of its program, which it can choose itself; empty as for `user`.
+        uid: its user; None where this process cannot see it, or it has ended and left the lock to a child.
+        program: the name of its program, which it can choose itself; empty as for `uid`.
     """
 
     pid: int
-    user: str = ""
+    uid: int | None = None
     program: str = ""
 
     def __str__(self) -> str:
-        seen = f'user {self.user}, program "{shown(self.program, 40)}"' if self.user else "it cannot be looked at"
-        return f"pid {self.pid} ({seen})"
+        if self.uid is None:
+            return f"pid {self.pid}"
+        return f'pid {self.pid} (user {user_name(self.uid)}, program "{shown(self.program, 40)}")'
 
 
-def lock_holders(status: os.stat_result) -> tuple[LockHolder, ...]:
+def lock_holders(status: os.stat_result, *, any_device: bool = False) -> tuple[LockHolder, ...]:
     """The processes that hold a flock(2) of a file; none where the kernel shows none to this process.
 
     Args:
         status: of the file, which identifies it; the file need not be readable.
+        any_device: whether the number of the inode is enough where no entry has the file's device: some file systems
+            (Btrfs, overlays) show another device in stat(2). It is for a file whose lock is known to be held.
     """
     try:
         lines = LOCKS.read_text().splitlines()
     except OSError:
         return ()
     locks = [fields for line in lines if len(fields := line.split()) == 8 and fields[1] == "FLOCK"]
-    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:"
-    places = [fields[5] for fields in locks]
-    # Some file systems (Btrfs, overlays) show another device number in stat(2) than here.
-    is_same = device + str(status.st_ino) in places
-    suffix = device + str(status.st_ino) if is_same else f":{status.st_ino}"
-    pids = {int(fields[4]) for fields in locks if fields[5].endswith(suffix)}
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    pids = {int(fields[4]) for fields in locks if fields[5] == place}
+    if not pids and any_device:
+        pids = {int(fields[4]) for fields in locks if fields[5].endswith(f":{status.st_ino}")}
     return tuple(_holder(pid) for pid in sorted(pids))
 
 
-def holders_text(path: Path, holders: tuple[LockHolder, ...]) -> str:
-    """The holders in words; without any, the command that shows them."""
-    return ", ".join(map(str, holders)) or f"a process that cannot be seen from here; see: {show_holders(path)}"
+def holders_text(holders: tuple[LockHolder, ...]) -> str:
+    """The holders in words."""
+    return ", ".join(map(str, holders)) or "a process that cannot be seen from here"
 
 
 def show_holders(path: Path) -> str:
@@ -66,6 +67,6 @@ def _holder(pid: int) -> LockHolder:
     process = Path("/proc") / str(pid)
     try:
         uid = process.stat().st_uid
-        return LockHolder(pid, user_name(uid), (process / "comm").read_text(errors="replace").rstrip("\n"))
+        return LockHolder(pid, uid, (process / "comm").read_text(errors="replace").rstrip("\n"))
     except OSError:
         return LockHolder(pid)

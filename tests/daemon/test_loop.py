@@ -871,7 +871,7 @@ def test_what_a_command_left_in_flight_when_it_died_is_recovered_first(daemon: L
     daemon.store.mark_verified("example", done.previous)
     with daemon.locks.rotation("alice", 1.0) as lock:
         lock.begin(["example"])
-    (daemon.store.root / "lock").write_text('{"pid": 1, "in_flight": ["example"]}\n')
+    (daemon.store.root / "lock.json").write_text('{"pid": 1, "in_flight": ["example"]}\n')
     new = daemon.issue()
     daemon.drop(new)
     daemon.tick()

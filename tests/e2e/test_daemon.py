@@ -244,7 +244,7 @@ def test_a_lost_drop_directory_is_told_and_heals_by_itself(edge: Edge) -> None:
 def test_an_incoming_directory_without_the_sticky_bit_is_told_by_the_daemon_and_by_status(edge: Edge) -> None:
     edge.incoming.chmod(0o2770)
     with running(edge) as daemon:
-        daemon.wait_for(f"unsafe-drop {edge.incoming} has no sticky bit")
+        daemon.wait_for(f"unsafe-drop: {edge.incoming} has no sticky bit")
         assert f"chmod +t {edge.incoming}" in edge.cli("status").stderr
 
 

@@ -54,9 +54,11 @@ from rotator.demo.runner import DemoResult
 from rotator.demo.scenarios import Check, Scenario
 from rotator.rotation.observe import Observation, ObservedHandshake
 from rotator.storage.entries import HistoryEntry, entry_object
-from rotator.storage.notes import DaemonNote, JobNote
+from rotator.storage.held_lock import HeldLock
+from rotator.storage.notes import DaemonNote, JobNote, RotationNote, daemon_note_object, rotation_note_object
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
 from rotator.system.files import json_bytes
+from rotator.system.lock_holders import LockHolder
 from rotator.tls.handshake import Version
 from rotator.validation.validate import public, validate_served
 from tests.support.authority import NOW, Issued
@@ -110,6 +112,8 @@ JOBS = (
     JobNote("tidy-store", 86400.0, "", "", "d"),
 )
 RUNNING = DaemonNote(7, "2026-11-22T11:00:00Z", reported="2026-11-22T12:00:00Z", jobs=JOBS)
+HELD = HeldLock(RotationNote(7, "ann", "2026-11-22T11:00:00Z", ("shop",)))
+UNNOTED = HeldLock(RotationNote(), (LockHolder(9),))
 CONFIG = Path("/etc/rotator/rotator.toml")
 DROP = Path("/srv/incoming/shop")
 PAGES = manual.load()
@@ -129,7 +133,8 @@ def _probed(chain: tuple[bytes, ...], *, failing: bool) -> dict[str, object]:
 def _site(facts: Observation, last: HistoryEntry | None, *, changed: bool | None) -> dict[str, object]:
     span = (NOON, NOON + timedelta(days=90)) if facts.live else None
     daemon = RUNNING if facts.live else DaemonNote()
-    return status_answer([site_answer(facts, last, span, NOON, changed=changed)], daemon, NOON, 0)
+    lock = HELD if facts.live else UNNOTED if last is None and facts.seen else None
+    return status_answer([site_answer(facts, last, span, NOON, changed=changed)], daemon, lock, NOON, 0)
 
 
 SAMPLES: dict[str, list[object]] = {
@@ -139,6 +144,8 @@ SAMPLES: dict[str, list[object]] = {
         entry_object(ENTRY),
         entry_object(HistoryEntry.of(BARE, who="", trigger="", fingerprints={})),
     ],
+    "lock.json": [rotation_note_object(HELD.note)],
+    "daemon.json": [daemon_note_object(RUNNING), daemon_note_object(DaemonNote(7, "2026-11-22T11:00:00Z"))],
     "swap --json": [outcome_answer(DONE, 8), outcome_answer(BARE, 0)],
     "deliver --wait --json": [awaited_answer("shop", INTENT, ENTRY, 8), awaited_answer("shop", INTENT, None, 8)],
     "deliver --json": [
