@@ -223,9 +223,9 @@ def test_status_exits_7_if_a_rotation_holds_the_lock_for_longer_than_rotations_t
 @pytest.mark.root
 def test_a_member_of_the_group_cannot_hold_the_lock_of_a_swap(edge: Edge) -> None:
     chain, key = edge.write_pair(edge.issue())
-    edge.locks.daemon_pid()
-    os.chown(edge.state, 0, NOBODY)
-    edge.state.chmod(0o750)
+    for path in (edge.state, *edge.state.iterdir()):
+        os.chown(path, 0, NOBODY)
+    edge.state.chmod(0o2750)  # new files get the group, too
 
     def hold() -> list[str]:
         held = []

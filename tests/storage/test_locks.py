@@ -412,8 +412,9 @@ def test_a_stranger_who_keeps_the_daemon_from_starting_is_named_and_is_no_daemon
 def test_a_member_of_the_group_sees_the_holders_and_can_hold_no_lock(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     store = tmp_path / "store"
-    store.mkdir(0o750)
+    store.mkdir()
     os.chown(store, 0, NOBODY)
+    store.chmod(0o2750)  # every file gets the group
     locks = Locks(store)
 
     def member() -> tuple[int, int, list[str]]:
@@ -428,8 +429,6 @@ def test_a_member_of_the_group_sees_the_holders_and_can_hold_no_lock(tmp_path: P
         return seen.daemon_pid(), held.note.pid if held else 0, denied
 
     with locks.daemon(), locks.rotation("ann", 0.0):
-        for name in ("lock.json", "daemon.json"):
-            os.chown(store / name, -1, NOBODY)
         told = as_nobody(member, cwd=tmp_path)
     assert told == (os.getpid(), os.getpid(), ["lock", "daemon.lock"])
     assert as_nobody(member, cwd=tmp_path)[:2] == (0, 0)
