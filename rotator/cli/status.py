@@ -56,8 +56,8 @@ def status(context: Context, site: str) -> int:
     next.
 
     The exit status is that of the worst site: 6 if what is served differs from what is on disk; otherwise that of
-    the last renewal, as long as it is in the drop and not live; 7 if another process has held the lock for longer than a
-    rotation takes, so that no renewal can go live; 8 if a drop has been undecided for long, at least five minutes and
+    the last renewal, as long as it is in the drop and not live; 7 if another process has held the lock for longer than
+    a rotation takes, so that no renewal can go live; 8 if a drop has been undecided for long, at least five minutes and
     three grace times.
     """
     config, output = context.config, context.output

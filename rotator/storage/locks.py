@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.core.text import escaped
@@ -37,6 +37,7 @@ from rotator.storage.notes import (
 )
 from rotator.system.files import MAX_READ, NotRegularError, json_bytes, lock_file, open_lock, read_file, replace_file
 from rotator.system.lock_holders import show_holders
+from rotator.system.users import user_name
 
 NO_NOTE_FOR = 0.1
 """Seconds for which a lock may be held without a note: its holder has just taken it, or is about to release it."""
@@ -219,7 +220,7 @@ class Locks:
             except PermissionError as e:
                 if self.root.stat().st_uid != os.geteuid():
                     raise
-                hint = f"Give it back: chown -h --reference={shlex.quote(str(self.root))} {shlex.quote(str(path))}"
+                hint = f"Give it back, as root: {command('chown -h', user_name(), path)}"
                 message = f"{path} does not belong to the owner of {self.root}"
                 raise RotatorError(Code.PERMISSION, message, hint) from e
 
