@@ -192,7 +192,7 @@ def _demand_owner(directory: Path, drop: os.stat_result, incoming_owner: int, ri
         message = (
             f"the drop {directory} belongs to root, and {owner}, who writes what root delivers, may not write to it"
         )
-        hint = f"Give it to {owner}: {command('chown -h', owner, directory)}"
+        hint = f"Give it to that user: {command('chown -h', owner, directory)}"
         raise _failed(message, hint)
 
 
@@ -264,7 +264,7 @@ def _demand_replaceable(drop: Drop, names: Sequence[str]) -> None:
         if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, directory.st_uid, entry.st_uid):
             owner = user_name(entry.st_uid)
             message = f"{path} belongs to {owner}, and the sticky bit of the drop lets no other user replace it"
-            raise RotatorError(Code.PERMISSION, message, f"Nothing was changed. Deliver as root, or as {owner}")
+            raise RotatorError(Code.PERMISSION, message, "Nothing was changed. Deliver as root, or as that user")
 
 
 def base_name(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,14 @@ from rotator.demo.scenarios import Check, Scenario
 from rotator.rotation.observe import Observation, ObservedHandshake
 from rotator.storage.entries import HistoryEntry, entry_object
 from rotator.storage.held_lock import HeldLock
-from rotator.storage.notes import DaemonNote, JobNote, RotationNote, daemon_note_object, rotation_note_object
+from rotator.storage.notes import (
+    DaemonNote,
+    JobNote,
+    RotationNote,
+    UndecidedNote,
+    daemon_note_object,
+    rotation_note_object,
+)
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
 from rotator.system.files import json_bytes
 from rotator.system.lock_holders import LockHolder
@@ -145,7 +153,10 @@ SAMPLES: dict[str, list[object]] = {
         entry_object(HistoryEntry.of(BARE, who="", trigger="", fingerprints={})),
     ],
     "lock.json": [rotation_note_object(HELD.note)],
-    "daemon.json": [daemon_note_object(RUNNING), daemon_note_object(DaemonNote(7, "2026-11-22T11:00:00Z"))],
+    "daemon.json": [
+        daemon_note_object(replace(RUNNING, undecided=(UndecidedNote("shop", NOON),))),
+        daemon_note_object(DaemonNote(7, "2026-11-22T11:00:00Z")),
+    ],
     "swap --json": [outcome_answer(DONE, 8), outcome_answer(BARE, 0)],
     "deliver --wait --json": [awaited_answer("shop", INTENT, ENTRY, 8), awaited_answer("shop", INTENT, None, 8)],
     "deliver --json": [
