@@ -25,6 +25,7 @@ from rotator.privsep.connection import Connection
 from rotator.privsep.socket_client import APPLY_UNIT, ApplyPort, SocketClient, ask_for_test, open_connection
 from rotator.rotation.ports import Ports
 from rotator.sources.drop_directory import DropDirectories, DropLocation
+from rotator.sources.drop_rights import DropRights, unsafe_drops
 from rotator.sources.drop_source import DropSource
 from rotator.sources.file_reader import read_pool
 from rotator.sources.trust_files import (
@@ -258,6 +259,17 @@ def make_drop_sources(config: Config, waiting: Callable[[], None] = lambda: None
         waiting=waiting,
     )
     return {site_config.site.name: directories for site_config in config.sites}
+
+
+def unsafe_drops_of(config: Config) -> tuple[str, ...]:
+    """The faults in the rights of the drops, each with the command that corrects it: see `unsafe_drops`."""
+    try:
+        store_owner: int | None = config.state_dir.stat().st_uid
+    except OSError:
+        store_owner = None
+    drops = [site_config for site_config in config.sites if site_config.source is None]
+    rights = {drop.site.name: DropRights(store_owner, drop.drop_owner, drop.drop_group) for drop in drops}
+    return tuple(unsafe_drops(config.incoming, rights))
 
 
 def drop_source(config: Config, site_config: SiteConfig) -> DropSource:

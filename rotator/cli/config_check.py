@@ -13,6 +13,8 @@ from rotator.cli.formats import config_check_answer
 from rotator.cli.group import epilog
 from rotator.config import Config, check, read_text
 from rotator.core.errors import Exit
+from rotator.core.hints import command
+from rotator.system.users import group_id, user_id
 
 
 @click.group()
@@ -44,21 +46,24 @@ def config_check(context: Context) -> int:
     checked, mistakes = check(read_text(path), path)
     if checked is None:
         if output.json:
-            output.data(config_check_answer(path, None, mistakes, (), ()))
+            output.data(config_check_answer(path, None, mistakes, (), (), ()))
         for mistake in () if output.json else mistakes:
             output.line(mistake.located(path))
         output.say(f"{_count(len(mistakes), 'mistake')}; nginx serves the same certificates as before.")
         return Exit.CONFIG
-    missing, ineffective = _missing_files(checked), _settings_without_effect(checked)
+    missing, ineffective = [*_missing_files(checked), *_missing_accounts(checked)], _settings_without_effect(checked)
     if trouble := bootstrap.apply_trouble(checked):
         missing.append(f"apply: {trouble}")
+    unsafe = bootstrap.unsafe_drops_of(checked)
     if output.json:
-        output.data(config_check_answer(path, checked, (), missing, ineffective))
+        output.data(config_check_answer(path, checked, (), missing, ineffective, unsafe))
     else:
         names = sum(len(site_config.site.names) for site_config in checked.sites)
         output.line(f"{path}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
     for note in (*missing, *ineffective):
         output.say(f"note: {note}")
+    for note in unsafe:
+        output.say(f"warning: {note}")
     return Exit.DONE
 
 
@@ -81,6 +86,21 @@ def _missing_files(config: Config) -> list[str]:
         for c in config.sites
         if _is_missing(c.roots)
     ] + [f"{key}: {path} does not exist" for key, path in paths.items() if _is_missing(path)]
+
+
+def _missing_accounts(config: Config) -> list[str]:
+    """The groups and users of drops that this host does not have, each with the command that creates it."""
+    groups = {c.drop_group: c.site.name for c in reversed(config.sites) if c.drop_group}
+    users = {c.drop_owner: c.site.name for c in reversed(config.sites) if c.drop_owner}
+    return [
+        f"drop_group of site {site}: this host has no group {group}: {command('groupadd --system', group)}"
+        for group, site in sorted(groups.items())
+        if group_id(group) is None
+    ] + [
+        f"drop_owner of site {site}: this host has no user {user}"
+        for user, site in sorted(users.items())
+        if user_id(user) is None
+    ]
 
 
 def _settings_without_effect(config: Config) -> list[str]:

@@ -1,4 +1,4 @@
-"""`rotator deliver`: reads files with the caller's rights, and writes them into a drop with the rights of its owner."""
+"""`rotator deliver`: reads files with the caller's rights; root then writes them into a drop as the store's owner."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import delivery_answer
 from rotator.cli.group import epilog
+from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import command, shell_word
 from rotator.core.model import SourceFile
 from rotator.core.reasons import Reason
 from rotator.core.text import shown_name
 from rotator.sources import delivery, file_reader
+from rotator.sources.drop_rights import DIRECTORY_MODE, DropRights, unsafe_drops
+from rotator.storage.generations import demand_state_dir
 
 _EXAMPLE = """\
 rotator deliver example.cn fullchain.pem privkey.pem
@@ -47,8 +50,8 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
     The drop is the directory in which the site's renewals arrive: SITE in "incoming" of the configuration.
     All files appear in the drop together, under their own names, and replace the files of an earlier delivery. The
     daemon validates them there and puts the pair live; "rotator check" validates files beforehand. Root reads the files
-    as root, and writes them as the owner of the drop. Any other user must be allowed to read the files and to write to
-    the drop.
+    as root, and writes them as the owner of the store, who alone can read them in the drop. Any other user must be
+    allowed to read the files and to write to the drop, and the drop's group can read them there.
     """
     site_config, output = context.config.site(site), context.output
     if site_config.source is not None:
@@ -68,21 +71,40 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
     except RotatorError as e:
         raise RotatorError(e.code, f"{e.message.rstrip('.')}. Nothing was delivered", e.hint, e.exit) from e
     directory = context.config.incoming / site
-    owner = delivery.owner_of(directory)
-    writer = owner.uid if os.geteuid() == 0 else os.geteuid()
-    if not dry_run:
-        if os.geteuid() == 0 and owner.uid != 0:
-            from rotator.privsep.privilege_drop import become
+    rights = _rights(context, site_config)
+    with delivery.open_drop(directory, rights, create=not dry_run) as drop:
+        existed = drop.existed
+        writer = rights.store_owner if os.geteuid() == 0 and rights.store_owner is not None else os.geteuid()
+        if not dry_run:
+            if os.geteuid() != writer:
+                from rotator.privsep.privilege_drop import become
 
-            # Permanently: the rest needs no root, and root would follow links that the owner has set.
-            become(owner.uid, owner.gid)
-        delivery.write_drop(sources, directory)
-        if others := _other_files(directory, sources):
-            count = f"{len(others)} other file{'s' * (len(others) != 1)}"
-            output.say(f"note: {count} in {directory} will be validated together with these: {', '.join(others[:5])}")
+                # Permanently: the files then belong to the store's owner, and the rest needs no root.
+                become(writer, demand_state_dir(context.config.state_dir).st_gid)
+            delivery.write_drop(sources, drop)
+    if not dry_run and (others := _other_files(directory, sources)):
+        count = f"{len(others)} other file{'s' * (len(others) != 1)}"
+        output.say(f"note: {count} in {directory} will be validated together with these: {', '.join(others[:5])}")
+    for fault in unsafe_drops(context.config.incoming, {site: rights}):
+        output.say(f"warning: {fault}")
     if not (waits and context.json):
-        _show(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run, waits=waits)
+        _show(context, site, directory, sources, writer, makes=not existed, dry_run=dry_run, waits=waits)
     return await_outcome.await_outcome(context, site_config, within, sources) if waits else Exit.DONE
+
+
+def _rights(context: Context, site_config: SiteConfig) -> DropRights:
+    """The rights of the site's drop. Root needs the store's owner, who alone may read the keys that it delivers.
+
+    Raises:
+        RotatorError: `no-store`: root delivers before the store exists.
+    """
+    store_owner: int | None = None
+    try:
+        store_owner = demand_state_dir(context.config.state_dir).st_uid
+    except RotatorError:
+        if os.geteuid() == 0:
+            raise
+    return DropRights(store_owner, site_config.drop_owner, site_config.drop_group)
 
 
 def _other_files(directory: Path, sources: Sequence[SourceFile]) -> list[str]:
@@ -146,7 +168,7 @@ def _show(
     verb = "would be delivered" if dry_run else "delivered"
     if makes:
         created = "would be created" if dry_run else "created"
-        output.line(f"{directory}/ {created} (mode {delivery.DIRECTORY_MODE:o}, uid {writer})")
+        output.line(f"{directory}/ {created} (mode {DIRECTORY_MODE:o}, uid {writer})")
     for source in sources:
         target = directory / delivery.base_name(source.name)
         output.line(f"{source.name} {verb} to {target} ({len(source.data)} bytes)")

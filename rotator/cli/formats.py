@@ -26,7 +26,8 @@ if TYPE_CHECKING:  # `rotator check` does not need these imports
     from rotator.demo.runner import DemoResult
     from rotator.rotation.observe import Observation
     from rotator.storage.entries import HistoryEntry
-    from rotator.storage.notes import DaemonNote
+    from rotator.storage.held_lock import HeldLock
+    from rotator.storage.notes import DaemonNote, RotationNote
     from rotator.storage.records import Intent
 
 OUTCOME_VERSION = 1
@@ -36,7 +37,7 @@ STATUS_VERSION = 3
 CHECK_VERSION = 1
 PROBE_VERSION = 1
 DELIVERY_VERSION = 1
-CONFIG_CHECK_VERSION = 2
+CONFIG_CHECK_VERSION = 3
 CONFIG_RELOAD_VERSION = 1
 HELP_VERSION = 1
 DEMO_VERSION = 2
@@ -146,13 +147,18 @@ def awaited_answer(site: str, intent: Intent, last: HistoryEntry | None, exit: i
 
 
 def status_answer(
-    sites: Sequence[Mapping[str, object]], daemon: DaemonNote, at: datetime, exit: int
+    sites: Sequence[Mapping[str, object]],
+    daemon: DaemonNote,
+    lock: HeldLock[RotationNote] | None,
+    at: datetime,
+    exit: int,
 ) -> dict[str, object]:
     """The answer of `status`.
 
     Args:
         sites: a `site_answer` each.
         daemon: the note of the running daemon; an empty one if none is running.
+        lock: the rotation lock, if it is held.
         at: the time of the observation, UTC.
         exit: the exit status.
     """
@@ -161,7 +167,20 @@ def status_answer(
         "at": at,
         "sites": list(sites),
         "daemon": daemon_answer(daemon) if daemon.pid else None,
+        "lock": lock_answer(lock) if lock else None,
         "exit": exit,
+    }
+
+
+def lock_answer(lock: HeldLock[RotationNote]) -> dict[str, object]:
+    """The held rotation lock in the answer of `status`."""
+    note = lock.note
+    return {
+        "holder": str(lock),
+        "pid": note.pid or None,
+        "who": note.who or None,
+        "since": note.since or None,
+        "sites": list(note.in_flight),
     }
 
 
@@ -274,6 +293,7 @@ def config_check_answer(
     mistakes: Sequence[Mistake],
     missing: Sequence[str],
     without_effect: Sequence[str],
+    unsafe: Sequence[str],
 ) -> dict[str, object]:
     """The answer of `config check`.
 
@@ -283,6 +303,7 @@ def config_check_answer(
         mistakes: in the order of the lines.
         missing: a note for each missing file that the configuration names.
         without_effect: a note for each setting that has no effect because of another one.
+        unsafe: a note for each directory with rights that let other users replace or own a drop.
     """
     return {
         "schema_version": CONFIG_CHECK_VERSION,
@@ -295,6 +316,7 @@ def config_check_answer(
         "sites": [site_config.site.name for site_config in (config.sites if config else ())],
         "missing": list(missing),
         "without_effect": list(without_effect),
+        "unsafe": list(unsafe),
     }
 
 

@@ -29,6 +29,7 @@ from rotator.sources.drop_source import DropSource
 from rotator.storage.entries import HistoryEntry
 from rotator.storage.generations import demand_state_dir
 from rotator.storage.records import ANYTHING, Intent
+from rotator.system.lock_holders import show_holders
 
 
 @click.command(
@@ -41,6 +42,7 @@ from rotator.storage.records import ANYTHING, Intent
         Exit.ROLLED_BACK,
         Exit.STRANDED,
         Exit.DIFFERS,
+        Exit.BUSY,
         Exit.DEFERRED,
         Exit.CONFIG,
     )
@@ -54,8 +56,9 @@ def status(context: Context, site: str) -> int:
     next.
 
     The exit status is that of the worst site: 6 if what is served differs from what is on disk; otherwise that of
-    the last renewal, as long as it is in the drop and not live; 8 if a drop has been undecided for long, at least five
-    minutes and three grace times.
+    the last renewal, as long as it is in the drop and not live; 7 if another process has held the lock for longer than
+    a rotation takes, so that no renewal can go live; 8 if a drop has been undecided for long, at least five minutes and
+    three grace times.
     """
     config, output = context.config, context.output
     demand_state_dir(config.state_dir)
@@ -68,6 +71,8 @@ def status(context: Context, site: str) -> int:
     last = ports.history.latest(f.site.name for f in facts)
     changed = {f.site.name: _is_changed(sources[f.site.name], f.site.name, f.intent) for f in facts}
     exits = {f.site.name: _exit_of(sources, f) for f in facts}
+    held = ports.locks.rotation_holder(settled=True)
+    is_stuck = held is not None and held.is_long(now, LOCK_HELD_FOR + 2 * (config.nginx.prove_within or 0.0))
     daemon = ports.locks.daemon_note()
     undecided: dict[str, datetime] = {}
     for f in facts:
@@ -75,7 +80,8 @@ def status(context: Context, site: str) -> int:
         if since := long_undecided_since(source, name, f.intent, daemon, now, config.settle):
             undecided[name] = since
             exits[name] = Exit.DEFERRED if exits[name] is Exit.DONE else exits[name]
-    code = next((exit for exit in _WORST_FIRST if exit in exits.values()), Exit.DONE)
+    ended = {*exits.values(), *([Exit.BUSY] if is_stuck else [])}
+    code = next((exit for exit in _WORST_FIRST if exit in ended), Exit.DONE)
     if output.json:
         sites = [
             site_answer(
@@ -88,7 +94,7 @@ def status(context: Context, site: str) -> int:
             )
             for f in facts
         ]
-        output.data(status_answer(sites, daemon, now, int(code)))
+        output.data(status_answer(sites, daemon, held, now, int(code)))
     elif site:
         _show_site(facts[0], last.get(site), now, context, changed=changed[site])
     else:
@@ -102,6 +108,12 @@ def status(context: Context, site: str) -> int:
     if not output.json:
         for name, since in undecided.items():
             output.say(f"UNDECIDED: {name}: the content of the drop waits for a decision since {rfc3339(since)}")
+    if held and not output.json:
+        output.say(f"{'warning' if is_stuck else 'note'}: the lock of rotations is held by {held}")
+        if is_stuck:
+            output.say(
+                f"no renewal goes live until it is free; see who holds it: {show_holders(ports.locks.root / 'lock')}"
+            )
     if not daemon.pid and not output.json:
         for site_facts in facts:
             name = site_facts.site.name
@@ -110,12 +122,16 @@ def status(context: Context, site: str) -> int:
                     f"note: {name}: the drop holds files that wait for a decision, and no daemon is running: "
                     f"systemctl start rotator, or: {command('rotator swap', name)}"
                 )
+    for fault in () if output.json else bootstrap.unsafe_drops_of(config):
+        output.say(f"warning: {fault}")
     if output.verbose and not output.json:
         show_daemon(daemon, output)
     return code
 
 
-_WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Exit.DEFERRED)
+_WORST_FIRST = (Exit.STRANDED, Exit.DIFFERS, Exit.ROLLED_BACK, Exit.REJECTED, Exit.BUSY, Exit.DEFERRED)
+LOCK_HELD_FOR = 60.0
+"""Seconds for which a rotation may hold the lock beside twice the time of a proof; then it counts as stuck."""
 
 
 def _exit_of(sources: Mapping[str, DropSource], facts: Observation) -> Exit:

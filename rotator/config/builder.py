@@ -194,6 +194,8 @@ class _Builder:
             ),
             password_file=values["password_file"],
             pool=values["pool"],
+            drop_group=values["drop_group"],
+            drop_owner=values["drop_owner"],
         )
 
     def probe_names(self, where: KeyPath, values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -97,6 +97,8 @@ DEFAULTS: Mapping[str, Key] = {
     "keep_generations": Key(5, value_parsers.whole(2, 1000, "generations")),
     "password_file": Key("", value_parsers.optional(value_parsers.path)),
     "pool": Key("", value_parsers.optional(value_parsers.path)),
+    "drop_group": Key("", lambda value: value_parsers.optional(value_parsers.group)(value) or ""),
+    "drop_owner": Key("", lambda value: value_parsers.optional(value_parsers.user)(value) or ""),
 }
 """The keys that a [[site]] may hold and that [defaults] may hold for all sites."""
 

@@ -97,6 +97,8 @@ class SiteConfig:
         line: the line of the file on which the site begins.
         password_file: the file with the password of an encrypted key; None if there is none.
         pool: a directory or file of intermediates for renewals that lack one; None if there is none.
+        drop_group: the group that may write to its drop; empty for the group of `incoming`.
+        drop_owner: a further user who may own its drop; empty for none.
     """
 
     site: Site
@@ -106,6 +108,8 @@ class SiteConfig:
     evidence: EvidenceFiles = field(default_factory=EvidenceFiles)
     password_file: Path | None = None
     pool: Path | None = None
+    drop_group: str = ""
+    drop_owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

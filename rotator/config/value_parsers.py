@@ -22,7 +22,7 @@ _DURATION = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9._/+@-]+")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,245}\.service")
-_GROUP = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_ACCOUNT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
 
 
 class BadValueError(Exception):
@@ -272,8 +272,16 @@ def unit(value: object) -> str:
 def group(value: object) -> str:
     """The name of a group of users. The host is not asked whether the group exists."""
     written = text(value)
-    if not _GROUP.fullmatch(written):
+    if not _ACCOUNT.fullmatch(written):
         raise BadValueError(f"{quoted(written)} is not a valid name of a group", 'write it like "www-data"')
+    return written
+
+
+def user(value: object) -> str:
+    """The name of a user. The host is not asked whether the user exists."""
+    written = text(value)
+    if not _ACCOUNT.fullmatch(written):
+        raise BadValueError(f"{quoted(written)} is not a valid name of a user", 'write it like "deploy"')
     return written
 
 

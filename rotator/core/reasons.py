@@ -141,6 +141,8 @@ class Reason(StrEnum):
     """An operator's hold keeps the drop from being installed."""
     NO_DROP = "no-drop"
     """The site's drop is missing."""
+    DROP_FOREIGN = "drop-foreign"
+    """The site's drop belongs to a user to whom it may not belong."""
     MISSING = "missing"
     """The directory of a drop is missing (metrics)."""
     NO_CONNECTION = "no-connection"

@@ -44,12 +44,14 @@ def put_live(loop: LoopState, planned: Sequence[PlannedRotation]) -> None:
     except RotatorError as e:
         record_trouble(loop, e, [rotation.site for rotation in planned])
     else:
-        loop.trouble = None
+        loop.trouble, loop.lock_holder = None, ""
 
 
 def report_holder(loop: LoopState, holder: str) -> None:
-    """Reports which process has the lock that this one waits for."""
-    loop.journal.say(Reason.LOCK_BUSY, f"waiting for {holder}")
+    """Reports, once each, which process has the lock that this one waits for."""
+    if holder != loop.lock_holder:
+        loop.journal.say(Reason.LOCK_BUSY, f"waiting for {holder}")
+    loop.lock_holder = holder
 
 
 def _is_current(loop: LoopState, planned: PlannedRotation) -> bool:

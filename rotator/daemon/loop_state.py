@@ -47,6 +47,9 @@ class LoopState:
         self.decisions = 0
         """The number of decisions since the start."""
 
+        self.lock_holder = ""
+        """The holder of the lock in the last try, as it was reported; empty once the lock was available."""
+
     def now(self) -> Moment:
         """The time, on both clocks."""
         clock = self.runtime.ports.clock

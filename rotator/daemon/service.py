@@ -120,6 +120,7 @@ class Daemon:
         self._note_failure = ""
         self._trust_failures = ""
         self._apply_trouble = ""
+        self._unsafe_drops: tuple[str, ...] = ()
         self.reload_failed = ""
         """Why the configuration on the disk is not in force; empty if it is."""
         self._lock: DaemonLock
@@ -157,6 +158,7 @@ class Daemon:
         self._greet_root()
         self._start()
         self._starting = False
+        self._report_unsafe_drops()
         self.jobs.start()
         self._write_note()
         gc.collect()
@@ -239,6 +241,7 @@ class Daemon:
             self.loop.reconfigure(runtime)
             self.jobs.change_interval(SCAN_DROPS, runtime.scan_interval)
             self.journal.say("reloaded", f"{_count(len(loaded.sites))}, {self.path}", NOTICE)
+            self._report_unsafe_drops()
         self._loads += 1
         self._write_note()
         self.notifier.ready(self.status())
@@ -277,6 +280,15 @@ class Daemon:
         elif self._trust_failures and not failures:
             self.journal.say("renewed", "roots and lists can be read again", NOTICE)
         self._trust_failures = failures
+        self._report_unsafe_drops()
+
+    def _report_unsafe_drops(self) -> None:
+        """Reports, once each, drops that users of other sites could replace or own: at a start, a reload, hourly."""
+        faults = bootstrap.unsafe_drops_of(self.config)
+        for fault in faults:
+            if fault not in self._unsafe_drops:
+                self.journal.say("unsafe-drop", fault, WARNING)
+        self._unsafe_drops = faults
 
     def _greet_root(self) -> None:
         """Connects to root's program before a renewal needs it, and reports whether it can be used."""
@@ -341,6 +353,8 @@ class Daemon:
     def status(self) -> str:
         """The state of the daemon and its sites in one line."""
         line = status_line(self.loop.states, self.loop.maintenance.degraded_sites)
+        if self.loop.trouble == Reason.LOCK_BUSY and (holder := self.loop.runtime.ports.locks.rotation_holder()):
+            line = f"renewals wait for the lock, which is held by {holder}; {line}"
         if self.reload_failed:
             line = f"the configuration on disk is invalid, the earlier one is in force; {line}"
         if self._apply_trouble:

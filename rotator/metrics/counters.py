@@ -95,7 +95,8 @@ NO_FAILURE: frozenset[Reason] = frozenset(
 """The reasons of outcomes that are no failure; a rollback as `recovered` is counted by the stages that it has timed."""
 NO_OUTCOME: frozenset[Reason] = frozenset(
     {
-        *(Reason.ADDRESS_IN_USE, Reason.BUSY, Reason.DAEMON_RUNNING, Reason.DEMO_FAILED, Reason.FAILURE, Reason.GONE),
+        *(Reason.ADDRESS_IN_USE, Reason.BUSY, Reason.DAEMON_RUNNING, Reason.DEMO_FAILED, Reason.DROP_FOREIGN),
+        *(Reason.FAILURE, Reason.GONE),
         *(Reason.HELD, Reason.MISSING, Reason.NOT_DECIDED, Reason.NOT_TAKEN, Reason.NO_CONNECTION, Reason.NO_DAEMON),
         *(Reason.NO_DEMO, Reason.NO_DROP, Reason.NO_NGINX, Reason.NO_TLS, Reason.REFUSED, Reason.SUPERSEDED),
         *(Reason.USAGE, Reason.WRONG_USER),

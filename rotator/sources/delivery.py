@@ -20,124 +20,251 @@ import secrets
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.core.hints import command
+from rotator.core.hints import command, shell_word
 from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.sources.drop_rights import (
+    DIRECTORY_MODE,
+    OTHERS_MAY_WRITE,
+    DropRights,
+    foreign_owner,
+    move_away,
+)
 from rotator.system.faults import code_of, message_of
-from rotator.system.files import flush_dir, open_dir, read_bounded, write_all
+from rotator.system.files import open_dir, read_bounded, write_all
+from rotator.system.lock_holders import holders_text, lock_holders, show_holders
+from rotator.system.users import group_id, user_name
 
-DIRECTORY_MODE = 0o2770
 FILE_MODE = 0o640
 LOCK_WITHIN = 2.0
 """The seconds to wait for the lock on a drop: a delivery holds it for a few flushes, a reader for less."""
 _PREFIX = ".rotator-deliver-"
 _MARK = "user.rotator.delivered"
 """The attribute of a delivered file: the SHA-256 of the written content, so that a later change by hand shows."""
+_READ_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
-class Owner:
-    """The owner of a drop, or the owner that it will have.
+class Drop:
+    """A drop that is open for one delivery, with its lock held.
 
     Args:
-        uid: the user.
-        gid: the group.
-        exists: whether the directory exists already.
+        path: its path, for messages.
+        fd: its descriptor; -1 where it does not exist, and was not to be created.
+        parent_fd: the descriptor of the directory above it.
+        existed: whether it existed before.
+        store_owner: the user of the store; a file that this user writes is readable for this user alone.
     """
 
-    uid: int
-    gid: int
-    exists: bool
+    path: Path
+    fd: int
+    parent_fd: int
+    existed: bool
+    store_owner: int | None
 
 
-def owner_of(directory: Path) -> Owner:
-    """The user that root must become before it writes to a drop: the owner of the drop, or of its parent if it is new.
+@contextmanager
+def open_drop(directory: Path, rights: DropRights, *, create: bool = True) -> Iterator[Drop]:
+    """Opens and checks a drop for one delivery. A missing drop is created.
+
+    The check and everything after it use one descriptor, so that another directory under the same name is never
+    written to. Root opens it through no link that another user can have made, and gives up its rights before it writes.
+
+    Args:
+        directory: the drop; its parent exists.
+        rights: to whom it may belong.
+        create: whether a missing drop is created and the lock is taken; False for a dry run.
 
     Raises:
-        RotatorError: `io-error` or `permission`: the parent is missing, the drop is not a directory, or root owns the
-            drop but another user its parent, and that user could replace the drop.
+        RotatorError: `drop-foreign`: the drop belongs to another user; `busy`: another process holds its lock;
+            `io-error` or `permission`: its parent is missing, or it cannot be opened or created. Nothing was written.
     """
-    parent = directory.parent
+    with ExitStack() as opened:
+        parent_fd = _opened_parent(directory.parent)
+        opened.callback(os.close, parent_fd)
+        try:
+            existed = _exists(directory, parent_fd)
+            if not existed and create:
+                _demand_may_create(directory, os.fstat(parent_fd), rights)
+                with suppress(FileExistsError):
+                    os.mkdir(directory.name, 0o700, dir_fd=parent_fd)
+            drop_fd = -1
+            if existed or create:
+                drop_fd = os.open(directory.name, _READ_DIRECTORY, dir_fd=parent_fd)
+                opened.callback(os.close, drop_fd)
+            if create:
+                _demand_lock(drop_fd, directory)
+                if _is_new(drop_fd, rights, existed=existed):
+                    _finish_new(drop_fd, os.fstat(parent_fd), rights)
+                    os.fsync(parent_fd)
+        except OSError as error:
+            _translate(error, directory)
+        if drop_fd >= 0:
+            _demand_owner(directory, os.fstat(drop_fd), os.fstat(parent_fd).st_uid, rights)
+        yield Drop(directory, drop_fd, parent_fd, existed, rights.store_owner)
+
+
+def _opened_parent(parent: Path) -> int:
     try:
-        parent_status = _status(parent)
+        return open_dir(parent)
     except FileNotFoundError as error:
-        hint = f"Create it: {command('install -d -o rotator -g rotator -m 2770', parent)}"
+        hint = f"Create it: {command('install -d -o rotator -g rotator -m 3770', parent)}"
         raise _failed(f"{parent}, the directory of the drops, does not exist", hint) from error
     except OSError as error:
         _translate(error, parent)
+
+
+def _exists(directory: Path, parent_fd: int) -> bool:
+    """Whether the drop exists.
+
+    Raises:
+        RotatorError: `io-error` if it is no directory.
+    """
     try:
-        status = os.lstat(directory)
+        mode = os.stat(directory.name, dir_fd=parent_fd, follow_symlinks=False).st_mode
     except FileNotFoundError:
-        return Owner(parent_status.st_uid, parent_status.st_gid, exists=False)
-    except OSError as error:
-        _translate(error, directory)
-    if not stat.S_ISDIR(status.st_mode):
-        kind = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "not a directory"
-        hint = f"Remove it; rotator deliver then creates a directory: {command('rm', directory)}"
-        raise _failed(f"the drop {directory} is {kind}; nothing was written", hint)
-    if status.st_uid == 0 != parent_status.st_uid:
-        message = f"the drop {directory} belongs to root, but its parent directory to uid {parent_status.st_uid}"
-        hint = f"Give it to the owner of its parent: {command('chown --reference', parent, directory)}"
+        return False
+    if stat.S_ISDIR(mode):
+        return True
+    kind = "a symbolic link" if stat.S_ISLNK(mode) else "not a directory"
+    hint = f"Remove it; rotator deliver then creates a directory: {command('rm', directory)}"
+    raise _failed(f"the drop {directory} is {kind}; nothing was written", hint)
+
+
+def _demand_may_create(directory: Path, parent: os.stat_result, rights: DropRights) -> None:
+    """Refuses to create a drop for a user to whom it may not belong: root's next delivery would refuse that drop."""
+    if os.geteuid() not in (0, parent.st_uid, rights.store_owner):
+        message = f"the drop {directory} does not exist, and this user may not own it"
+        hint = f"Nothing was changed. Create it as root: {_command_to_create(directory, rights)}"
+        raise RotatorError(Code.PERMISSION, message, hint)
+
+
+def _command_to_create(directory: Path, rights: DropRights) -> str:
+    owner = "rotator" if rights.store_owner is None else user_name(rights.store_owner)
+    group = command("-g", rights.group or "rotator")
+    return f"{command('install -d -m 2770 -o', owner)} {group} {shell_word(directory)}"
+
+
+def _is_new(drop_fd: int, rights: DropRights, *, existed: bool) -> bool:
+    """Whether this user has made the drop and not finished it, now or as root in a delivery that was killed."""
+    status = os.fstat(drop_fd)
+    if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700 or os.listdir(drop_fd):
+        return False
+    return not existed or status.st_uid == 0 != rights.store_owner
+
+
+def _finish_new(drop_fd: int, parent: os.stat_result, rights: DropRights) -> None:
+    """Gives a new drop its owner, its group and its mode, independent of the umask.
+
+    Raises:
+        RotatorError: `configuration`: the host has no such group.
+    """
+    gid = group_id(rights.group) if rights.group else None
+    if rights.group and gid is None:
+        hint = f"Create it: {command('groupadd --system', rights.group)}"
+        raise RotatorError(
+            Reason.CONFIGURATION, f"drop_group: this host has no group {rights.group}", hint, Exit.CONFIG
+        )
+    if os.geteuid() == 0:
+        owner = parent.st_uid if rights.store_owner is None else rights.store_owner
+        os.fchown(drop_fd, owner, parent.st_gid if gid is None else gid)
+    elif gid is not None:
+        os.fchown(drop_fd, -1, gid)
+    os.fchmod(drop_fd, DIRECTORY_MODE)
+
+
+def _demand_owner(directory: Path, drop: os.stat_result, incoming_owner: int, rights: DropRights) -> None:
+    if drop.st_uid != os.geteuid() and not rights.trusts(drop.st_uid, incoming_owner):
+        message = f"{foreign_owner(directory, drop.st_uid)}; nothing was written"
+        hint = f"Move it away and deliver again, which creates it with the right owner: {move_away(directory)}"
+        raise RotatorError(Reason.DROP_FOREIGN, message, hint)
+    if os.geteuid() == drop.st_uid == 0 and rights.store_owner and not drop.st_mode & OTHERS_MAY_WRITE:
+        owner = user_name(rights.store_owner)
+        message = (
+            f"the drop {directory} belongs to root, and {owner}, who writes what root delivers, may not write to it"
+        )
+        hint = f"Give it to that user: {command('chown -h', owner, directory)}"
         raise _failed(message, hint)
-    return Owner(status.st_uid, status.st_gid, exists=True)
 
 
-def _status(directory: Path) -> os.stat_result:
-    """The status of a directory. As root, it does not follow a link that another user could set."""
-    if os.geteuid() != 0:
-        return os.stat(directory)  # noqa: PTH116 - beside lstat above
-    directory_fd = open_dir(directory)
-    try:
-        return os.fstat(directory_fd)
-    finally:
-        os.close(directory_fd)
-
-
-def write_drop(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]:
-    """Writes files into a drop, each under the last part of its name. A missing drop is created.
+def write_drop(files: Sequence[SourceFile], drop: Drop) -> tuple[Path, ...]:
+    """Writes files into a drop, each under the last part of its name.
 
     A file with the same name is replaced in one step. The unchanged files of an earlier delivery are removed; every
-    other file stays.
+    other file stays. What the store's owner writes has mode 0600: no other user has to read a key there. What another
+    user writes has mode 0640, because the store's owner reads it as a member of the drop's group.
 
     Args:
         files: the files; the last parts of their names must differ.
-        directory: the drop; its parent exists.
+        drop: the drop, from `open_drop`.
 
     Returns:
         The new paths, in the given order.
 
     Raises:
-        RotatorError: `io-error`, `permission`, or `busy` while another delivery writes there. Nothing has changed
+        RotatorError: `io-error`, `permission`, or `busy` if the drop was moved away meanwhile. Nothing has changed
             then, unless the message says that files are in place.
     """
     names = [base_name(source.name) for source in files]
+    mode = 0o600 if os.geteuid() == drop.store_owner else FILE_MODE
     try:
-        with _locked_drop(directory) as drop_fd:
-            _remove_own_leftovers(drop_fd)
-            pending: list[str] = []
-            try:
-                for source in files:
-                    pending.append(_PREFIX + secrets.token_hex(8))
-                    _write(drop_fd, pending[-1], source.data)
-                with _earlier_delivery_removed(drop_fd, names):
-                    placed = _place(drop_fd, directory, pending, names)
-            finally:
-                for temporary in pending:
-                    with suppress(OSError):
-                        os.unlink(temporary, dir_fd=drop_fd)
-            _flush(drop_fd, directory)
+        _demand_named(drop, "nothing was written")
+        _demand_replaceable(drop, names)
+        _remove_own_leftovers(drop.fd)
+        pending: list[str] = []
+        try:
+            for source in files:
+                pending.append(_PREFIX + secrets.token_hex(8))
+                _write(drop.fd, pending[-1], source.data, mode)
+            with _earlier_delivery_removed(drop.fd, names):
+                placed = _place(drop.fd, drop.path, pending, names)
+        finally:
+            for temporary in pending:
+                with suppress(OSError):
+                    os.unlink(temporary, dir_fd=drop.fd)
+        _flush(drop.fd, drop.path)
+        _demand_named(drop, "the files are in the directory that had its name")
     except OSError as error:
-        _translate(error, directory)
+        _translate(error, drop.path)
     return placed
+
+
+def _demand_named(drop: Drop, effect: str) -> None:
+    """Refuses a drop that no longer has its name: another process has renamed it since it was opened."""
+    with suppress(FileNotFoundError):
+        named = os.stat(drop.path.name, dir_fd=drop.parent_fd, follow_symlinks=False)
+        if os.path.samestat(named, os.fstat(drop.fd)):
+            return
+    message = f"the drop {drop.path} was moved away during the delivery; {effect}"
+    hint = f"See who may write to the directory above it, then deliver again: {command('ls -ld', drop.path.parent)}"
+    raise RotatorError(Reason.BUSY, message, hint, Exit.BUSY)
+
+
+def _demand_replaceable(drop: Drop, names: Sequence[str]) -> None:
+    """Refuses a delivery, before anything is written, if a name of it is taken by what this user cannot replace."""
+    directory = os.fstat(drop.fd)
+    for name in names:
+        try:
+            entry = os.stat(name, dir_fd=drop.fd, follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        path = drop.path / name
+        if stat.S_ISDIR(entry.st_mode):
+            hint = f"Move it away, and deliver again: {command('mv -T', path, f'{path}.directory')}"
+            raise _failed(f"{path} is a directory, which a file cannot replace; nothing was written", hint)
+        if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, directory.st_uid, entry.st_uid):
+            owner = user_name(entry.st_uid)
+            message = f"{path} belongs to {owner}, and the sticky bit of the drop lets no other user replace it"
+            raise RotatorError(Code.PERMISSION, message, "Nothing was changed. Deliver as root, or as that user")
 
 
 def base_name(name: str) -> str:
@@ -167,13 +294,13 @@ def _place(drop_fd: int, directory: Path, pending: Sequence[str], names: Sequenc
     return tuple(placed)
 
 
-def _write(drop_fd: int, name: str, data: bytes) -> None:
+def _write(drop_fd: int, name: str, data: bytes, mode: int) -> None:
     fd = os.open(name, _CREATE, 0o600, dir_fd=drop_fd)  # no other user may read it before it is whole
     try:
         write_all(fd, data)
         with suppress(OSError):  # not every file system has extended attributes
             os.setxattr(fd, _MARK, hashlib.sha256(data).digest())
-        os.fchmod(fd, FILE_MODE)  # its group is that of the directory
+        os.fchmod(fd, mode)  # its group is that of the directory
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -226,24 +353,13 @@ def _flush(drop_fd: int, directory: Path) -> None:
         raise _failed(message, hint) from error
 
 
-@contextmanager
-def _locked_drop(directory: Path) -> Iterator[int]:
-    """The descriptor of a drop with an exclusive lock. A missing drop is created."""
-    is_new = False
-    with suppress(FileExistsError):
-        os.mkdir(directory, 0o700)  # noqa: PTH102 - beside its fchmod
-        is_new = True
-    drop_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        if is_new:
-            os.fchmod(drop_fd, DIRECTORY_MODE)  # independent of the umask
-            flush_dir(directory.parent)
-        if not _lock(drop_fd, fcntl.LOCK_EX):
-            hint = "Nothing was written. A delivery takes only a moment: try again."
-            raise RotatorError(Reason.BUSY, f"another delivery writes to {directory}", hint, Exit.BUSY)
-        yield drop_fd
-    finally:
-        os.close(drop_fd)
+def _demand_lock(drop_fd: int, directory: Path) -> None:
+    if _lock(drop_fd, fcntl.LOCK_EX):
+        return
+    holders = lock_holders(os.fstat(drop_fd), any_device=True)
+    message = f"the lock of {directory} is held by {holders_text(holders)}; nothing was written"
+    hint = f"A delivery takes only a moment: try again. Another program has to end first: {show_holders(directory)}"
+    raise RotatorError(Reason.BUSY, message, hint, Exit.BUSY)
 
 
 @contextmanager
@@ -254,7 +370,7 @@ def reading_lock(directory: Path) -> Iterator[None]:
     problem.
     """
     try:
-        drop_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        drop_fd = os.open(directory, _READ_DIRECTORY)
     except OSError:
         yield
         return
@@ -294,8 +410,11 @@ def _translate(error: OSError, path: Path) -> NoReturn:
     message, hint = f"{path} cannot be written: {message_of(error)}", f"See the files there: {command('ls -la', path)}"
     match error.errno:
         case errno.EACCES | errno.EPERM:
-            message = f"this user may not write to {path}"
+            message = f"the user {user_name()} may not write to {path}"
             hint = f"Deliver as root, or as a member of the group that owns it: {command('ls -ld', path)}"
+            if os.geteuid() == 0:
+                see = command("ls -ld", path)
+                hint = f"Its file system refuses root, as NFS does; deliver as the owner of the store: {see}"
         case errno.EROFS:
             message, hint = f"{path} is on a read-only file system", f"See its mount: {command('findmnt -T', path)}"
         case errno.ENOSPC | errno.EDQUOT:

@@ -271,7 +271,7 @@ class DropDirectories:
         try:
             at = self._incoming.stat()
         except OSError as error:
-            hint = f"Make it: {command('install -d -o rotator -g rotator -m 2770', self._incoming)}"
+            hint = f"Make it: {command('install -d -o rotator -g rotator -m 3770', self._incoming)}"
             return by_site, DropLook(problem=f"{self._incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self._directories[self._incoming] = (at.st_dev, at.st_ino)
         self._list(self._incoming, at, entries, now, lambda name: bool(flat_site(name, self._flat_sites)), follow=False)

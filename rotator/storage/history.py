@@ -2,9 +2,11 @@
 
 `history.jsonl` is appended to, one line at a time, and each line is flushed before the outcome is reported. A long file
 is closed under the rotation lock: it is renamed to `history-000001.jsonl` and so on, upwards, and the oldest closed
-files are deleted. No line is added to a closed file: a writer holds the lock of the file and checks that it still has
-its name. The directory is flushed before a new `history.jsonl` is made, so that it never replaces a file whose new name
-a power failure may undo; and after each line, because the process that made the file may have been killed.
+files are deleted. No line is added to a closed file: a writer holds the lock of the history and checks that the file
+still has its name. That lock is the file `history.lock`, which no other user can open: the history itself is readable
+for the group, and flock(2) needs no right to write. The directory is flushed before a new `history.jsonl` is made, so
+that it never replaces a file whose new name a power failure may undo; and after each line, because the process that
+made the file may have been killed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, has_reloaded
 from rotator.storage.entries import HistoryEntry, entry_object, read_entry
 from rotator.storage.errors import translated
-from rotator.system.files import flush_dir, json_bytes, lock_file, write_all
+from rotator.system.files import flush_dir, json_bytes, lock_file, open_lock, write_all
 
 CLOSE_AT = 4 * 1024 * 1024
 """The size in bytes at which the file is closed: about 6,000 outcomes."""
@@ -75,7 +77,9 @@ class History:
         """
         entry = HistoryEntry.of(outcome, who=who, trigger=trigger, fingerprints=fingerprints)
         line = json_bytes(entry_object(entry))
-        with translated(self.root, self._path):
+        with translated(self.root, self._path), self._locked(APPEND_WITHIN):
+            # Without the lock it continues all the same: a rotation must not wait for a process that was stopped in the
+            # middle of an append. At worst, this line then comes before an older one.
             fd = self._opened()
             try:
                 size = os.fstat(fd).st_size
@@ -89,8 +93,17 @@ class History:
                 os.close(fd)
             flush_dir(self.root)
 
+    @contextlib.contextmanager
+    def _locked(self, within: float) -> Iterator[bool]:
+        """Holds the lock of the history within the block; gives whether it was available in time."""
+        fd = open_lock(self.root / "history.lock")
+        try:
+            yield lock_file(fd, within)
+        finally:
+            os.close(fd)
+
     def _opened(self) -> int:
-        """The descriptor of the open file, locked; the file is made if there is none."""
+        """The descriptor of the open file; the file is made if there is none."""
         while True:
             try:
                 fd = os.open(self._path, _APPEND)
@@ -98,9 +111,6 @@ class History:
                 flush_dir(self.root)
                 fd = os.open(self._path, _APPEND | os.O_CREAT, 0o640)
             try:
-                # Without the lock it continues all the same: a rotation must not wait for a process that was stopped
-                # in the middle of an append. At worst, this line then comes before an older one.
-                lock_file(fd, APPEND_WITHIN)
                 if self._is_named(fd):
                     return fd
             except BaseException:
@@ -149,16 +159,18 @@ class History:
         Returns:
             Whether it was renamed.
         """
-        try:
-            fd = os.open(self._path, _READ)
-        except FileNotFoundError:
-            return False
-        try:
-            if os.fstat(fd).st_size < self._close_at or not lock_file(fd, 0.0) or not self._is_named(fd):
+        with self._locked(0.0) as is_locked:
+            try:
+                fd = os.open(self._path, _READ)
+            except FileNotFoundError:
+                return False
+            try:
+                is_long = os.fstat(fd).st_size >= self._close_at
+            finally:
+                os.close(fd)
+            if not is_long or not is_locked:
                 return False
             os.rename(self._path, self.root / f"history-{number:06d}.jsonl")
-        finally:
-            os.close(fd)
         return True
 
     def _closed(self) -> list[tuple[int, Path]]:

@@ -1,7 +1,8 @@
-"""The notes in the lock files as types, each with one reader and one writer; the rules of records are in `records`.
+"""The notes of lock holders as types, each with one reader and one writer; the rules of records are in `records`.
 
-A note is one line of JSON in a file that its writer holds locked. It lives as long as its writer, so that only versions
-of rotator that run at the same time read each other's: a command and the daemon around an upgrade.
+A note is one line of JSON in `lock.json` or `daemon.json`, whose writer holds the lock. It lives as long as its writer,
+so that only versions of rotator that run at the same time read each other's notes: a command and the daemon around an
+upgrade. Rotator 0.1 writes its notes into the lock files themselves.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class DaemonNote:
 
 
 def read_rotation_note(data: bytes) -> RotationNote:
-    """The note in the first line of `lock`; an empty one where that is none."""
+    """The note in the first line of `lock.json`; an empty one where that is none."""
     keys = _keys(data)
     return RotationNote(
         keys.take("pid", fields.whole, 0),
@@ -106,7 +107,7 @@ def read_rotation_note(data: bytes) -> RotationNote:
 
 
 def read_daemon_note(data: bytes) -> DaemonNote:
-    """The note in the first line of `daemon.lock`; an empty one where that is none."""
+    """The note in the first line of `daemon.json`; an empty one where that is none."""
     keys = _keys(data)
     return DaemonNote(
         keys.take("pid", fields.whole, 0),
@@ -121,7 +122,7 @@ def read_daemon_note(data: bytes) -> DaemonNote:
 
 
 def rotation_note_object(note: RotationNote) -> dict[str, object]:
-    """The JSON object of a note in `lock`."""
+    """The JSON object of `lock.json`."""
     return {
         "schema_version": NOTE_VERSION,
         "pid": note.pid,
@@ -132,7 +133,7 @@ def rotation_note_object(note: RotationNote) -> dict[str, object]:
 
 
 def daemon_note_object(note: DaemonNote) -> dict[str, object]:
-    """The JSON object of a note in `daemon.lock`."""
+    """The JSON object of `daemon.json`."""
     return {
         "schema_version": NOTE_VERSION,
         "pid": note.pid,

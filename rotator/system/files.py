@@ -15,6 +15,7 @@ from pathlib import Path
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 MAX_READ = 1024 * 1024
 """The most bytes of a file of the state directory: four times the size of the largest file with certificates."""
+LOCK_MODE = 0o600
 _POLL_EVERY = 0.02
 """Seconds between two tries for a lock."""
 
@@ -110,6 +111,28 @@ def open_dir(path: str | os.PathLike[str], *, follow_last: bool = True) -> int:
     return directory_fd
 
 
+def open_lock(path: Path) -> int:
+    """The descriptor of a permanent file to be locked, which is created if it is missing.
+
+    flock(2) needs no more than a descriptor, even one for reading. So the mode is 0600, and a wider one of an existing
+    file is corrected, so that no other user can open it and hold the lock.
+
+    Raises:
+        OSError: as the system says; EPERM for the file of another user, ELOOP for a link.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW, LOCK_MODE)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or not stat.S_ISREG(status.st_mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        if stat.S_IMODE(status.st_mode) != LOCK_MODE:
+            os.fchmod(fd, LOCK_MODE)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
 def lock_file(fd: int, within: float) -> bool:
     """Takes the exclusive flock(2) of an open file, which ends with the process that holds it.
 
@@ -201,3 +224,23 @@ def from_json(data: bytes) -> object:
 def json_bytes(value: object, indent: int | None = None) -> bytes:
     """JSON as UTF-8 with a line feed at its end; a file name that is not UTF-8 is escaped, and read back unchanged."""
     return json.dumps(value, indent=indent, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def replace_file(path: Path, data: bytes, mode: int) -> None:
+    """Replaces a small file in one step, without a flush: a reader sees the earlier or the new content, whole.
+
+    Only one process at a time may replace the same file. A failure leaves the earlier file.
+
+    Raises:
+        OSError: as the system says.
+    """
+    new = path.with_name(f".new-{path.name}")
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(new)
+        write_new(new, data, mode)
+        os.rename(new, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(new)
+        raise

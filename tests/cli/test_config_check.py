@@ -101,7 +101,23 @@ def test_the_mistakes_as_json_have_their_lines(tmp_path: Path) -> None:
 
 
 def test_the_answer_as_json_has_its_schema_version(tmp_path: Path) -> None:
-    assert call("--json", "--config", host(tmp_path), "config", "check").answer["schema_version"] == 2
+    assert call("--json", "--config", host(tmp_path), "config", "check").answer["schema_version"] == 3
+
+
+def test_an_incoming_directory_without_the_sticky_bit_is_told_with_the_command(tmp_path: Path) -> None:
+    config = host(tmp_path)
+    (tmp_path / "incoming").chmod(0o2770)
+    checked = call("--json", "--config", config, "config", "check")
+    assert f"chmod +t {tmp_path}/incoming" in checked.answer["unsafe"][0]
+    assert f"chmod +t {tmp_path}/incoming" in checked.stderr
+
+
+def test_a_group_and_a_user_that_the_host_does_not_have_are_told(tmp_path: Path) -> None:
+    config = host(tmp_path, SITE + 'drop_group = "no-such-group"\ndrop_owner = "no-such-user"\n')
+    checked = call("--config", config, "config", "check")
+    assert checked.status == Exit.DONE
+    assert "no group no-such-group: groupadd --system no-such-group" in checked.stderr
+    assert "no user no-such-user" in checked.stderr
 
 
 @pytest.mark.root

@@ -10,6 +10,7 @@ import stat
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,7 +18,7 @@ from rotator.core.errors import Exit
 from rotator.core.model import MAX_FILE, SourceFile
 from rotator.privsep import privilege_drop
 from rotator.sources import delivery, file_reader
-from rotator.sources.delivery import Owner
+from rotator.sources.delivery import Drop
 from tests.support.authority import CA
 from tests.support.calls import SITE, Called, call, host
 from tests.support.other_user import NOBODY, as_nobody, in_child
@@ -25,6 +26,7 @@ from tests.support.other_user import NOBODY, as_nobody, in_child
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
+    (tmp_path / "state").mkdir()
     return host(tmp_path)
 
 
@@ -70,7 +72,7 @@ def test_a_missing_drop_is_made_for_owner_and_group(config: Path, pair: tuple[Pa
 def test_a_key_is_not_readable_by_others(config: Path, pair: tuple[Path, Path]) -> None:
     pair[1].chmod(0o644)
     deliver(config, "shop", *pair)
-    assert stat.S_IMODE((config.parent / "incoming" / "shop" / "key.pem").stat().st_mode) == 0o640
+    assert stat.S_IMODE((config.parent / "incoming" / "shop" / "key.pem").stat().st_mode) == 0o600
 
 
 def test_links_named_by_the_caller_are_followed(config: Path, pair: tuple[Path, Path]) -> None:
@@ -238,17 +240,18 @@ def open_top() -> Iterator[Path]:
 
 @pytest.fixture
 def nobodys(open_top: Path) -> Path:
-    """A configuration whose incoming directory belongs to nobody, where root can give it away; a readable file."""
+    """A configuration whose store and incoming directory belong to nobody, where root can give them away; a file."""
     config = host(open_top)
+    (open_top / "state").mkdir()
     (open_top / "full.pem").write_bytes(b"x")
     (open_top / "full.pem").chmod(0o600)
-    if os.geteuid() == 0:
-        os.chown(open_top / "incoming", NOBODY, NOBODY)
-    (open_top / "incoming").chmod(0o2770)
+    for name in ("state", "incoming") if os.geteuid() == 0 else ():
+        os.chown(open_top / name, NOBODY, NOBODY)
+    (open_top / "incoming").chmod(0o3770)
     return config
 
 
-def test_the_drop_and_its_files_belong_to_the_owner_of_incoming(nobodys: Path) -> None:
+def test_the_drop_and_its_files_belong_to_the_owner_of_the_store(nobodys: Path) -> None:
     top = nobodys.parent
     in_child(lambda: deliver(nobodys, "shop", top / "full.pem").status)
     owners = {p.stat().st_uid for p in (top / "incoming" / "shop", top / "incoming" / "shop" / "full.pem")}
@@ -271,15 +274,27 @@ def test_the_owner_is_told(nobodys: Path) -> None:
     assert json.loads(told)["uid"] == owner
 
 
-def test_a_drop_is_written_by_its_own_owner_rather_than_that_of_incoming(
-    config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.root
+def test_a_drop_that_a_member_has_put_in_place_gets_no_key_of_root(nobodys: Path) -> None:
+    theirs = nobodys.parent / "incoming" / "shop"
+    theirs.mkdir()
+    os.chown(theirs, 64001, 64001)
+    refused = in_child(lambda: deliver(nobodys, "shop", nobodys.parent / "full.pem", "--json"))
+    assert (refused.status, "drop-foreign" in refused.stdout + refused.stderr, os.listdir(theirs)) == (1, True, [])
+
+
+@pytest.mark.root
+def test_root_delivers_no_key_before_the_store_has_an_owner(nobodys: Path) -> None:
+    (nobodys.parent / "state").rmdir()
+    refused = in_child(lambda: deliver(nobodys, "shop", nobodys.parent / "full.pem"))
+    assert (refused.status, os.listdir(nobodys.parent / "incoming")) == (Exit.FAILURE, [])
+
+
+def test_an_incoming_directory_without_the_sticky_bit_is_told_with_the_command(
+    config: Path, pair: tuple[Path, Path]
 ) -> None:
-    became: list[tuple[int, int]] = []
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(privilege_drop, "become", lambda uid, gid: became.append((uid, gid)))
-    deliver(config, "shop", *pair)
-    assert became == [(1234, 5678)]
+    (config.parent / "incoming").chmod(0o2770)
+    assert f"chmod +t {config.parent}/incoming" in deliver(config, "shop", *pair).stderr
 
 
 def test_root_reads_before_it_becomes_the_owner(
@@ -292,21 +307,24 @@ def test_root_reads_before_it_becomes_the_owner(
         order.append("read")
         return real_read(name)
 
-    def write(files: Sequence[SourceFile], directory: Path) -> tuple[Path, ...]:
+    def write(files: Sequence[SourceFile], drop: Drop) -> tuple[Path, ...]:
         order.append("write")
-        return real_write(files, directory)
+        return real_write(files, drop)
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(delivery, "owner_of", lambda _: Owner(1234, 5678, exists=True))
-    monkeypatch.setattr(privilege_drop, "become", lambda *_: order.append("become"))
+    monkeypatch.setattr(os, "fchown", lambda *_: None)
+    owner = SimpleNamespace(st_uid=1234, st_gid=5678)
+    monkeypatch.setattr("rotator.cli.deliver.demand_state_dir", lambda _: owner)
+    monkeypatch.setattr(privilege_drop, "become", lambda *ids: order.append(f"become {ids}"))
     monkeypatch.setattr(file_reader, "read_named", read)
     monkeypatch.setattr(delivery, "write_drop", write)
     deliver(config, "shop", pair[0])
-    assert order == ["read", "become", "write"]
+    assert order == ["read", "become (1234, 5678)", "write"]
 
 
 def test_anybody_else_becomes_no_one(config: Path, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     became: list[tuple[int, int]] = []
+    (config.parent / "incoming" / "shop").mkdir()
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(privilege_drop, "become", lambda uid, gid: became.append((uid, gid)))
     deliver(config, "shop", *pair)

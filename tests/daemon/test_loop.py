@@ -865,13 +865,25 @@ def test_a_command_at_work_is_waited_for(daemon: Looping) -> None:
     assert daemon.said("alice") >= 1
 
 
+def test_a_lock_that_is_held_for_long_is_told_once_and_again_after_it_was_free(daemon: Looping) -> None:
+    for times in (1, 2):
+        daemon.drop(daemon.issue())
+        with daemon.locks.rotation(f"alice{times}", 1.0):
+            for _ in range(5):
+                daemon.run_for(1)
+            assert daemon.said("waiting for", f"(alice{times}, since") == 1
+            assert daemon.loop.trouble == "lock-busy"
+        daemon.run_for(2)
+        assert daemon.loop.trouble is None
+
+
 def test_what_a_command_left_in_flight_when_it_died_is_recovered_first(daemon: Looping) -> None:
     swapped = daemon.issue()
     done = daemon.by_hand(swapped)
     daemon.store.mark_verified("example", done.previous)
     with daemon.locks.rotation("alice", 1.0) as lock:
         lock.begin(["example"])
-    (daemon.store.root / "lock").write_text('{"pid": 1, "in_flight": ["example"]}\n')
+    (daemon.store.root / "lock.json").write_text('{"pid": 1, "in_flight": ["example"]}\n')
     new = daemon.issue()
     daemon.drop(new)
     daemon.tick()

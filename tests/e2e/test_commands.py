@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import re
@@ -191,6 +193,50 @@ def test_swap_beside_another_rotation_waits_and_then_exits_7_naming_it(edge: Edg
         done = edge.cli("swap", "example", "--cert", chain, "--key", key, "--wait", "0.2")
     assert done.returncode == 7
     assert f"pid {os.getpid()} (somebody" in done.stderr
+
+
+def test_status_names_a_rotation_at_work_and_exits_as_without_it(edge: Edge) -> None:
+    with edge.locks.rotation("somebody", 1.0) as lock:
+        lock.begin(["example"])
+        done, told = edge.cli("status"), json.loads(edge.cli("status", "--json").stdout)
+    assert (done.returncode, told["lock"]["pid"], told["lock"]["sites"]) == (0, os.getpid(), ["example"])
+    assert f"note: the lock of rotations is held by pid {os.getpid()} (somebody, since 20" in done.stderr
+
+
+def test_status_exits_7_and_names_the_process_if_the_lock_is_held_by_no_rotation(edge: Edge) -> None:
+    with (edge.state / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done, told = edge.cli("status", "example"), json.loads(edge.cli("status", "--json").stdout)
+    assert (done.returncode, told["exit"], told["lock"]["pid"]) == (7, 7, None)
+    assert f"held by pid {os.getpid()} (user " in done.stderr
+    assert f"fuser -v {edge.state}/lock" in done.stderr
+
+
+def test_status_exits_7_if_a_rotation_holds_the_lock_for_longer_than_rotations_take(edge: Edge) -> None:
+    with edge.locks.rotation("somebody", 1.0):
+        note = edge.state / "lock.json"
+        note.write_text(json.dumps({**json.loads(note.read_text()), "since": "2026-01-01T00:00:00Z"}))
+        done = edge.cli("status")
+    assert (done.returncode, "warning: the lock of rotations is held by pid" in done.stderr) == (7, True)
+
+
+@pytest.mark.root
+def test_a_member_of_the_group_cannot_hold_the_lock_of_a_swap(edge: Edge) -> None:
+    chain, key = edge.write_pair(edge.issue())
+    for path in (edge.state, *edge.state.iterdir()):
+        os.chown(path, 0, NOBODY)
+    edge.state.chmod(0o2750)  # new files get the group, too
+
+    def hold() -> list[str]:
+        held = []
+        for name in ("lock", "daemon.lock", "history.lock"):
+            with contextlib.suppress(OSError), open(name) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                held.append(name)
+        return held
+
+    assert as_nobody(hold, cwd=edge.state) == []
+    assert edge.cli("swap", "example", "--cert", chain, "--key", key, "--wait", "0.2").returncode == 0
 
 
 # -- rollback, history, status

@@ -241,6 +241,26 @@ def test_a_lost_drop_directory_is_told_and_heals_by_itself(edge: Edge) -> None:
         is_served(edge, new)
 
 
+def test_an_incoming_directory_without_the_sticky_bit_is_told_by_the_daemon_and_by_status(edge: Edge) -> None:
+    edge.incoming.chmod(0o2770)
+    with running(edge) as daemon:
+        daemon.wait_for(f"unsafe-drop: {edge.incoming} has no sticky bit")
+        assert f"chmod +t {edge.incoming}" in edge.cli("status").stderr
+
+
+def test_a_lock_that_is_held_is_in_the_daemons_status_line_with_its_holder(edge: Edge, tmp_path: Path) -> None:
+    address = f"{tmp_path}/notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(address)
+        manager.settimeout(PATIENCE)
+        with running(edge, env={"NOTIFY_SOCKET": address}), edge.locks.rotation("somebody", 1.0):
+            edge.write_pair(edge.issue(), edge.incoming / "example")
+            line = b""
+            while b"STATUS=renewals wait for the lock" not in line:
+                line = manager.recv(4096)
+    assert f"held by pid {os.getpid()} (somebody, since 20" in line.decode()
+
+
 # -- nginx in trouble
 
 

@@ -126,7 +126,7 @@ class Racer:
                 begun <= anew <= page.one("scan_last_success_timestamp_seconds")
                 and page.one("certificate_info", fingerprint_sha256=shown["ecdsa"]) == 1
                 and page.one("served_certificate_matches_disk") == 1
-                and (self.edge.state / "lock").read_bytes() == b""
+                and not (self.edge.state / "lock.json").exists()
             )
 
         wait_until(rests, 20, "the daemon is done, and shows it", poll=0.025)  # making the page costs some
@@ -365,7 +365,7 @@ def test_a_lock_whose_holder_was_killed_is_free_at_once_and_tells_what_was_in_fl
             signal.pause()
 
     child = forked(hold)
-    note = tmp_path / "lock"
+    note = tmp_path / "lock.json"
     wait_until(lambda: note.exists() and b'"example"' in note.read_bytes(), 10)
     with pytest.raises(RotatorError, match=f"pid {child} ") as told, locks.rotation("me", 0.0):
         pass

@@ -57,7 +57,8 @@ def test_a_renewal_among_a_thousand_sites_is_one_reload_and_touches_nothing_of_t
     assert (now.master, len(now.active), now.active & workers.active) == (workers.master, 1, frozenset())
 
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    shared = {edge.state / "lock", edge.state / "daemon.lock", edge.state / "history.jsonl"}
+    shared = {edge.state / name for name in ("lock", "lock.json", "daemon.lock", "daemon.json", "history.lock")}
+    shared |= {edge.state / "history.jsonl"}
     shared |= {edge.state, edge.include_dir}  # directories in which one entry was replaced
     foreign = {path for path in changed - shared if CHANGED not in str(path)}
     assert foreign == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,9 +55,18 @@ from rotator.demo.runner import DemoResult
 from rotator.demo.scenarios import Check, Scenario
 from rotator.rotation.observe import Observation, ObservedHandshake
 from rotator.storage.entries import HistoryEntry, entry_object
-from rotator.storage.notes import DaemonNote, JobNote
+from rotator.storage.held_lock import HeldLock
+from rotator.storage.notes import (
+    DaemonNote,
+    JobNote,
+    RotationNote,
+    UndecidedNote,
+    daemon_note_object,
+    rotation_note_object,
+)
 from rotator.storage.records import Hold, Intent, generation_object, intent_object
 from rotator.system.files import json_bytes
+from rotator.system.lock_holders import LockHolder
 from rotator.tls.handshake import Version
 from rotator.validation.validate import public, validate_served
 from tests.support.authority import NOW, Issued
@@ -110,6 +120,8 @@ JOBS = (
     JobNote("tidy-store", 86400.0, "", "", "d"),
 )
 RUNNING = DaemonNote(7, "2026-11-22T11:00:00Z", reported="2026-11-22T12:00:00Z", jobs=JOBS)
+HELD = HeldLock(RotationNote(7, "ann", "2026-11-22T11:00:00Z", ("shop",)))
+UNNOTED = HeldLock(RotationNote(), (LockHolder(9),))
 CONFIG = Path("/etc/rotator/rotator.toml")
 DROP = Path("/srv/incoming/shop")
 PAGES = manual.load()
@@ -129,7 +141,8 @@ def _probed(chain: tuple[bytes, ...], *, failing: bool) -> dict[str, object]:
 def _site(facts: Observation, last: HistoryEntry | None, *, changed: bool | None) -> dict[str, object]:
     span = (NOON, NOON + timedelta(days=90)) if facts.live else None
     daemon = RUNNING if facts.live else DaemonNote()
-    return status_answer([site_answer(facts, last, span, NOON, changed=changed)], daemon, NOON, 0)
+    lock = HELD if facts.live else UNNOTED if last is None and facts.seen else None
+    return status_answer([site_answer(facts, last, span, NOON, changed=changed)], daemon, lock, NOON, 0)
 
 
 SAMPLES: dict[str, list[object]] = {
@@ -138,6 +151,11 @@ SAMPLES: dict[str, list[object]] = {
     "history.jsonl": [
         entry_object(ENTRY),
         entry_object(HistoryEntry.of(BARE, who="", trigger="", fingerprints={})),
+    ],
+    "lock.json": [rotation_note_object(HELD.note)],
+    "daemon.json": [
+        daemon_note_object(replace(RUNNING, undecided=(UndecidedNote("shop", NOON),))),
+        daemon_note_object(DaemonNote(7, "2026-11-22T11:00:00Z")),
     ],
     "swap --json": [outcome_answer(DONE, 8), outcome_answer(BARE, 0)],
     "deliver --wait --json": [awaited_answer("shop", INTENT, ENTRY, 8), awaited_answer("shop", INTENT, None, 8)],
@@ -157,8 +175,8 @@ SAMPLES: dict[str, list[object]] = {
         _probed((GOOD.chain_der[0],), failing=True),
     ],
     "config check --json": [
-        config_check_answer(CONFIG, *check(SHOP, CONFIG), ["roots: …"], ["ct_logs: …"]),
-        config_check_answer(CONFIG, *check("settel = 1", CONFIG), (), ()),
+        config_check_answer(CONFIG, *check(SHOP, CONFIG), ["roots: …"], ["ct_logs: …"], ["incoming: …"]),
+        config_check_answer(CONFIG, *check("settel = 1", CONFIG), (), (), ()),
     ],
     "config reload --json": [config_reload_answer(7, CONFIG, 1)],
     "help --json": [help_topics_answer(PAGES)],

@@ -650,12 +650,12 @@ def test_a_rotation_needs_a_lock_that_it_can_write_its_sites_into(host: Host) ->
     seen = []
 
     def look(generations: Mapping[str, str], hup: bool) -> None:
-        seen.append((host.world.state / "lock").read_text())
+        seen.append((host.world.state / "lock.json").read_text())
 
     host.world.before_apply = look
     host.swap(host.sites[0], host.issue())
     assert '"in_flight": ["example"]' in seen[0]
-    assert (host.world.state / "lock").read_text() == ""
+    assert (host.world.state / "lock.json").read_text() == ""
 
 
 def test_a_batch_with_one_unfit_pair_rotates_the_rest(three: Host) -> None:

@@ -67,7 +67,7 @@ def told(history: History, site: str = "", limit: int = 0) -> str:
 
 
 def files(history: History) -> list[str]:
-    return sorted(os.listdir(history.root))
+    return sorted({*os.listdir(history.root)} - {"history.lock"})
 
 
 def size(history: History) -> int:
@@ -79,9 +79,9 @@ def bytes_read() -> int:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """As somebody else who appends holds the file."""
-    fd = os.open(path, os.O_RDWR)
+def locked(history: History) -> Iterator[None]:
+    """As somebody else who appends holds the history."""
+    fd = os.open(history.root / "history.lock", os.O_RDWR)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
@@ -127,7 +127,7 @@ def test_its_mode_is_the_contracts_whatever_the_umask(history: History, mask: in
     finally:
         os.umask(before)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in history.root.iterdir()}
-    assert modes == {"history-000001.jsonl": 0o640, "history.jsonl": 0o640}
+    assert modes == {"history-000001.jsonl": 0o640, "history.jsonl": 0o640, "history.lock": 0o600}
 
 
 def test_the_history_of_one_site_leaves_out_the_others(history: History) -> None:
@@ -384,9 +384,10 @@ def test_who_waited_while_the_file_was_closed_writes_into_the_next(history: Hist
     note(history, "a")
     path, closed = history.root / "history.jsonl", history.root / "history-000001.jsonl"
     writer = threading.Thread(target=note, args=(history, "b"))
-    with locked(path):
+    with locked(history):
         writer.start()
-        wait_until(lambda: opened(path) == 2, what="the writer has the file open")
+        lock = history.root / "history.lock"
+        wait_until(lambda: opened(lock) == 2, what="the writer waits for the lock")
         path.rename(closed)
     writer.join(5)
     assert (len(closed.read_text().splitlines()), told(history)) == (1, "ab")
@@ -407,15 +408,29 @@ def test_a_process_that_was_stopped_while_it_appended_holds_nobody_up(
     monkeypatch.setattr(module, "APPEND_WITHIN", 0.05)
     note(history, "a")
     writer = threading.Thread(target=note, args=(history, "b"), daemon=True)
-    with locked(history.root / "history.jsonl"):
+    with locked(history):
         writer.start()
         writer.join(5)
         assert told(history) == "ab"
 
 
+def test_a_reader_of_the_history_holds_up_no_writer_and_no_closing(history: History) -> None:
+    note(history, "a")
+    fd = os.open(history.root / "history.jsonl", os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        begun = time.monotonic()
+        note(history, "b")
+        assert time.monotonic() - begun < module.APPEND_WITHIN
+        history.tidy()
+    finally:
+        os.close(fd)
+    assert files(history) == ["history-000001.jsonl"]
+
+
 def test_a_file_that_somebody_is_appending_to_is_closed_the_next_time(history: History) -> None:
     note(history, "a")
-    with locked(history.root / "history.jsonl"):
+    with locked(history):
         history.tidy()
         assert files(history) == ["history.jsonl"]
     history.tidy()

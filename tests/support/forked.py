@@ -23,9 +23,9 @@ from typing import Any
 
 from rotator.cli import cli
 from rotator.core.model import SourceFile
-from rotator.sources import delivery
 from rotator.sources.file_reader import read_drop
 from tests.support.authority import CA, Issued
+from tests.support.dropping import put
 from tests.support.edge import Edge
 from tests.support.nginx_server import NginxServer
 from tests.support.other_user import forked
@@ -284,7 +284,7 @@ def host(
 def deliver(edge: Edge, new: Issued, site: str = "example") -> str:
     """Puts a renewal into the drop as `rotator deliver` does. Returns the candidate's digest."""
     where = edge.incoming / site
-    delivery.write_drop([SourceFile("fullchain.pem", new.chain_pem), SourceFile("privkey.pem", new.key_pem)], where)
+    put([SourceFile("fullchain.pem", new.chain_pem), SourceFile("privkey.pem", new.key_pem)], where)
     return read_drop(where).digest
 
 
