@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rotator.config import Config, EvidenceFiles, SiteConfig
+from rotator.config.system_roots import is_system, shipped_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Site
 from rotator.core.problems import Code
@@ -32,6 +33,7 @@ from rotator.sources.trust_files import (
     read_logs,
     read_responses,
     read_revocations,
+    read_root_stores,
     read_roots,
 )
 from rotator.storage.generations import Store
@@ -170,7 +172,7 @@ def load_anchors(site_config: SiteConfig) -> Anchors:
 
 def forget_anchors() -> None:
     """Has roots, pools and evidence read again at their next use, because the files change while a daemon runs."""
-    for cached in (_roots, _crls, _ct_logs, _blocklist, _ocsp, _anchors, _pool):
+    for cached in (_roots, _crls, _ct_logs, _blocklist, _ocsp, _root_store, _anchors, _pool):
         cached.cache_clear()
 
 
@@ -192,7 +194,8 @@ def policy_of(site: Site, anchors: Anchors, pool: Pool | None = None) -> str:
     """
     evidence_digest = anchors.evidence.digest
     pool_digests = [pool.digest] if pool and pool.digest else []
-    own = policy_digest([site.policy, anchors.digest, *pool_digests])
+    origins = [anchors.origins.digest] if anchors.origins.digest else []
+    own = policy_digest([site.policy, anchors.digest, *origins, *pool_digests])
     return own + (f"+{policy_digest([evidence_digest])[:32]}" if evidence_digest else "")
 
 
@@ -204,6 +207,7 @@ def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
             logs=_ct_logs(files.ct_logs) if files.ct_logs else None,
             blocked=_blocklist(files.blocklist) if files.blocklist else None,
             responses=_ocsp(files.ocsp) if files.ocsp else None,
+            root_stores=_root_store(files.root_store) if files.root_store else None,
         )
     )
 
@@ -211,7 +215,7 @@ def _anchors(roots: Path, files: EvidenceFiles) -> Anchors:
 @cache
 def _roots(path: Path) -> Anchors:
     try:
-        return read_roots(path)
+        return read_roots(path, shipped_roots(), whole=is_system(path))
     except RotatorError as e:
         if e.code not in (Code.IO_ERROR, Code.PERMISSION):
             raise
@@ -237,6 +241,7 @@ _crls = cache(_configured("crls", lambda path: demand_whole(read_revocations(pat
 _ct_logs = cache(_configured("ct_logs", read_logs))
 _blocklist = cache(_configured("blocklist", read_blocklist))
 _ocsp = cache(_configured("ocsp", lambda path: demand_whole(read_responses(path))))
+_root_store = cache(_configured("root_store", read_root_stores))
 _pool = cache(_configured("pool", lambda path: Pool.from_files(read_pool(path))))
 
 

@@ -19,7 +19,7 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import CHECK_VERSION, problem_answer
 from rotator.cli.group import epilog
 from rotator.cli.output import more_about
-from rotator.config.system_roots import system_roots
+from rotator.config.system_roots import is_system, shipped_roots, system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, SourceFile
 from rotator.core.problems import Code, Problem, Severity
@@ -118,6 +118,7 @@ def run_check(
     ocsp: Sequence[str] = (),
     require_crls: bool = False,
     stapling: bool = False,
+    root_stores: Sequence[str] = (),
 ) -> Report:
     """Reads the named files and validates them.
 
@@ -138,6 +139,7 @@ def run_check(
         ocsp: the paths of OCSP responses, or of directories of them.
         require_crls: reject if no list covers the certificate.
         stapling: nginx staples other OCSP responses than these.
+        root_stores: the paths of the root stores of browsers, or of directories of them.
 
     Returns:
         The report. A file that cannot be read is one of its problems, so that all problems are shown at once.
@@ -148,7 +150,7 @@ def run_check(
     password, notes = read_password(password_file) if password_file else (None, ())
     live = _live_leaves(current, problems)
     anchors = read_anchors(roots or system_roots(), problems)
-    evidence = _evidence(crls, ct_logs, blocklist, ocsp, problems, require_crls=require_crls)
+    evidence = _evidence(crls, ct_logs, blocklist, ocsp, root_stores, problems, require_crls=require_crls)
     policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
     verdict = Verdict()
     if anchors is not None and files:
@@ -193,7 +195,7 @@ def read_anchors(path: str | Path, problems: list[Problem]) -> Anchors | None:
         problems: gets a problem if the file cannot be read.
     """
     try:
-        return trust_files.read_roots(path)
+        return trust_files.read_roots(path, shipped_roots(), whole=is_system(path))
     except RotatorError as error:
         problem = _as_problem(error, str(path))
     if problem.code is Code.IO_ERROR:
@@ -207,6 +209,7 @@ def _evidence(
     ct_logs: str | None,
     blocklist: str | None,
     ocsp: Sequence[str],
+    root_stores: Sequence[str],
     problems: list[Problem],
     *,
     require_crls: bool,
@@ -231,6 +234,7 @@ def _evidence(
         logs=read(trust_files.read_logs, *([ct_logs] if ct_logs else [])),
         blocked=read(trust_files.read_blocklist, *([blocklist] if blocklist else [])),
         responses=responses,
+        root_stores=read(trust_files.read_root_stores, *root_stores),
     )
 
 
@@ -299,6 +303,7 @@ _MEANINGS = {Exit.DONE: "accepted", Exit.REJECTED: "rejected"}
 @click.option("--ct-logs", metavar="FILE", help="Check SCTs against the logs of this log_list.json, version 3.")
 @click.option("--blocklist", metavar="FILE", help="Compromised keys: one SHA-256 hash of a public key per line.")
 @click.option("--ocsp", multiple=True, metavar="FILE", help="OCSP responses that nginx staples; may be repeated.")
+@click.option("--root-store", multiple=True, metavar="FILE", help="The roots that browsers trust; may be repeated.")
 @click.option("--stapling", is_flag=True, help="nginx staples other OCSP responses, so accept must-staple.")
 @pass_context
 def check(
@@ -319,6 +324,7 @@ def check(
     ct_logs: str | None,
     blocklist: str | None,
     ocsp: tuple[str, ...],
+    root_store: tuple[str, ...],
     stapling: bool,
 ) -> int:
     """Check files: would a strict client accept these certificates from nginx, for every name, now?
@@ -345,6 +351,7 @@ def check(
         ocsp=ocsp,
         require_crls=require_crls,
         stapling=stapling,
+        root_stores=root_store,
     )
     output = context.output
     if report.roots:

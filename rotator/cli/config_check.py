@@ -67,7 +67,13 @@ def _missing_files(config: Config) -> list[str]:
     paths = {f"source of site {c.site.name}": c.source for c in config.sites if c.source}
     for site_config in config.sites:
         files = site_config.evidence
-        evidence = {"crls": files.crls, "ct_logs": files.ct_logs, "blocklist": files.blocklist, "ocsp": files.ocsp}
+        evidence = {
+            "crls": files.crls,
+            "ct_logs": files.ct_logs,
+            "blocklist": files.blocklist,
+            "ocsp": files.ocsp,
+            "root_store": files.root_store,
+        }
         paths |= {f"{key} of site {site_config.site.name}": path for key, path in evidence.items() if path}
     paths |= {"state_dir": config.state_dir, "incoming": config.incoming}
     return [
@@ -79,10 +85,18 @@ def _missing_files(config: Config) -> list[str]:
 
 def _settings_without_effect(config: Config) -> list[str]:
     """The settings that have no effect because of another setting."""
+    private = [c for c in config.sites if not c.site.policy.binds_public]
     return [
-        f"ct_logs of site {c.site.name}: without effect, because clients ask a private CA for no SCTs"
-        for c in config.sites
-        if c.evidence.ct_logs and not c.site.policy.binds_public
+        *(
+            f"ct_logs of site {c.site.name}: without effect, because clients ask a private CA for no SCTs"
+            for c in private
+            if c.evidence.ct_logs
+        ),
+        *(
+            f"root_store of site {c.site.name}: without effect, because browsers do not list the root of a private CA"
+            for c in private
+            if c.evidence.root_store
+        ),
     ]
 
 

@@ -189,7 +189,9 @@ class _Builder:
             source=values["source"],
             roots=values["roots"] or self.system_roots,
             line=self.document.line(where),
-            evidence=EvidenceFiles(values["crls"], values["ct_logs"], values["blocklist"], values["ocsp"]),
+            evidence=EvidenceFiles(
+                values["crls"], values["ct_logs"], values["blocklist"], values["ocsp"], values["root_store"]
+            ),
             password_file=values["password_file"],
             pool=values["pool"],
         )

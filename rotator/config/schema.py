@@ -83,6 +83,7 @@ POLICY: Mapping[str, Key] = {
     "min_life_left": Key(0, value_parsers.whole(0, 95, "percent")),
     "require_crls": Key(False, value_parsers.boolean),
     "stapling": Key(False, value_parsers.boolean),
+    "allow_local_roots": Key(True, value_parsers.boolean),
 }
 
 DEFAULTS: Mapping[str, Key] = {
@@ -93,6 +94,7 @@ DEFAULTS: Mapping[str, Key] = {
     "ct_logs": Key("", value_parsers.optional(value_parsers.path)),
     "blocklist": Key("", value_parsers.optional(value_parsers.path)),
     "ocsp": Key("", value_parsers.optional(value_parsers.path)),
+    "root_store": Key("", value_parsers.optional(value_parsers.path)),
     "keep_generations": Key(5, value_parsers.whole(2, 1000, "generations")),
     "password_file": Key("", value_parsers.optional(value_parsers.path)),
     "pool": Key("", value_parsers.optional(value_parsers.path)),

@@ -75,12 +75,14 @@ class EvidenceFiles:
         ct_logs: the list of the Certificate Transparency logs that browsers accept.
         blocklist: hashes of compromised keys.
         ocsp: OCSP responses that nginx staples: a file, or a directory of files.
+        root_store: the roots that browsers trust: a file, or a directory of files.
     """
 
     crls: Path | None = None
     ct_logs: Path | None = None
     blocklist: Path | None = None
     ocsp: Path | None = None
+    root_store: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

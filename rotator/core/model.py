@@ -162,6 +162,8 @@ class Policy:
         require_crls: whether a certificate that no revocation list answers for is refused; it only warns otherwise.
         stapling: whether nginx is known to staple an OCSP answer in every handshake, so that must-staple (RFC 7633) is
             accepted.
+        allow_local_roots: whether a chain to a root that was added on this host alone is accepted under the public
+            profile with a warning; it is refused otherwise.
     """
 
     profile: str = "public"
@@ -177,6 +179,7 @@ class Policy:
     min_life_left: int = 0
     require_crls: bool = False
     stapling: bool = False
+    allow_local_roots: bool = True
 
     @property
     def binds_public(self) -> bool:

@@ -43,6 +43,7 @@ class Code(StrEnum):
     NO_AKI = "no-aki"
     CHAIN_TOO_LONG = "chain-too-long"
     STORE_EMPTY = "store-empty"
+    DISTRUSTED_ROOT = "distrusted-root"
     # leaf
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
@@ -100,6 +101,9 @@ class Code(StrEnum):
     TRAILING_DATA = "trailing-data"
     SCT_UNVERIFIED = "sct-unverified"
     CLIENT_AUTH_EKU = "client-auth-eku"
+    LOCAL_ROOT = "local-root"
+    DISTRUST_AHEAD = "distrust-ahead"
+    ROOT_STORE_STALE = "root-store-stale"
 
 
 class Severity(StrEnum):

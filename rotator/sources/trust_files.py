@@ -1,9 +1,13 @@
-"""The reader of trust files: roots, revocation lists, OCSP responses, CT logs and blocklists, within bounds."""
+"""The reader of trust files within bounds: roots, root stores, revocation lists, OCSP responses, logs, blocklists."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
+import re
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,10 +15,13 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import command, shell_word
 from rotator.core.problems import Code
 from rotator.core.text import shown
+from rotator.sources.nss_module import is_module, read_module
 from rotator.system.faults import code_of, message_of
 from rotator.system.files import NotRegularError, open_regular, read_bounded
 from rotator.system.users import user_name
 from rotator.validation.blocklist import MAX_BLOCKLIST, Blocklist
+from rotator.validation.root_store import RootStore, RootStores
+from rotator.validation.root_store_formats import MAX_ROOT_STORE, read_store
 from rotator.validation.sct import MAX_LIST, Logs
 from rotator.validation.trust_anchors import MAX_STORE, Anchors
 from rotator.x509.crl import MAX_CRL, Revocations
@@ -29,17 +36,69 @@ MAX_LISTS = 32 * 1024 * 1024
 MAX_STAPLES = 8 * 1024 * 1024
 """The most bytes of all OCSP responses together. A thousand responses have about 2 MiB."""
 
+MAX_STORES = 3 * MAX_ROOT_STORE
+"""The most bytes of all root stores together."""
+
+MAX_SHIPPED = 8 * 1024 * 1024
+"""The most bytes of the roots that a distribution ships; Debian's have 0.2 MiB, Fedora's 1 MiB."""
+
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]*+)-----END CERTIFICATE-----")
 
 Listed = TypeVar("Listed", Revocations, Responses)
 
 
-def read_roots(path: str | os.PathLike[str]) -> Anchors:
+def read_roots(path: str | os.PathLike[str], shipped: Path | None = None, *, whole: bool = False) -> Anchors:
     """The roots that clients trust.
+
+    Args:
+        path: the file.
+        shipped: the file or directory with the roots that the distribution ships; None if there is none.
+        whole: whether the file has the system's own roots, so that a root that is not shipped is one of this host.
 
     Raises:
         RotatorError: `io-error` or `permission`; the errors of `Anchors.from_pem`.
     """
-    return Anchors.from_pem(_read(Path(path), MAX_STORE), str(path))
+    anchors = Anchors.from_pem(_read(Path(path), MAX_STORE), str(path))
+    fingerprints = read_shipped(shipped) if shipped else frozenset()
+    return anchors.shipped_as(fingerprints, whole=whole) if fingerprints else anchors
+
+
+def read_shipped(path: Path) -> frozenset[str]:
+    """The SHA-256 (hex) of each certificate in a file, or in the files of a directory.
+
+    Nothing if one of them cannot be read: the origin of no root is known then, and nothing is reported about any.
+    """
+    try:
+        files = list(_each([path], "roots", MAX_SHIPPED, MAX_SHIPPED, Code.STORE_EMPTY))
+        blocks = (match[1] for _, data in files for match in _PEM.finditer(data))
+        return frozenset(hashlib.sha256(base64.b64decode(block)).hexdigest() for block in blocks)
+    except (RotatorError, ValueError):
+        return frozenset()
+
+
+def read_root_stores(*paths: str | os.PathLike[str]) -> RootStores:
+    """The root stores of browsers: of files, or of all files of a directory except hidden ones.
+
+    Raises:
+        RotatorError: `io-error` or `permission`; `root-store-stale` for a directory without a file; the errors of
+            `read_store` and `nss_module.read_module`.
+    """
+    files = _each(paths, "root stores", MAX_ROOT_STORE, MAX_STORES, Code.ROOT_STORE_STALE)
+    return RootStores(tuple(_root_store(Path(file), data) for file, data in files))
+
+
+def _root_store(file: Path, data: bytes) -> RootStore:
+    if is_module(data):
+        return read_store(read_module(file), str(file), None)
+    return read_store(data, str(file), _written(file))
+
+
+def _written(path: Path) -> datetime:
+    """The time of the last change of a file, UTC."""
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except (OSError, ValueError, OverflowError) as error:
+        raise _translated(error if isinstance(error, OSError) else ValueError(*error.args), path) from error
 
 
 def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:

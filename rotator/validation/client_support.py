@@ -47,6 +47,9 @@ TITLES: Mapping[Client, str] = MappingProxyType(
 )
 """The names of the clients in messages."""
 
+BY_ROOT_STORE = frozenset({Code.DISTRUSTED_ROOT})
+"""The defects that no test can make: a browser applies them to the roots of its own root store only."""
+
 DOCUMENTED = frozenset({Client.ANDROID, Client.PLATFORM})
 """The clients that no test runs: Conscrypt (apps on Android), and users of Schannel or Security.framework."""
 
@@ -69,6 +72,8 @@ class Condition(StrEnum):
     """It has the intermediate already: Firefox loads those of the public CAs in advance, and fetches none."""
     VERSION = "version"
     """Its version is older: Python refuses it since 3.13."""
+    STORE = "store"
+    """Its own root store still trusts the root for this certificate; the message names the one that does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +159,14 @@ RULES: Mapping[Code, Rule] = MappingProxyType(
         Code.UNUSED_CERT: Rule("unneeded certificate sent", _UNTIDY, accepts=_ALL - DOCUMENTED, unknown=DOCUMENTED),
         Code.DUPLICATE_CERT: Rule("certificate sent twice", _UNTIDY, accepts=_ALL - DOCUMENTED, unknown=DOCUMENTED),
         Code.UNTRUSTED_ROOT: Rule("root not trusted", f"{_PATH}.1 d"),
+        Code.DISTRUSTED_ROOT: Rule(
+            "root distrusted by a browser",
+            "Mozilla, NSSCertDBTrustDomain::IsChainValid; Chromium, net/cert/root_store.proto; RFC 5280 6.1.1 d has no "
+            "such condition",
+            accepts=_ALL - DOCUMENTED - {Client.CHROME, Client.FIREFOX},
+            depends=MappingProxyType({Client.CHROME: Condition.STORE, Client.FIREFOX: Condition.STORE}),
+            unknown=DOCUMENTED,
+        ),
         Code.SELF_SIGNED: Rule("self-signed, not trusted", f"{_PATH}.1 d"),
         Code.BAD_SIGNATURE: Rule("signature of another key", f"{_PATH}.3 a 1"),
         Code.NOT_A_CA: Rule("issued by a certificate that is no CA", f"{_PATH}.4 k"),
@@ -230,6 +243,7 @@ _CONDITIONS = {
     Condition.FETCH: "{who}: only if {url} cannot be reached at that moment.",
     Condition.MEMORY: "{who}: only if it does not know the intermediate yet; it loads those of public CAs in advance.",
     Condition.VERSION: "{who}: since 3.13.",
+    Condition.STORE: "{who}: only if its own root store distrusts the root.",
 }
 
 

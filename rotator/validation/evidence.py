@@ -1,4 +1,4 @@
-"""The evidence for a verdict beside the roots: revocation lists, OCSP responses, transparency logs, a key blocklist.
+"""The evidence for a verdict beside the roots: revocation lists, OCSP responses, logs, a key blocklist, root stores.
 
 Evidence that the configuration does not name demands nothing, with two exceptions: a must-staple certificate demands an
 OCSP response, and `require_crls` demands revocation lists. The bytes come from `rotator.sources.trust_files`.
@@ -12,6 +12,7 @@ from rotator.core.problems import Problem
 from rotator.validation import blocklist, revocation, sct, stapling
 from rotator.validation.blocklist import Blocklist
 from rotator.validation.revocation import StatusQuery
+from rotator.validation.root_store import RootStores
 from rotator.validation.sct import Logs
 from rotator.validation.stapling import OcspStatus
 from rotator.x509.certificate import Certificate
@@ -28,17 +29,20 @@ class Evidence:
         logs: the logs whose SCTs count; SCTs are demanded under the public profile only.
         blocked: the compromised keys.
         responses: the OCSP responses that nginx staples.
+        root_stores: the roots that browsers trust; they bind under the public profile only, and `path_builder` asks
+            them for each path.
     """
 
     revocations: Revocations | None = None
     logs: Logs | None = None
     blocked: Blocklist | None = None
     responses: Responses | None = None
+    root_stores: RootStores | None = None
 
     @property
     def digest(self) -> str:
         """A text that changes with the content of any file; empty if no evidence is named."""
-        kinds = (self.revocations, self.logs, self.blocked, self.responses)
+        kinds = (self.revocations, self.logs, self.blocked, self.responses, self.root_stores)
         return "-".join(evidence.digest if evidence else "" for evidence in kinds) if any(kinds) else ""
 
     def revoked_among(self, query: StatusQuery) -> frozenset[bytes]:

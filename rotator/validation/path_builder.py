@@ -18,8 +18,9 @@ from rotator.core.hints import shell_word
 from rotator.core.model import Policy
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import place, shown
+from rotator.validation import root_store
 from rotator.validation.path_rules import Path, problems_of
-from rotator.validation.trust_anchors import Anchors
+from rotator.validation.trust_anchors import Anchors, Excluded
 from rotator.x509.certificate import Certificate, about, colons
 
 MAX_SIGNATURES = 300
@@ -87,12 +88,20 @@ class PathBuilder:
             if not anchored and not extended:
                 dead_ends.append(partial)
         if complete:
-            paths = [(path, problems_of(path, self.policy, self.now)) for path in complete[:MAX_PATHS]]
+            paths = [(path, self._problems_of(path)) for path in complete[:MAX_PATHS]]
             best, problems = min(paths, key=lambda path_and_problems: _preference(*path_and_problems))
             return BuildResult(best, problems)
         incomplete = dead_ends or list(queue)
         longest = max(incomplete, key=lambda p: (len(p), p[-1].self_issued, [c.fingerprint for c in p]))
         return self._dead_end(longest)
+
+    def _problems_of(self, path: Path) -> tuple[Problem, ...]:
+        """All problems of a complete path, with those that browsers have with its root."""
+        problems = problems_of(path, self.policy, self.now)
+        if path.anchor is None:
+            return problems
+        stores, origins = self.anchors.evidence.root_stores, self.anchors.origins
+        return (*problems, *root_store.problems_of(path.served[0], path.anchor, stores, origins, self.policy))
 
     def signs(self, issuer: Certificate, child: Certificate) -> bool:
         """Whether the issuer has the name in the child and made its signature; False after `MAX_SIGNATURES` checks."""
@@ -169,6 +178,11 @@ class PathBuilder:
         path = Path(partial)
         tip = partial[-1]
         problems = list(problems_of(path, self.policy, self.now))
+        if excluded := self._excluded(tip):
+            reason = f"is not trusted for TLS servers: it {excluded.clause}"
+            hint = "Use a CA that the clients trust for TLS servers, or correct the file of roots."
+            problems.append(about(excluded.certificate, Code.UNTRUSTED_ROOT, reason, hint))
+            return BuildResult(path, tuple(problems))
         if tip.self_issued and self.signs(tip, tip):
             if len(partial) == 1:
                 hint = "Order a certificate from a CA that the clients trust, or add this one to the roots."
@@ -199,6 +213,13 @@ class PathBuilder:
         problems.append(self._incomplete(tip, len(partial), list(distinct.values())))
         return BuildResult(path, tuple(problems), tip.issuer, tip.authority_key_id)
 
+    def _excluded(self, tip: Certificate) -> Excluded | None:
+        """The certificate in the file of roots that is, or signed, the tip but is no root for TLS servers."""
+        for excluded in self.anchors.excluded.get(tip.outline.issuer, ()):
+            if excluded.certificate.raw == tip.raw or self.signs(excluded.certificate, tip):
+                return excluded
+        return None
+
     def _incomplete(self, tip: Certificate, length: int, namesakes: Sequence[Certificate]) -> Problem:
         """The problem of a missing issuer.
 
@@ -228,11 +249,12 @@ class PathBuilder:
         return about(tip, Code.INCOMPLETE_CHAIN, reason, hint)
 
 
-def _preference(path: Path, problems: Sequence[Problem]) -> tuple[int, float, int, list[str]]:
-    """The sort key of a path: fewest refusals, latest end, fewest certificates; file order has no effect."""
+def _preference(path: Path, problems: Sequence[Problem]) -> tuple[int, bool, float, int, list[str]]:
+    """The sort key of a path: fewest refusals, a root of the public web, latest end, fewest certificates."""
     refusals = sum(p.severity is Severity.REJECT for p in problems)
+    local = any(p.code == Code.LOCAL_ROOT for p in problems)
     end = min(c.not_after for c in (*path.served, *path.authorities)).timestamp()
-    return refusals, -end, len(path.served), [c.fingerprint for c in path.served]
+    return refusals, local, -end, len(path.served), [c.fingerprint for c in path.served]
 
 
 def ca_issuers(certificate: Certificate) -> str:

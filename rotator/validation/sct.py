@@ -259,6 +259,13 @@ def _lacking(leaf: Certificate, counted: Mapping[bytes, _CountedSct], wanted: in
     return []
 
 
+def earliest_sct(leaf: Certificate) -> datetime | None:
+    """The earliest time of all embedded SCTs, UTC, whether or not they count; None without any."""
+    embedded = leaf.ext(x509.PrecertificateSignedCertificateTimestamps)
+    moments = (_moment(sct) for sct in list(embedded or ())[:MAX_SCTS])
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
 def _moment(sct: ct.SignedCertificateTimestamp) -> datetime | None:
     """The time of an SCT, UTC; None for a time beyond the calendar."""
     try:

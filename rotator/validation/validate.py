@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from rotator.core.model import PRESETS, Candidate, KeyType, Pair, Policy
 from rotator.core.problems import Code, Problem, Severity
-from rotator.validation import leaf_rules, renewal_rules
+from rotator.validation import leaf_rules, renewal_rules, root_store
 from rotator.validation.candidate import KeyMatch, match_keys, read_candidate
 from rotator.validation.intermediates import Pool
 from rotator.validation.path_builder import BuildResult, PathBuilder, ca_issuers
@@ -325,6 +325,7 @@ def _validate_leaf(
         problems += verdict
         if not verdict:
             problems += warnings_of(result.path, now)
+            problems += root_store.warnings_of(result.path.anchor, builder.anchors.evidence.root_stores, policy, now)
             problems += _order_sensitive(leaf, result, builder, completed=completed)
     problems += builder.anchors.evidence.problems_of(_status_query(result, builder))
     return result, problems

@@ -11,7 +11,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rotator.core.hints import command
 from rotator.core.model import MAX_FILE, SourceFile
@@ -27,8 +27,10 @@ KEY_LABELS = frozenset({"PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "RSA PRIVATE KEY
 PKCS7, PKCS12 = "PKCS7", "PKCS12"
 """The labels of containers; PKCS#12 has no PEM form, so its label is our own."""
 
+TRUSTED = "TRUSTED CERTIFICATE"
+"""The label of OpenSSL's own form: a certificate, and after it in the same block the uses that it is trusted for."""
+
 _PKCS7_LABELS = frozenset({PKCS7, "CMS", "PKCS #7 SIGNED DATA"})
-_TRUSTED = "TRUSTED CERTIFICATE"
 _BINARY = {
     "certificate": "CERTIFICATE",
     "pkcs7": PKCS7,
@@ -132,11 +134,14 @@ def read_blocks(source: SourceFile) -> tuple[tuple[Block, ...], tuple[Problem, .
         if data[1:2] >= b"\x80":  # this octet is a length of DER, not a letter
             message = f"{name} is a binary file that is cut off, or holds no certificate and no key."
             return (), (_problem(Code.PARSE_ERROR, name, 0, message, "Copy the file again, whole."),)
-    return parse_text(data, name, MAX_BLOCKS)
+    blocks, problems = parse_text(data, name, MAX_BLOCKS)
+    return _without_settings(blocks, problems)
 
 
 def parse_text(data: bytes, name: str, most: int = 0) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
     """The relevant blocks of PEM text of any size, and its problems, as in `read_blocks`.
+
+    Blocks of the label `TRUSTED` keep it, because a file of roots uses the settings after the certificate.
 
     Args:
         data: the text.
@@ -151,6 +156,26 @@ def parse_text(data: bytes, name: str, most: int = 0) -> tuple[tuple[Block, ...]
     except _RefusedError as refused:
         problems.append(refused.problem)
     return tuple(blocks), tuple(problems)
+
+
+def _without_settings(
+    blocks: tuple[Block, ...], problems: tuple[Problem, ...]
+) -> tuple[tuple[Block, ...], tuple[Problem, ...]]:
+    """The blocks as nginx reads them: it takes a `TRUSTED` block for the first certificate of a file only.
+
+    The settings after the certificate in such a block are left out when the certificate is read.
+    """
+    kept: list[Block] = []
+    more: list[Problem] = []
+    for block in blocks:
+        if block.label == TRUSTED and any(earlier.label in CERTIFICATE_LABELS for earlier in kept):
+            place = f"{block.file} line {block.line}"
+            message = f"{place} is a {TRUSTED}, which nginx ignores unless it is the first of its file."
+            hint = f"Convert it: {command('openssl x509 -out cert.pem -in', block.file)}"
+            more.append(_problem(Code.PARSE_ERROR, block.file, block.line, message, hint))
+        else:
+            kept.append(replace(block, label="CERTIFICATE") if block.label == TRUSTED else block)
+    return tuple(kept), (*more, *problems)
 
 
 def _problem(
@@ -344,20 +369,13 @@ def _keep(
         message = f"{name} line {begin} is {description}."
         problems.append(_problem(code, name, begin, message, hint))
         return
-    if label == _TRUSTED and any(block.label in CERTIFICATE_LABELS for block in blocks):
-        message = f"{name} line {begin} is a {_TRUSTED}, which nginx ignores unless it is the first of its file."
-        hint = f"Convert it: {command('openssl x509 -out cert.pem -in', name)}"
-        problems.append(_problem(Code.PARSE_ERROR, name, begin, message, hint))
-        return
-    if label == _TRUSTED:
-        label = "CERTIFICATE"  # the trust settings after the certificate in the same block are left out
-    elif label in _PKCS7_LABELS:
+    if label in _PKCS7_LABELS:
         label = PKCS7
-    elif label not in CERTIFICATE_LABELS | KEY_LABELS:
+    elif label not in CERTIFICATE_LABELS | KEY_LABELS | {TRUSTED}:
         message = f"{name} line {begin}: a {shown(label, 40)} block does not belong in this file."
         problems.append(_problem(Code.PARSE_ERROR, name, begin, message, "Remove it."))
         return
-    if headers and label in CERTIFICATE_LABELS:
+    if headers and label in CERTIFICATE_LABELS | {TRUSTED}:
         reason = f"this {label} block has a header ({shown(headers[0], 40)}), which nginx does not read."
         raise _grammar(name, begin, reason, "Remove the lines between its BEGIN and its base64.")
     text = body.translate(None, _WHITE)

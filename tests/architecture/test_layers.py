@@ -61,6 +61,7 @@ PURE = frozenset(
         "collections",
         "collections.abc",
         "contextlib",
+        "csv",
         "dataclasses",
         "datetime",
         "enum",
@@ -79,6 +80,7 @@ MAY_SIGNAL = {
     "cli.config_reload": {"pidfd_send_signal"},  # HUP to our own daemon
     "privsep.apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
     "nginx.pair_trial": {"kill"},  # its own `nginx -t`, when that takes too long
+    "sources.nss_module": {"kill"},  # the program that loads a library for it, when that takes too long
     "privsep.privilege_drop": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
     "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
 }
@@ -86,6 +88,7 @@ MAY_SIGNAL = {
 MAY_START = {
     "privsep.apply": {"subprocess"},  # `nginx -t` by root, behind a socket of its own
     "nginx": {"subprocess"},  # `nginx -t`
+    "sources.nss_module": {"subprocess"},  # a library that is not loaded into this process
     "privsep.privilege_drop": {"fork"},  # root's half and the store owner's half of one command
     "demo.processes": {"subprocess"},  # the demo's nginx, daemon and commands
     "demo.host": {"subprocess"},  # the names of what these calls return and raise

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import pkcs7, pkcs12
 from rotator.config.system_roots import system_roots
 from tests.support.authority import CA, NOW, der_pem, encrypted, key_pem, new_key, pem
 from tests.support.calls import Called, call
+from tests.support.root_stores import Listed, chrome, report
 from tests.support.transparency import Keeper
 
 NAME = "signal.example.cn"
@@ -354,7 +355,7 @@ def test_logs_that_are_not_asked_under_a_private_ca_are_told() -> None:
     assert "note:" not in run(*command).stderr
 
 
-@pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist", "--ocsp"])
+@pytest.mark.parametrize("option", ["--crls", "--ct-logs", "--blocklist", "--ocsp", "--root-store"])
 @pytest.mark.usefixtures("inside")
 def test_a_file_that_was_named_and_is_not_there_is_no_acceptance(option: str) -> None:
     body = answer("--cert", "chain.pem", option, "absent")
@@ -362,7 +363,7 @@ def test_a_file_that_was_named_and_is_not_there_is_no_acceptance(option: str) ->
     assert "absent" in body["problems"][0]["message"]
 
 
-@pytest.mark.parametrize("option", ["--ct-logs", "--blocklist"])
+@pytest.mark.parametrize("option", ["--ct-logs", "--blocklist", "--root-store"])
 @pytest.mark.usefixtures("inside")
 def test_a_file_that_holds_something_else_is_no_acceptance(option: str) -> None:
     assert answer("--cert", "chain.pem", option, "chain.pem")["codes"] == ["parse-error"]
@@ -379,6 +380,18 @@ def test_a_certificate_without_scts_is_rejected_where_logs_are_named() -> None:
     Path("logs.json").write_text(json.dumps({"operators": [{"name": "One", "logs": [Keeper("log").entry]}]}))
     assert answer("--cert", "chain.pem", "--ct-logs", "logs.json")["codes"] == ["sct-missing"]
     assert answer("--cert", "chain.pem", "--ct-logs", "logs.json", "--private-ca")["codes"] == []
+
+
+@pytest.mark.usefixtures("inside")
+def test_a_certificate_that_browsers_distrust_by_its_date_is_rejected_and_they_are_named() -> None:
+    Path("mozilla.csv").write_bytes(report(Listed(ROOT, end=NOW - timedelta(days=9))))
+    Path("chrome.textproto").write_bytes(chrome((ROOT, [])))
+    body = answer("--cert", "chain.pem", "--root-store", "mozilla.csv", "--root-store", "chrome.textproto")
+    assert body["codes"] == ["distrusted-root"]
+    assert [body["clients"][name]["on"] for name in ("chrome", "firefox", "curl")] == ["store", "store", None]
+    shown = run("--cert", "chain.pem", "--name", NAME, "--root-store", "mozilla.csv").stdout
+    assert "Who breaks: Chrome, Firefox: only if its own root store distrusts the root." in shown
+    assert answer("--cert", "chain.pem", "--root-store", "mozilla.csv", "--private-ca")["codes"] == []
 
 
 @pytest.mark.usefixtures("inside")

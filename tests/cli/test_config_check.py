@@ -67,11 +67,19 @@ def test_what_the_host_lacks_is_mentioned_but_no_mistake(tmp_path: Path) -> None
     assert note in call("--config", file, "config", "check").stderr
 
 
-def test_what_has_no_effect_beside_something_else_is_mentioned_but_no_mistake(tmp_path: Path) -> None:
-    (tmp_path / "logs.json").touch()
-    logs = f'ct_logs = "{tmp_path}/logs.json"\n'
-    file = host(tmp_path, SITE + logs + 'policy = "private-ca"\n')
-    told = "ct_logs of site shop: without effect, because clients ask a private CA for no SCTs"
+@pytest.mark.parametrize(
+    ("key", "why"),
+    [
+        ("ct_logs", "because clients ask a private CA for no SCTs"),
+        ("root_store", "because browsers do not list the root of a private CA"),
+    ],
+)
+def test_what_has_no_effect_beside_something_else_is_mentioned_but_no_mistake(
+    tmp_path: Path, key: str, why: str
+) -> None:
+    (tmp_path / "list").touch()
+    file = host(tmp_path, SITE + f'{key} = "{tmp_path}/list"\npolicy = "private-ca"\n')
+    told = f"{key} of site shop: without effect, {why}"
     result = call("--config", file, "config", "check")
     assert result.status == Exit.DONE
     assert f"note: {told}" in result.stderr

@@ -207,14 +207,20 @@ def test_key_types_are_those_of_the_model() -> None:
 
 def test_files_that_a_verdict_is_shown_may_stand_in_the_defaults_and_in_a_site() -> None:
     text = '[defaults]\ncrls = "/var/lib/crls"\nct_logs = "/l.json"\n' + in_site(
-        'ct_logs = ""\nblocklist = "/keys.txt"\nocsp = "/var/lib/ocsp/example.der"'
+        'ct_logs = ""\nblocklist = "/keys.txt"\nocsp = "/var/lib/ocsp/example.der"\nroot_store = "/stores"'
     )
     staple = Path("/var/lib/ocsp/example.der")
-    assert the_site(text).evidence == EvidenceFiles(Path("/var/lib/crls"), None, Path("/keys.txt"), staple)
+    expected = EvidenceFiles(Path("/var/lib/crls"), None, Path("/keys.txt"), staple, Path("/stores"))
+    assert the_site(text).evidence == expected
 
 
 def test_nothing_is_looked_up_by_default() -> None:
     assert the_site(SITE).evidence == EvidenceFiles()
+
+
+def test_roots_of_this_host_alone_may_be_refused() -> None:
+    assert the_site(SITE).site.policy.allow_local_roots
+    assert not the_site(in_site("policy = { allow_local_roots = false }")).site.policy.allow_local_roots
 
 
 def test_an_answer_can_only_be_demanded_of_lists_that_are_named() -> None:

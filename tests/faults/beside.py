@@ -6,6 +6,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -17,6 +18,8 @@ from rotator.core.errors import RotatorError
 from rotator.core.problems import Code, Problem, Severity
 from rotator.validation.blocklist import Blocklist
 from rotator.validation.evidence import Evidence
+from rotator.validation.root_store import RootStores
+from rotator.validation.root_store_formats import read_store
 from rotator.validation.sct import Logs
 from rotator.validation.validate import Anchors, private_ca, public, validate_chains
 from rotator.x509 import crl, der
@@ -26,6 +29,7 @@ from tests.faults.mutation import Files
 from tests.support.authority import CA, NOW, Issued, der_pem, entry, pem, rewritten_response, wrap
 from tests.support.extensions import instead
 from tests.support.revocation_lists import other_issuer, points, scoped
+from tests.support.root_stores import Listed, certdata, chrome, report
 from tests.support.transparency import Keeper, log_list, logged
 
 NAME = "signal.example.cn"
@@ -37,6 +41,7 @@ SAID = {
     "ocsp": {Code.REVOKED, Code.REVOCATION_UNKNOWN, Code.OCSP_STALE, Code.MUST_STAPLE},
     "ct-logs": {Code.SCT_MISSING, Code.SCT_INVALID, Code.SCT_DIVERSITY, Code.SCT_UNVERIFIED},
     "blocklist": {Code.COMPROMISED_KEY},
+    "root-store": {Code.DISTRUSTED_ROOT, Code.LOCAL_ROOT, Code.DISTRUST_AHEAD},
 }
 """What may be said of a good chain beside files of each kind, whatever they hold."""
 
@@ -132,6 +137,9 @@ class Beside:
                     return Evidence(responses=responses)
                 case "ct-logs":
                     return Evidence(logs=Logs.from_json(named[0][1], "logs.json")) if named else Evidence()
+                case "root-store":
+                    stores = tuple(read_store(data, name, NOW) for name, data in named)
+                    return Evidence(root_stores=RootStores(stores)) if stores else Evidence()
             return Evidence(blocked=Blocklist.from_text(named[0][1], "keys.txt")) if named else Evidence()
         except RotatorError as error:
             demand_words(error.message, error.hint)
@@ -270,9 +278,22 @@ def _keys(world: Beside) -> list[Files]:
     ]
 
 
+def _stores(world: Beside) -> list[Files]:
+    one, other = Listed(world.root, end=NOW), Listed(CA.root("Another"), names=(".cn",))
+    constraints = (f"sct_not_after_sec: {int(NOW.timestamp())}", 'min_version: "1" permitted_dns_names: ["cn", "org"]')
+    return [
+        (certdata(one, other),),
+        (certdata(replace(one, on_trust=True), other, by_hash=False),),
+        (report(one, other),),
+        (chrome((world.root, constraints), (other.ca, ())),),
+        (report(one), chrome((world.root, ()))),
+    ]
+
+
 _SEEDS: Mapping[str, Callable[[Beside], list[Files]]] = {
     "crls": _lists,
     "ocsp": _responses,
     "ct-logs": _logs,
     "blocklist": _keys,
+    "root-store": _stores,
 }

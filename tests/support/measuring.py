@@ -68,6 +68,7 @@ def beside(roots: bytes, good: bytes, kind: str, few: Path, many: Path) -> tuple
         "responses": trust_files.read_responses,
         "blocked": trust_files.read_blocklist,
         "logs": trust_files.read_logs,
+        "root_stores": trust_files.read_root_stores,
     }
     usual = Anchors.from_pem(roots, "roots.pem")
 

@@ -19,6 +19,7 @@ from cryptography.x509 import ocsp
 
 from rotator.core.model import MAX_FILE
 from rotator.validation.blocklist import MAX_BLOCKLIST
+from rotator.validation.root_store_formats import MAX_LINES, MAX_ROOT_STORE, MAX_ROOTS
 from rotator.validation.sct import MAX_LIST
 from rotator.validation.trust_anchors import MAX_STORE
 from rotator.x509.crl import MAX_CRL
@@ -296,6 +297,22 @@ def many_staples() -> bytes:
     return one * (MAX_RESPONSES // len(one))
 
 
+UNLISTED = "local-root"
+TRUSTED_OBJECT = b"CKA_CLASS CK_OBJECT_CLASS CKO_CERTIFICATE\n"
+REPORT = b'"SHA-256 Fingerprint","Trust Bits"\n'
+
+
+def octets(lines: int, name: bytes = b"CKA_VALUE", number: int = 0) -> bytes:
+    begin = b"".join(b"\\%03o" % octet for octet in number.to_bytes(2, "big"))
+    return name + b" MULTILINE_OCTAL\n" + (begin + b"\\377" * 14 + b"\n") * lines + b"END\n"
+
+
+def store(objects: bytes) -> bytes:
+    """certdata.txt with one trusted root that is not ours, and these lines after it."""
+    trusted = b"CKA_CLASS CK_OBJECT_CLASS CKO_NSS_TRUST\nCKA_TRUST_SERVER_AUTH CK_TRUST CKT_NSS_TRUSTED_DELEGATOR\n"
+    return b"BEGINDATA\n" + trusted + TRUSTED_OBJECT + octets(1) + objects
+
+
 LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
     "a list of 400,000": ("revocations", lambda: listed(numbered(400_000)), [UNNAMED]),
     "a list of 300,000 as PEM": (
@@ -336,6 +353,40 @@ LONG: dict[str, tuple[str, Callable[[], bytes], list[str]]] = {
         lambda: b'{"operators":[' + b",".join([b'{"name":""}'] * (MAX_LIST // 12 - 9)) + b"]}",
         ["parse-error"],
     ),
+    "a root store of one long value": ("root_stores", lambda: store(octets(MAX_ROOT_STORE // 66)), [UNLISTED]),
+    "a root store of as many roots as are read": (
+        "root_stores",
+        lambda: store(
+            b"".join(
+                TRUSTED_OBJECT + octets(1, b"CKA_VALUE", number) + b"CKA_CLASS CK_OBJECT_CLASS CKO_NSS_TRUST\n"
+                b"CKA_TRUST_SERVER_AUTH CK_TRUST CKT_NSS_TRUSTED_DELEGATOR\n"
+                for number in range(MAX_ROOTS - 1)
+            )
+        ),
+        [UNLISTED],
+    ),
+    "a root store of lines": ("root_stores", lambda: b"BEGINDATA" + b"\n" * (MAX_ROOT_STORE - 9), ["parse-error"]),
+    "a root store of as many lines as are read": (
+        "root_stores",
+        lambda: store((b"CKA_X " + b"y" * 30 + b"\n") * (MAX_LINES - 20)),
+        [UNLISTED],
+    ),
+    "a report of commas": ("root_stores", lambda: REPORT + b"," * (MAX_ROOT_STORE - len(REPORT)), ["parse-error"]),
+    "a report of commas between texts": (
+        "root_stores",
+        lambda: REPORT + (b'"\n"' + b"," * 80) * (MAX_ROOT_STORE // 84),
+        ["parse-error"],
+    ),
+    "a textproto of words": (
+        "root_stores",
+        lambda: b"trust_anchors{}" + b"a:1 " * (MAX_ROOT_STORE // 4 - 9),
+        ["parse-error"],
+    ),
+    "a textproto of comments": (
+        "root_stores",
+        lambda: b"trust_anchors{}" + b"#" * (MAX_ROOT_STORE - 99) + b'"',
+        ["parse-error"],
+    ),
     "a response of 2,000 answers": ("responses", lambda: stapled(2000), []),
     "as many responses as are read": ("responses", many_staples, []),
 }
@@ -348,6 +399,7 @@ def test_what_stands_beside_the_roots_costs_less_than_a_second_and_64_megabytes(
     kind, make, expected = LONG[what]
     few, many = tmp_path / "few", tmp_path / "many"
     usual = {"revocations": listed([entry(b"\5")]), "responses": stapled(1), "roots": ROOT.root_pem}
+    usual["root_stores"] = store(b"")
     few.write_bytes(usual.get(kind, b"{}"))
     many.write_bytes(make())
     found = cheapest(lambda: measuring.measure("beside", ROOT.root_pem, LEAF.chain_pem, kind, few, many))

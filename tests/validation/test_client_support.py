@@ -38,6 +38,7 @@ CELLS = {
     (Compatibility.DEPENDS, Condition.FETCH): "fetches",
     (Compatibility.DEPENDS, Condition.MEMORY): "if known",
     (Compatibility.DEPENDS, Condition.VERSION): "fails since 3.13",
+    (Compatibility.DEPENDS, Condition.STORE): "by its store",
 }
 
 
@@ -128,6 +129,12 @@ def test_where_everybody_breaks_that_is_said() -> None:
 
 def test_where_only_a_version_breaks_that_is_said() -> None:
     assert who_breaks(reject(Code.NO_AKI)) == ["Who breaks: Python: since 3.13."]
+
+
+def test_of_a_distrusted_root_the_browsers_are_named_and_nobody_else() -> None:
+    assert who_breaks(reject(Code.DISTRUSTED_ROOT)) == [
+        "Who breaks: Chrome, Firefox: only if its own root store distrusts the root."
+    ]
 
 
 @pytest.mark.parametrize("code", [Code.CHAIN_ORDER, Code.ROOT_INCLUDED, Code.KEY_MISSING])

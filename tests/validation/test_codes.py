@@ -19,6 +19,8 @@ from rotator.core.problems import Code
 from rotator.sources.file_reader import read_named
 from rotator.validation.blocklist import Blocklist
 from rotator.validation.evidence import Evidence
+from rotator.validation.root_store import RootStores
+from rotator.validation.root_store_formats import read_store
 from rotator.validation.sct import Logs
 from rotator.validation.validate import Anchors, Verdict, public, validate_files
 from rotator.x509.crl import Revocations
@@ -30,6 +32,7 @@ from tests.support.hosts import Host
 from tests.support.judging import ANCHORS, GOOD, ICA, NAME, ROOT, files, judge, odd
 from tests.support.other_user import as_nobody
 from tests.support.revocation_lists import pem_of
+from tests.support.root_stores import Listed, report
 from tests.support.transparency import Keeper, log_list, logged
 
 DAY = timedelta(days=1)
@@ -42,13 +45,14 @@ def judged() -> set[str]:
 
 
 def found_beside_the_roots() -> set[str]:
-    """What revocation lists, OCSP responses, logs and lists of keys find."""
+    """What revocation lists, OCSP responses, logs, lists of keys and root stores find."""
     one, other, second = Keeper("first"), Keeper("first again"), Keeper("second", "Two")
     staple = ICA.issue(NAME, tweak=also(STAPLE))
     stale = ICA.ocsp(staple.leaf, begin=NOW - 9 * DAY, end=NOW - DAY)
     spki = GOOD.key.public_key().public_bytes(
         serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     )
+    old = NOW - 99 * DAY
     known = Blocklist.from_text(hashlib.sha256(spki).hexdigest().encode(), "keys.txt")
     verdicts = [
         *(
@@ -70,6 +74,10 @@ def found_beside_the_roots() -> set[str]:
         ),
         judge(staple, anchors=ANCHORS.beside(Evidence(responses=Responses.from_files([("staple.der", stale)])))),
         judge(GOOD, anchors=ANCHORS.beside(Evidence(blocked=known))),
+        *(
+            judge(GOOD, anchors=ANCHORS.beside(Evidence(root_stores=RootStores((read_store(report(one), "x", old),)))))
+            for one in (Listed(ROOT, end=NOW - 9 * DAY), Listed(ROOT, end=NOW + DAY), Listed(CA.root("Else")))
+        ),
     ]
     return {str(p.code) for verdict in verdicts for p in verdict.problems}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,12 @@ from rotator.daemon.service import Daemon
 from rotator.sources import trust_files
 from rotator.sources.trust_files import MAX_FILES, read_responses, read_revocations
 from rotator.system.users import user_name
-from rotator.validation.validate import private_ca, validate_chains
+from rotator.validation.validate import private_ca, public, validate_chains
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
 from tests.support.authority import CA, NOW, pem
 from tests.support.other_user import as_nobody
+from tests.support.root_stores import Listed, report
 
 ROOT = CA.root()
 ICA = ROOT.intermediate()
@@ -87,7 +89,7 @@ def test_without_such_files_the_policys_digest_is_that_of_policy_and_roots(tmp_p
     assert "+" not in policies(configured(tmp_path))[0]
 
 
-@pytest.mark.parametrize("key", ["crls", "ct_logs", "blocklist", "ocsp"])
+@pytest.mark.parametrize("key", ["crls", "ct_logs", "blocklist", "ocsp", "root_store"])
 @pytest.mark.parametrize("content", [None, b"\xffgarbage"], ids=["absent", "garbage"])
 def test_a_file_that_cannot_be_read_at_the_start_is_a_mistake_of_the_configuration(
     tmp_path: Path, key: str, content: bytes | None
@@ -152,6 +154,27 @@ def test_a_renewed_response_is_noticed_and_one_that_is_none_leaves_the_old_one_i
         for name, made in (("before", runtime), ("now", other))
     }
     assert codes == {"before": [Code.REVOCATION_UNKNOWN], "now": [Code.REVOKED, Code.REVOCATION_UNKNOWN]}
+
+
+def test_a_root_store_that_comes_to_distrust_a_root_has_the_live_pair_judged_again(tmp_path: Path) -> None:
+    (tmp_path / "stores").mkdir()
+    (tmp_path / "stores" / "mozilla.csv").write_bytes(report(Listed(ROOT)))
+    config = configured(tmp_path, {"root_store": "stores"}, sites=2)
+    runtime = make_runtime(config)
+    assert reload_trust(runtime, config) == (None, ())
+    (tmp_path / "stores" / "mozilla.csv").write_bytes(report(Listed(ROOT, end=NOW - timedelta(days=9))))
+    other, errors = reload_trust(runtime, config)
+    assert other is not None
+    assert errors == ()
+    codes = [
+        {p.code for p in validate_chains([GOOD.chain_der], public(), made.sites["s1"].anchors, NOW)}
+        for made in (runtime, other)
+    ]
+    assert [Code.DISTRUSTED_ROOT in found for found in codes] == [False, True]
+    (tmp_path / "stores" / "mozilla.csv").write_bytes(b"<html>")
+    unchanged, (error,) = reload_trust(other, config)
+    assert unchanged is None
+    assert str(error).startswith(f"root_store: {tmp_path}/stores/mozilla.csv ")
 
 
 def test_a_renewed_root_is_noticed(tmp_path: Path) -> None:
