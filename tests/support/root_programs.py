@@ -63,7 +63,12 @@ class RootPrograms:
         words = [places.get(word, word) for word in shlex.split(service["ExecStart"])]
         kept = "".join(f",+{c.removeprefix('CAP_').lower()}" for c in service["CapabilityBoundingSet"].split())
         assert service["StandardInput"] == "socket"
-        return ["setpriv", f"--bounding-set=-all{kept}", "--inh-caps=-all", "--no-new-privs", *words]
+        privileges = [f"--bounding-set=-all{kept}", "--inh-caps=-all", "--no-new-privs"]
+        if service.get("DynamicUser") == "yes":
+            assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"]
+            privileges[1] = f"--inh-caps=-all{kept}"
+            privileges += [f"--ambient-caps=-all{kept}", "--reuid=61999", "--regid=61999", "--clear-groups"]
+        return ["setpriv", *privileges, *words]
 
     def start(self, unit: str) -> None:
         """Listens, as `systemctl start UNIT.socket` would."""
