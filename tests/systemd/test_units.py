@@ -42,7 +42,10 @@ EVERYWHERE = {
     "MemorySwapMax": "0",
 }
 """The lines of every service."""
-REFUSED_CALLS = "@privileged @resources io_uring_setup io_uring_enter io_uring_register process_vm_readv process_vm_writev userfaultfd"
+REFUSED_CALLS = (
+    "@privileged @resources io_uring_setup io_uring_enter io_uring_register "
+    "process_vm_readv process_vm_writev userfaultfd"
+)
 SET_OR_EXPLAINED = {
     "User",
     "PrivateUsers",
