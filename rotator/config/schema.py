@@ -44,13 +44,12 @@ TOP: Mapping[str, Key] = {
     "settle": Key("10s", value_parsers.duration(0, DAY)),
 }
 
-REMOVED_WAYS = {"systemd": 'write apply = "socket", and install and start rotator-apply.socket'}
-"""The values of `apply` of earlier releases, with what to do instead."""
+_SOCKET_HINT = 'write apply = "socket", and install and start rotator-apply.socket'
 
 NGINX: Mapping[str, Key] = {
     "command": Key(["nginx"], value_parsers.command),
     "include_dir": Key("/etc/nginx/rotator", value_parsers.plain_path),
-    "apply": Key("socket", value_parsers.choice("socket", "direct", removed=REMOVED_WAYS)),
+    "apply": Key("socket", value_parsers.choice("socket", "direct", removed="systemd", hint=_SOCKET_HINT)),
     "socket_dir": Key("/run/rotator", value_parsers.path),
     "unit": Key("nginx.service", value_parsers.unit),
     "pid_file": Key("/run/nginx.pid", value_parsers.path),

@@ -121,17 +121,18 @@ def as_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def choice(*choices: str, removed: Mapping[str, str] | None = None) -> Callable[[object], str]:
+def choice(*choices: str, removed: str = "", hint: str = "") -> Callable[[object], str]:
     """A parser of one of these words.
 
     Args:
         choices: the words.
-        removed: words of earlier releases, each with the hint that says what to do instead.
+        removed: a word of earlier releases.
+        hint: what to do instead of writing that word.
     """
 
     def read(value: object) -> str:
-        if removed and isinstance(value, str) and value in removed:
-            raise BadValueError(f"{quoted(value)} was removed in this release", removed[value])
+        if removed and value == removed:
+            raise BadValueError(f"{quoted(removed)} was removed in this release", hint)
         if value not in choices:
             raise BadValueError(
                 f"{quoted(value)} is not one of the possible values",

@@ -246,7 +246,7 @@ def _rest(account: fairness.Account, now: Moment, name: str) -> Wait | None:
         f"its contents took {account.balance(now.monotonic):.1f} s of CPU time lately, so the drops of other sites are "
         f"decided first; it is validated in {seconds:.0f} s"
     )
-    return Wait(account.rests_until, Reason.COSTLY, message, f"`rotator swap {name}` does not wait")
+    return Wait(account.rests_until, Reason.COSTLY, message, f"`{command('rotator swap', name)}` does not wait")
 
 
 def _charge(loop: LoopState, name: str, seconds: float) -> None:

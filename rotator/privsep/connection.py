@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from rotator.core.errors import RotatorError
+from rotator.core.hints import command
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Request, VersionError
@@ -68,7 +69,7 @@ class Connection:
                 f"{self._path}: the connection was closed without a greeting. Either {self._unit}.socket has as many "
                 f"connections as its MaxConnections= allows, or {PROGRAM} is of an older release"
             )
-            raise RotatorError(Reason.APPLY_UNIT, message, f"{self._log_hint}; of this release: {INSTALL}") from None
+            raise RotatorError(Reason.APPLY_UNIT, message, f"{self._log_hint()}; of this release: {INSTALL}") from None
         except BaseException:
             self.close()
             raise
@@ -114,7 +115,7 @@ class Connection:
 
     def refusal(self, reason: str, message: str) -> RotatorError:
         """The error of a request, or of a connection, that root's program refuses for a reason of its own."""
-        return RotatorError(reason_of(reason), message, self._log_hint)
+        return RotatorError(reason_of(reason), message, self._log_hint())
 
     # -- the connection
 
@@ -127,11 +128,12 @@ class Connection:
             connection.close()
             if isinstance(e, FileNotFoundError | ConnectionRefusedError):
                 message = f"{self._path}: {self._unit}.socket is not installed, or not started"
-                hint = f"Install its units and start it: systemctl enable --now {self._unit}.socket"
+                hint = f"Install its units and start it: {command('systemctl enable --now', f'{self._unit}.socket')}"
                 raise RotatorError(Reason.APPLY_UNIT, message, hint) from e
             if isinstance(e, PermissionError):
                 message = f"{self._path}: only the user rotator and root may connect"
-                hint = f"Repeat it as one of them; the unit says who may: systemctl cat {self._unit}.socket"
+                unit = command("systemctl cat", f"{self._unit}.socket")
+                hint = f"Repeat it as one of them; the unit says who may: {unit}"
                 raise RotatorError(Reason.APPLY_DENIED, message, hint) from e
             self._fail(f"{self._path}: {e.strerror or e}", e)
         return connection
@@ -190,12 +192,12 @@ class Connection:
 
     # -- errors
 
-    @property
     def _log_hint(self) -> str:
-        return f"See its log: journalctl -u '{self._unit}@*' -n 20; and: systemctl status {self._unit}.socket"
+        log = command("journalctl -n 20 -u", f"{self._unit}@*")
+        return f"See its log: {log}; and: {command('systemctl status', f'{self._unit}.socket')}"
 
     def _fail(self, message: str, cause: BaseException | None = None) -> NoReturn:
-        raise RotatorError(Reason.APPLY_UNIT, message, self._log_hint) from cause
+        raise RotatorError(Reason.APPLY_UNIT, message, self._log_hint()) from cause
 
 
 def _is_readable(connection: socket.socket) -> bool:

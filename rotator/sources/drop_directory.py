@@ -290,7 +290,7 @@ class DropDirectories:
             for number, entry in enumerate(listed, 1):
                 if number > most:
                     entries.problem = f"{shown_name(str(directory))} holds more than {most} names; only these are seen"
-                    entries.hint, entries.reason = f"See them: ls -Af {shlex.quote(str(directory))}", Code.IO_ERROR
+                    entries.hint, entries.reason = f"See them: {command('ls -Af', directory)}", Code.IO_ERROR
                     break
                 if number % 1000 == 0:
                     self._waiting()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from cryptography.x509.verification import Store
 
 from rotator.core.errors import Exit, RotatorError
+from rotator.core.hints import command
 from rotator.core.problems import Code, Severity
 from rotator.core.text import place, shown
 from rotator.validation.evidence import Evidence
@@ -165,7 +166,7 @@ def _without_roots(title: str, blocks: Sequence[Block], excluded: Sequence[Exclu
         first = excluded[0]
         line = place(title, first.certificate.line)
         message += f" for TLS servers: the first of {len(excluded)} ({line}) {first.reason}."
-        hint += f" A certificate without trust settings is a root: openssl x509 -in {title} -out root.pem"
+        hint += f" A certificate without trust settings is a root: {command('openssl x509 -out root.pem -in', title)}"
     else:
         message += " that can be read." if blocks else "."
     return RotatorError(Code.STORE_EMPTY, message, hint, exit=Exit.REJECTED)

@@ -19,7 +19,7 @@ WORST = {
     r"\bof before\b": "previous, or earlier",
     r"\bthat which\b|\bthose which\b": "what, or the noun itself",
     r"\bwhat lies\b|\blies there\b|\blie there\b|\blay there\b": "the content of the drop, the files",
-    r"(?<!`)\bnobody\b(?!`)(?<!user nobody)(?<!^nobody)": "no process, no user",
+    r"(?<!`)\bnobody\b(?!`)(?<!user nobody)(?<!^nobody)(?<!-[uR] nobody)": "no process, no user",
     r"\b(?:is|are|was|were|has been) over\b": "expired, has ended",
     r"\bto be had\b": "available",
     r"\bbe rid of\b": "uninstall, or remove",

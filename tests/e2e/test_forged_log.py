@@ -38,7 +38,7 @@ module = sys.modules["apply"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 asked = json.load(sys.stdin)
 setup = module.Setup(**asked["setup"] | {"sites": frozenset(asked["setup"]["sites"])})
-request = module.Request("0" * 32, asked["generations"], asked["hup"])
+request = module.Request(asked["generations"], asked["hup"])
 json.dump(module.asdict(module.apply(setup, request)), sys.stdout)
 """
 
@@ -108,7 +108,7 @@ def in_process(edge: Edge, before_hup: Callable[[Mapping[str, str]], None] = lam
             before_hup(generations)
             return privileged.hup_master(inner)
 
-        return privileged.apply(setup, privileged.Request("0" * 32, dict(generations), hup), signal)
+        return privileged.apply(setup, privileged.Request(dict(generations), hup), signal)
 
     return apply
 

@@ -16,7 +16,6 @@ from rotator.privsep import apply as module
 from rotator.privsep.apply import Request, Setup, apply, hup_master, is_master, master_pid
 from tests.support.other_user import NOBODY, as_nobody, in_child
 
-ID = "0123456789abcdef0123456789abcdef"
 WORD = "2026/11/22 12:00:00 [emerg] %d#%d: %s\n"
 
 MASTER = """
@@ -259,5 +258,5 @@ def test_the_reason_and_the_owner_stand_in_the_answer(setup: Setup, monkeypatch:
     monkeypatch.setattr(module, "_install", lambda *_: False)
     Path(setup.pid_file).write_text("1\n")
     Path(setup.pid_file).chmod(0o666)
-    answer = apply(setup, Request(ID, {"one": "000001-0123456789ab"}))
+    answer = apply(setup, Request({"one": "000001-0123456789ab"}))
     assert (answer.error, answer.signalled, setup.pid_file in answer.message) == ("pid-file-unsafe", 0, True)
