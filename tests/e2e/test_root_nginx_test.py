@@ -69,7 +69,7 @@ def test_names_that_only_a_name_server_knows_do_not_end_the_test(
     configuration.write_text(text.replace("ssl_certificate ", f"{upstreams}\nssl_certificate ", 1))
     (tmp_path / "resolv.conf").touch()
     in_its_network = 'mount --bind resolv.conf /etc/resolv.conf && exec "$@"'
-    words = [sys.executable, "-c", ALONE, nginx_binary, "-c", configuration, "-p", tmp_path]
+    words = [sys.executable, "-c", ALONE, str(nginx_binary), "-c", str(configuration), "-p", str(tmp_path)]
     done = subprocess.run(
         ["unshare", "--net", "--mount", "sh", "-c", in_its_network, "sh", *words],
         capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
