@@ -545,11 +545,23 @@ def _set_key_access(key: str, parent: int, gid: int) -> None:
     try:
         status = os.fstat(fd)
         if gid >= 0 and status.st_gid != gid:
-            os.fchown(fd, -1, gid)
+            _give_to_group(fd, gid)
         if stat.S_IMODE(status.st_mode) != _key_mode(gid):
             os.fchmod(fd, _key_mode(gid))
     finally:
         os.close(fd)
+
+
+def _give_to_group(fd: int, gid: int) -> None:
+    """Gives a key to a group. Root's program has no CAP_CHOWN, so the group must be one of its own (chown(2))."""
+    try:
+        os.fchown(fd, -1, gid)
+    except PermissionError:
+        message = f"key_group: this process may not give a key to the group {grp.getgrgid(gid).gr_name}"
+        line = f"SupplementaryGroups={grp.getgrgid(gid).gr_name}"
+        raise _RequestError(
+            "permission", f"{message}; rotator-apply@.service needs {line} below [Service] for that"
+        ) from None
 
 
 def _read_generation(
@@ -1057,7 +1069,7 @@ def _write_new(name: str, data: bytes, parent: int, *, mode: int, gid: int = -1,
         while left:
             left = left[os.write(fd, left) :]
         if gid >= 0:
-            os.fchown(fd, -1, gid)
+            _give_to_group(fd, gid)
         os.fchmod(fd, mode)
         if mtime:
             os.utime(fd, ns=(mtime, mtime))

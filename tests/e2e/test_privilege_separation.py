@@ -5,6 +5,7 @@ The programs run as root behind their sockets, with what the shipped units leave
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import signal
@@ -132,6 +133,23 @@ def test_commands_of_rotators_own_user_go_the_same_way(edge: Edge, programs: Roo
     assert (done.returncode, edge.shown()) == (0, {new.chain_der}), done.stderr
     done = as_rotator(edge, "rollback", "example")
     assert (done.returncode, edge.shown()) == (0, {edge.first["example"].chain_der}), done.stderr
+
+
+def test_a_key_group_needs_the_line_in_the_unit_that_the_message_names(edge: Edge, programs: RootPrograms) -> None:
+    group = grp.getgrnam("games")
+    edge.config_path.write_text(edge.config_path.read_text().replace("[nginx]", '[nginx]\nkey_group = "games"', 1))
+    new = edge.issue()
+    drop(edge, new)
+    refused = as_rotator(edge, "swap", "example")
+    assert (refused.returncode, edge.shown()) == (8, {edge.first["example"].chain_der})
+    assert "SupplementaryGroups=games" in refused.stderr + refused.stdout
+    programs.stop(APPLY_UNIT)
+    programs.groups = (group.gr_gid,)
+    programs.start(APPLY_UNIT)
+    done = as_rotator(edge, "swap", "example")
+    assert (done.returncode, edge.shown()) == (0, {new.chain_der}), done.stderr
+    keys = [path.stat() for path in edge.include_dir.glob(f"pairs/example/{edge.live()}/*privkey.pem")]
+    assert [(key.st_gid, key.st_mode & 0o777) for key in keys] == [(group.gr_gid, 0o640)]
 
 
 @pytest.mark.each_nginx

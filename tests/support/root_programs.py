@@ -38,11 +38,13 @@ class RootPrograms:
         top: a directory that rotator's user can reach.
         uid: the user who is `rotator`.
         config: root's configuration.
+        groups: the SupplementaryGroups= of the privileged step, which an operator may add, as ids.
     """
 
     top: Path
     uid: int
     config: Path
+    groups: tuple[int, ...] = ()
     _listeners: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,7 +65,14 @@ class RootPrograms:
         words = [places.get(word, word) for word in shlex.split(service["ExecStart"])]
         kept = "".join(f",+{c.removeprefix('CAP_').lower()}" for c in service["CapabilityBoundingSet"].split())
         assert service["StandardInput"] == "socket"
-        return ["setpriv", f"--bounding-set=-all{kept}", "--inh-caps=-all", "--no-new-privs", *words]
+        privileges = [f"--bounding-set=-all{kept}", "--inh-caps=-all", "--no-new-privs"]
+        if self.groups and unit == APPLY_UNIT:
+            privileges.append(f"--groups={','.join(map(str, self.groups))}")
+        if service.get("DynamicUser") == "yes":
+            assert service["AmbientCapabilities"] == service["CapabilityBoundingSet"]
+            privileges[1] = f"--inh-caps=-all{kept}"
+            privileges += [f"--ambient-caps=-all{kept}", "--reuid=61999", "--regid=61999", "--clear-groups"]
+        return ["setpriv", *privileges, *words]
 
     def start(self, unit: str) -> None:
         """Listens, as `systemctl start UNIT.socket` would."""
