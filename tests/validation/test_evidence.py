@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 
 from rotator import bootstrap
-from rotator.config import Config, check
+from rotator.config import Config, check, system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.daemon.journal import Journal
@@ -175,6 +175,27 @@ def test_a_root_store_that_comes_to_distrust_a_root_has_the_live_pair_judged_aga
     unchanged, (error,) = reload_trust(other, config)
     assert unchanged is None
     assert str(error).startswith(f"root_store: {tmp_path}/stores/mozilla.csv ")
+
+
+def test_a_root_that_the_distribution_no_longer_ships_is_reported_although_the_file_of_roots_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "mozilla"
+    shipped.mkdir()
+    (shipped / "other.crt").write_bytes(pem(CA.root("Other").cert))
+    (shipped / "root.crt").write_bytes(pem(ROOT.cert))
+    monkeypatch.setattr(system_roots, "SHIPPED_ROOTS", (str(tmp_path / "absent"), str(shipped)))
+    monkeypatch.setattr(system_roots, "SYSTEM_ROOTS", (str(tmp_path / "roots.pem"),))
+    config = configured(tmp_path)
+    runtime = make_runtime(config)
+    (shipped / "root.crt").unlink()
+    other, _ = reload_trust(runtime, config)
+    assert other is not None
+    codes = [
+        {p.code for p in validate_chains([GOOD.chain_der], public(), made.sites["s0"].anchors, NOW)}
+        for made in (runtime, other)
+    ]
+    assert [Code.LOCAL_ROOT in found for found in codes] == [False, True]
 
 
 def test_a_renewed_root_is_noticed(tmp_path: Path) -> None:
