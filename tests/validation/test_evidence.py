@@ -26,13 +26,15 @@ from rotator.system.users import user_name
 from rotator.validation.validate import private_ca, public, validate_chains
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
-from tests.support.authority import CA, NOW, pem
+from tests.support.authority import CA, NOW, der_pem, pem, wrap
 from tests.support.other_user import as_nobody
 from tests.support.root_stores import Listed, report
 
 ROOT = CA.root()
 ICA = ROOT.intermediate()
 GOOD = ICA.issue("a.example.org")
+REJECTED = wrap(0x30, wrap(0xA0, bytes.fromhex("06082b06010505070301")))
+"""Trust settings that reject serverAuth."""
 
 
 def der_of(one: x509.CertificateRevocationList) -> bytes:
@@ -114,6 +116,30 @@ def test_roots_that_are_no_file_are_a_mistake_of_the_configuration_and_are_not_w
         make_runtime(config)
     assert (error.value.code, error.value.exit) == ("configuration", Exit.CONFIG)
     assert error.value.message.startswith(f"roots: {tmp_path}/roots.pem ")
+
+
+ROOTS = {
+    "no block": (b"# none\n", "holds no root certificate."),
+    "half a block": (pem(ROOT.cert)[:-40], "ends inside the CERTIFICATE block"),
+    "a root that is rejected": (
+        der_pem(ROOT.cert.public_bytes(serialization.Encoding.DER) + REJECTED, label="TRUSTED CERTIFICATE"),
+        "is marked as rejected for TLS servers.",
+    ),
+    "a file of p11-kit": (b"[p11-kit-object-v1]\nx-distrusted: true\n" + pem(ROOT.cert), "this is a file of p11-kit"),
+}
+
+
+@pytest.mark.parametrize("what", ROOTS)
+def test_a_file_without_a_root_for_servers_is_a_mistake_of_the_configuration(what: str, tmp_path: Path) -> None:
+    content, reason = ROOTS[what]
+    config = configured(tmp_path)
+    (tmp_path / "roots.pem").write_bytes(content)
+    with pytest.raises(RotatorError) as error:
+        make_runtime(config)
+    assert (error.value.code, error.value.exit) == ("configuration", Exit.CONFIG)
+    assert error.value.message.startswith(f"roots: {tmp_path}/roots.pem ")
+    assert reason in error.value.message
+    assert error.value.hint
 
 
 def test_nothing_has_changed_if_no_file_has(tmp_path: Path, named: dict[str, str]) -> None:
