@@ -166,7 +166,7 @@ def load_anchors(site_config: SiteConfig) -> Anchors:
     """The roots of a site with its evidence, read once until `forget_anchors`.
 
     Raises:
-        RotatorError: `configuration` if a file cannot be read; the errors of `Anchors.from_pem`.
+        RotatorError: `configuration` if a file cannot be read, or has no root.
     """
     return _anchors(site_config.roots, site_config.evidence)
 
@@ -218,9 +218,9 @@ def _roots(path: Path) -> Anchors:
     try:
         return read_roots(path, shipped_roots(), whole=is_system(path))
     except RotatorError as e:
-        if e.code not in (Code.IO_ERROR, Code.PERMISSION):
-            raise
-        hint = "Install ca-certificates, or set `roots` to a PEM file with the CA's root"
+        hint = e.hint
+        if e.code == Code.IO_ERROR:
+            hint = "Install ca-certificates, or set `roots` to a PEM file with the CA's root"
         if e.code == Code.PERMISSION:
             hint = f"{e.hint}; or set `roots` to a copy that it may read, such as /etc/rotator/roots.pem"
         raise RotatorError(Reason.CONFIGURATION, f"roots: {e.message}", hint, Exit.CONFIG) from e

@@ -23,6 +23,9 @@ from rotator.validation.root_store_formats import MAX_ROOT_STORE
 PROGRAM = Path(__file__).with_name("nss_dump.py")
 """The program that loads the module; it is not imported here, so that nothing of it runs in this process."""
 
+UNMAPPED = 65534
+"""The user id that a user namespace shows for the owner of a file who has none in it (kernel.overflowuid)."""
+
 WITHIN = 10.0
 """The most seconds that the module may take; 0.2 are usual."""
 
@@ -73,10 +76,9 @@ def _roots() -> frozenset[int]:
     """The user ids that root's files have: in a user namespace (PrivateUsers=yes) that of an unmapped user."""
     try:
         mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
-        unmapped = int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii"))
-    except (OSError, ValueError):
+    except OSError:
         return frozenset({0})
-    return frozenset({0}) if mapped == ["0", "0", "4294967295"] else frozenset({0, unmapped})
+    return frozenset({0}) if mapped == ["0", "0", "4294967295"] else frozenset({0, UNMAPPED})
 
 
 def _output(command: list[str]) -> bytes:

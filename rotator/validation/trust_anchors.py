@@ -117,7 +117,7 @@ class Anchors:
         blocks = tuple(block for block in blocks if block.label in CERTIFICATE_LABELS | {TRUSTED})
         roots, excluded = _roots(blocks, title)
         if not roots:
-            raise _without_roots(title, blocks, list(excluded.values()))
+            raise _without_roots(name, blocks, list(excluded.values()))
         by_subject: dict[bytes, list[Certificate]] = {}
         for certificate in roots.values():
             by_subject.setdefault(certificate.outline.subject, []).append(certificate)
@@ -158,15 +158,15 @@ def _roots(blocks: Sequence[Block], title: str) -> tuple[dict[bytes, Certificate
     return {raw: root for raw, root in roots.items() if raw not in excluded}, excluded
 
 
-def _without_roots(title: str, blocks: Sequence[Block], excluded: Sequence[Excluded]) -> RotatorError:
+def _without_roots(name: str, blocks: Sequence[Block], excluded: Sequence[Excluded]) -> RotatorError:
     """The error of a file without any root for TLS servers."""
-    hint = "Name a PEM file with the root certificates that clients trust."
+    title, hint = shown(name), "Name a PEM file with the root certificates that clients trust."
     message = f"{title} holds no root certificate"
     if excluded:
         first = excluded[0]
         line = place(title, first.certificate.line)
         message += f" for TLS servers: the first of {len(excluded)} ({line}) {first.reason}."
-        hint += f" A certificate without trust settings is a root: {command('openssl x509 -out root.pem -in', title)}"
+        hint += f" This removes the settings of the first: {command('openssl x509 -out root.pem -in', name)}"
     else:
         message += " that can be read." if blocks else "."
     return RotatorError(Code.STORE_EMPTY, message, hint, exit=Exit.REJECTED)

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import ocsp
 
 from rotator import bootstrap
-from rotator.config import Config, check
+from rotator.config import Config, check, system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.daemon.journal import Journal
@@ -26,13 +26,15 @@ from rotator.system.users import user_name
 from rotator.validation.validate import private_ca, public, validate_chains
 from rotator.x509.crl import Revocations
 from rotator.x509.ocsp import Responses
-from tests.support.authority import CA, NOW, pem
+from tests.support.authority import CA, NOW, der_pem, pem, wrap
 from tests.support.other_user import as_nobody
 from tests.support.root_stores import Listed, report
 
 ROOT = CA.root()
 ICA = ROOT.intermediate()
 GOOD = ICA.issue("a.example.org")
+REJECTED = wrap(0x30, wrap(0xA0, bytes.fromhex("06082b06010505070301")))
+"""Trust settings that reject serverAuth."""
 
 
 def der_of(one: x509.CertificateRevocationList) -> bytes:
@@ -116,6 +118,30 @@ def test_roots_that_are_no_file_are_a_mistake_of_the_configuration_and_are_not_w
     assert error.value.message.startswith(f"roots: {tmp_path}/roots.pem ")
 
 
+ROOTS = {
+    "no block": (b"# none\n", "holds no root certificate."),
+    "half a block": (pem(ROOT.cert)[:-40], "ends inside the CERTIFICATE block"),
+    "a root that is rejected": (
+        der_pem(ROOT.cert.public_bytes(serialization.Encoding.DER) + REJECTED, label="TRUSTED CERTIFICATE"),
+        "is marked as rejected for TLS servers.",
+    ),
+    "a file of p11-kit": (b"[p11-kit-object-v1]\nx-distrusted: true\n" + pem(ROOT.cert), "this is a file of p11-kit"),
+}
+
+
+@pytest.mark.parametrize("what", ROOTS)
+def test_a_file_without_a_root_for_servers_is_a_mistake_of_the_configuration(what: str, tmp_path: Path) -> None:
+    content, reason = ROOTS[what]
+    config = configured(tmp_path)
+    (tmp_path / "roots.pem").write_bytes(content)
+    with pytest.raises(RotatorError) as error:
+        make_runtime(config)
+    assert (error.value.code, error.value.exit) == ("configuration", Exit.CONFIG)
+    assert error.value.message.startswith(f"roots: {tmp_path}/roots.pem ")
+    assert reason in error.value.message
+    assert error.value.hint
+
+
 def test_nothing_has_changed_if_no_file_has(tmp_path: Path, named: dict[str, str]) -> None:
     config = configured(tmp_path, named, sites=2)
     assert reload_trust(make_runtime(config), config) == (None, ())
@@ -175,6 +201,27 @@ def test_a_root_store_that_comes_to_distrust_a_root_has_the_live_pair_judged_aga
     unchanged, (error,) = reload_trust(other, config)
     assert unchanged is None
     assert str(error).startswith(f"root_store: {tmp_path}/stores/mozilla.csv ")
+
+
+def test_a_root_that_the_distribution_no_longer_ships_is_reported_although_the_file_of_roots_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = tmp_path / "mozilla"
+    shipped.mkdir()
+    (shipped / "other.crt").write_bytes(pem(CA.root("Other").cert))
+    (shipped / "root.crt").write_bytes(pem(ROOT.cert))
+    monkeypatch.setattr(system_roots, "SHIPPED_ROOTS", (str(tmp_path / "absent"), str(shipped)))
+    monkeypatch.setattr(system_roots, "SYSTEM_ROOTS", (str(tmp_path / "roots.pem"),))
+    config = configured(tmp_path)
+    runtime = make_runtime(config)
+    (shipped / "root.crt").unlink()
+    other, _ = reload_trust(runtime, config)
+    assert other is not None
+    codes = [
+        {p.code for p in validate_chains([GOOD.chain_der], public(), made.sites["s0"].anchors, NOW)}
+        for made in (runtime, other)
+    ]
+    assert [Code.LOCAL_ROOT in found for found in codes] == [False, True]
 
 
 def test_a_renewed_root_is_noticed(tmp_path: Path) -> None:
