@@ -76,6 +76,8 @@ def status(context: Context, site: str) -> int:
             undecided[name] = since
             exits[name] = Exit.DEFERRED if exits[name] is Exit.DONE else exits[name]
     code = next((exit for exit in _WORST_FIRST if exit in exits.values()), Exit.DONE)
+    if oversized := ports.history.oversized():
+        output.say(f"note: {oversized}")
     if output.json:
         sites = [
             site_answer(

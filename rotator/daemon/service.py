@@ -170,7 +170,7 @@ class Daemon:
             begun = time.monotonic()
             self._run_jobs()  # before the pass, which does what they request: one pass for each, not two
             due = self.loop.tick(self.file_events.touched())
-            self.file_events.watch(self.loop.scan.trees, self.loop.scan.directories)
+            self.file_events.watch(self.loop.scan.directories)
             self._report_alive()
             self._publish()
             self._note_undecided()
