@@ -121,6 +121,7 @@ class Config:
         nginx: how nginx is run, reloaded and observed.
         metrics_listen: `host:port` of the metrics page.
         sites: at least one, in the order of the file.
+        metrics_hosts: further host names under which the metrics page is asked for.
     """
 
     path: Path
@@ -131,6 +132,7 @@ class Config:
     nginx: NginxConfig
     metrics_listen: str
     sites: tuple[SiteConfig, ...]
+    metrics_hosts: tuple[str, ...] = ()
 
     def site(self, name: str) -> SiteConfig:
         """The site with this name.

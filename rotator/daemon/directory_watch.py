@@ -1,4 +1,4 @@
-"""Watches on directories without their subdirectories: one inotify instance and one thread for any number of them.
+"""Watches on single directories: one inotify instance and one thread for any number of them.
 
 It uses watchdog's instance and its parser, and not its observers: an observer needs two threads for each directory, and
 a recursive one follows whatever the writers of a drop make in it.
