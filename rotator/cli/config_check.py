@@ -13,6 +13,7 @@ from rotator.cli.formats import config_check_answer
 from rotator.cli.group import epilog
 from rotator.config import Config, check, read_text
 from rotator.core.errors import Exit
+from rotator.core.text import shown_name
 
 
 @click.group()
@@ -56,7 +57,7 @@ def config_check(context: Context) -> int:
         output.data(config_check_answer(path, checked, (), missing, ineffective))
     else:
         names = sum(len(site_config.site.names) for site_config in checked.sites)
-        output.line(f"{path}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
+        output.line(f"{shown_name(str(path))}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
     for note in (*missing, *ineffective):
         output.say(f"note: {note}")
     return Exit.DONE

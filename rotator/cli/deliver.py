@@ -78,8 +78,9 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
             become(owner.uid, owner.gid)
         delivery.write_drop(sources, directory)
         if others := _other_files(directory, sources):
+            names = ", ".join(map(shell_word, others[:5]))
             count = f"{len(others)} other file{'s' * (len(others) != 1)}"
-            output.say(f"note: {count} in {directory} will be validated together with these: {', '.join(others[:5])}")
+            output.say(f"note: {count} in {directory} will be validated together with these: {names}")
     if not (waits and context.json):
         _show(context, site, directory, sources, writer, makes=not owner.exists, dry_run=dry_run, waits=waits)
     return await_outcome.await_outcome(context, site_config, within, sources) if waits else Exit.DONE
