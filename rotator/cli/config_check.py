@@ -14,6 +14,7 @@ from rotator.cli.group import epilog
 from rotator.config import Config, check, read_text
 from rotator.core.errors import Exit
 from rotator.core.hints import command
+from rotator.core.text import shown_name
 from rotator.system.users import group_id, user_id
 
 
@@ -59,7 +60,7 @@ def config_check(context: Context) -> int:
         output.data(config_check_answer(path, checked, (), missing, ineffective, unsafe))
     else:
         names = sum(len(site_config.site.names) for site_config in checked.sites)
-        output.line(f"{path}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
+        output.line(f"{shown_name(str(path))}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
     for note in (*missing, *ineffective):
         output.say(f"note: {note}")
     for note in unsafe:

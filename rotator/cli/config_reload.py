@@ -54,7 +54,7 @@ def config_reload(context: Context, within: float) -> int:
         message = f"no daemon is running for {context.config.state_dir}"
         raise RotatorError(Reason.NO_DAEMON, message, "systemctl start rotator")
     if before.config not in ("", str(path)):
-        message = f"the daemon, pid {pid}, uses {escaped(before.config)}, not {path}"
+        message = f"the daemon, pid {pid}, uses {escaped(before.config)}, not {escaped(str(path))}"
         hint = "Name the daemon's configuration: rotator --config FILE config reload"
         raise RotatorError(Reason.USAGE, message, hint, Exit.USAGE)
     _become_owner(context.config.state_dir)
@@ -69,7 +69,7 @@ def config_reload(context: Context, within: float) -> int:
     if context.json:
         context.output.data(config_reload_answer(pid, path, len(context.config.sites)))
     else:
-        context.output.line(f"{path}: in force, {sites}")
+        context.output.line(f"{escaped(str(path))}: in force, {sites}")
     return Exit.DONE
 
 

@@ -83,8 +83,9 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
                 become(writer, demand_state_dir(context.config.state_dir).st_gid)
             delivery.write_drop(sources, drop)
     if not dry_run and (others := _other_files(directory, sources)):
+        names = ", ".join(map(shell_word, others[:5]))
         count = f"{len(others)} other file{'s' * (len(others) != 1)}"
-        output.say(f"note: {count} in {directory} will be validated together with these: {', '.join(others[:5])}")
+        output.say(f"note: {count} in {directory} will be validated together with these: {names}")
     for fault in unsafe_drops(context.config.incoming, {site: rights}):
         output.say(f"warning: {fault}")
     if not (waits and context.json):

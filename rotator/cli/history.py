@@ -38,8 +38,10 @@ def history(context: Context, site: str, limit: int) -> int:
 
     context.config.site(site)
     demand_state_dir(context.config.state_dir)
-    entries = History(context.config.state_dir).entries(site, limit)
-    output = context.output
+    trail, output = History(context.config.state_dir), context.output
+    if oversized := trail.oversized():
+        output.say(f"note: {oversized}")
+    entries = trail.entries(site, limit)
     if output.json:
         output.data(history_answer(site, entries))
         return Exit.DONE

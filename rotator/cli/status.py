@@ -82,6 +82,8 @@ def status(context: Context, site: str) -> int:
             exits[name] = Exit.DEFERRED if exits[name] is Exit.DONE else exits[name]
     ended = {*exits.values(), *([Exit.BUSY] if is_stuck else [])}
     code = next((exit for exit in _WORST_FIRST if exit in ended), Exit.DONE)
+    if oversized := ports.history.oversized():
+        output.say(f"note: {oversized}")
     if output.json:
         sites = [
             site_answer(

@@ -11,6 +11,7 @@ from rotator.config.toml_document import TomlSyntaxError, parse
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import command, shell_word
 from rotator.core.reasons import Reason
+from rotator.core.text import shown_name
 
 __all__ = [
     "Config",
@@ -38,7 +39,9 @@ def load(path: Path) -> Config:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "one mistake"
         raise RotatorError(
             Reason.CONFIGURATION,
-            "\n".join([f"{path} has {count}:", *(f"  {mistake.located(path)}" for mistake in mistakes)]),
+            "\n".join(
+                [f"{shown_name(str(path))} has {count}:", *(f"  {mistake.located(path)}" for mistake in mistakes)]
+            ),
             "Nothing was changed, and nginx serves the same certificates as before. "
             f"Correct the file, then: {command('rotator --config', path)} config check",
             Exit.CONFIG,
@@ -69,25 +72,26 @@ def read_text(path: Path) -> str:
     Raises:
         RotatorError: `configuration`, with the command that solves it; exit status 78.
     """
+    title = shown_name(str(path))
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         start = f"Start with a copy of conf.example.toml at {shell_word(path)}"
         hint = f"{start}, or name another file: --config FILE, ROTATOR_CONFIG"
-        raise _unreadable(f"{path} does not exist", hint) from None
+        raise _unreadable(f"{title} does not exist", hint) from None
     except PermissionError as error:
         hint = f"Allow this user to read it (it holds no secret): {command('chmod a+r', path)}"
-        raise _unreadable(f"this user may not read {path}", hint) from error
+        raise _unreadable(f"this user may not read {title}", hint) from error
     except IsADirectoryError:
         hint = f"Name the file in it: --config {shell_word(path / 'rotator.toml')}"
-        raise _unreadable(f"{path} is a directory, not a file", hint) from None
+        raise _unreadable(f"{title} is a directory, not a file", hint) from None
     except (OSError, ValueError) as error:
         raise _unreadable(
-            f"{path}: {getattr(error, 'strerror', None) or error}", "Name a file: --config FILE"
+            f"{title}: {getattr(error, 'strerror', None) or error}", "Name a file: --config FILE"
         ) from error
     if len(content) > MAX_BYTES:
-        raise _unreadable(f"{path} is larger than {MAX_BYTES // 1024} KiB", "Name the right file: --config FILE")
+        raise _unreadable(f"{title} is larger than {MAX_BYTES // 1024} KiB", "Name the right file: --config FILE")
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -95,10 +99,11 @@ def read_text(path: Path) -> str:
             copy = f"{path}.utf-8"
             convert = f"{command('iconv -f utf-16 -t utf-8', path)} > {shell_word(copy)}"
             hint = f"Convert it: {convert} && {command('mv', copy, path)}"
-            raise _unreadable(f"{path} is UTF-16, not UTF-8", hint) from None
+            raise _unreadable(f"{title} is UTF-16, not UTF-8", hint) from None
         line = content.count(b"\n", 0, error.start) + 1
         raise _unreadable(
-            f"{path}:{line}: the line is not UTF-8", f"Convert it, such as: {command('iconv -f latin1 -t utf-8', path)}"
+            f"{title}:{line}: the line is not UTF-8",
+            f"Convert it, such as: {command('iconv -f latin1 -t utf-8', path)}",
         ) from None
 
 

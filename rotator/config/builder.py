@@ -63,6 +63,7 @@ class _Builder:
             **top,
             nginx=NginxConfig(**nginx),
             metrics_listen=metrics["listen"],
+            metrics_hosts=metrics["hosts"],
             sites=sites,
         )
 

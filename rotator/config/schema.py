@@ -67,6 +67,7 @@ REMOVED: Mapping[tuple[str, str], str] = {
 
 METRICS: Mapping[str, Key] = {
     "listen": Key("127.0.0.1:9847", addresses.bind_address),
+    "hosts": Key([], value_parsers.array(addresses.concrete_name)),
 }
 
 POLICY: Mapping[str, Key] = {

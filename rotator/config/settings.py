@@ -10,6 +10,7 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import shell_word
 from rotator.core.model import Site
 from rotator.core.reasons import Reason
+from rotator.core.text import shown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Mistake:
     def located(self, path: str | Path) -> str:
         """The mistake as `file:line: message`, the format of compilers, so that an editor can jump to the line."""
         subject = f"{self.key}: " if self.key else ""
-        return f"{path}:{self.line}: {subject}{self.message}" + (f"; {self.hint}" if self.hint else "")
+        return f"{shown_name(str(path))}:{self.line}: {subject}{self.message}" + (f"; {self.hint}" if self.hint else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class Config:
         nginx: how nginx is run, reloaded and observed.
         metrics_listen: `host:port` of the metrics page.
         sites: at least one, in the order of the file.
+        metrics_hosts: further host names under which the metrics page is asked for.
     """
 
     path: Path
@@ -135,6 +137,7 @@ class Config:
     nginx: NginxConfig
     metrics_listen: str
     sites: tuple[SiteConfig, ...]
+    metrics_hosts: tuple[str, ...] = ()
 
     def site(self, name: str) -> SiteConfig:
         """The site with this name.
@@ -151,7 +154,7 @@ class Config:
         listed += f" and {len(known) - 20:d} more" if len(known) > 20 else ""
         raise RotatorError(
             Reason.USAGE,
-            f"{self.path} has no site {name!r}",
+            f"{shown_name(str(self.path))} has no site {name!r}",
             (f"Did you mean {shell_word(near[0])}? " if near else "") + f"Its sites: {listed}.",
             Exit.USAGE,
         )

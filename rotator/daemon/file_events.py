@@ -1,27 +1,24 @@
-"""File events of the drops (watchdog): they wake the loop, and name the files and directories that changed.
+"""File events of the drops (inotify): they wake the loop, and name the files and directories that changed.
 
 Events are a hint. A watch may die and a queue may overflow without a sign; the periodic scan of the drops finds what
-they would have announced, so a lost event costs time only.
+they would have announced, so a lost event costs time only. A drop has flat files, so its
+directory is watched without subdirectories: other users can make any number of them in a drop.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rotator.daemon.wake import Wake
 
 if TYPE_CHECKING:
-    from watchdog.events import FileSystemEvent
-    from watchdog.observers.api import BaseObserver
-
-MOST_WATCHES = 64
-"""Directories that are watched one by one (each takes two threads); the scan finds changes in further ones."""
+    from rotator.daemon.directory_watch import DirectoryWatch
 
 MOST_TOUCHED = 1000
 """Paths that are remembered between two passes; after more of them, everything is looked at."""
@@ -34,23 +31,11 @@ _logger.addHandler(logging.NullHandler())  # its lines would go to stderr past t
 _logger.propagate = False
 
 
-class Overflows(logging.Handler):
-    """Counts the queue overflows of inotify: a line in watchdog's log is their only sign.
+class Overflows:
+    """Counts the queue overflows of inotify."""
 
-    Args:
-        wake: set at each, as it is unknown which events were lost.
-    """
-
-    def __init__(self, wake: Wake) -> None:
-        super().__init__(logging.WARNING)
-        self._wake = wake
+    def __init__(self) -> None:
         self.count = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Called in watchdog's thread."""
-        if "overflow" in str(record.msg):
-            self.count += 1
-            self._wake.set()
 
 
 class FileEvents:
@@ -70,47 +55,85 @@ class FileEvents:
     ) -> None:
         self._wake, self._report, self._monotonic = wake, report, monotonic
         self._try_again_at = 0.0
-        self._armed: dict[Path, object] = {}
-        self._watched: tuple[Collection[Path], Mapping[Path, tuple[int, int]]] | None = None
-        self._observer: BaseObserver | None = None
+        self._wanted: Mapping[Path, tuple[int, int]] = {}
+        self._armed: dict[Path, tuple[int, int]] = {}
+        self._failed: set[Path] = set()
+        self._watch: DirectoryWatch | None = None
         self.trouble = ""
-        """Why a directory cannot be watched; empty if all are."""
-        self.overflows = Overflows(wake)
-        logging.getLogger("watchdog").addHandler(self.overflows)
+        """Why directories cannot be watched; empty if only some are, each for a reason of its own."""
+        self.overflows = Overflows()
         self.rearmed = 0
-        """How often a dead or outdated watch was replaced."""
+        """How often a failed, dead or outdated watch was replaced."""
         self._touched: set[str] | None = None
         self._overflows_seen = 0
         self._touching = threading.Lock()
 
-    def watch(self, trees: Collection[Path], directories: Mapping[Path, tuple[int, int]]) -> None:
+    def watch(self, directories: Mapping[Path, tuple[int, int]]) -> None:
         """Watches these directories from now on. Cheap where nothing has changed; never raises.
 
+        A directory that is gone or that this user may not read is left to the periodic scan, which reports it, and
+        tried again.
+
         Args:
-            trees: directories that are watched with everything below them.
             directories: device and inode of every existing directory; a directory that was replaced gets a new watch.
         """
-        now, failed = self._monotonic(), bool(self.trouble)
-        is_working = now < self._try_again_at if failed else self._is_alive()
-        if (trees, directories) == self._watched and is_working:
+        now = self._monotonic()
+        is_alive = self._watch is not None and self._watch.is_alive()
+        is_complete = is_alive and not self._failed and not (self._watch and self._watch.gone)
+        if directories == self._wanted and (is_complete or now < self._try_again_at):
             return
-        self._watched = (trees, directories)
-        below: set[Path] = set()
-        wanted: dict[Path, object] = {}
-        for tree in trees:
-            inside = {path: mark for path, mark in directories.items() if path.is_relative_to(tree)}
-            below |= inside.keys()
-            if tree in directories:
-                wanted[tree] = frozenset(inside.items())
-        others = sorted(directories.keys() - below)
-        wanted |= {path: directories[path] for path in others[:MOST_WATCHES]}
-        if wanted == self._armed and is_working:
-            return
-        self.rearmed += bool(self._armed)
-        self._arm(trees, wanted)
-        self._try_again_at = now + WATCH_AGAIN
-        if not (failed and self.trouble):  # otherwise each new try would cause the next one
-            self._wake.set()  # something may have changed between the last look and the new watch
+        self._wanted, self._try_again_at = directories, now + WATCH_AGAIN
+        trouble = "" if is_alive else self._begin()
+        if self._watch is not None:
+            trouble = self._arm(self._watch, directories) or trouble
+        if trouble != self.trouble:
+            self.trouble = trouble
+            self._report(trouble)
+
+    def _begin(self) -> str:
+        """Makes a new inotify instance. Returns why there is none; empty if there is one."""
+        from rotator.daemon.directory_watch import DirectoryWatch
+
+        self.rearmed += bool(self._armed or self.trouble)
+        was_told = bool(self.trouble)
+        self.close()
+        with self._touching:
+            self._touched = None
+        try:
+            self._watch = DirectoryWatch(self._touch, self._lose)
+        except (OSError, RuntimeError) as error:  # no inotify instance or thread is left
+            if not was_told:
+                self._wake.set()
+            return _reason(error)
+        return ""
+
+    def _arm(self, watch: DirectoryWatch, directories: Mapping[Path, tuple[int, int]]) -> str:
+        """Adds and removes watches. Returns the trouble that concerns all of them; empty if there is none."""
+        trouble = ""
+        for path in watch.take_gone():
+            self._armed.pop(path, None)
+        for path in self._armed.keys() - directories.keys():
+            watch.remove(path)
+            del self._armed[path]
+        self._failed &= directories.keys()
+        for path, mark in directories.items():
+            if self._armed.get(path) == mark:
+                continue
+            self.rearmed += path in self._armed or path in self._failed
+            is_new_failure = path not in self._failed
+            self._armed.pop(path, None)
+            try:
+                watch.add(path)
+            except OSError as error:
+                self._failed.add(path)
+                if error.errno not in (errno.EACCES, errno.ENOENT, errno.ENOTDIR):
+                    trouble = _reason(error)
+            else:
+                self._failed.discard(path)
+                self._armed[path] = mark
+            if path in self._armed or is_new_failure:
+                self._touch(str(path))  # something may have changed between the last look and the new watch
+        return trouble
 
     def touched(self) -> frozenset[str] | None:
         """The files and directories that changed since the last call.
@@ -124,64 +147,26 @@ class FileEvents:
         lost, self._overflows_seen = overflows != self._overflows_seen, overflows
         return None if touched is None or lost or self.trouble else frozenset(touched)
 
-    def _touch(self, *paths: str | bytes) -> None:
-        """Called in watchdog's thread."""
+    def _touch(self, path: str) -> None:
+        """Called in the thread of the watch."""
         with self._touching:
             if self._touched is not None:
-                self._touched.update(os.fsdecode(path) for path in paths if path)
+                self._touched.add(path)
                 if len(self._touched) > MOST_TOUCHED:
                     self._touched = None
         self._wake.set()
 
+    def _lose(self) -> None:
+        """Called in the thread of the watch."""
+        self.overflows.count += 1
+        self._wake.set()
+
     def close(self) -> None:
         """Ends watching."""
-        logging.getLogger("watchdog").removeHandler(self.overflows)
-        self._disarm()
+        watch, self._watch, self._armed = self._watch, None, {}
+        if watch is not None:
+            watch.close()
 
-    def _disarm(self) -> None:
-        observer, self._observer, self._armed = self._observer, None, {}
-        if observer is not None and observer.is_alive():
-            observer.stop()
-            observer.join(2.0)
 
-    def _is_alive(self) -> bool:
-        observer = self._observer
-        return observer is not None and observer.is_alive() and all(e.is_alive() for e in observer.emitters)
-
-    def _arm(self, trees: Collection[Path], wanted: Mapping[Path, object]) -> None:
-        from watchdog import events
-        from watchdog.observers import Observer
-
-        touch = self._touch
-
-        class Handler(events.FileSystemEventHandler):
-            """Remembers the paths and wakes the loop; an exception here would end watchdog's dispatcher."""
-
-            def dispatch(self, event: FileSystemEvent) -> None:
-                touch(event.src_path, event.dest_path)
-
-        # Reads by rotator itself cause none of these: they open and close without writing, and change no directory.
-        changes = [
-            *(events.DirCreatedEvent, events.DirDeletedEvent, events.DirMovedEvent),
-            *(events.FileCreatedEvent, events.FileModifiedEvent, events.FileClosedEvent),
-            *(events.FileDeletedEvent, events.FileMovedEvent),
-        ]
-        self._disarm()
-        trouble = ""
-        try:
-            self._observer = Observer()
-            self._observer.daemon = True
-            self._observer.start()
-            for path in wanted:
-                self._observer.schedule(Handler(), str(path), recursive=path in trees, event_filter=changes)
-        except (
-            OSError,
-            RuntimeError,
-        ) as error:  # no inotify instance or thread is left, or the directory is gone
-            trouble = f"{error.strerror if isinstance(error, OSError) else error}"
-        self._armed = dict(wanted)
-        with self._touching:
-            self._touched = None
-        if trouble != self.trouble:
-            self.trouble = trouble
-            self._report(trouble)
+def _reason(error: OSError | RuntimeError) -> str:
+    return (error.strerror if isinstance(error, OSError) else "") or str(error)

@@ -290,6 +290,8 @@ class Maintenance:
         ports, failure = self.runtime.ports, ""
         try:
             if ports.history.is_untidy():
+                if oversized := ports.history.oversized():
+                    self.journal.say("history-oversized", oversized, WARNING)
                 with ports.locks.rotation(WHO, 0.0):
                     ports.history.tidy()
         except RotatorError as e:

@@ -54,6 +54,7 @@ class Runtime:
         scan_interval: seconds between two looks at all drops.
         limits: the pacing of reloads.
         metrics_listen: the address of the metrics page.
+        metrics_hosts: further host names under which it is asked for.
     """
 
     sites: Mapping[str, ManagedSite]
@@ -62,6 +63,7 @@ class Runtime:
     scan_interval: float = 15.0
     limits: Limits = field(default_factory=Limits)
     metrics_listen: str = ""
+    metrics_hosts: tuple[str, ...] = ()
 
     @property
     def sources(self) -> Mapping[str, DropSource]:
@@ -130,4 +132,5 @@ def make_runtime(
         scan_interval=config.scan_interval,
         limits=Limits(config.nginx.min_reload_interval, config.nginx.drain_budget),
         metrics_listen=config.metrics_listen,
+        metrics_hosts=config.metrics_hosts,
     )

@@ -68,11 +68,6 @@ class DropScan:
         return sites
 
     @property
-    def trees(self) -> frozenset[Path]:
-        """The directories whose file events matter at any depth."""
-        return frozenset(source.tree for source, _ in self._sites_by_source if source.tree)
-
-    @property
     def directories(self) -> Mapping[Path, tuple[int, int]]:
         """Device and inode of every existing directory of the sources, as the last look found it."""
         by_source = [source.directories for source, _ in self._sites_by_source]

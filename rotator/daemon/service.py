@@ -10,6 +10,7 @@ import gc
 import math
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +23,9 @@ from rotator.core.reasons import Reason
 from rotator.core.times import rfc3339_millis
 from rotator.daemon.file_events import FileEvents
 from rotator.daemon.journal import ERROR, NOTICE, WARNING, Journal
+from rotator.daemon.library_log import LibraryLog
 from rotator.daemon.loop import Loop
+from rotator.daemon.passed_sockets import NotListeningError, take_listener
 from rotator.daemon.periodic_jobs import MINUTE, SCAN_DROPS, periodic_jobs
 from rotator.daemon.runtime import Runtime, make_runtime, reload_trust
 from rotator.daemon.scheduler import JobScheduler, JobTimes
@@ -52,6 +55,9 @@ ENTRIES_AT_START = 1000
 """Newest entries of the history from which a start reads the last outcome of each site."""
 START_WITHIN = 30
 """Seconds that a start waits for a command that rotates."""
+
+METRICS = "metrics"
+"""The FileDescriptorName= of `rotator-metrics.socket`."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGALRM)
 
@@ -98,7 +104,7 @@ class Daemon:
     def __init__(self, path: Path, journal: Journal, notifier: Notifier) -> None:
         self.path, self.journal, self.notifier = path, journal, notifier
         self._starting, self._alive_at = True, 0.0
-        self.telemetry = Telemetry(journal)
+        self.telemetry = Telemetry(journal, self._passed_listener())
         self.config = config.load(path)
         _check_owner(self.config.state_dir)
         self.wake = Wake()
@@ -131,7 +137,7 @@ class Daemon:
         Raises:
             RotatorError: `daemon-running`; or the store cannot be used at the start.
         """
-        with self.loop.runtime.ports.locks.daemon() as self._lock:
+        with self.loop.runtime.ports.locks.daemon() as self._lock, LibraryLog(self.journal):
             earlier_handlers = {number: signal.signal(number, self._handle_signal) for number in _SIGNALS}
             try:
                 self._run()
@@ -172,7 +178,7 @@ class Daemon:
             begun = time.monotonic()
             self._run_jobs()  # before the pass, which does what they request: one pass for each, not two
             due = self.loop.tick(self.file_events.touched())
-            self.file_events.watch(self.loop.scan.trees, self.loop.scan.directories)
+            self.file_events.watch(self.loop.scan.directories)
             self._report_alive()
             self._publish()
             self._note_undecided()
@@ -338,7 +344,7 @@ class Daemon:
 
     def _publish(self) -> None:
         runtime = self.loop.runtime
-        self.telemetry.listen(runtime.metrics_listen)
+        self.telemetry.listen(runtime.metrics_listen, runtime.metrics_hosts)
         self.telemetry.publish(
             self.loop.states,
             self.loop.maintenance.facts,
@@ -359,7 +365,17 @@ class Daemon:
             line = f"the configuration on disk is invalid, the earlier one is in force; {line}"
         if self._apply_trouble:
             line = f"no renewal can go live, see `rotator status`; {line}"
+        if self.telemetry.metrics_trouble:
+            line += f"; {self.telemetry.metrics_trouble}"
         return line
+
+    def _passed_listener(self) -> socket.socket | None:
+        """The socket of `rotator-metrics.socket`; None if it is not used."""
+        try:
+            return take_listener(METRICS)
+        except NotListeningError as e:
+            self.journal.say("metrics-differ", f"the passed socket {METRICS!r} is not used: {e}", WARNING)
+            return None
 
     def _report_watching(self, trouble: str) -> None:
         interval = f"{self.config.scan_interval:g} s"

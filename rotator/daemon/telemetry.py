@@ -6,6 +6,7 @@ server's thread from an immutable value.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,8 @@ from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFact
 from rotator.privsep.apply import Applied
 from rotator.rotation.decide import Held, Nothing, Rotate, Settling, Wait
 from rotator.rotation.ports import Ports
+from rotator.system.listeners import listening_users, overflow_user
+from rotator.system.users import user_name
 
 LISTEN_AGAIN = 30.0
 """Seconds until a metrics port that was taken is tried again."""
@@ -33,17 +36,21 @@ class Telemetry:
 
     Args:
         journal: where a port that cannot be opened is reported.
+        passed: the listening socket of `rotator-metrics.socket`; None if there is none.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, passed: socket.socket | None = None) -> None:
+        self._passed = passed
         self.journal = journal
         self.counters = Counters()
         self.config = LastResult()
         self.registry: Registry | None = None
         self._server: http.Server | None = None
-        self._listen = ""
+        self._listen: tuple[str, tuple[str, ...]] = ("", ())
         self._listen_again_at = 0.0
         self._failure = ""
+        self.metrics_trouble = ""
+        """Why the page is not served where the configuration says; empty if it is."""
         self._ready = False
         self._scanned_at: datetime | None = None
         self._alive_at = time.monotonic()
@@ -65,28 +72,40 @@ class Telemetry:
 
     # -- the page
 
-    def listen(self, address: str) -> None:
+    def listen(self, address: str, hosts: tuple[str, ...] = ()) -> None:
         """Serves the page at an address. Called in each pass, and cheap if the page is served there already.
+
+        A passed socket is served in place of the address, and a difference between the two is reported.
 
         Args:
             address: `host:port`.
+            hosts: names under which it is asked for, beside those of this host.
         """
         now = time.monotonic()
         is_served = self._server is not None and self._server.is_alive()
-        if address == self._listen and (is_served or now < self._listen_again_at):
+        if (address, hosts) == self._listen and (is_served or now < self._listen_again_at):
             return
         self.close()
-        self._listen, self._listen_again_at = address, now + LISTEN_AGAIN
+        self._listen, self._listen_again_at = (address, hosts), now + LISTEN_AGAIN
         self.registry = self.registry or Registry()
         try:
-            self._server = http.serve(address, self.registry, self)
+            self._server = http.serve(address, self.registry, self, hosts, self._passed)
         except RotatorError as e:
-            if e.message != self._failure:
-                self._failure = e.message
-                self.journal.say("metrics-down", f"{e.message}; {e.hint}", WARNING)
+            self.metrics_trouble = f"{e.message}{_taken_by(address)}" if e.code == Reason.ADDRESS_IN_USE else e.message
+            if self.metrics_trouble != self._failure:
+                self._failure = self.metrics_trouble
+                self.journal.say("metrics-down", f"{self.metrics_trouble}; {e.hint}", WARNING)
             return
-        self._failure = ""
-        self.journal.say("metrics", f"served at http://{address}/metrics", NOTICE)
+        self._failure, served = "", self._server.address
+        self.metrics_trouble = ""
+        if self._passed is not None and _differ(served, address):
+            self.metrics_trouble = (
+                f"metrics are served at {served}, the address of rotator-metrics.socket, and not at {address}, which "
+                "listen under [metrics] names"
+            )
+            step = "Make them equal: systemctl edit rotator-metrics.socket, or listen under [metrics]"
+            self.journal.say("metrics-differ", f"{self.metrics_trouble}; {step}", WARNING)
+        self.journal.say("metrics", f"served at http://{served if self._passed else address}/metrics", NOTICE)
 
     def close(self) -> None:
         """Ends serving."""
@@ -196,6 +215,21 @@ class Telemetry:
             begun = None
 
         return replace(ports, apply=apply, proved=proved)
+
+
+def _taken_by(address: str) -> str:
+    """A clause about the user who listens at an address; a page there is not this daemon's."""
+    users = listening_users(int(address.rpartition(":")[2])) - {overflow_user()}
+    owner = f" by user {', '.join(map(user_name, sorted(users)))}" if users else " by another program"
+    return f"{owner}; a page there is not this daemon's"
+
+
+def _differ(served: str, address: str) -> bool:
+    """Whether these are different addresses, as far as that is known without a look-up of a name."""
+    host, _, port = address.rpartition(":")
+    served_host, _, served_port = served.rpartition(":")
+    is_address = host.startswith("[") or host.replace(".", "").isdigit()
+    return port != served_port or (is_address and host != served_host)
 
 
 def _accepted(problems: Sequence[Problem] | None) -> bool | None:

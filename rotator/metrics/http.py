@@ -16,6 +16,7 @@ import selectors
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -23,6 +24,7 @@ from typing import Protocol
 from rotator.core.errors import RotatorError
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.metrics.host_names import HostNames, own_names
 
 MAX_CONNECTIONS = 64
 """The most connections that are open at the same time."""
@@ -51,6 +53,7 @@ _REASONS = {
     400: "Bad Request",
     404: "Not Found",
     405: "Method Not Allowed",
+    421: "Misdirected Request",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -77,19 +80,26 @@ class Health(Protocol):
         """Whether the first pass over all sites is complete."""
 
 
-def serve(listen: str, page: Page, health: Health) -> Server:
+def serve(
+    listen: str, page: Page, health: Health, hosts: Iterable[str] = (), passed: socket.socket | None = None
+) -> Server:
     """Starts a server.
 
     Args:
         listen: `host:port` or `[v6]:port`; port 0 lets the system choose.
         page: the page at `/metrics`.
         health: the answers of `/healthz` and `/readyz`.
+        hosts: names under which it is asked for, beside those of this host.
+        passed: a listening socket to serve instead of `listen`; it stays open when the server ends.
 
     Raises:
         RotatorError: `address-in-use`, `permission` or `io-error`. No socket is left open, so the call may be repeated.
     """
     host, _, port = listen.rpartition(":")
+    names = HostNames({host, *hosts, *own_names()})
     try:
+        if passed is not None:
+            return Server(passed.dup(), page, health, names)
         addresses = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = addresses[0]
         listener = socket.socket(family, kind, protocol)
@@ -98,7 +108,7 @@ def serve(listen: str, page: Page, health: Health) -> Server:
             listener.bind(address)
             listener.listen(_BACKLOG)
             listener.setblocking(False)
-            return Server(listener, page, health)
+            return Server(listener, page, health, names)
         except OSError:
             listener.close()
             raise
@@ -153,10 +163,11 @@ class Server:
         listener: a listening, non-blocking socket, which the server closes at its end.
         page: see `serve`.
         health: see `serve`.
+        names: the names under which it answers.
     """
 
-    def __init__(self, listener: socket.socket, page: Page, health: Health) -> None:
-        self._listener, self._page, self._health = listener, page, health
+    def __init__(self, listener: socket.socket, page: Page, health: Health, names: HostNames) -> None:
+        self._listener, self._page, self._health, self._names = listener, page, health, names
         host, port = listener.getsockname()[:2]
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         """The address that it listens at, with the port that the system chose for port 0."""
@@ -286,8 +297,7 @@ class Server:
         connection.request += data
         end = _END.search(connection.request)
         if end is not None and end.end() <= MAX_REQUEST:
-            line, _, _ = bytes(connection.request[: end.start()]).partition(b"\n")
-            head, body = self._answer(line)
+            head, body = self._answer(bytes(connection.request[: end.start()]))
         elif len(connection.request) >= MAX_REQUEST:
             head, body = _response(431, "the request is too large\n")
         else:
@@ -314,11 +324,14 @@ class Server:
 
     # -- the answers -----------------------------------------------------------------------------------------------
 
-    def _answer(self, line: bytes) -> tuple[bytes, bytes]:
-        """The head and the body that answer the first line of a request."""
-        request = _REQUEST.match(line)
+    def _answer(self, asked: bytes) -> tuple[bytes, bytes]:
+        """The head and the body that answer a request line with its headers."""
+        request = _REQUEST.match(asked.partition(b"\n")[0])
         if request is None:
             return _response(400, "this is not an HTTP request\n")
+        refused = self._names.refused(asked)
+        if refused is not None:
+            return _response(421, _misdirected(refused))
         method, path = request[1], request[2].partition(b"?")[0]
         if path not in (b"/metrics", b"/healthz", b"/readyz"):
             head, body = _response(404, "the pages are /metrics, /healthz and /readyz\n")
@@ -346,10 +359,19 @@ class Server:
         return answer
 
 
+def _misdirected(name: str) -> str:
+    """The answer to a request for a host of another name (RFC 9110 section 15.5.20)."""
+    body = "this page is served under the names and addresses of this host only\n"
+    if name:
+        body += f'to serve it as {name}, too, write in rotator.toml under [metrics]: hosts = ["{name}"]\n'
+    return body
+
+
 def _response(status: int, body: str | bytes, more: str = "", kind: str = _PLAIN) -> tuple[bytes, bytes]:
     content = body.encode() if isinstance(body, str) else body
     head = (
-        f"HTTP/1.1 {status} {_REASONS[status]}\r\nContent-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\nServer: rotator\r\n"
+        f"Content-Type: {kind}\r\nContent-Length: {len(content)}\r\n"
         f"Connection: close\r\n{more}\r\n"
     )
     return head.encode("ascii"), content

@@ -121,11 +121,6 @@ class DropDirectories:
         self._settled: dict[str, _SettledDrop] = {}
 
     @property
-    def tree(self) -> Path:
-        """The incoming directory: drops are made and removed in it at any time."""
-        return self._incoming
-
-    @property
     def directories(self) -> Mapping[Path, tuple[int, int]]:
         """Device and inode of every existing directory: a watch on it is dead when they change."""
         return self._directories

@@ -52,10 +52,6 @@ class DropSource(Protocol):
     """A source of renewals for one or more sites."""
 
     @property
-    def tree(self) -> Path | None:
-        """The directory whose file events matter at any depth; None for a source without one."""
-
-    @property
     def directories(self) -> Mapping[Path, tuple[int, int]]:
         """Device and inode of every existing directory of this source, as the last look found it.
 

@@ -15,6 +15,7 @@ import contextlib
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,7 @@ from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result, has_reloaded
 from rotator.storage.entries import HistoryEntry, entry_object, read_entry
 from rotator.storage.errors import translated
+from rotator.storage.lines import MAX_LINE, MAX_TAIL, appended_lines, lines_backwards, tail_begin
 from rotator.system.files import flush_dir, json_bytes, lock_file, open_lock, write_all
 
 CLOSE_AT = 4 * 1024 * 1024
@@ -36,7 +38,6 @@ APPEND_WITHIN = 2.0
 
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-_BLOCK = 64 * 1024
 _CLOSED = re.compile(r"history-([0-9]{6,12})\.jsonl\Z")
 _SITE = re.compile(rb'\{"site": "([^"\\]*)"')
 """The beginning of each line, which shows its site before the line is parsed."""
@@ -76,7 +77,7 @@ class History:
             RotatorError: `disk-full`, `permission` or `io-error`.
         """
         entry = HistoryEntry.of(outcome, who=who, trigger=trigger, fingerprints=fingerprints)
-        line = json_bytes(entry_object(entry))
+        line = _bounded_line(entry)
         with translated(self.root, self._path), self._locked(APPEND_WITHIN):
             # Without the lock it continues all the same: a rotation must not wait for a process that was stopped in the
             # middle of an append. At worst, this line then comes before an older one.
@@ -178,6 +179,18 @@ class History:
         names = ((_CLOSED.match(name), name) for name in os.listdir(self.root))
         return sorted(((int(m[1]), self.root / name) for m, name in names if m), reverse=True)
 
+    def oversized(self) -> str:
+        """Which files are larger than any that rotator writes, of which only the end is read; empty if none is."""
+        with translated(self.root, self._path):
+            large: list[str] = []
+            for path in (self._path, *(path for _, path in self._closed())):
+                with contextlib.suppress(FileNotFoundError):
+                    size = os.stat(path, follow_symlinks=False).st_size
+                    large += [f"{path.name} has {size} bytes"] if tail_begin(size) else []
+        more = f" and {len(large) - 3} more" if len(large) > 3 else ""
+        part = f"only the last {MAX_TAIL >> 20} MiB of each are read; rotator writes no such file"
+        return f"{', '.join(large[:3])}{more}: {part}" if large else ""
+
     # -- reading
 
     def entries(self, site: str = "", limit: int = 0) -> tuple[HistoryEntry, ...]:
@@ -226,16 +239,16 @@ class History:
             if position == UNREAD:
                 return (*_identity(status), status.st_size), ()
             begin = position[2] if position[:2] == _identity(status) else 0
-            whole = os.pread(fd, status.st_size - begin, begin).rpartition(b"\n")[0]  # the last line may still grow
+            end, lines = appended_lines(fd, begin, status.st_size)
         except OSError:
             return position, ()
         finally:
             os.close(fd)
         entries = []
-        for line in whole.split(b"\n"):
+        for line in lines:
             with contextlib.suppress(ValueError):
                 entries.append(read_entry(line))
-        return (*_identity(status), begin + len(whole) + bool(whole)), tuple(entries)
+        return (*_identity(status), end), tuple(entries)
 
     def _position(self) -> Position:
         status = os.stat(self._path, follow_symlinks=False)
@@ -300,7 +313,7 @@ class History:
         with contextlib.suppress(FileNotFoundError):
             fd = os.open(self._path, _READ)
             try:
-                yield from _backwards(fd)
+                yield from lines_backwards(fd)
                 closed = self._closed_before(os.fstat(fd))
             finally:
                 os.close(fd)
@@ -308,7 +321,7 @@ class History:
             with contextlib.suppress(FileNotFoundError):  # deleted meanwhile
                 fd = os.open(path, _READ)
                 try:
-                    yield from _backwards(fd)
+                    yield from lines_backwards(fd)
                 finally:
                     os.close(fd)
 
@@ -332,17 +345,10 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _backwards(fd: int) -> Iterator[bytes]:
-    """The lines of a file, the last first; it is read in blocks, as far as they are consumed."""
-    end = os.fstat(fd).st_size
-    rest: list[bytes] = []  # the end of a line whose beginning is not read yet, in pieces, the last first
-    while end > 0:
-        begin = max(0, end - _BLOCK)
-        first, *whole = os.pread(fd, end - begin, begin).split(b"\n")
-        if whole:
-            yield b"".join((whole.pop(), *reversed(rest)))
-            yield from reversed(whole)
-            rest = []
-        rest.append(first)
-        end = begin
-    yield b"".join(reversed(rest))
+def _bounded_line(entry: HistoryEntry) -> bytes:
+    """The line of an entry, without the last of its problems where they would make it longer than is read."""
+    line = json_bytes(entry_object(entry))
+    while len(line) > MAX_LINE and entry.problems:
+        entry = replace(entry, problems=entry.problems[: len(entry.problems) // 2])
+        line = json_bytes(entry_object(entry))
+    return line

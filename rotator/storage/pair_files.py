@@ -50,7 +50,8 @@ def has_contents(path: Path, contents: Mapping[str, tuple[bytes, int]]) -> bool:
     """Whether a stored generation has the same pairs; its provenance may differ."""
     pems = {name: data for name, (data, _) in contents.items() if name.endswith(".pem")}
     try:
-        return {p.name: read_file(p) for p in path.iterdir() if p.suffix == ".pem"} == pems
+        names = {p.name for p in path.iterdir() if p.suffix == ".pem"}
+        return names == set(pems) and all(read_file(path / name) == data for name, data in pems.items())
     except (OSError, NotRegularError):
         return False
 

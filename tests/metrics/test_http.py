@@ -179,7 +179,7 @@ def test_an_answer_arrives_although_more_was_sent_than_was_asked_for() -> None:
 def test_a_request_may_come_byte_by_byte() -> None:
     with running() as server, closing(connect(server)) as client:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in b"GET /healthz HTTP/1.1\nHost: x\n\n":
+        for byte in b"GET /healthz HTTP/1.1\nHost: localhost\n\n":
             client.sendall(bytes([byte]))
         assert everything(client).endswith(b"alive\n")
 
@@ -211,6 +211,41 @@ def test_an_address_of_the_newer_kind() -> None:
     with closing(server):
         assert server.address.startswith("[::1]:")
         assert ask(server, "/healthz")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz", "/"])
+def test_a_page_of_another_name_cannot_read_the_metrics_through_a_browser(path: str) -> None:
+    with running() as server:
+        answer = talk(server, f"GET {path} HTTP/1.1\r\nHost: rebound.example.org:9847\r\n\r\n".encode())
+        assert answer.startswith(b"HTTP/1.1 421 Misdirected Request\r\n")
+        assert b"rotator_managed_sites" not in answer
+        assert b'hosts = ["rebound.example.org"]' in answer, "it says how to allow the name"
+
+
+def test_what_is_no_name_is_not_repeated() -> None:
+    with running() as server:
+        answer = talk(server, b'GET /metrics HTTP/1.1\r\nHost: x"]<script>\r\n\r\n')
+        assert answer.startswith(b"HTTP/1.1 421 ")
+        assert b"script" not in answer
+
+
+def test_a_name_of_the_configuration_is_answered() -> None:
+    pages = Pages()
+    with closing(serve("127.0.0.1:0", pages, pages, ["metrics.example.cn"])) as server:
+        asked = b"GET /metrics HTTP/1.1\r\nHost: metrics.example.cn:9847\r\n\r\n"
+        assert talk(server, asked).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_passed_socket_is_served_and_outlives_the_server() -> None:
+    pages = Pages()
+    with closing(socket.create_server(("127.0.0.1", 0))) as passed:
+        passed.setblocking(False)
+        for _ in range(2):  # a connection that comes between two servers waits in the socket's queue
+            waiting = socket.create_connection(passed.getsockname(), timeout=BOUND)
+            with closing(waiting), closing(serve("127.0.0.1:9", pages, pages, passed=passed)) as server:
+                assert server.address == f"127.0.0.1:{passed.getsockname()[1]}"
+                waiting.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
+                assert everything(waiting).endswith(b"alive\n")
 
 
 # -- beginning and end ------------------------------------------------------------------------------------------------

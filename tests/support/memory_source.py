@@ -25,7 +25,6 @@ class MemorySource:
     versions: dict[str, int] = field(default_factory=dict)
     failure: RotatorError | None = None
     reads: int = 0
-    tree: Path | None = None
     directories: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
 
     def put(self, site: str, issued: Issued) -> None:

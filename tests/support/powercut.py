@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from rotator.privsep import apply
-from rotator.storage import generations, history, locks
+from rotator.storage import generations, history, lines, locks
 from rotator.system import files
 
 _READING = {"read", "pread", "listdir", "stat", "fstat", "readlink"}
@@ -29,7 +29,7 @@ _NAMING = {"open", "rename", "symlink", "unlink", "mkdir", "rmdir"}
 CALLS = frozenset(_READING | _CHANGING | _NAMING)
 """The calls that a stand-in sees; `close` is left alone, so that no test leaks a descriptor."""
 
-UNDER_TEST = (apply, files, history, locks, generations)
+UNDER_TEST = (apply, files, history, lines, locks, generations)
 """The modules that see a stand-in instead of the system."""
 
 
