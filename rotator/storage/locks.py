@@ -47,6 +47,7 @@ class Lock:
 
     Args:
         interrupted: sites that the last holder had in flight when it died, until `settled`.
+        reloaded: when a recovery of sites that are still interrupted or in flight has had nginx reloaded, UTC.
     """
 
     _fd: int
@@ -54,14 +55,19 @@ class Lock:
     _who: str
     interrupted: tuple[str, ...] = ()
     in_flight: tuple[str, ...] = field(default=())
+    reloaded: datetime | None = None
 
-    def begin(self, sites: Sequence[str]) -> None:
+    def begin(self, sites: Sequence[str], *, reloaded: datetime | None = None) -> None:
         """Notes which sites are between their old and their new generation, for the next holder after a crash.
+
+        Args:
+            sites: their names.
+            reloaded: when a recovery has nginx reloaded for them, UTC: now; None where the reload is no recovery.
 
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`; as for `settled`.
         """
-        self.in_flight = tuple(sites)
+        self.in_flight, self.reloaded = tuple(sites), reloaded or self.reloaded
         self._write()
 
     def settled(self, sites: Sequence[str]) -> None:
@@ -73,7 +79,8 @@ class Lock:
     def _write(self) -> None:
         # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
         sites = tuple(sorted({*self.in_flight, *self.interrupted}))
-        note = RotationNote(os.getpid(), self._who, rfc3339_millis(datetime.now(UTC)), sites)
+        self.reloaded = self.reloaded if sites else None
+        note = RotationNote(os.getpid(), self._who, rfc3339_millis(datetime.now(UTC)), sites, self.reloaded)
         with translated(self._path.parent, self._path):
             _replace_note(self._fd, rotation_note_object(note))
 
@@ -147,8 +154,8 @@ class Locks:
         try:
             with translated(self.root, path):
                 _acquire(fd, within, waiting)
-                interrupted = read_rotation_note(_first_bytes(fd)).in_flight
-            lock = Lock(fd, path, who, interrupted)
+                earlier = read_rotation_note(_first_bytes(fd))
+            lock = Lock(fd, path, who, earlier.in_flight, reloaded=earlier.reloaded)
             lock._write()
             yield lock
             if not lock.interrupted and not lock.in_flight:
