@@ -191,6 +191,10 @@ def test_a_site_that_is_close_to_its_end_is_decided_first_when_all_are_due(many:
 # -- what waits shows
 
 
+def is_undecided(looping: Looping, site: str) -> bool:
+    return looping.loop.states[site].undecided_since is not None
+
+
 def test_a_costly_drop_that_changes_again_waits_and_is_reported_once(one: Costly) -> None:
     site, looping = HOSTILE[0], one.looping
     one.change(site)
@@ -241,7 +245,7 @@ def test_a_drop_is_undecided_from_its_first_look_until_its_decision(one: Costly)
     assert timedelta(0) <= since - begun < timedelta(seconds=2)
     looping.run_for(60.0)
     assert looping.decided(site)[0] == "rejected"
-    assert looping.loop.states[site].undecided_since is None
+    assert not is_undecided(looping, site)
 
 
 def test_a_drop_that_waits_for_the_lock_is_undecided_meanwhile(tmp_path: Path) -> None:
@@ -249,9 +253,9 @@ def test_a_drop_that_waits_for_the_lock_is_undecided_meanwhile(tmp_path: Path) -
     with looping.locks.rotation("somebody", 1.0):
         looping.drop(looping.issue())
         looping.loop.tick()
-        assert looping.loop.states["example"].undecided_since is not None
+        assert is_undecided(looping, "example")
     looping.run_for(5.0)
-    assert looping.loop.states["example"].undecided_since is None
+    assert not is_undecided(looping, "example")
     looping.close()
 
 
@@ -260,7 +264,7 @@ def test_a_drop_that_waits_for_a_listener_is_undecided_meanwhile(tmp_path: Path)
     looping.nginx.dead.add(LISTENERS[0])
     looping.drop(looping.issue())
     looping.loop.tick()
-    assert looping.loop.states["example"].undecided_since is not None
+    assert is_undecided(looping, "example")
     looping.close()
 
 
