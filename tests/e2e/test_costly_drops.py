@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from rotator.storage.notes import UndecidedNote
 from tests.support.authority import CA
 from tests.support.crafting import craft, san
 from tests.support.edge import Edge
@@ -129,3 +132,16 @@ def test_an_honest_renewal_is_served_while_hostile_drops_change_all_the_time(edg
             stop.set()
             attacker.join()
         assert daemon.end() == 0
+
+
+def test_status_reports_a_drop_that_has_long_been_undecided_and_exits_8(edge: Edge) -> None:
+    edge.write_pair(edge.issue("honest"), edge.incoming / "honest")
+    waiting = UndecidedNote("honest", datetime.now(UTC) - timedelta(minutes=20))
+    with edge.locks.daemon() as lock:
+        lock.complete_note(config="", loads=1, refused="", reported="", jobs=(), undecided=(waiting,))
+        table, answer = edge.cli("status"), edge.cli("status", "--json")
+    assert (table.returncode, answer.returncode) == (8, 8)
+    assert "UNDECIDED: honest: the content of the drop waits for a decision since" in table.stderr
+    sites = {site["site"]: site["wanted"]["undecided_since"] for site in json.loads(answer.stdout)["sites"]}
+    assert sites.pop("honest") is not None
+    assert set(sites.values()) == {None}
