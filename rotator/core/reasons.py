@@ -67,6 +67,8 @@ class Reason(StrEnum):
     """The last reload is too recent for another one."""
     DRAIN_BUDGET = "drain-budget"
     """Too many workers of earlier reloads are still draining."""
+    RELOADED_BEFORE = "reloaded-before"
+    """An earlier start has just reloaded nginx for the same live pair, which did not prove it."""
     COSTLY = "costly"
     """The earlier contents of the drop took much CPU time, so the drops of other sites are decided first."""
     LOCK_BUSY = "lock-busy"

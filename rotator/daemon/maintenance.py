@@ -20,6 +20,7 @@ from rotator.metrics import SiteFacts, site_facts
 from rotator.rotation.decide import backoff
 from rotator.rotation.observe import Observation, observe
 from rotator.rotation.recover import recover
+from rotator.rotation.restarts import RELOAD_AGAIN
 from rotator.storage.locks import Lock
 from rotator.validation.validate import validate_chains
 
@@ -41,6 +42,7 @@ class Degraded:
         recovered_at: monotonic time of the last of those.
         may_reload: whether the next probe may lead to a reload.
         reason: why it is degraded, as reported last; empty where what is served differs from what is live.
+        reload_at: monotonic time from which a probe may lead to a reload in any case.
     """
 
     due: float
@@ -49,6 +51,7 @@ class Degraded:
     recovered_at: float = float("-inf")
     may_reload: bool = True
     reason: str = ""
+    reload_at: float = float("inf")
 
 
 class Maintenance:
@@ -152,7 +155,7 @@ class Maintenance:
     def recover_all(self, lock: Lock) -> None:
         """Proves each site at a start, or records why it cannot be proved."""
         lock.settled([name for name in lock.interrupted if name not in self.runtime.sites])
-        self._recover(list(self.runtime.sites.values()), lock)
+        self._recover(list(self.runtime.sites.values()), lock, at_start=True)
         self._to_probe.extend(self.runtime.sites)
 
     def recover_interrupted(self, lock: Lock) -> None:
@@ -160,8 +163,9 @@ class Maintenance:
         lock.settled([name for name in lock.interrupted if name not in self.runtime.sites])
         self._recover([self.runtime.sites[name] for name in lock.interrupted], lock)
 
-    def _recover(self, sites: Sequence[ManagedSite], lock: Lock) -> None:
-        outcomes = recover([managed.request("recover") for managed in sites], self.runtime.ports, lock)
+    def _recover(self, sites: Sequence[ManagedSite], lock: Lock, *, at_start: bool = False) -> None:
+        requests = [managed.request("recover") for managed in sites]
+        outcomes = recover(requests, self.runtime.ports, lock, at_start=at_start)
         for managed, outcome in zip(sites, outcomes, strict=True):
             self._note_recovery(managed, outcome)
 
@@ -171,8 +175,15 @@ class Maintenance:
         before = self.degraded_sites.pop(name, None)
         if outcome.result in (Result.DEFERRED, Result.STRANDED):
             probes, recoveries = (before.probes, before.recoveries + 1) if before else (1, 1)
+            waits = outcome.reason == Reason.RELOADED_BEFORE
             self.degraded_sites[name] = Degraded(
-                now + backoff(probes), probes, recoveries, now, may_reload=False, reason=outcome.reason
+                now + backoff(probes),
+                probes,
+                recoveries,
+                now,
+                may_reload=False,
+                reason=outcome.reason,
+                reload_at=now + RELOAD_AGAIN.total_seconds() if waits else float("inf"),
             )
         if outcome.result is not Result.UNCHANGED and not (before and before.reason == outcome.reason):
             self.journal.outcome(outcome)
@@ -202,7 +213,7 @@ class Maintenance:
             return
         now, probes = ports.clock.monotonic(), degraded.probes + 1
         degraded = self.degraded_sites[name] = replace(degraded, due=now + backoff(probes), probes=probes)
-        if not (degraded.may_reload or facts.served_everywhere):
+        if not (degraded.may_reload or now >= degraded.reload_at or facts.served_everywhere):
             return
         try:
             with ports.locks.rotation(WHO, 0.3) as lock:
@@ -220,7 +231,7 @@ class Maintenance:
         also_due = [
             other
             for other, degraded in self.degraded_sites.items()
-            if other != name and degraded.may_reload and degraded.due <= now
+            if other != name and (degraded.may_reload or now >= degraded.reload_at) and degraded.due <= now
         ]
         return also_due[: PROBED_AT_ONCE - 1]
 

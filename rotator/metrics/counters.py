@@ -58,6 +58,7 @@ WAITING: frozenset[Reason | Code] = PACING | {
     Code.NOT_YET_VALID,
     Reason.COSTLY,
     Reason.LOCK_BUSY,
+    Reason.RELOADED_BEFORE,
     Reason.WOULD_ROTATE,
 }
 """The reasons of `deferred` that only mean "too early": they count neither as an attempt nor as a failure."""

@@ -7,18 +7,23 @@ For each site:
  2. nginx is down: what is live stays if nginx's own test passes, or fails without naming our files; it is proved later.
  3. It was never verified and no listener serves it: it waits for nginx's configuration; no reload is spent on it.
  4. Otherwise one reload, and the proof again. It reads the includes of all sites, so one is enough for all of them.
+    If an earlier start has just made one for the same pair, the next one waits (`restarts`).
  5. Otherwise the verified generation is applied and proved. Without one, what is live is never removed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 
 from rotator.core.errors import RotatorError
 from rotator.core.model import Outcome, Result
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
+from rotator.core.times import rfc3339
 from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep.apply import copies_path
 from rotator.rotation.conclude import is_valid_now, record_proof, seconds_to_prove, write_down
@@ -28,6 +33,7 @@ from rotator.rotation.outcomes import (
     apply_failed,
     deferred,
     deferred_by,
+    listener_hint,
     not_wired,
     outcome_of,
     stranded,
@@ -36,27 +42,34 @@ from rotator.rotation.ports import Ports
 from rotator.rotation.proof import NO_RELOAD, Proof, expectation, prove, prove_together
 from rotator.rotation.refusal import Refusal, explain_refusal
 from rotator.rotation.request import RotationRequest
+from rotator.rotation.restarts import reload_due
 from rotator.rotation.site_rotation import SiteRotation, Timer, apply_generations, apply_new
 from rotator.rotation.snapshot import SiteSnapshot, take_snapshot
+from rotator.storage.entries import HistoryEntry
 from rotator.storage.locks import Lock
 
+ENTRIES = 5000
+"""Newest entries of the history in which the reloads of earlier starts are looked for."""
 SETTLE_WITHIN = 1.0
 """Seconds for a proof without a reload: one that was sent just before a crash may still be on its way."""
 
 
-def recover(sites: Sequence[RotationRequest], ports: Ports, lock: Lock) -> tuple[Outcome, ...]:
+def recover(
+    sites: Sequence[RotationRequest], ports: Ports, lock: Lock, *, at_start: bool = False
+) -> tuple[Outcome, ...]:
     """Brings each site to a proved state, or says why that has to wait. Nothing is written for a site that is proved.
 
     Args:
         sites: requests with neither candidate nor generation.
         ports: the world.
         lock: the held rotation lock.
+        at_start: whether a process begins with it, which does not know the reloads that earlier ones have tried.
 
     Returns:
         One outcome for each site, in their order: `unchanged` (reason `verified`) for one that is proved as it is.
     """
     outcomes = []
-    test, reload = _SharedTest(ports), _SharedReload()
+    test, reload = _SharedTest(ports), _SharedReload(_latest_entries(ports) if at_start else {})
     snapshots = {}
     for request in sites:
         snapshots[request.site.name] = take_snapshot(request.site.name, ports)
@@ -117,11 +130,32 @@ class _SharedReload:
 
     A listener that is dead keeps each of its sites from being proved. A thousand reloads would not revive it, and would
     cost nginx a thousand generations of workers.
+
+    Args:
+        entries: the newest entries of the history by site, newest first; empty if earlier reloads do not matter.
+        taken: whether it has.
     """
 
+    entries: Mapping[str, Sequence[HistoryEntry]]
     taken: bool = False
     refusal: Refusal | None = None
     """Why nginx refused the last reload: its test takes seconds where there are a thousand sites."""
+
+    def due(self, snapshot: SiteSnapshot, ports: Ports, lock: Lock) -> datetime | None:
+        """When nginx may be reloaded for this site; None if it may now."""
+        if self.taken:
+            return None
+        noted = lock.reloaded if snapshot.site in lock.interrupted else None
+        return reload_due(snapshot.live, self.entries.get(snapshot.site, ()), noted, ports.clock.now())
+
+
+def _latest_entries(ports: Ports) -> dict[str, list[HistoryEntry]]:
+    """The newest entries of the history by site, newest first; empty if it cannot be read."""
+    by_site: dict[str, list[HistoryEntry]] = {}
+    with suppress(RotatorError):
+        for entry in islice(ports.history.newest_first(), ENTRIES):
+            by_site.setdefault(entry.site, []).append(entry)
+    return by_site
 
 
 def _recover(
@@ -165,6 +199,13 @@ def _recover(
         return not_wired(rotation, ports)
 
     # 4 and 5.
+    if due := reload.due(snapshot, ports, lock):
+        message = (
+            f"{snapshot.live} is live, but not proved: {'; '.join(rotation.proof.reasons)}. An earlier start has "
+            f"reloaded nginx for it, which did not help; the next reload for it waits until {rfc3339(due)}"
+        )
+        hint = listener_hint(name, ports.include_dir)
+        return deferred(rotation, ports, Reason.RELOADED_BEFORE, message, hint)
     return _reload(rotation, ports, lock, reload, "; ".join(rotation.proof.reasons), is_named=True)
 
 
@@ -204,7 +245,7 @@ def _reload(
     rotation: SiteRotation, ports: Ports, lock: Lock, reload: _SharedReload, why: str, *, is_named: bool = False
 ) -> Outcome:
     """Steps 4 and 5; `is_named`: the include named what is to be proved before, so that any reload has read it."""
-    lock.begin([*lock.in_flight, rotation.site.name])
+    lock.begin([*lock.in_flight, rotation.site.name], reloaded=ports.clock.now())
     unproved = rotation.new
     if is_named and reload.taken:
         failed: Outcome | None = stranded(rotation, ports, Reason.NOT_PROVED, why)
@@ -213,6 +254,9 @@ def _reload(
     if failed is None:
         message = f"{unproved.name} is live and proved, after a reload ({why}){record_proof(rotation, ports)}"
         return outcome_of(rotation, Result.ROTATED, ports, Reason.RECOVERED, message)
+    if failed.result is Result.DEFERRED:
+        lock.reloaded = None  # nginx has not begun the reload
+        lock.begin(lock.in_flight)
     refused = failed.reason == Code.NGINX_REFUSED
     if rotation.verified in ("", unproved.name) or (failed.result is Result.DEFERRED and not refused):
         return failed

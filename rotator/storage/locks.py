@@ -50,20 +50,26 @@ class Lock:
 
     Args:
         interrupted: sites that the last holder had in flight when it died, until `settled`.
+        reloaded: when a recovery of sites that are still interrupted or in flight has had nginx reloaded, UTC.
     """
 
     _note_path: Path
     _who: str
     interrupted: tuple[str, ...] = ()
     in_flight: tuple[str, ...] = field(default=())
+    reloaded: datetime | None = None
 
-    def begin(self, sites: Sequence[str]) -> None:
+    def begin(self, sites: Sequence[str], *, reloaded: datetime | None = None) -> None:
         """Notes which sites are between their old and their new generation, for the next holder after a crash.
+
+        Args:
+            sites: their names.
+            reloaded: when a recovery has nginx reloaded for them, UTC: now; None where the reload is no recovery.
 
         Raises:
             RotatorError: `disk-full`, `permission` or `io-error`; as for `settled`.
         """
-        self.in_flight = tuple(sites)
+        self.in_flight, self.reloaded = tuple(sites), reloaded or self.reloaded
         self._write()
 
     def settled(self, sites: Sequence[str]) -> None:
@@ -75,7 +81,8 @@ class Lock:
     def _write(self) -> None:
         # No fsync: after a power cut nginx starts from the disk, so what it serves is what its include names.
         sites = tuple(sorted({*self.in_flight, *self.interrupted}))
-        note = RotationNote(os.getpid(), self._who, rfc3339_millis(datetime.now(UTC)), sites)
+        self.reloaded = self.reloaded if sites else None
+        note = RotationNote(os.getpid(), self._who, rfc3339_millis(datetime.now(UTC)), sites, self.reloaded)
         with translated(self._note_path.parent, self._note_path):
             replace_file(self._note_path, json_bytes(rotation_note_object(note)), NOTE_MODE)
 
@@ -149,7 +156,8 @@ class Locks:
                 self._acquire(fd, within, waiting)
                 notes = [read_rotation_note(data) for data in (_content(note_path), _content_of(fd))]
             interrupted = tuple(sorted({site for note in notes for site in note.in_flight}))
-            lock = Lock(note_path, who, interrupted)
+            reloaded = max((note.reloaded for note in notes if note.reloaded), default=None)
+            lock = Lock(note_path, who, interrupted, reloaded=reloaded)
             lock._write()
             with contextlib.suppress(OSError):  # the note of rotator 0.1, which is in the new one now
                 os.ftruncate(fd, 0)

@@ -27,12 +27,14 @@ class RotationNote:
         who: the user.
         since: since when it holds the lock, RFC 3339.
         in_flight: sites between their old and their new generation.
+        reloaded: when a recovery of these sites has had nginx reloaded, UTC; None if none has.
     """
 
     pid: int = 0
     who: str = ""
     since: str = ""
     in_flight: tuple[str, ...] = ()
+    reloaded: datetime | None = None
 
     def __str__(self) -> str:
         return f"pid {self.pid or '?'} ({escaped(self.who) or '?'}, since {escaped(self.since) or '?'})"
@@ -103,6 +105,7 @@ def read_rotation_note(data: bytes) -> RotationNote:
         keys.take("who", fields.text, ""),
         keys.take("since", fields.text, ""),
         keys.take("in_flight", fields.texts, ()),
+        keys.take("reloaded", fields.time, None),
     )
 
 
@@ -129,6 +132,7 @@ def rotation_note_object(note: RotationNote) -> dict[str, object]:
         "who": note.who,
         "since": note.since,
         "in_flight": list(note.in_flight),
+        "reloaded": rfc3339_millis(note.reloaded) if note.reloaded else None,
     }
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import RotatorError
+from rotator.sources import drop_directory
 from rotator.sources.drop_directory import DropDirectories, DropLocation, flat_site
 from rotator.sources.drop_source import DropLook
-from rotator.sources.file_reader import read_flat
+from rotator.sources.file_reader import MAX_FILES, read_flat
 from tests.support.other_user import as_nobody
 
 AGO_NS = 10_000_000_000
@@ -375,3 +376,29 @@ def test_a_thousand_unchanged_sites_are_looked_at_without_listing_a_directory(
     monkeypatch.setattr(os, "scandir", lambda path: pytest.fail(f"{path} was listed"))
     assert incoming.drops.look() == before
     assert stats[0] <= 3 * len(names) + 2
+
+
+# -- directories of many names
+
+
+def test_of_a_drop_with_too_many_files_one_more_than_allowed_is_looked_at(incoming: Incoming) -> None:
+    for number in range(300):
+        incoming.write(f"a/{number}.pem")
+    assert len(incoming.look().signature) == MAX_FILES + 1
+
+
+def test_a_directory_of_very_many_names_is_a_problem_and_is_listed_in_part(
+    incoming: Incoming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drop_directory, "MAX_LISTED", 50)
+    for number in range(60):
+        incoming.write(f"a/.{number}")
+    first, second = incoming.look(), incoming.look()
+    assert "holds more than 50 names" in first.problem
+    assert second.problem == first.problem
+
+
+def test_a_look_says_who_owns_the_files_and_how_large_they_are(incoming: Incoming) -> None:
+    incoming.write("a/chain.pem")
+    look = incoming.look()
+    assert (look.owners, look.size) == (frozenset({os.geteuid()}), (incoming.root / "a/chain.pem").stat().st_size)
