@@ -460,7 +460,7 @@ def test_719_sites_with_the_longest_names_are_applied_by_the_real_program(top: P
 
     def serve() -> None:
         with theirs:
-            privileged.serve(theirs, str(config))
+            privileged.serve(theirs, privileged.Configuration(str(config)))
 
     thread = threading.Thread(target=serve)
     with standing_in(StandIn()):  # without real flushes
