@@ -7,7 +7,7 @@ the system is a part of the answer.
 
 As a program it serves one connection, its standard input: systemd accepts it on a socket that only the store's owner
 may connect to. Each request is one line of JSON, and so is each answer. All settings come from root's configuration,
-which is read again for each request; nothing is kept between two requests. With `--test` the program runs `nginx -t`
+as it is at each request; no request depends on an earlier one. With `--test` the program runs `nginx -t`
 instead, which needs root to read every file.
 """
 
@@ -69,6 +69,8 @@ LINE_WITHIN = 10.0
 """The seconds in which a request that has begun must be whole, and in which the peer must take an answer."""
 LOCK_WITHIN = 30.0
 """The seconds to wait for another request of this host. Callers hold the rotation lock, so only a stranger is met."""
+SETTLED_AFTER = 2.0
+"""The age in seconds from which a change of a file is sure to change its time, too."""
 HUP_BURST, HUP_EVERY = 60, 2.0
 """The number of HUPs that may follow each other at once, and the seconds for each further one. A batch that fails is
 tried site by site; beyond the burst, a HUP is delayed and never refused, as it may bring the old pair back."""
@@ -1296,7 +1298,30 @@ def address_of_any_name(query: bytes) -> bytes:
     return query[:2] + b"\x81\x80\0\1\0" + bytes([is_address]) + bytes(4) + question + record
 
 
-def serve(connection: socket.socket, config: str, *, test: bool = False) -> None:
+class Configuration:
+    """Root's configuration file, as it is at each request; it is parsed again only if it has changed.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._parsed: tuple[tuple[int, ...], Setup] | None = None
+
+    def setup(self) -> Setup:
+        """The settings; OSError or ValueError as `read_setup`."""
+        status = os.stat(self.path)
+        identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        if self._parsed and self._parsed[0] == identity:
+            return self._parsed[1]
+        setup = read_setup(self.path)
+        is_settled = time.time() - status.st_ctime > SETTLED_AFTER
+        self._parsed = (identity, setup) if is_settled else None
+        return setup
+
+
+def serve(connection: socket.socket, config: Configuration, *, test: bool = False) -> None:
     """Answers the requests of one connection until it ends, each with the configuration of that moment.
 
     The first line is a greeting with this file's version. It has an `error` if the peer is refused.
@@ -1324,7 +1349,7 @@ def serve(connection: socket.socket, config: str, *, test: bool = False) -> None
         _send(connection, encode(kind(error=e.reason, message=e.message)))
 
 
-def _answer(connection: socket.socket, config: str, line: bytes, *, test: bool) -> Applied | Tested:
+def _answer(connection: socket.socket, config: Configuration, line: bytes, *, test: bool) -> Applied | Tested:
     try:
         request = parse_request(line)
         if (request.word == TEST) != test:
@@ -1340,15 +1365,15 @@ def _answer(connection: socket.socket, config: str, line: bytes, *, test: bool) 
     return (Tested if test else Applied)(error=error.reason, message=error.message)
 
 
-def _admit(connection: socket.socket, config: str) -> Setup:
+def _admit(connection: socket.socket, config: Configuration) -> Setup:
     """Root's configuration of this moment, if the peer is root or the owner of the store that it names."""
     _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     try:
-        setup = read_setup(config)
+        setup = config.setup()
         with _opened_dir(setup.state_dir, None) as store:
             owner = os.fstat(store).st_uid
     except (OSError, ValueError) as e:
-        raise _RequestError("configuration", f"root's program cannot use {config}: {e}") from None
+        raise _RequestError("configuration", f"root's program cannot use {config.path}: {e}") from None
     if uid not in (0, owner):
         raise _RequestError(
             "apply-denied", f"uid {uid} may not ask for the privileged step: {setup.state_dir} belongs to uid {owner}"
@@ -1400,7 +1425,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(0o022)  # each directory has its final mode at once, so that nginx can enter it even after a kill
     try:
         with socket.socket(fileno=os.dup(0)) as connection:
-            serve(connection, args.config, test=args.test)
+            serve(connection, Configuration(args.config), test=args.test)
     except OSError as e:
         print(f"rotator-apply: {e}", file=sys.stderr)
         return 1

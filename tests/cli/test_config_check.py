@@ -136,3 +136,13 @@ def test_run_as_root_no_note_in_the_store_has_a_process_of_roots_signalled(tmp_p
             assert victim.poll() is None
         finally:
             victim.kill()
+
+
+def test_that_root_s_program_cannot_be_used_is_mentioned_but_no_mistake(tmp_path: Path) -> None:
+    file = host(tmp_path, f'socket_dir = "{tmp_path}/run"\n' + SITE)
+    result = call("--config", file, "config", "check")
+    assert result.status == Exit.DONE
+    assert f"note: apply: {tmp_path}/run/apply.sock: rotator-apply.socket is not installed" in result.stderr
+    assert "systemctl enable --now rotator-apply.socket" in result.stderr
+    file.write_text(file.read_text().replace("[nginx]\n", '[nginx]\napply = "direct"\n'))
+    assert "note: apply" not in call("--config", file, "config", "check").stderr

@@ -263,6 +263,7 @@ def test_without_the_unit_a_start_says_so_and_a_renewal_is_deferred_until_it_is_
     new = edge.issue()
     with daemon_of_rotator(edge) as daemon:
         daemon.wait_for("apply-unavailable", "not installed, or not started")
+        assert daemon.said("ready:", "no renewal can go live")
         drop(edge, new)
         daemon.wait_for("deferred example", "apply-unit", f"systemctl enable --now {APPLY_UNIT}.socket")
         programs.start(APPLY_UNIT)

@@ -49,6 +49,7 @@ from tests.support.authority import CA
 from tests.support.other_user import NOBODY, as_nobody
 from tests.support.pairs import pair_of
 from tests.support.powercut import StandIn, standing_in
+from tests.support.waiting import wait_until
 
 GREETING = {"version": VERSION}
 
@@ -172,7 +173,7 @@ class Host:
 
         def serve() -> None:
             with theirs:
-                module.serve(theirs, str(self.config), test=test)
+                module.serve(theirs, module.Configuration(str(self.config)), test=test)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -302,6 +303,49 @@ def test_a_site_that_is_added_is_served_on_the_same_connection(host: Host) -> No
         assert peer.ask(Request({"two": name}, hup=False)).error == "bad-request"
         host.configure("one", "two")
         assert peer.ask(Request({"two": name}, hup=False)).live == {"two": name}
+
+
+def settled(host: Host) -> None:
+    """Lets the last change of the configuration be an old one."""
+    wait_until(lambda: time.time() - host.config.stat().st_ctime > module.SETTLED_AFTER, 5)
+
+
+def test_a_configuration_that_has_not_changed_is_parsed_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled(host)
+    read: list[str] = []
+    real = module.read_setup
+
+    def read_setup(path: str) -> Setup:
+        read.append(path)
+        return real(path)
+
+    monkeypatch.setattr(module, "read_setup", read_setup)
+    config = module.Configuration(str(host.config))
+    assert [config.setup().sites for _ in range(3)] == [frozenset({"one"})] * 3
+    assert len(read) == 1
+    host.configure("two")
+    assert config.setup().sites == frozenset({"two"})
+
+
+def test_two_changes_within_one_tick_of_the_clock_are_both_seen(host: Host) -> None:
+    config = module.Configuration(str(host.config))
+    for number in range(300):
+        site = ("one", "two")[number % 2]
+        host.config.write_text(f'state_dir = "{host.state}"\n[[site]]\nname = "{site}"\n')
+        assert config.setup().sites == frozenset({site}), number
+
+
+@pytest.mark.parametrize("change", [lambda path: path.chmod(0o666), lambda path: path.write_text("= 1"), Path.unlink])
+def test_a_settled_configuration_that_becomes_unusable_is_not_used_again(
+    host: Host, change: Callable[[Path], object]
+) -> None:
+    settled(host)
+    config = module.Configuration(str(host.config))
+    assert config.setup().sites == frozenset({"one"})
+    change(host.config)
+    for _ in range(2):
+        with pytest.raises((OSError, ValueError)):
+            config.setup()
 
 
 @pytest.mark.parametrize("unsafe", [0o664, 0o646, 0o666])
@@ -485,7 +529,7 @@ def test_a_peer_that_takes_no_answer_ends_the_connection(host: Host, monkeypatch
     def serve() -> None:
         try:
             with theirs:
-                module.serve(theirs, str(host.config))
+                module.serve(theirs, module.Configuration(str(host.config)))
         except OSError as e:
             raised.append(e)
 
@@ -537,10 +581,10 @@ def test_the_owner_of_the_store_is_served_and_no_longer_after_a_change_of_the_ow
             return struct.pack("3i", 1, NOBODY, NOBODY)
 
     peered: Any = Peered()
-    assert module._admit(peered, str(host.config)).state_dir == str(host.state)
+    assert module._admit(peered, module.Configuration(str(host.config))).state_dir == str(host.state)
     os.chown(host.state, 1, 1)
     with pytest.raises(module._RequestError, match=f"uid {NOBODY} may not"):
-        module._admit(peered, str(host.config))
+        module._admit(peered, module.Configuration(str(host.config)))
 
 
 # -- two at once

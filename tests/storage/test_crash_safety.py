@@ -18,7 +18,7 @@ import pytest
 
 from rotator.core.model import Outcome, Pair, Provenance, Result
 from rotator.core.reasons import Reason
-from rotator.privsep.apply import Request, Setup, apply, read_live
+from rotator.privsep.apply import PREPARE, Request, Setup, apply, prepare, read_live
 from rotator.storage.generations import Store
 from rotator.storage.history import History
 from rotator.storage.records import Intent
@@ -73,12 +73,15 @@ class World:
 Operation = Callable[[World, Recorder], None]
 
 
-def install(world: World, log: Recorder, *, site: str, pair: str) -> None:
-    """All that a rotation leaves on the disk, for one site."""
+def install(world: World, log: Recorder, *, site: str, pair: str, prepared: bool = False) -> None:
+    """All that a rotation leaves on the disk, for one site; `prepared`: root's copy is made by a request of its own."""
     with log.promising("stored", pair, value="whole"):
         staged = world.store.stage(site, [world.pairs[pair]], Provenance(who="tester"))
         staged.flush()
         generation = staged.commit().name
+    if prepared:
+        before = read_live(world.setup.include_dir, site).generation
+        assert prepare(world.setup, Request({site: generation}, word=PREPARE)).live == {site: before}
     put_live(world, log, generations={site: generation})
     prove(world, log, site=site, generation=generation)
 
@@ -149,7 +152,7 @@ OPERATIONS: tuple[Operation, ...] = (
     close_history,
     partial(tell, site="gamma", generation="nothing"),
     partial(install, site="alpha", pair="A2"),
-    partial(install, site="alpha", pair="A3"),
+    partial(install, site="alpha", pair="A3", prepared=True),
     close_history,
     partial(prune, site="alpha", gone="A1"),
     back_and_first,

@@ -289,5 +289,6 @@ def deliver(edge: Edge, new: Issued, site: str = "example") -> str:
 
 
 def strays(edge: Edge) -> list[Path]:
-    """What a run that was killed left half made."""
-    return [path for root in (edge.state, edge.include_dir, edge.incoming) for path in root.rglob(".*")]
+    """What a run that was killed left half made; the lock of the include directory is there to stay."""
+    found = [path for root in (edge.state, edge.include_dir, edge.incoming) for path in root.rglob(".*")]
+    return [path for path in found if path != edge.include_dir / ".lock"]
