@@ -18,7 +18,8 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import CHECK_VERSION, problem_answer
 from rotator.cli.group import epilog
-from rotator.cli.output import more_about
+from rotator.cli.output import Output, more_about
+from rotator.cli.unprivileged import run_as_nobody
 from rotator.config.system_roots import is_system, shipped_roots, system_roots
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.model import Candidate, SourceFile
@@ -100,7 +101,7 @@ def clients_body(verdict: Verdict) -> dict[str, object]:
     }
 
 
-def run_check(
+def prepare_check(
     certs: Sequence[str],
     *,
     chains: Sequence[str] = (),
@@ -119,8 +120,8 @@ def run_check(
     require_crls: bool = False,
     stapling: bool = False,
     root_stores: Sequence[str] = (),
-) -> Report:
-    """Reads the named files and validates them.
+) -> Callable[[], Report]:
+    """Reads the named files; the function that it returns parses and validates them, without opening a file.
 
     Args:
         certs: the paths of certificate files; a file may hold several certificates.
@@ -142,29 +143,38 @@ def run_check(
         root_stores: the paths of the root stores of browsers, or of directories of them.
 
     Returns:
-        The report. A file that cannot be read is one of its problems, so that all problems are shown at once.
+        A function that returns the report. A file that cannot be read is one of its problems, so that all problems are
+        shown at once.
     """
     problems: list[Problem] = []
     files = [source for path in (*certs, *chains) if (source := _read(path, problems)) is not None]
     secrets = [source for path in keys if (source := _read(path, problems)) is not None]
     password, notes = read_password(password_file) if password_file else (None, ())
-    live = _live_leaves(current, problems)
-    anchors = read_anchors(roots or system_roots(), problems)
-    evidence = _evidence(crls, ct_logs, blocklist, ocsp, root_stores, problems, require_crls=require_crls)
-    policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
-    verdict = Verdict()
-    if anchors is not None and files:
-        verdict = validate_files(
-            Candidate((*files, *secrets), password, notes),
-            policy,
-            anchors.beside(evidence),
-            at or datetime.now(UTC),
-            live=live,
-            need_key=bool(secrets) and len(secrets) == len(keys),
-            pool=_pool(pool, problems),
-        )
-    trusted = f"{anchors.name} (sha256 {anchors.digest})" if anchors else ""
-    return Report(replace(verdict, problems=(*problems, *verdict.problems)), trusted)
+    live_file = _read(current, problems) if current else None
+    parse_anchors = read_anchors(roots or system_roots(), problems)
+    parse_evidence = _read_evidence(crls, ct_logs, blocklist, ocsp, root_stores, problems)
+    pool_files = _read_pool(pool, problems)
+
+    def validate() -> Report:
+        live = _live_leaves(live_file, problems)
+        anchors = parse_anchors()
+        evidence = parse_evidence(require_crls)
+        policy = replace(private_ca(names) if private else public(names), require_crls=require_crls, stapling=stapling)
+        verdict = Verdict()
+        if anchors is not None and files:
+            verdict = validate_files(
+                Candidate((*files, *secrets), password, notes),
+                policy,
+                anchors.beside(evidence),
+                at or datetime.now(UTC),
+                live=live,
+                need_key=bool(secrets) and len(secrets) == len(keys),
+                pool=_pool(pool_files, pool, problems),
+            )
+        trusted = f"{anchors.name} (sha256 {anchors.digest})" if anchors else ""
+        return Report(replace(verdict, problems=(*problems, *verdict.problems)), trusted)
+
+    return validate
 
 
 def _as_problem(error: RotatorError, path: str) -> Problem:
@@ -179,73 +189,101 @@ def _read(path: str, problems: list[Problem]) -> SourceFile | None:
         return None
 
 
-def _pool(path: str | None, problems: list[Problem]) -> Pool | None:
+def _read_pool(path: str | None, problems: list[Problem]) -> tuple[SourceFile, ...] | None:
     try:
-        return Pool.from_files(read_pool(path)) if path else None
+        return read_pool(path) if path else None
     except RotatorError as error:
         problems.append(_as_problem(error, path or ""))
         return None
 
 
-def read_anchors(path: str | Path, problems: list[Problem]) -> Anchors | None:
-    """The trusted roots; None if they cannot be read.
+def _pool(files: tuple[SourceFile, ...] | None, path: str | None, problems: list[Problem]) -> Pool | None:
+    try:
+        return Pool.from_files(files) if files is not None else None
+    except RotatorError as error:
+        problems.append(_as_problem(error, path or ""))
+        return None
+
+
+def read_anchors(path: str | Path, problems: list[Problem]) -> Callable[[], Anchors | None]:
+    """Reads the trusted roots; the function that it returns parses them, and returns None if they are not usable.
 
     Args:
         path: the file.
-        problems: gets a problem if the file cannot be read.
+        problems: gets a problem if the file cannot be read or parsed.
     """
-    try:
-        return trust_files.read_roots(path, shipped_roots(), whole=is_system(path))
-    except RotatorError as error:
+
+    def failed(error: RotatorError) -> None:
         problem = _as_problem(error, str(path))
-    if problem.code is Code.IO_ERROR:
-        problem = replace(problem, hint="Install ca-certificates, or name the roots with --roots.")
-    problems.append(problem)
-    return None
+        if problem.code is Code.IO_ERROR:
+            problem = replace(problem, hint="Install ca-certificates, or name the roots with --roots.")
+        problems.append(problem)
+
+    def parse() -> Anchors | None:
+        if parse_roots is None:
+            return None
+        try:
+            return parse_roots()
+        except RotatorError as error:
+            failed(error)
+            return None
+
+    parse_roots = None
+    try:
+        parse_roots = trust_files.open_roots(path, shipped_roots(), whole=is_system(path))
+    except RotatorError as error:
+        failed(error)
+    return parse
 
 
-def _evidence(
+def _read_evidence(
     crls: Sequence[str],
     ct_logs: str | None,
     blocklist: str | None,
     ocsp: Sequence[str],
     root_stores: Sequence[str],
     problems: list[Problem],
-    *,
-    require_crls: bool,
-) -> Evidence:
-    """The evidence in the named files. An unreadable file is a problem, and the readable lists and responses count."""
+) -> Callable[[bool], Evidence]:
+    """Reads the evidence in the named files; the function that it returns parses it.
 
-    def read(reader: Callable[..., Read], *paths: str) -> Read | None:
+    An unreadable file is a problem, and the readable lists and responses count. The argument of the function is whether
+    a list must cover the certificate.
+    """
+
+    def attempt(action: Callable[..., Read], paths: Sequence[str]) -> Read | None:
         try:
-            return reader(*paths) if paths else None
+            return action(*paths) if paths else None
         except RotatorError as error:
             problems.append(_as_problem(error, ", ".join(paths)))
             return None
 
-    revocations = read(trust_files.read_revocations, *crls)
-    if revocations is not None:
+    def opened(reader: Callable[..., Callable[[], Read]], paths: Sequence[str]) -> Callable[[], Read | None]:
+        parse = attempt(reader, paths)
+        return lambda: attempt(lambda *_: parse(), paths) if parse is not None else None
+
+    revocations = opened(trust_files.open_revocations, crls)
+    responses = opened(trust_files.open_responses, ocsp)
+    logs = opened(trust_files.open_logs, [ct_logs] if ct_logs else [])
+    blocked = opened(trust_files.open_blocklist, [blocklist] if blocklist else [])
+    stores = opened(trust_files.open_root_stores, root_stores)
+
+    def parse(require_crls: bool) -> Evidence:  # noqa: FBT001 - the one argument
+        lists, staples = revocations(), responses()
         severity = Severity.REJECT if require_crls else Severity.WARN
-        problems += [replace(fault, severity=severity) for fault in revocations.faults]
-    responses = read(trust_files.read_responses, *ocsp)
-    problems += responses.faults if responses is not None else ()
-    return Evidence(
-        revocations=revocations,
-        logs=read(trust_files.read_logs, *([ct_logs] if ct_logs else [])),
-        blocked=read(trust_files.read_blocklist, *([blocklist] if blocklist else [])),
-        responses=responses,
-        root_stores=read(trust_files.read_root_stores, *root_stores),
-    )
+        problems.extend(replace(fault, severity=severity) for fault in (lists.faults if lists is not None else ()))
+        problems.extend(staples.faults if staples is not None else ())
+        return Evidence(revocations=lists, logs=logs(), blocked=blocked(), responses=staples, root_stores=stores())
+
+    return parse
 
 
-def _live_leaves(path: str | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
+def _live_leaves(source: SourceFile | None, problems: list[Problem]) -> list[tuple[bytes, ...]]:
     """The leaves of the live chain. An unreadable part is a problem, because the comparison would be incomplete.
 
     Args:
-        path: the file; None without a comparison.
+        source: the file; None without a comparison, or if it cannot be read.
         problems: gets the problems of the file.
     """
-    source = _read(path, problems) if path else None
     if source is None:
         return []
     reading = read_candidate(Candidate((source,)))
@@ -334,7 +372,7 @@ def check(
     renewal. Each problem is
     shown with its file, its line and the next step. Nothing is changed.
     """
-    report = run_check(
+    validate = prepare_check(
         certs,
         chains=chains,
         keys=keys,
@@ -353,11 +391,16 @@ def check(
         stapling=stapling,
         root_stores=root_store,
     )
-    output = context.output
+    note = f"note: {shown(ct_logs or '')} was not used, because clients ask a private CA for no SCTs."
+    return run_as_nobody(context, lambda: _show(validate(), note if private and ct_logs else "", context.output))
+
+
+def _show(report: Report, note: str, output: Output) -> int:
+    """Shows a report and a note. Returns the exit status."""
     if report.roots:
         output.say(f"roots: {report.roots}")
-    if private and ct_logs:
-        output.say(f"note: {shown(ct_logs)} was not used, because clients ask a private CA for no SCTs.")
+    if note:
+        output.say(note)
     if output.json:
         output.data({"schema_version": CHECK_VERSION, **report.body})
     else:

@@ -11,7 +11,8 @@ from rotator.cli.config_reload import config_reload
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import config_check_answer
 from rotator.cli.group import epilog
-from rotator.config import Config, check, read_text
+from rotator.config import Config, check_file
+from rotator.config.ownership import open_inputs
 from rotator.core.errors import Exit
 from rotator.core.hints import command
 from rotator.core.text import shown_name
@@ -44,8 +45,8 @@ def config_check(context: Context) -> int:
     """
     output = context.output
     path = Path(context.config_path)
-    checked, mistakes = check(read_text(path), path)
-    if checked is None:
+    checked, mistakes = check_file(path)
+    if checked is None or mistakes:
         if output.json:
             output.data(config_check_answer(path, None, mistakes, (), (), ()))
         for mistake in () if output.json else mistakes:
@@ -61,7 +62,7 @@ def config_check(context: Context) -> int:
     else:
         names = sum(len(site_config.site.names) for site_config in checked.sites)
         output.line(f"{shown_name(str(path))}: valid: {_count(len(checked.sites), 'site')}, {_count(names, 'name')}")
-    for note in (*missing, *ineffective):
+    for note in (*missing, *ineffective, *open_inputs(checked)):
         output.say(f"note: {note}")
     for note in unsafe:
         output.say(f"warning: {note}")

@@ -12,6 +12,7 @@ import click
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import config_reload_answer
 from rotator.cli.group import epilog
+from rotator.cli.unprivileged import run_as, store_account
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
@@ -44,7 +45,13 @@ def config_reload(context: Context, within: float) -> int:
     is shown, and the previous configuration stays in force. The daemon first completes a rotation that is in progress.
     `systemctl reload rotator` runs this command.
     """
-    locks, path = Locks(context.config.state_dir), Path(context.config_path).absolute()
+    path = Path(context.config_path).absolute()
+    return run_as(store_account(context.config), context, lambda: _reload(context, path, within))
+
+
+def _reload(context: Context, path: Path, within: float) -> int:
+    """The command without root's rights: the owner of the store writes the daemon's note, and so the pid in it."""
+    locks = Locks(context.config.state_dir)
     before = locks.daemon_note()
     pid = before.pid
     if not pid:
@@ -57,7 +64,6 @@ def config_reload(context: Context, within: float) -> int:
         message = f"the daemon, pid {pid}, uses {escaped(before.config)}, not {escaped(str(path))}"
         hint = "Name the daemon's configuration: rotator --config FILE config reload"
         raise RotatorError(Reason.USAGE, message, hint, Exit.USAGE)
-    _become_owner(context.config.state_dir)
     _send_hangup(pid)
     after = _await_reload(locks, before, within)
     if after.refused:
@@ -71,17 +77,6 @@ def config_reload(context: Context, within: float) -> int:
     else:
         context.output.line(f"{escaped(str(path))}: in force, {sites}")
     return Exit.DONE
-
-
-def _become_owner(state_dir: Path) -> None:
-    """Gives up root's rights. The owner of the store writes the pid, so it could name any process of this host."""
-    if os.geteuid() != 0:
-        return
-    from rotator.privsep.privilege_drop import become
-
-    owner = state_dir.stat()
-    if owner.st_uid != 0:
-        become(owner.st_uid, owner.st_gid)
 
 
 def _send_hangup(pid: int) -> None:

@@ -13,6 +13,7 @@ from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import delivery_answer
 from rotator.cli.group import epilog
+from rotator.cli.unprivileged import run_as, store_account
 from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import command, shell_word
@@ -73,24 +74,26 @@ def deliver(context: Context, site: str, files: tuple[str, ...], *, dry_run: boo
     directory = context.config.incoming / site
     rights = _rights(context, site_config)
     with delivery.open_drop(directory, rights, create=not dry_run) as drop:
-        existed = drop.existed
-        writer = rights.store_owner if os.geteuid() == 0 and rights.store_owner is not None else os.geteuid()
-        if not dry_run:
-            if os.geteuid() != writer:
-                from rotator.privsep.privilege_drop import become
 
-                # Permanently: the files then belong to the store's owner, and the rest needs no root.
-                become(writer, demand_state_dir(context.config.state_dir).st_gid)
-            delivery.write_drop(sources, drop)
-    if not dry_run and (others := _other_files(directory, sources)):
-        names = ", ".join(map(shell_word, others[:5]))
-        count = f"{len(others)} other file{'s' * (len(others) != 1)}"
-        output.say(f"note: {count} in {directory} will be validated together with these: {names}")
-    for fault in unsafe_drops(context.config.incoming, {site: rights}):
-        output.say(f"warning: {fault}")
-    if not (waits and context.json):
-        _show(context, site, directory, sources, writer, makes=not existed, dry_run=dry_run, waits=waits)
-    return await_outcome.await_outcome(context, site_config, within, sources) if waits else Exit.DONE
+        def write() -> int:
+            if not dry_run:
+                delivery.write_drop(sources, drop)
+            if not dry_run and (others := _other_files(directory, sources)):
+                names = ", ".join(map(shell_word, others[:5]))
+                count = f"{len(others)} other file{'s' * (len(others) != 1)}"
+                output.say(f"note: {count} in {directory} will be validated together with these: {names}")
+            for fault in unsafe_drops(context.config.incoming, {site: rights}):
+                output.say(f"warning: {fault}")
+            if not (waits and context.json):
+                _show(context, site, directory, sources, os.geteuid(), makes=not drop.existed, dry=dry_run, waits=waits)
+            return Exit.DONE
+
+        # The files then belong to the store's owner. The descriptors stay, so no other directory takes their place.
+        account, opened = store_account(context.config), [fd for fd in (drop.fd, drop.parent_fd) if fd >= 0]
+        code = run_as(account, context, write, opened)
+    if code or not waits:
+        return code
+    return run_as(account, context, lambda: await_outcome.await_outcome(context, site_config, within, sources))
 
 
 def _rights(context: Context, site_config: SiteConfig) -> DropRights:
@@ -158,20 +161,20 @@ def _show(
     writer: int,
     *,
     makes: bool,
-    dry_run: bool,
+    dry: bool,
     waits: bool,
 ) -> None:
     output = context.output
     if output.json:
         files = [(source.name, directory / delivery.base_name(source.name), len(source.data)) for source in sources]
-        output.data(delivery_answer(site, directory, files, uid=writer, made=makes, dry_run=dry_run))
+        output.data(delivery_answer(site, directory, files, uid=writer, made=makes, dry_run=dry))
         return
-    verb = "would be delivered" if dry_run else "delivered"
+    verb = "would be delivered" if dry else "delivered"
     if makes:
-        created = "would be created" if dry_run else "created"
+        created = "would be created" if dry else "created"
         output.line(f"{directory}/ {created} (mode {DIRECTORY_MODE:o}, uid {writer})")
     for source in sources:
         target = directory / delivery.base_name(source.name)
         output.line(f"{source.name} {verb} to {target} ({len(source.data)} bytes)")
-    if not dry_run and not waits:
+    if not dry and not waits:
         output.say(f"See the outcome: {command('rotator status', site)}")

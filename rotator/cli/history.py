@@ -6,10 +6,14 @@ import click
 
 from rotator.cli import completion
 from rotator.cli.context import Context, pass_context
+from rotator.cli.formats import history_answer
 from rotator.cli.group import epilog
+from rotator.cli.unprivileged import as_store_owner
 from rotator.core.errors import Exit
 from rotator.core.text import escaped
 from rotator.core.times import rfc3339
+from rotator.storage.generations import demand_state_dir
+from rotator.storage.history import History
 
 _EXAMPLE = "rotator history example.cn\nrotator history example.cn --limit 5"
 _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
@@ -26,16 +30,13 @@ _STYLES = {"rotated": "good", "unchanged": "", "deferred": "warn"}
     help="The number of newest entries; 0 for all.",
 )
 @pass_context
+@as_store_owner
 def history(context: Context, site: str, limit: int) -> int:
     """Show what happened to SITE, oldest first.
 
     Each entry has the time, the user, the command or event that caused it, the outcome, the generation and the
     message. A generation is the name of a stored pair; "rotator rollback SITE --to GENERATION" puts it back.
     """
-    from rotator.cli.formats import history_answer
-    from rotator.storage.generations import demand_state_dir
-    from rotator.storage.history import History
-
     context.config.site(site)
     demand_state_dir(context.config.state_dir)
     trail, output = History(context.config.state_dir), context.output

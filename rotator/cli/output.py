@@ -108,6 +108,15 @@ class Output:
             return written
         return drawn
 
+    def import_late(self) -> None:
+        """Imports what `table` and `data` need, for a process that cannot read Python's files later."""
+        import json  # noqa: F401 - for `data`
+
+        if self.is_terminal(sys.stdout):
+            from rich import box, console, measure, style, table, text  # noqa: F401 - for `table`
+
+            console.Console(file=sys.stdout)  # imports more, such as the names of its colours
+
     def working(self, text: str) -> AbstractContextManager[object]:
         """Shows a spinner on a terminal for the time of its block; elsewhere nothing."""
         if not self.is_terminal(sys.stdout):

@@ -20,7 +20,8 @@ from rotator.cli.check import ROOTS_HELP, STYLES, Report, read_anchors
 from rotator.cli.context import Context, pass_context
 from rotator.cli.formats import PROBE_VERSION
 from rotator.cli.group import epilog
-from rotator.cli.output import more_about
+from rotator.cli.output import Output, more_about
+from rotator.cli.unprivileged import run_as_nobody
 from rotator.config.addresses import bind_address, concrete_name, listener
 from rotator.config.system_roots import system_roots
 from rotator.config.value_parsers import BadValueError
@@ -312,15 +313,27 @@ def probe(
         raise click.UsageError("unix:/path needs --name, the name to send.")
     problems: list[Problem] = []
     host = where.rpartition(":")[0].strip("[]")
-    anchors = read_anchors(roots or context.roots_of(names or (host,)) or system_roots(), problems)
-    if anchors is None:
-        raise RotatorError(problems[0].code, problems[0].message, problems[0].hint)
-    output = context.output
-    output.say(f"roots: {anchors.name} (sha256 {anchors.digest})")
-    now = datetime.now(UTC)
-    report = run_probe(
-        where, names or (host,), anchors, within=within, now=now, private=private, proxy_protocol=proxy_protocol
-    )
+    parse_anchors = read_anchors(roots or context.roots_of(names or (host,)) or system_roots(), problems)
+
+    def work() -> int:
+        anchors = parse_anchors()
+        if anchors is None:
+            raise RotatorError(problems[0].code, problems[0].message, problems[0].hint)
+        context.output.say(f"roots: {anchors.name} (sha256 {anchors.digest})")
+        now = datetime.now(UTC)
+        report = run_probe(
+            where, names or (host,), anchors, within=within, now=now, private=private, proxy_protocol=proxy_protocol
+        )
+        advice = (
+            "" if names else f"hint: to send a name that clients use: {command('rotator probe', where)} --name NAME"
+        )
+        return _show(report, now, advice, context.output)
+
+    return run_as_nobody(context, work)
+
+
+def _show(report: ProbeReport, now: datetime, advice: str, output: Output) -> int:
+    """Shows a report, with advice if the certificate is for another name. Returns the exit status."""
     if output.json:
         output.data({"schema_version": PROBE_VERSION, **report.body})
         return report.exit
@@ -328,8 +341,8 @@ def probe(
     for line in report.lines(now):
         output.line(line, STYLES.get(line.partition(" ")[0].rstrip(":"), ""))
     codes = [code for chain in report.served for code in chain.verdict.codes]
-    if not names and Code.NAME_MISMATCH in codes:
-        output.say(f"hint: to send a name that clients use: {command('rotator probe', where)} --name NAME")
+    if advice and Code.NAME_MISMATCH in codes:
+        output.say(advice)
     if codes:
         output.line(more_about(codes[0]), "faint")
     return report.exit

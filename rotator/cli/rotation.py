@@ -14,6 +14,7 @@ from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.formats import outcome_answer
 from rotator.cli.output import Output, more_about
+from rotator.cli.unprivileged import prepare, show_error
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import command
 from rotator.core.model import Candidate, Outcome, Result
@@ -130,7 +131,8 @@ def run_rotation(context: Context, options: RotationOptions) -> int:
             _tidy_history(ports)
         return _show_outcome(outcome, output)
 
-    return run_as_owner(setup, owner, bootstrap.applying(config), read, work, _show_error(output))
+    prepare(context)
+    return run_as_owner(setup, owner, bootstrap.applying(config), read, work, show_error(output))
 
 
 def _read(context: Context, options: RotationOptions) -> Candidate | None:
@@ -265,14 +267,6 @@ def _progress(output: Output) -> Callable[[str], None]:
             output.say(text)
 
     return report
-
-
-def _show_error(output: Output) -> Callable[[RotatorError], int]:
-    def show(e: RotatorError) -> int:
-        output.error(e)
-        return int(e.exit)
-
-    return show
 
 
 def exit_of(outcome: Outcome) -> Exit:

@@ -16,6 +16,7 @@ from rotator.cli.group import epilog
 from rotator.cli.output import next_step
 from rotator.cli.rotation import EXITS
 from rotator.cli.undecided import is_undecided, long_undecided_since
+from rotator.cli.unprivileged import as_store_owner
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.hints import command, shell_word
 from rotator.core.lifetime import is_critical, share_of_life_left
@@ -49,6 +50,7 @@ from rotator.system.lock_holders import show_holders
 )
 @click.argument("site", required=False, default="", shell_complete=completion.sites)
 @pass_context
+@as_store_owner
 def status(context: Context, site: str) -> int:
     """Show for each site (or SITE, with every listener) what is wanted, on disk and served, and what happened last.
 

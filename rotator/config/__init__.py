@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from rotator.config.builder import build_config
+from rotator.config.ownership import file_mistakes, program_mistakes
 from rotator.config.settings import Config, EvidenceFiles, Mistake, NginxConfig, SiteConfig
 from rotator.config.toml_document import TomlSyntaxError, parse
 from rotator.core.errors import Exit, RotatorError
@@ -20,6 +21,7 @@ __all__ = [
     "NginxConfig",
     "SiteConfig",
     "check",
+    "check_file",
     "load",
     "read_text",
 ]
@@ -32,10 +34,11 @@ def load(path: Path) -> Config:
     """The configuration in this file.
 
     Raises:
-        RotatorError: `configuration`, with every mistake and its line; exit status 78.
+        RotatorError: `configuration`, with every mistake and its line, or with the users who can change the file;
+            exit status 78.
     """
-    config, mistakes = check(read_text(path), path)
-    if config is None:
+    config, mistakes = check_file(path)
+    if config is None or mistakes:
         count = f"{len(mistakes)} mistakes" if len(mistakes) > 1 else "one mistake"
         raise RotatorError(
             Reason.CONFIGURATION,
@@ -47,6 +50,23 @@ def load(path: Path) -> Config:
             Exit.CONFIG,
         )
     return config
+
+
+def check_file(path: Path) -> tuple[Config | None, tuple[Mistake, ...]]:
+    """The configuration of a file with every mistake in it, also in who may change it and what it makes root run.
+
+    A file that an untrusted user can change is not parsed. See `rotator.config.ownership`.
+
+    Raises:
+        RotatorError: as for `read_text`.
+    """
+    if mistakes := file_mistakes(path):
+        return None, mistakes
+    text = read_text(path)
+    config, mistakes = check(text, path)
+    if config is None:
+        return None, mistakes
+    return config, program_mistakes(config, parse(text).line(("nginx", "command")))
 
 
 def check(text: str, path: str | os.PathLike[str]) -> tuple[Config | None, tuple[Mistake, ...]]:

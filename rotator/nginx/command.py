@@ -49,7 +49,12 @@ class Nginx:
             return self.privileged_test()
         try:
             completed = subprocess.run(
-                [*self.command, "-t"], stdin=subprocess.DEVNULL, capture_output=True, timeout=within, check=False
+                [*self.command, "-t"],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=within,
+                check=False,
+                start_new_session=True,  # without a terminal
             )
         except subprocess.TimeoutExpired:
             return NginxVerdict(False, (f"nginx -t did not answer within {within:g} s",))

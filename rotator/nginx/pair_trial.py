@@ -140,6 +140,7 @@ class CandidateTest:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     pass_fds=(fd,),
+                    start_new_session=True,  # without a terminal
                 )
             finally:
                 os.close(fd)

@@ -1212,7 +1212,8 @@ def carry_out(setup: Setup, request: Request, waiting: Callable[[], None] = lamb
 
 
 def read_setup(path: str) -> Setup:
-    """The settings in rotator's configuration; ValueError for an invalid file, or one that another user may write."""
+    """The settings in rotator's configuration; ValueError for an invalid file, or one that another user can change."""
+    _demand_own_way(path)
     with os.fdopen(os.open(path, _READ), "rb") as f:
         status = os.fstat(f.fileno())
         if not stat.S_ISREG(status.st_mode) or status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o022:
@@ -1231,6 +1232,35 @@ def read_setup(path: str) -> Setup:
         )
     except (AttributeError, KeyError, TypeError):
         raise ValueError(f"{path}: not a valid configuration of rotator; see `rotator config check`") from None
+
+
+def _demand_own_way(path: str) -> None:
+    """Demands that only root and this user can change the directories on the way to a file; ValueError if not.
+
+    It follows links as the kernel does: the directory of each link counts, and its target. A directory that others may
+    write to counts also if it is sticky, unless its next entry is a directory of root or this user, which others can
+    neither replace nor rename.
+
+    Args:
+        path: the file.
+    """
+    trusted, current, links = (0, os.geteuid()), "/", 0
+    waiting = [part for part in reversed(os.path.join(os.getcwd(), path).split("/")) if part not in ("", ".")]
+    while waiting:
+        directory, name = os.lstat(current), waiting.pop()
+        below = current.rpartition("/")[0] or "/" if name == ".." else os.path.join(current, name)
+        entry = os.lstat(below)
+        is_sticky = directory.st_mode & stat.S_ISVTX and stat.S_ISDIR(entry.st_mode) and entry.st_uid in trusted
+        if directory.st_uid not in trusted or (directory.st_mode & 0o022 and not is_sticky):
+            raise ValueError(f"{path}: users other than root can change its directory {current}")
+        if stat.S_ISLNK(entry.st_mode):
+            links += 1
+            if links > 40:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(below)
+            waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+            below = "/" if target.startswith("/") else current
+        current = below
 
 
 def _path(raw: str) -> str:

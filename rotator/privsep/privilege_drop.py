@@ -1,6 +1,12 @@
-"""Privilege separation of a command that root runs: a child becomes the store's owner, and the parent only applies.
+"""Privilege separation of the commands that root runs: a child becomes an ordinary user, and the parent keeps root.
 
-So every file in the store belongs to its owner, and root never follows a link that the owner could have set.
+The parent reads the named files, copies the child's output, passes signals on, and makes the privileged step. The child
+parses: it has a session of its own without root's terminal, no descriptor of its parent, a reduced environment, and the
+rights of the store's owner or of the user nobody. So every file in the store belongs to its owner, root never follows a
+link that the owner could have set, and a hostile process of the owner finds nothing of root's in the child.
+
+The child's user may not be able to read Python's own files. So a module that a command imports late must be imported
+before: see `rotator.cli.unprivileged`.
 """
 
 from __future__ import annotations
@@ -11,20 +17,43 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
-from types import FrameType
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
 
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Request, Setup
+from rotator.privsep.relay import JOB_CONTROL, PASSED_ON, Answer, relay
+from rotator.privsep.session import CallerView, begin_session
 from rotator.privsep.socket_client import ApplyPort, apply_in_parts
+from rotator.system.prctl import end_with_parent, hide_memory
 
-_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
-"""The signals that the parent sends on to the child."""
 Inputs = TypeVar("Inputs")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user and the group that a process gets.
+
+    Args:
+        uid: the user.
+        gid: the group.
+    """
+
+    uid: int
+    gid: int
+
+
+def nobody() -> Account:
+    """The account `nobody`, which has no rights of its own; its usual number on a host that lacks the name."""
+    try:
+        entry = pwd.getpwnam("nobody")
+    except KeyError:
+        return Account(65534, 65534)
+    return Account(entry.pw_uid, entry.pw_gid)
 
 
 def run_as_owner(
@@ -35,13 +64,13 @@ def run_as_owner(
     work: Callable[[Inputs, ApplyPort], int],
     report: Callable[[RotatorError], int],
 ) -> int:
-    """Reads the inputs with the caller's rights, then works as the store's owner.
+    """Reads the inputs with the caller's rights, then works as the store's owner, while root makes the privileged step.
 
     Args:
         setup: root's configuration.
         owner: the status of the store's directory, whose owner the child becomes.
         direct: the privileged step for a caller who does not change the user.
-        read: reads the caller's files.
+        read: reads the caller's files, and parses nothing.
         work: takes the result of `read` and the privileged step; returns the exit status.
         report: shows an error that the child cannot raise to the caller; returns its exit status.
 
@@ -49,80 +78,119 @@ def run_as_owner(
         The exit status.
 
     Raises:
-        RotatorError: the errors of `read` and `work`, if the user does not change.
+        RotatorError: the errors of `read`; those of `work`, if the user does not change; the errors of `relay`.
     """
-    if os.geteuid() != 0 or owner.st_uid == 0:
-        return work(read(), direct)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    inputs = read()
+    if not changes_user(owner.st_uid):
+        return work(inputs, direct)
+
+    def answer(message: bytes) -> bytes:
+        return privileged.encode(privileged.carry_out(setup, privileged.parse_request(message)))
+
+    def work_as_owner(connection: socket.socket) -> int:
+        return work(inputs, _apply_by_parent(connection))
+
+    return _separate(Account(owner.st_uid, owner.st_gid), work_as_owner, report, answer)
+
+
+def run_without_root(
+    account: Account,
+    work: Callable[[], int],
+    report: Callable[[RotatorError], int],
+    keep: Collection[int] = (),
+) -> int:
+    """Works as another user, if root calls, and with none of root's rights.
+
+    Args:
+        account: the user that root becomes; root itself for a store of root's own.
+        work: returns the exit status.
+        report: as for `run_as_owner`.
+        keep: the descriptors that stay open, each above 2.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        RotatorError: the errors of `work`, if the user does not change; the errors of `relay`.
+    """
+    if not changes_user(account.uid):
+        return work()
+    return _separate(account, lambda _: work(), report, None, keep)
+
+
+def changes_user(uid: int) -> bool:
+    """Whether this process gives up root's rights for those of this user."""
+    return os.geteuid() == 0 and uid != 0
+
+
+def _separate(
+    account: Account,
+    work: Callable[[socket.socket], int],
+    report: Callable[[RotatorError], int],
+    answer: Answer | None,
+    keep: Collection[int] = (),
+) -> int:
+    """Divides this process into two halves. Returns the exit status of the unprivileged half."""
+    view, parent = CallerView.now(), os.getpid()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
     parent_end, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)  # until the parent can forward them
+    (out, child_out), (err, child_err) = os.pipe(), os.pipe()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, (*PASSED_ON, *JOB_CONTROL))  # until the parent can pass them on
     child = os.fork()
     if child == 0:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        parent_end.close()
-        _child(child_end, owner, read, work, report)
+        try:
+            connection = socket.socket(fileno=begin_session(child_out, child_err, child_end.detach(), view, keep))
+            parent_end.detach()  # its descriptor is closed, and its number may be another one's
+            _work(account, lambda: work(connection), report, mask, parent)
+        except BaseException:  # a bug, or a system that refuses the session; nothing is done then
+            traceback.print_exc()
+        finally:
+            os._exit(Exit.FAILURE)
     child_end.close()
-    return _parent(child, parent_end, setup, mask)
+    os.close(child_out)
+    os.close(child_err)
+    return relay(child, out, err, parent_end, mask, answer)
 
 
-def _parent(child: int, connection: socket.socket, setup: Setup, mask: Iterable[int]) -> int:
-    """Applies the child's requests until it ends, and forwards signals to it. Returns its exit status."""
-    process = os.pidfd_open(child)
-
-    def forward(number: int, _: FrameType | None) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            signal.pidfd_send_signal(process, number)
-
-    handlers = {number: signal.signal(number, forward) for number in _FORWARDED}
-    handlers[signal.SIGINT] = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the child, too
-    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    try:
-        while message := connection.recv(privileged.MAX_REQUEST):
-            applied = privileged.carry_out(setup, privileged.parse_request(message))
-            connection.send(privileged.encode(applied))
-    except (OSError, ValueError):
-        pass  # the child has ended or sent an invalid request; nothing further is applied
-    finally:
-        connection.close()  # before the wait, because the child may be waiting for an answer
-        _, status = os.waitpid(child, 0)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        os.close(process)
-    code = os.waitstatus_to_exitcode(status)
-    return code if code >= 0 else 128 - code
-
-
-def _child(
-    connection: socket.socket,
-    owner: os.stat_result,
-    read: Callable[[], Inputs],
-    work: Callable[[Inputs, ApplyPort], int],
+def _work(
+    account: Account,
+    work: Callable[[], int],
     report: Callable[[RotatorError], int],
-) -> None:
+    mask: Iterable[int],
+    parent: int,
+) -> NoReturn:
     """The work of the child. It ends the process, so that the parent's Python code is not unwound a second time."""
     code = int(Exit.FAILURE)
     try:
-        inputs = read()
-        # The owner may not be able to read Python's own files, so a module that is imported late is imported now.
+        # The user may not be able to read Python's own files, so a module that is imported late is imported now.
         import encodings.idna  # noqa: F401 - getaddrinfo() imports it
 
-        become(owner.st_uid, owner.st_gid)
-        code = work(inputs, _apply_by_parent(connection))
+        os.chdir("/")
+        become(account.uid, account.gid)
+        hide_memory()  # the change of the user has undone it
+        end_with_parent(signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)  # the parent has ended before it could be noticed
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        code = work()
     except RotatorError as e:
         code = report(e)
     except SystemExit as e:
         code = e.code if isinstance(e.code, int) else int(Exit.FAILURE)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
+        if sys.stderr is not None:
+            print(file=sys.stderr)  # ends the line of the terminal's ^C
     except BrokenPipeError:
         code = 128 + signal.SIGPIPE  # the reader of the output has ended; the work itself is done
     except BaseException:  # a bug is shown here, because the process ends below
         traceback.print_exc()
     finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
         os._exit(code)
 
 

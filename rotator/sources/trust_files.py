@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -58,9 +58,21 @@ def read_roots(path: str | os.PathLike[str], shipped: Path | None = None, *, who
     Raises:
         RotatorError: `io-error` or `permission`; the errors of `Anchors.from_pem`.
     """
-    anchors = Anchors.from_pem(_read(Path(path), MAX_STORE), str(path))
+    return open_roots(path, shipped, whole=whole)()
+
+
+def open_roots(
+    path: str | os.PathLike[str], shipped: Path | None = None, *, whole: bool = False
+) -> Callable[[], Anchors]:
+    """Reads the files of `read_roots`; the function that it returns parses the roots, and raises their errors."""
+    data = _read(Path(path), MAX_STORE)
     fingerprints = read_shipped(shipped) if shipped else frozenset()
-    return anchors.shipped_as(fingerprints, whole=whole) if fingerprints else anchors
+
+    def parse() -> Anchors:
+        anchors = Anchors.from_pem(data, str(path))
+        return anchors.shipped_as(fingerprints, whole=whole) if fingerprints else anchors
+
+    return parse
 
 
 def read_shipped(path: Path) -> frozenset[str]:
@@ -84,13 +96,20 @@ def read_root_stores(*paths: str | os.PathLike[str]) -> RootStores:
             `read_store` and `nss_module.read_module`.
     """
     files = _each(paths, "root stores", MAX_ROOT_STORE, MAX_STORES, Code.ROOT_STORE_STALE)
-    return RootStores(tuple(_root_store(Path(file), data) for file, data in files))
+    return RootStores(tuple(_root_store(Path(file), data, _written(Path(file))) for file, data in files))
 
 
-def _root_store(file: Path, data: bytes) -> RootStore:
+def open_root_stores(*paths: str | os.PathLike[str]) -> Callable[[], RootStores]:
+    """Reads the files of `read_root_stores`; the function that it returns parses them, and opens a module again."""
+    files = list(_each(paths, "root stores", MAX_ROOT_STORE, MAX_STORES, Code.ROOT_STORE_STALE))
+    opened = [(Path(file), data, _written(Path(file))) for file, data in files]
+    return lambda: RootStores(tuple(_root_store(file, data, written) for file, data, written in opened))
+
+
+def _root_store(file: Path, data: bytes, written: datetime) -> RootStore:
     if is_module(data):
         return read_store(read_module(file), str(file), None)
-    return read_store(data, str(file), _written(file))
+    return read_store(data, str(file), written)
 
 
 def _written(path: Path) -> datetime:
@@ -108,7 +127,13 @@ def read_revocations(*paths: str | os.PathLike[str]) -> Revocations:
         RotatorError: `io-error`, `permission` or `too-large`; `crl-unusable` for a directory without a file.
     """
     files = _each(paths, "revocation lists", MAX_CRL, MAX_LISTS, Code.CRL_UNUSABLE)
-    return Revocations.from_files(files, ", ".join(shown(str(path)) for path in paths))
+    return Revocations.from_files(files, _joined(paths))
+
+
+def open_revocations(*paths: str | os.PathLike[str]) -> Callable[[], Revocations]:
+    """Reads the files of `read_revocations`; the function that it returns parses them."""
+    files = list(_each(paths, "revocation lists", MAX_CRL, MAX_LISTS, Code.CRL_UNUSABLE))
+    return lambda: Revocations.from_files(files, _joined(paths))
 
 
 def read_responses(*paths: str | os.PathLike[str]) -> Responses:
@@ -118,7 +143,13 @@ def read_responses(*paths: str | os.PathLike[str]) -> Responses:
         RotatorError: `io-error`, `permission` or `too-large`; `revocation-unknown` for a directory without a file.
     """
     files = _each(paths, "OCSP responses", MAX_RESPONSES, MAX_STAPLES, Code.REVOCATION_UNKNOWN)
-    return Responses.from_files(files, ", ".join(shown(str(path)) for path in paths))
+    return Responses.from_files(files, _joined(paths))
+
+
+def open_responses(*paths: str | os.PathLike[str]) -> Callable[[], Responses]:
+    """Reads the files of `read_responses`; the function that it returns parses them."""
+    files = list(_each(paths, "OCSP responses", MAX_RESPONSES, MAX_STAPLES, Code.REVOCATION_UNKNOWN))
+    return lambda: Responses.from_files(files, _joined(paths))
 
 
 def demand_whole(listed: Listed) -> Listed:
@@ -138,7 +169,13 @@ def read_logs(path: str | os.PathLike[str]) -> Logs:
     Raises:
         RotatorError: `io-error` or `permission`; the errors of `Logs.from_json`.
     """
-    return Logs.from_json(_read(Path(path), MAX_LIST), str(path))
+    return open_logs(path)()
+
+
+def open_logs(path: str | os.PathLike[str]) -> Callable[[], Logs]:
+    """Reads the file of `read_logs`; the function that it returns parses it, and raises its errors."""
+    data = _read(Path(path), MAX_LIST)
+    return lambda: Logs.from_json(data, str(path))
 
 
 def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
@@ -147,7 +184,17 @@ def read_blocklist(path: str | os.PathLike[str]) -> Blocklist:
     Raises:
         RotatorError: `io-error` or `permission`; the errors of `Blocklist.from_text`.
     """
-    return Blocklist.from_text(_read(Path(path), MAX_BLOCKLIST), str(path))
+    return open_blocklist(path)()
+
+
+def open_blocklist(path: str | os.PathLike[str]) -> Callable[[], Blocklist]:
+    """Reads the file of `read_blocklist`; the function that it returns parses it, and raises its errors."""
+    data = _read(Path(path), MAX_BLOCKLIST)
+    return lambda: Blocklist.from_text(data, str(path))
+
+
+def _joined(paths: Iterable[str | os.PathLike[str]]) -> str:
+    return ", ".join(shown(str(path)) for path in paths)
 
 
 def _each(

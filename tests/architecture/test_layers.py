@@ -81,7 +81,7 @@ MAY_SIGNAL = {
     "privsep.apply": {"pidfd_send_signal"},  # the one HUP, and the only signal to nginx
     "nginx.pair_trial": {"kill"},  # its own `nginx -t`, when that takes too long
     "sources.nss_module": {"kill"},  # the program that loads a library for it, when that takes too long
-    "privsep.privilege_drop": {"pidfd_send_signal"},  # passes on to its own child what it was sent itself
+    "privsep.relay": {"pidfd_send_signal", "raise_signal"},  # passes on to its own child what it was sent itself
     "demo.processes": {"terminate", "killpg"},  # ends the nginx and the daemon that it started itself
 }
 

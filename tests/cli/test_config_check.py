@@ -12,7 +12,8 @@ import pytest
 
 from rotator.core.errors import Exit
 from tests.support.calls import SITE, call, host
-from tests.support.other_user import NOBODY, in_child
+from tests.support.other_user import NOBODY
+from tests.support.places import own_directory
 
 
 def test_a_good_configuration_is_one_line(tmp_path: Path) -> None:
@@ -121,9 +122,14 @@ def test_a_group_and_a_user_that_the_host_does_not_have_are_told(tmp_path: Path)
 
 
 @pytest.mark.root
-def test_run_as_root_no_note_in_the_store_has_a_process_of_roots_signalled(tmp_path: Path) -> None:
-    config = host(tmp_path)
-    state = tmp_path / "state"
+def test_run_as_root_no_note_in_the_store_has_a_process_of_roots_signalled() -> None:
+    with own_directory() as top:
+        _reload_with_a_note_about_a_process_of_root(top)
+
+
+def _reload_with_a_note_about_a_process_of_root(top: Path) -> None:
+    config = host(top)
+    state = top / "state"
     state.mkdir()
     with subprocess.Popen(["sleep", "60"]) as victim, (state / "daemon.lock").open("w") as lock:
         try:
@@ -131,7 +137,7 @@ def test_run_as_root_no_note_in_the_store_has_a_process_of_roots_signalled(tmp_p
             lock.write(json.dumps({"pid": victim.pid}) + "\n")
             lock.flush()
             os.chown(state, NOBODY, NOBODY)
-            done = in_child(lambda: call("--config", config, "config", "reload", "--within", "1"))
+            done = call("--config", config, "config", "reload", "--within", "1")
             assert (done.status, f"pid {victim.pid}, belongs to another user" in done.stderr) == (1, True)
             assert victim.poll() is None
         finally:

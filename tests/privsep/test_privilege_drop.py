@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -87,11 +88,15 @@ def test_a_signal_to_the_command_ends_it(setup: Setup) -> None:
     inlet, outlet = os.pipe()
 
     def work(_: ApplyPort) -> int:
-        os.write(outlet, b"at work")
+        print("at work", flush=True)
         time.sleep(10 * PATIENCE)
         return 0
 
-    command = forked(lambda: os._exit(_run(setup, work)))
+    def command_with_its_output_in_the_pipe() -> None:
+        sys.stdout = os.fdopen(outlet, "w")
+        os._exit(_run(setup, work))
+
+    command = forked(command_with_its_output_in_the_pipe)
     os.read(inlet, 7)
     os.close(inlet)
     os.close(outlet)
