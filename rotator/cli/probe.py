@@ -324,10 +324,8 @@ def probe(
         report = run_probe(
             where, names or (host,), anchors, within=within, now=now, private=private, proxy_protocol=proxy_protocol
         )
-        advice = (
-            "" if names else f"hint: to send a name that clients use: {command('rotator probe', where)} --name NAME"
-        )
-        return _show(report, now, advice, context.output)
+        advice = f"hint: to send a name that clients use: {command('rotator probe', where)} --name NAME"
+        return _show(report, now, "" if names else advice, context.output)
 
     return run_as_nobody(context, work)
 

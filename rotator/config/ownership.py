@@ -7,12 +7,12 @@ the program itself, with every directory on the way.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from rotator.config.settings import Config, Mistake
+from rotator.core.hints import shell_word
 from rotator.system.trusted_paths import Fault, faults_of, is_root
 
 
@@ -33,7 +33,7 @@ def file_mistakes(path: Path) -> tuple[Mistake, ...]:
         return ()  # the reader of the file reports it
     if is_root(uid) or uid == os.geteuid():
         return ()
-    quoted = shlex.quote(str(path))
+    quoted = shell_word(str(path))
     message = f"the file belongs to uid {uid}, who is neither root nor the calling user (uid {os.geteuid()})"
     return (Mistake(1, "", message, f"chown root: {quoted}"),)
 
@@ -88,7 +88,7 @@ def _mending(faults: Sequence[Fault]) -> str:
     """The commands that leave the paths to root alone; a sticky directory such as /tmp stays as it is."""
     commands = []
     for fault in faults:
-        quoted = shlex.quote(fault.path)
+        quoted = shell_word(fault.path)
         if not fault.foreign and Path(fault.path).stat().st_mode & 0o1000:
             commands.append(f"move it out of {quoted}, to which every user can write")
         else:
