@@ -25,6 +25,7 @@ from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown_name
 from rotator.system.faults import code_of, message_of
 from rotator.system.files import open_dir, read_bounded
+from rotator.system.trusted_paths import is_root
 from rotator.system.users import user_name
 
 MAX_FILES = 64
@@ -112,7 +113,7 @@ def read_password(path: str | os.PathLike[str]) -> tuple[Secret | None, tuple[Pr
     if source.mode & 0o037:
         message = f"The password file {title} is open to more users than its owner and group (mode {source.mode:04o})."
         warnings.append(warning(Code.KEY_PERMISSIONS, message, command("chmod 0600", full)))
-    elif source.owner not in (0, os.geteuid(), -1):
+    elif source.owner not in (os.geteuid(), -1) and not is_root(source.owner):
         message = f"The password file {title} belongs to another user (uid {source.owner}), who can change it."
         warnings.append(warning(Code.KEY_PERMISSIONS, message, command(f"chown {os.geteuid():d}", full)))
     return Secret(line), tuple(warnings)
