@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from rotator.core.model import Workers
+from rotator.system.trusted_paths import is_root
 
 _WORKER = b"nginx: worker process"
 _DRAINING = b"nginx: worker process is shutting down"
@@ -111,16 +112,12 @@ def _is_trusted(pid: int) -> bool:
     except OSError:
         return True
     uids = next((line.split()[1:3] for line in status.splitlines() if line.startswith(b"Uid:")), [])
-    return {int(uid) for uid in uids} <= _trusted_uids()
+    return all(_is_trusted_user(int(uid)) for uid in uids)
 
 
-def _trusted_uids() -> set[int]:
-    """Root and the user of this process; a user namespace without root shows its files and processes as 65534's."""
-    try:
-        users = Path("/proc/self/uid_map").read_text().split()[::3]
-    except OSError:  # a kernel without user namespaces
-        users = ["0"]
-    return {0 if "0" in users else 65534, os.geteuid()}
+def _is_trusted_user(uid: int) -> bool:
+    """Whether files and processes of this user are those of root or of the user of this process."""
+    return uid == os.geteuid() or is_root(uid)
 
 
 def _read_pid(pid_file: Path) -> int | None:
@@ -143,6 +140,6 @@ def _read_pid(pid_file: Path) -> int | None:
         os.close(fd)
     if not text.isdigit() or not 0 < int(text) < 2**31:
         return None
-    if status.st_uid not in _trusted_uids() or status.st_mode & 0o022:
+    if not _is_trusted_user(status.st_uid) or status.st_mode & 0o022:
         raise PermissionError(errno.EPERM, "another user may have written it", str(pid_file))
     return int(text)

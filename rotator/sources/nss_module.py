@@ -18,6 +18,7 @@ from pathlib import Path
 from rotator.core.errors import Exit, RotatorError
 from rotator.core.problems import Code
 from rotator.core.text import shown
+from rotator.system.trusted_paths import is_root
 from rotator.validation.root_store_formats import MAX_ROOT_STORE
 
 PROGRAM = Path(__file__).with_name("nss_dump.py")
@@ -69,16 +70,7 @@ def _only_roots(path: Path) -> bool:
         status = path.stat()
     except OSError:
         return False
-    return status.st_uid in _roots() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-
-
-def _roots() -> frozenset[int]:
-    """The user ids that root's files have: in a user namespace (PrivateUsers=yes) that of an unmapped user."""
-    try:
-        mapped = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
-    except OSError:
-        return frozenset({0})
-    return frozenset({0}) if mapped == ["0", "0", "4294967295"] else frozenset({0, UNMAPPED})
+    return is_root(status.st_uid) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _output(command: list[str]) -> bytes:
