@@ -93,4 +93,4 @@ def _mending(faults: Sequence[Fault]) -> str:
             commands.append(f"move it out of {quoted}, to which every user can write")
         else:
             commands.append(f"chown root: {quoted}" if fault.foreign else f"chmod go-w {quoted}")
-    return "; ".join(dict.fromkeys(commands))
+    return "; ".join(commands)

@@ -11,11 +11,13 @@ before: see `rotator.cli.unprivileged`.
 
 from __future__ import annotations
 
+import codecs
 import os
 import pwd
 import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -26,10 +28,13 @@ from rotator.core.errors import Exit, RotatorError
 from rotator.core.reasons import Reason
 from rotator.privsep import apply as privileged
 from rotator.privsep.apply import Applied, Request, Setup
+from rotator.privsep.prctl import end_with_parent, hide_memory
 from rotator.privsep.relay import JOB_CONTROL, PASSED_ON, Answer, relay
 from rotator.privsep.session import CallerView, begin_session
 from rotator.privsep.socket_client import ApplyPort, apply_in_parts
-from rotator.system.prctl import end_with_parent, hide_memory
+
+LATE_CODECS = ("idna", "utf-8-sig", "utf-16-be", "latin-1", "ascii", "unicode_escape")
+"""The encodings that getaddrinfo() and the parsers of files use."""
 
 Inputs = TypeVar("Inputs")
 
@@ -164,9 +169,7 @@ def _work(
     """The work of the child. It ends the process, so that the parent's Python code is not unwound a second time."""
     code = int(Exit.FAILURE)
     try:
-        # The user may not be able to read Python's own files, so a module that is imported late is imported now.
-        import encodings.idna  # noqa: F401 - getaddrinfo() imports it
-
+        _import_late()
         os.chdir("/")
         become(account.uid, account.gid)
         hide_memory()  # the change of the user has undone it
@@ -192,6 +195,13 @@ def _work(
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
         os._exit(code)
+
+
+def _import_late() -> None:
+    """Imports what the standard library imports at its first use: the user may not be able to read Python's files."""
+    time.strptime("2026", "%Y")
+    for codec in LATE_CODECS:
+        codecs.lookup(codec)
 
 
 def become(uid: int, gid: int) -> None:

@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TextIO
 
-from rotator.system.prctl import hide_memory, renounce_privileges
+from rotator.privsep.prctl import hide_memory, renounce_privileges
 
 KEPT_VARIABLES = frozenset(
     {"COLORTERM", "COLUMNS", "LANG", "LANGUAGE", "LINES", "NO_COLOR", "PATH", "TERM", "TZ", "FORCE_COLOR"}

@@ -16,7 +16,7 @@ TEXT = PAGE.read_text()
 RECIPES = {
     *("A validation code", "A reason of an outcome", "A metric", "A command", "A key type", "A source of drops"),
     *("A size limit", "A history field", "Another reload mechanism", "A periodic job", "A manual topic"),
-    "A configuration option",
+    *("A configuration option", "A command that root runs"),
 }
 
 
