@@ -24,8 +24,6 @@ from rotator.validation.root_store_formats import MAX_ROOT_STORE
 PROGRAM = Path(__file__).with_name("nss_dump.py")
 """The program that loads the module; it is not imported here, so that nothing of it runs in this process."""
 
-UNMAPPED = 65534
-"""The user id that a user namespace shows for the owner of a file who has none in it (kernel.overflowuid)."""
 
 WITHIN = 10.0
 """The most seconds that the module may take; 0.2 are usual."""
