@@ -343,7 +343,7 @@ def test_a_command_that_rotates_closes_a_long_history_and_the_way_back_is_still_
         f.write(b"-" * CLOSE_AT + b"\n")
     chain, key = edge.write_pair(edge.issue())
     edge.cli("swap", "example", "--cert", chain, "--key", key)
-    assert sorted(path.name for path in edge.state.glob("history*")) == ["history-000001.jsonl"]
+    assert sorted(path.name for path in edge.state.glob("history*.jsonl")) == ["history-000001.jsonl"]
     assert edge.cli("rollback", "example").returncode == 0
     assert edge.shown() == {edge.first["example"].chain_der}
     entries = json.loads(edge.cli("history", "example", "--json").stdout)["entries"]
