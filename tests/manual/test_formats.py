@@ -152,7 +152,7 @@ SAMPLES: dict[str, list[object]] = {
         entry_object(ENTRY),
         entry_object(HistoryEntry.of(BARE, who="", trigger="", fingerprints={})),
     ],
-    "lock.json": [rotation_note_object(HELD.note)],
+    "lock.json": [rotation_note_object(HELD.note), rotation_note_object(replace(HELD.note, reloaded=NOON))],
     "daemon.json": [
         daemon_note_object(replace(RUNNING, undecided=(UndecidedNote("shop", NOON),))),
         daemon_note_object(DaemonNote(7, "2026-11-22T11:00:00Z")),
