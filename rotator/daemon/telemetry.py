@@ -19,9 +19,8 @@ from rotator.core.reasons import Reason, reason_of
 from rotator.daemon.drop_state import DropState
 from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, http
-from rotator.privsep.apply import Applied
 from rotator.rotation.decide import Held, Nothing, Rotate, Settling, Wait
-from rotator.rotation.ports import Ports
+from rotator.rotation.ports import Applied, Ports
 from rotator.system.listeners import listening_users, overflow_user
 from rotator.system.users import user_name
 

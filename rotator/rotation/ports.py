@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rotator.core.model import Pair, Served, Target, Workers
 from rotator.nginx.pair_trial import NginxVerdict
+from rotator.privsep.apply import Applied as Applied  # a part of the port, for those who wrap it
 from rotator.privsep.apply import Live
 from rotator.privsep.socket_client import ApplyPort
 from rotator.storage.generations import Store
