@@ -11,7 +11,6 @@ from itertools import islice
 from rotator import bootstrap
 from rotator.cli.context import Context
 from rotator.cli.formats import awaited_answer
-from rotator.cli.output import next_step
 from rotator.cli.rotation import EXITS
 from rotator.config import SiteConfig
 from rotator.core.errors import Exit, RotatorError
@@ -20,6 +19,7 @@ from rotator.core.model import Candidate, Result, SourceFile
 from rotator.core.problems import Severity
 from rotator.core.reasons import Reason
 from rotator.core.text import escaped
+from rotator.rotation.next_steps import next_step
 from rotator.storage.entries import HistoryEntry, ProblemEntry
 from rotator.storage.generations import Store, demand_state_dir
 from rotator.storage.history import History
@@ -131,7 +131,7 @@ def _show_decision(context: Context, name: str, intent: Intent, entry: HistoryEn
         return code
     for target in entry.unproved:
         output.line(f"  not proved: {escaped(target)}", "warn")
-    if code is not Exit.DONE and (step := next_step(entry.reason)):
+    if code is not Exit.DONE and (step := next_step(entry.reason, name)):
         output.line(f"  next: {step}")
     for problem in entry.problems:
         _show_problem(context, problem, entry)
@@ -145,7 +145,7 @@ def _show_problem(context: Context, problem: ProblemEntry, entry: HistoryEntry) 
         return
     problem_text = escaped(f"{problem.code}: {problem.message}")
     context.output.line(f"  {'also' if refuses else 'warning'} {problem_text}", "warn")
-    if refuses and (step := next_step(problem.code)):
+    if refuses and (step := next_step(problem.code, entry.site)):
         context.output.line(f"    next: {step}")
 
 

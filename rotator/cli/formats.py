@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rotator.cli.output import next_step
 from rotator.core.errors import Exit
 from rotator.core.lifetime import share_of_life_left
 from rotator.core.model import Outcome
 from rotator.core.problems import Problem
 from rotator.core.times import rfc3339_millis
+from rotator.rotation.next_steps import next_step
 
 if TYPE_CHECKING:  # `rotator check` does not need these imports
     from pathlib import Path
@@ -92,13 +92,13 @@ def entry_answer(entry: HistoryEntry) -> dict[str, object]:
         "at": rfc3339_millis(entry.at) if entry.at else None,
         "reason": entry.reason,
         "message": entry.message,
-        "hint": next_step(entry.reason),
+        "hint": next_step(entry.reason, entry.site),
         "problems": [
             {
                 "code": problem.code,
                 "severity": problem.severity,
                 "message": problem.message,
-                "hint": next_step(problem.code),
+                "hint": next_step(problem.code, entry.site),
                 "file": problem.file,
                 "line": problem.line,
             }

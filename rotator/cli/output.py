@@ -21,7 +21,6 @@ from typing import TextIO
 from rotator.core.errors import RotatorError
 from rotator.core.hints import command
 from rotator.core.problems import Code
-from rotator.core.reasons import Reason
 from rotator.core.text import escaped
 from rotator.core.times import rfc3339
 
@@ -182,17 +181,6 @@ def paint(text: str, style: str) -> str:
 def more_about(word: str) -> str:
     """The command that explains a code or a reason, for the end of an answer."""
     return f"more: {command('rotator help', word)}"
-
-
-def next_step(word: str) -> str:
-    """The next step after an outcome of the store: the command that explains its code or reason; empty for other words.
-
-    The store belongs to the daemon, which reads untrusted bytes. So no hint is taken from it: a person pastes hints.
-    """
-    return command("rotator help", word) if word in _EXPLAINED else ""
-
-
-_EXPLAINED = frozenset(map(str, (*Code, *Reason)))
 
 
 def as_json(answer: object) -> str:

@@ -13,7 +13,6 @@ from rotator.cli.context import Context, pass_context
 from rotator.cli.daemon_report import show_daemon
 from rotator.cli.formats import site_answer, status_answer
 from rotator.cli.group import epilog
-from rotator.cli.output import next_step
 from rotator.cli.rotation import EXITS
 from rotator.cli.undecided import is_undecided, long_undecided_since
 from rotator.cli.unprivileged import as_store_owner
@@ -25,6 +24,7 @@ from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.core.text import escaped
 from rotator.core.times import rfc3339, rfc3339_millis
+from rotator.rotation.next_steps import next_step
 from rotator.rotation.observe import Observation, observe_all
 from rotator.sources.drop_source import DropSource
 from rotator.storage.entries import HistoryEntry
@@ -308,5 +308,5 @@ def _show_site(
     if last:
         at = rfc3339_millis(last.at) if last.at else "at an unknown time"
         output.line(f"  last     {escaped(f'{last.result} {at} by {last.who}: {last.message}')}")
-        if _advice_applies(facts, last.result) and (step := next_step(last.reason)):
+        if _advice_applies(facts, last.result) and (step := next_step(last.reason, facts.site.name)):
             output.line(f"  next     {step}")

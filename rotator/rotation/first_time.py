@@ -8,10 +8,8 @@ from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
 from rotator.rotation.conclude import record_proof, rotated, seconds_to_prove
+from rotator.rotation.next_steps import NGINX_DOWN_HINT, REFUSAL_HINT, START_NGINX
 from rotator.rotation.outcomes import (
-    NGINX_DOWN_HINT,
-    REFUSAL_HINT,
-    START_NGINX,
     apply_failed,
     deferred,
     listener_hint,

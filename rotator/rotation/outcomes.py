@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 from rotator.core.errors import RotatorError
@@ -11,37 +10,10 @@ from rotator.core.model import Generation, Outcome, Result
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
+from rotator.rotation.next_steps import AGAIN, APPLY_HINTS
 from rotator.rotation.ports import Ports
 from rotator.rotation.request import RotationRequest
 from rotator.rotation.site_rotation import SiteRotation
-
-AGAIN = "then repeat the command; a running daemon tries again automatically"
-"""The end of each hint about what is deferred."""
-START_NGINX = "Start nginx: systemctl start nginx"
-NGINX_DOWN_HINT = f"{START_NGINX}; or correct `pid_file` under [nginx] if it runs; {AGAIN}"
-REFUSAL_HINT = f"The new pair is not the cause: correct what nginx reports (`nginx -t` often shows the line), {AGAIN}"
-SILENT = (
-    "nginx's master got the signal to reload and did nothing: it is stopped or hangs, or its refusal cannot be read"
-)
-SILENT_HINT = (
-    "See its state (T: stopped, D: waits for a disk): ps -o pid,stat,args -C nginx; `kill -CONT` wakes one that is "
-    f"stopped, `nginx -t` shows what it would refuse; {AGAIN}"
-)
-ROLLED_BACK_HINT = (
-    "See whether each server block of these listeners includes the site's file (another path there keeps the old "
-    "pair), and nginx's error log; then repeat the swap"
-)
-APPLY_HINTS: Mapping[Reason | Code, str] = {
-    Code.PERMISSION: "Run it as root, or as the owner of the include directory",
-    Reason.INCLUDE_DIR_UNSAFE: "Let only the user of nginx's master write there: chown root: DIR && chmod go-w DIR",
-    Reason.INCLUDE_FOREIGN: "Move that file away, then: rotator swap SITE --cert FILE --key FILE --first",
-    Reason.PID_FILE_UNSAFE: (
-        f"Set `pid_file` under [nginx] to the `pid` of nginx.conf, a file of root that no other user may write; {AGAIN}"
-    ),
-    Reason.SIGNAL_PERMISSION: "Run it as root, or as the user of nginx's master",
-    Reason.DISK_FULL: f"Free some space, {AGAIN}",
-}
-"""The next step after a failure of the privileged step, by its reason."""
 
 
 def outcome_of(

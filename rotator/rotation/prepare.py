@@ -10,16 +10,8 @@ from rotator.core.lifetime import is_critical
 from rotator.core.model import Generation, Outcome, Provenance, Result, Target
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
-from rotator.rotation.outcomes import (
-    AGAIN,
-    NGINX_DOWN_HINT,
-    deferred,
-    deferred_by,
-    listener_hint,
-    outcome_of,
-    rejected,
-    still_serves,
-)
+from rotator.rotation.next_steps import AGAIN, NGINX_DOWN_HINT
+from rotator.rotation.outcomes import deferred, deferred_by, listener_hint, outcome_of, rejected, still_serves
 from rotator.rotation.ports import Ports
 from rotator.rotation.proof import HANDSHAKE_WITHIN, differs, expectation
 from rotator.rotation.request import RotationRequest

@@ -27,9 +27,8 @@ from rotator.core.times import rfc3339
 from rotator.nginx.pair_trial import NginxVerdict
 from rotator.privsep.apply import copies_path
 from rotator.rotation.conclude import is_valid_now, record_proof, seconds_to_prove, write_down
+from rotator.rotation.next_steps import REFUSAL_HINT, START_NGINX
 from rotator.rotation.outcomes import (
-    REFUSAL_HINT,
-    START_NGINX,
     apply_failed,
     deferred,
     deferred_by,

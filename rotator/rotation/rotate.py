@@ -33,19 +33,15 @@ from rotator.core.reasons import Reason, reason_of
 from rotator.privsep.apply import Applied
 from rotator.rotation.conclude import is_valid_now, rotated, seconds_to_prove, write_down
 from rotator.rotation.first_time import install_first, prove_live, reload_unverified
-from rotator.rotation.outcomes import (
+from rotator.rotation.next_steps import (
     APPLY_HINTS,
     NGINX_DOWN_HINT,
     REFUSAL_HINT,
     ROLLED_BACK_HINT,
     SILENT,
     SILENT_HINT,
-    deferred,
-    deferred_by,
-    outcome_of,
-    rejected,
-    stranded,
 )
+from rotator.rotation.outcomes import deferred, deferred_by, outcome_of, rejected, stranded
 from rotator.rotation.ports import Ports
 from rotator.rotation.prepare import EarlyOutcome, prepare
 from rotator.rotation.proof import NO_RELOAD, Proof, prove, prove_together, unchanged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import queue
 import select
 import socket
@@ -105,6 +106,11 @@ def reachable_address(listener: str, within: float) -> str:
         else:
             return address
     hint = "Is the server running, and is this the right port? A firewall that drops packets shows as silence."
+    if listener.startswith("unix:"):
+        hint = (
+            f"Is the server running? This process has the uid {os.geteuid():d} (`rotator probe` by root works as "
+            "`nobody`), which must be allowed to write to the socket and to enter each directory above it."
+        )
     raise RotatorError(Reason.NO_CONNECTION, f"No connection to {'; '.join(failures)}.", hint)
 
 

@@ -152,7 +152,7 @@ def roots_that_are_not_there(desk: Desk) -> list[str | Path]:
     return desk.swap()
 
 
-@mistake(Exit.USAGE, "has no site 'exmaple'", "Did you mean 'example'?")
+@mistake(Exit.USAGE, "has no site 'exmaple'", "Did you mean example?")
 def a_misspelt_site(desk: Desk) -> list[str | Path]:
     return ["swap", "exmaple"]
 

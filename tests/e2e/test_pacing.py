@@ -111,4 +111,4 @@ def test_deliver_that_waits_is_told_that_the_drop_waits_for_its_turn(make: Make)
     with running(edge):
         done = edge.cli("deliver", "--wait", "example", chain, key)
     assert (done.returncode, "min_reload_interval is 3600 s" in done.stdout) == (8, True), done.stderr
-    assert "rotator swap example does not wait" in done.stdout
+    assert "A swap by hand does not wait: rotator swap example" in done.stdout

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,15 @@ def roots(tmp_path: Path, root_pem: str) -> Path:
     file = tmp_path / "roots.pem"
     file.write_text(root_pem)
     return file
+
+
+@pytest.fixture
+def open_listener() -> Iterator[str]:
+    """A unix listener that every user can reach, as below /run; root's `probe` works as `nobody`."""
+    directory = Path(tempfile.mkdtemp(prefix="rotator-probe-", dir="/tmp"))
+    directory.chmod(0o755)
+    yield f"unix:{directory / 's.sock'}"
+    shutil.rmtree(directory)
 
 
 def serve(nginx: NginxServer, listener: str, *pairs: Issued, extra: str = "") -> None:
@@ -87,17 +99,32 @@ def test_an_ipv6_listener_with_proxy_protocol_is_probed(nginx: NginxServer, issu
     assert result.status == 0, result.stderr
 
 
-def test_a_unix_socket_is_probed(nginx: NginxServer, issuing_ca: CA, roots: Path) -> None:
+def test_a_unix_socket_is_probed(nginx: NginxServer, issuing_ca: CA, roots: Path, open_listener: str) -> None:
+    serve(nginx, open_listener, issuing_ca.issue(NAME))
+    assert probe(open_listener, roots).status == 0
+
+
+@pytest.mark.root
+def test_a_unix_socket_that_other_users_cannot_reach_is_reported_with_the_user_who_tried(
+    nginx: NginxServer, issuing_ca: CA, roots: Path
+) -> None:
     listener = nginx.unix_listener()
     serve(nginx, listener, issuing_ca.issue(NAME))
-    assert probe(listener, roots).status == 0
+    nginx.root.chmod(0o700)
+    done = probe(listener, roots)
+    assert (done.status, "connecting is not permitted" in done.stderr, "works as `nobody`" in done.stderr) == (
+        1,
+        True,
+        True,
+    )
 
 
-def test_a_unix_socket_with_proxy_protocol_is_probed(nginx: NginxServer, issuing_ca: CA, roots: Path) -> None:
-    listener = nginx.unix_listener()
-    behind = f"listen {listener} ssl proxy_protocol;\n"
+def test_a_unix_socket_with_proxy_protocol_is_probed(
+    nginx: NginxServer, issuing_ca: CA, roots: Path, open_listener: str
+) -> None:
+    behind = f"listen {open_listener} ssl proxy_protocol;\n"
     serve(nginx, nginx.reserve_port(), issuing_ca.issue(NAME), extra=behind)
-    assert probe(listener, roots, "--proxy-protocol").status == 0
+    assert probe(open_listener, roots, "--proxy-protocol").status == 0
 
 
 def test_a_name_without_a_certificate_is_told_beside_one_that_has_it(
