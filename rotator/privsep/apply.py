@@ -409,17 +409,21 @@ def _await_allowance(include_fd: int, waiting: Callable[[], None]) -> None:
 
     The mtime of the lock's file is the time at which the whole burst is free again; each HUP moves it by `HUP_EVERY`
     (the generic cell rate algorithm, ITU-T I.371). So the count outlives a connection, and needs no space on the disk.
+    A HUP counts once it is allowed, so the time is never further ahead than the burst, however many requests wait.
     """
-    with _locked(include_fd, waiting) as lock_fd:
-        now, window = time.time(), HUP_BURST * HUP_EVERY
-        free_at = os.fstat(lock_fd).st_mtime
-        if not now < free_at < now + 2 * window:  # long ago, or the clock was set back since
-            free_at = now
-        os.utime(lock_fd, (free_at + HUP_EVERY, free_at + HUP_EVERY))
-    end = time.monotonic() + free_at - now - window + HUP_EVERY
-    while (left := end - time.monotonic()) > 0:  # without the lock, so that another request is not delayed
-        waiting()
-        time.sleep(min(left, 0.1))
+    window = HUP_BURST * HUP_EVERY
+    while True:
+        with _locked(include_fd, waiting) as lock_fd:
+            now, free_at = time.time(), os.fstat(lock_fd).st_mtime
+            if not now < free_at < now + window + HUP_EVERY:  # long ago, or the clock was set back since
+                free_at = now
+            end = time.monotonic() + free_at - now - window + HUP_EVERY
+            if time.monotonic() >= end:
+                os.utime(lock_fd, (free_at + HUP_EVERY, free_at + HUP_EVERY))
+                return
+        while (left := end - time.monotonic()) > 0:  # without the lock, so that another request is not delayed
+            waiting()
+            time.sleep(min(left, 0.1))
 
 
 def _copy_all(setup: Setup, request: Request, include_fd: int, pairs_fd: int) -> dict[str, tuple[tuple[str, str], ...]]:

@@ -719,6 +719,15 @@ def test_a_clock_that_was_set_back_does_not_delay_for_long(host: Host, clock: Cl
     assert delays(host, clock, 1) == [0.0]
 
 
+def test_requests_that_are_given_up_during_their_delay_free_nothing(host: Host, clock: Clock) -> None:
+    delays(host, clock, module.HUP_BURST)
+    name = host.store()
+    for _ in range(2 * module.HUP_BURST):
+        with pytest.raises(SystemExit):
+            carry_out(host.setup, Request({"one": name}), sys.exit)
+    assert delays(host, clock, 3) == [module.HUP_EVERY] * 3
+
+
 def test_a_delay_changes_nothing_yet_and_lets_other_requests_pass(host: Host, clock: Clock) -> None:
     delays(host, clock, module.HUP_BURST)
     name, other = host.store(), host.store()
