@@ -19,6 +19,7 @@ import contextlib
 import errno
 import fcntl
 import grp
+import itertools
 import json
 import os
 import pwd
@@ -56,6 +57,8 @@ MAX_KEY = 16 * 1024
 good."""
 MAX_CHAIN = 64
 """The most certificates of a chain."""
+MAX_NAMES = 64
+"""The most files in the directory of a stored generation; it has seven at most."""
 MAX_RSA_BITS = 8192
 """The most bits of an RSA modulus, as in the policy."""
 MAX_LOG = 64 * 1024
@@ -585,7 +588,10 @@ def _read_generation(
                 stack.callback(os.close, fd)
                 if os.fstat(fd).st_uid != owner:
                     raise _RequestError("store-unsafe", f"{part} does not belong to the store's owner, uid {owner}")
-            names = {name for name in os.listdir(fd) if name.endswith(".pem")}
+            with os.scandir(fd) as entries:  # not all at once: the owner of the store may have put a million there
+                names = {entry.name for entry in itertools.islice(entries, MAX_NAMES) if entry.name.endswith(".pem")}
+                if next(entries, None):
+                    raise _RequestError("store-unsafe", f"there are more than {MAX_NAMES} files")
             layouts = [pair_files(kinds) for kinds in _LAYOUTS]
             files = next((f for f in layouts if names == {name for pair in f for name in pair}), None)
             if files is None:

@@ -685,6 +685,13 @@ def test_a_generation_with_other_files_than_pairs_is_refused(host: Host, more: s
     assert host.apply(one=name).error == "store-unsafe"
 
 
+def test_a_generation_in_which_its_owner_puts_any_number_of_files_is_refused(host: Host) -> None:
+    name = host.store("one")
+    for number in range(module.MAX_NAMES):
+        (host.stored("one", name) / f"file{number}").touch()
+    assert host.apply(one=name).error == "store-unsafe"
+
+
 def test_a_generation_without_its_key_is_refused(host: Host) -> None:
     name = host.store("one")
     (host.stored("one", name) / "privkey.pem").unlink()
