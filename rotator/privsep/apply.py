@@ -1290,7 +1290,13 @@ def run_test(setup: Setup) -> Tested:
     try:
         with _names_resolved():
             completed = subprocess.run(  # noqa: S603 - the command of root's own configuration
-                [*setup.command, "-t"], stdin=subprocess.DEVNULL, capture_output=True, timeout=TEST_WITHIN, check=False
+                [*setup.command, "-t"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                timeout=TEST_WITHIN,
+                check=False,
+                start_new_session=True,  # without a terminal, whoever starts this program
             )
     except subprocess.TimeoutExpired:
         return Tested(False, (f"nginx -t did not answer within {TEST_WITHIN:g} s",))
@@ -1311,18 +1317,23 @@ def _names_resolved() -> Iterator[None]:
     """
     import threading  # here, because only this program needs it
 
+    ended = threading.Event()
+
     def answer() -> None:
-        with contextlib.suppress(OSError):
-            while True:
+        while not ended.is_set():
+            with contextlib.suppress(OSError, ValueError):  # no query yet, or one that cannot be answered
                 query, peer = server.recvfrom(512)
-                with contextlib.suppress(ValueError):
-                    server.sendto(address_of_any_name(query), peer)
+                server.sendto(address_of_any_name(query), peer)
 
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             server = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             server.bind(("127.0.0.1", 53))
-            threading.Thread(target=answer, daemon=True).start()
+            server.settimeout(0.1)
+            thread = threading.Thread(target=answer, daemon=True)
+            thread.start()
+            stack.callback(thread.join)  # before the port is closed: a thread that waits would keep it
+            stack.callback(ended.set)
         yield
 
 
