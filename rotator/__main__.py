@@ -19,12 +19,19 @@ def foreign_path() -> str:
 
     if os.geteuid() != 0 or sys.flags.isolated:
         return ""
+    try:
+        here = os.getcwd()
+    except FileNotFoundError:
+        here = "/"  # it has been removed, so no relative path leads to a module
+
+    def absolute(place):  # type: (str) -> str
+        return os.path.normpath(os.path.join(here, place))  # as Python itself changes the entries of PYTHONPATH
+
     named = os.environ.get("PYTHONPATH")
-    places = named.split(os.pathsep) if named is not None else []
+    places = {absolute(place) for place in named.split(os.pathsep)} if named else set()
     if not getattr(sys.flags, "safe_path", False):
-        places.append(os.getcwd())
-    absolute = {os.path.join(os.getcwd(), place).rstrip("/.") for place in places}
-    suspects = [place for place in sys.path if os.path.join(os.getcwd(), place).rstrip("/.") in absolute]
+        places.add(here)
+    suspects = [place for place in sys.path if absolute(place) in places]
     original = sys.path[:]
     sys.path[:] = [place for place in original if place not in suspects]
     try:

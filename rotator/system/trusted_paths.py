@@ -58,7 +58,7 @@ def faults_of(path: str, user: int = 0) -> list[Fault]:
     """
     found: dict[str, Fault] = {}
     current, links, sticky = "/", 0, None
-    waiting = _parts(os.path.join(os.getcwd(), path))
+    waiting = _parts(path if path.startswith("/") else os.path.join(os.getcwd(), path))
     status = os.lstat(current)
     while True:
         sticky = _examine(current, status, user, found, last=not waiting)

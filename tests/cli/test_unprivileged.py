@@ -163,6 +163,24 @@ def test_root_runs_no_module_of_a_pythonpath_of_others(strangers: Path) -> None:
     assert (done.returncode, done.stdout, str(strangers) in done.stderr) == (1, "", True)
 
 
+@pytest.mark.parametrize("path", ["../strangers", "./../strangers/", "x/../../strangers/.", ""])
+def test_root_runs_no_module_of_a_relative_pythonpath_of_others(top: Path, strangers: Path, path: str) -> None:
+    here = top / "here" if path else strangers
+    here.mkdir(exist_ok=True)
+    done = python(here, "-P", path=f"{path}:{ROOT}")
+    assert (done.returncode, done.stdout, str(strangers) in done.stderr) == (1, "", True)
+
+
+def test_a_working_directory_that_has_been_removed_holds_no_module(top: Path) -> None:
+    (top / "removed").mkdir()
+    in_it = 'rmdir "$PWD" && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", in_it, "sh", sys.executable, "-m", "rotator", "--version"],
+        cwd=top / "removed", env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.stdout[:8], done.stderr) == ("rotator ", "")
+
+
 def test_the_working_directory_does_not_matter_where_python_ignores_it(strangers: Path) -> None:
     assert python(strangers, "-P").stdout.startswith("rotator ")
 

@@ -55,6 +55,16 @@ def test_a_directory_on_the_way_that_others_may_write_is_a_fault(file: Path, mod
     assert paths(file) == [str(file.parent.parent)]
 
 
+def test_a_working_directory_that_has_been_removed_hides_no_fault(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.chmod(0o666)
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+    assert paths(file) == [str(file)]
+
+
 def test_a_directory_of_another_user_on_the_way_is_a_fault(file: Path) -> None:
     os.chown(file.parent.parent, NOBODY, 0)
     assert paths(file) == [str(file.parent.parent)]
