@@ -14,7 +14,7 @@ from rotator.cli.context import Context
 from rotator.cli.output import Output
 from rotator.config import Config
 from rotator.core.errors import RotatorError
-from rotator.privsep.privilege_drop import Account, changes_user, nobody, run_without_root
+from rotator.privsep.privilege_drop import Account, changes_user, nobody, owner_account, run_without_root
 
 Arguments = ParamSpec("Arguments")
 
@@ -70,7 +70,7 @@ def store_account(config: Config) -> Account:
         status = os.stat(config.state_dir)  # noqa: PTH116 - as the other commands ask for it
     except OSError:
         return nobody()  # the command reports the missing store
-    return Account(status.st_uid, status.st_gid)
+    return owner_account(status)
 
 
 def prepare(context: Context) -> None:

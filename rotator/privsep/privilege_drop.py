@@ -61,6 +61,21 @@ def nobody() -> Account:
     return Account(entry.pw_uid, entry.pw_gid)
 
 
+def owner_account(directory: os.stat_result) -> Account:
+    """The account of the owner of a directory, with the group that this user has everywhere.
+
+    The directory may be of another group, such as root's, whose rights its owner does not have. Only for a user without
+    an entry on this host, the group of the directory is used, and never that of root.
+
+    Args:
+        directory: the status of the directory.
+    """
+    try:
+        return Account(directory.st_uid, pwd.getpwuid(directory.st_uid).pw_gid)
+    except KeyError:
+        return Account(directory.st_uid, directory.st_gid or nobody().gid)
+
+
 def run_as_owner(
     setup: Setup,
     owner: os.stat_result,
@@ -95,7 +110,7 @@ def run_as_owner(
     def work_as_owner(connection: socket.socket) -> int:
         return work(inputs, _apply_by_parent(connection))
 
-    return _separate(Account(owner.st_uid, owner.st_gid), work_as_owner, report, answer)
+    return _separate(owner_account(owner), work_as_owner, report, answer)
 
 
 def run_without_root(

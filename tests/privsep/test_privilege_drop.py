@@ -60,6 +60,12 @@ def test_the_child_is_the_store_s_owner_and_the_step_is_done_by_root(setup: Setu
     assert _run(setup, work) == 8
 
 
+@pytest.mark.parametrize("uid", [NOBODY, 64813])
+def test_the_child_has_no_group_of_root_s_whatever_group_the_store_is_of(setup: Setup, uid: int) -> None:
+    os.chown(setup.state_dir, uid, 0)
+    assert _run(setup, lambda _: 8 if 0 in {*os.getresgid(), *os.getgroups()} else 0) == 0
+
+
 @pytest.mark.parametrize("message", [b"[]", b"nonsense", b'{"id": 1, "generations": [], "hup": 2}', b"{}"])
 def test_a_child_that_talks_nonsense_gets_no_answer_and_ends(
     setup: Setup, monkeypatch: pytest.MonkeyPatch, message: bytes
