@@ -110,12 +110,17 @@ class _SharedTest:
     """
 
     def __init__(self, ports: Ports) -> None:
-        self._nginx = ports.nginx
+        self._ports = ports
         self._verdict: NginxVerdict | None = None
 
     def verdict(self) -> NginxVerdict:
-        """The answer of the one test."""
-        self._verdict = self._verdict or self._nginx.full_test()
+        """The answer of the one test. A test that cannot be run is no evidence against a pair, and is not repeated."""
+        if self._verdict is None:
+            try:
+                self._verdict = self._ports.nginx.full_test()
+            except RotatorError as e:
+                self._ports.say(f"`nginx -t` could not be run: {e.message}")
+                self._verdict = NginxVerdict(ok=True)
         return self._verdict
 
     def forget(self) -> None:

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from rotator.core.errors import RotatorError
 from rotator.core.model import Result
+from rotator.core.reasons import Reason
+from rotator.nginx.pair_trial import NginxVerdict
 from rotator.storage.locks import Lock
 from tests.support.hosts import LISTENERS, Host, make_site
 
@@ -104,6 +107,21 @@ def test_with_nginx_down_for_an_unrelated_fault_what_is_live_stays(host: Host) -
     host.world.nginx.full_test_words = ('unknown directive "bogus"',)
     host.recover()
     assert host.world.live("example") == new
+
+
+def test_with_nginx_down_a_test_that_cannot_be_run_is_tried_once_and_changes_nothing(tmp_path: Path) -> None:
+    host = Host(tmp_path, tuple(make_site(f"s{number:02d}") for number in range(5)))
+    host.world.nginx.stop()
+    live = [host.world.live(site.name) for site in host.sites]
+
+    def full_test() -> NginxVerdict:
+        host.world.nginx.full_tests += 1
+        raise RotatorError(Reason.APPLY_UNIT, "root's program gave no answer in time")
+
+    host.world.nginx.full_tests = 0
+    host.world.nginx.full_test = full_test  # type: ignore[method-assign]  # as where the unit does not answer
+    assert {done.reason for done in host.recover()} == {"nginx-down"}
+    assert (host.world.nginx.full_tests, [host.world.live(site.name) for site in host.sites]) == (1, live)
 
 
 def test_a_hundred_sites_that_are_well_are_proved_in_the_time_of_one(tmp_path: Path) -> None:
