@@ -64,8 +64,11 @@ class _Copy:
 
     def finish(self) -> None:
         """Copies what is in the pipe when the other half has ended; another process may still hold the pipe open."""
+        poll = select.poll()  # select(2) takes no descriptor above 1023
+        if self.fd >= 0:
+            poll.register(self.fd, select.POLLIN)
         parts = 0
-        while self.fd >= 0 and parts < _MOST_AT_END and select.select([self.fd], [], [], 0)[0]:
+        while self.fd >= 0 and parts < _MOST_AT_END and poll.poll(0):
             parts += 1
             self.copy()
         self.close()

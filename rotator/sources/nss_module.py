@@ -87,9 +87,11 @@ def _output(command: list[str]) -> bytes:
     )
     assert process.stdout is not None  # noqa: S101 - it was asked for above
     end, output = time.monotonic() + WITHIN, bytearray()
+    poll = select.poll()  # select(2) takes no descriptor above 1023
+    poll.register(process.stdout, select.POLLIN)
     try:
         while len(output) <= MAX_ROOT_STORE and (left := end - time.monotonic()) > 0:
-            if select.select([process.stdout], [], [], left)[0]:
+            if poll.poll(1000 * left):
                 part = os.read(process.stdout.fileno(), 1 << 16)
                 output += part
                 if not part and process.wait(left) == 0:

@@ -370,6 +370,25 @@ def test_a_signal_that_the_caller_ignores_ends_nothing() -> None:
 # -- outputs that are no terminal
 
 
+def test_the_caller_may_have_more_descriptors_open_than_select_takes() -> None:
+    def refuse(_: RotatorError) -> int:
+        return 2
+
+    def leave_the_output_open() -> int:
+        subprocess.Popen(["sleep", "5"])
+        return 5
+
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limits[1]), limits[1]))
+    opened = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert run_without_root(ATTACKER, leave_the_output_open, refuse) == 5
+    finally:
+        for fd in opened:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def test_a_large_output_is_whole() -> None:
     def work() -> int:
         for number in range(40_000):
