@@ -21,7 +21,8 @@ from rotator.daemon.journal import NOTICE, WARNING, Journal
 from rotator.metrics import Counters, InputState, LastResult, Registry, SiteFacts, Snapshot, http
 from rotator.rotation.decide import Held, Nothing, Rotate, Settling, Wait
 from rotator.rotation.ports import Applied, Ports
-from rotator.system.listeners import listening_users, overflow_user
+from rotator.system.listeners import listening_users
+from rotator.system.trusted_paths import overflow_uid
 from rotator.system.users import user_name
 
 LISTEN_AGAIN = 30.0
@@ -218,7 +219,7 @@ class Telemetry:
 
 def _taken_by(address: str) -> str:
     """A clause about the user who listens at an address; a page there is not this daemon's."""
-    users = listening_users(int(address.rpartition(":")[2])) - {overflow_user()}
+    users = listening_users(int(address.rpartition(":")[2])) - {overflow_uid()}
     owner = f" by user {', '.join(map(user_name, sorted(users)))}" if users else " by another program"
     return f"{owner}; a page there is not this daemon's"
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 _LISTEN = "0A"
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 
@@ -26,12 +24,3 @@ def listening_users(port: int, tables: tuple[str, ...] = _TABLES) -> frozenset[i
         except (OSError, ValueError):
             continue
     return frozenset(users)
-
-
-def overflow_user() -> int:
-    """The id by which a user namespace shows every user that it does not map."""
-    try:
-        with open("/proc/sys/kernel/overflowuid", encoding="ascii") as file:
-            return int(file.read(16))
-    except (OSError, ValueError):
-        return 65534 if os.geteuid() != 65534 else -1

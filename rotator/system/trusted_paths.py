@@ -29,6 +29,15 @@ class Fault:
         return f"{self.path} " + (f"belongs to uid {self.uid}" if self.foreign else "may be written by other users")
 
 
+def overflow_uid() -> int:
+    """The user that a user namespace shows in place of each user that it does not map."""
+    try:
+        with open(OVERFLOW_UID_FILE) as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65534
+
+
 def is_root(uid: int) -> bool:
     """Whether a file with this owner may be root's.
 
@@ -39,7 +48,7 @@ def is_root(uid: int) -> bool:
     Args:
         uid: the owner, as stat(2) has it.
     """
-    return uid == 0 or (uid == _overflow_uid() and not _maps_root())
+    return uid == 0 or (uid == overflow_uid() and not _maps_root())
 
 
 def faults_of(path: str, user: int = 0) -> list[Fault]:
@@ -98,14 +107,6 @@ def _examine(path: str, status: os.stat_result, user: int, found: dict[str, Faul
 def _parts(path: str) -> list[str]:
     """The parts of a path, the last one first."""
     return [part for part in reversed(path.split("/")) if part not in ("", ".")]
-
-
-def _overflow_uid() -> int:
-    try:
-        with open(OVERFLOW_UID_FILE) as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 65534
 
 
 def _maps_root() -> bool:
