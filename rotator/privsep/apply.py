@@ -977,28 +977,14 @@ def _other_writer(path: str, opened: os.stat_result) -> str:
     """The user or group, other than root and this user, that may write a file or replace it; empty if there is none.
 
     Args:
-        path: the absolute path of the file.
+        path: the path of the file.
         opened: the status of the file that was opened by it.
 
     Raises:
-        OSError: a part of the path is missing, or has too many links.
+        OSError: as for `_way`.
     """
-    if writer := _writer(opened):
-        return writer
-    at, rest = "/", path.split("/")
-    for _ in range(200):
-        status = os.lstat(at)
-        if writer := _writer(status):
-            return writer
-        if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(at)
-            at, rest = "/" if target.startswith("/") else os.path.dirname(at), [*target.split("/"), *rest]
-        elif not rest:
-            return ""
-        else:
-            at = os.path.normpath(os.path.join(at, rest[0]))
-            rest = rest[1:]
-    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    statuses = [opened, *(status for _, *step in _way(path) for status in step)]
+    return next(filter(None, map(_writer, statuses)), "")
 
 
 def _writer(status: os.stat_result) -> str:
@@ -1021,6 +1007,31 @@ def _account(number: int, kind: str, name_of: Callable[[int], str]) -> str:
 
 
 # -- files ------------------------------------------------------------------------------------------------------------
+
+
+def _way(path: str) -> Iterator[tuple[str, os.stat_result, os.stat_result]]:
+    """Each directory on the way to a file, as the kernel goes it: its path, its status, and that of its next entry.
+
+    Links are followed: the directory of each one is on the way, and so are those of its target.
+
+    Raises:
+        OSError: a part of the path is missing, or has too many links.
+    """
+    current, links = "/", 0
+    waiting = [part for part in reversed(os.path.join(os.getcwd(), path).split("/")) if part not in ("", ".")]
+    while waiting:
+        name = waiting.pop()
+        below = current.rpartition("/")[0] or "/" if name == ".." else os.path.join(current, name)
+        entry = os.lstat(below)
+        yield current, os.lstat(current), entry
+        if stat.S_ISLNK(entry.st_mode):
+            links += 1
+            if links > 40:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+            target = os.readlink(below)
+            waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
+            below = "/" if target.startswith("/") else current
+        current = below
 
 
 @contextlib.contextmanager
@@ -1247,30 +1258,17 @@ def read_setup(path: str) -> Setup:
 def _demand_own_way(path: str) -> None:
     """Demands that only root and this user can change the directories on the way to a file; ValueError if not.
 
-    It follows links as the kernel does: the directory of each link counts, and its target. A directory that others may
-    write to counts also if it is sticky, unless its next entry is a directory of root or this user, which others can
-    neither replace nor rename.
+    A directory that others may write to counts also if it is sticky, unless its next entry is a directory of root or
+    this user, which others can neither replace nor rename.
 
     Args:
         path: the file.
     """
-    trusted, current, links = (0, os.geteuid()), "/", 0
-    waiting = [part for part in reversed(os.path.join(os.getcwd(), path).split("/")) if part not in ("", ".")]
-    while waiting:
-        directory, name = os.lstat(current), waiting.pop()
-        below = current.rpartition("/")[0] or "/" if name == ".." else os.path.join(current, name)
-        entry = os.lstat(below)
+    trusted = (0, os.geteuid())
+    for current, directory, entry in _way(path):
         is_sticky = directory.st_mode & stat.S_ISVTX and stat.S_ISDIR(entry.st_mode) and entry.st_uid in trusted
         if directory.st_uid not in trusted or (directory.st_mode & 0o022 and not is_sticky):
             raise ValueError(f"{path}: users other than root can change its directory {current}")
-        if stat.S_ISLNK(entry.st_mode):
-            links += 1
-            if links > 40:
-                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-            target = os.readlink(below)
-            waiting += [part for part in reversed(target.split("/")) if part not in ("", ".")]
-            below = "/" if target.startswith("/") else current
-        current = below
 
 
 def _path(raw: str) -> str:
@@ -1296,7 +1294,7 @@ def run_test(setup: Setup) -> Tested:
                 stderr=subprocess.PIPE,
                 timeout=TEST_WITHIN,
                 check=False,
-                start_new_session=True,  # without a terminal, whoever starts this program
+                start_new_session=True,  # without a terminal
             )
     except subprocess.TimeoutExpired:
         return Tested(False, (f"nginx -t did not answer within {TEST_WITHIN:g} s",))
