@@ -127,7 +127,8 @@ def _read_pid(pid_file: Path) -> int | None:
         PermissionError: this user may not read it; or another user may have written it.
     """
     try:
-        fd = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not block this process
+        # Like the privileged step: a FIFO does not block, and a link is not followed.
+        fd = os.open(pid_file, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError:
         raise
     except OSError:

@@ -13,6 +13,7 @@ import pytest
 
 from rotator.core.model import Workers
 from rotator.nginx.workers import look
+from rotator.privsep.apply import master_pid
 
 
 @pytest.mark.timeout(10)
@@ -25,6 +26,14 @@ def test_a_fifo_in_place_of_the_pid_file_stops_nobody(tmp_path: Path) -> None:
 def test_a_pid_file_with_no_pid_in_it_names_no_master(tmp_path: Path, text: str) -> None:
     (tmp_path / "nginx.pid").write_text(text)
     assert look(tmp_path / "nginx.pid") == Workers(master=None)
+
+
+def test_a_link_in_place_of_the_pid_file_names_no_master_as_for_the_privileged_step(tmp_path: Path) -> None:
+    with titled(os.getuid()) as process:
+        (tmp_path / "pid").write_text(f"{process.pid}\n")
+        (tmp_path / "nginx.pid").symlink_to("pid")
+        assert look(tmp_path / "nginx.pid") == Workers(master=None)
+        assert master_pid(str(tmp_path / "nginx.pid")) == 0
 
 
 # -- who may name a master, and who may be one
