@@ -85,7 +85,7 @@ def forging(edge: Edge) -> Iterator[None]:
 def sandboxed(edge: Edge) -> Applying:
     """The privileged step in a process with the rights that the unit leaves to root."""
     setup = asdict(bootstrap.make_setup(edge.config))
-    command = ["setpriv", "--bounding-set=-all,+dac_read_search,+chown", "--no-new-privs"]
+    command = ["setpriv", "--bounding-set=-all,+dac_read_search", "--no-new-privs"]
 
     def apply(generations: Mapping[str, str], *, hup: bool) -> Applied:
         asked = {"setup": setup | {"sites": sorted(setup["sites"])}, "generations": dict(generations), "hup": hup}
