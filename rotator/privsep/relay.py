@@ -27,6 +27,8 @@ JOB_CONTROL = (signal.SIGTSTP, signal.SIGCONT)
 """The signals by which a shell stops and continues both halves."""
 MAX_MESSAGE = 64 * 1024
 """The most bytes of one request."""
+STUCK_AFTER = 1.0
+"""The seconds for which a signal waits for the other half's end, if it comes while the output is not taken."""
 _PART = 64 * 1024
 _MOST_AT_END = 64
 """The most parts that are copied after the other half has ended: a pipe holds fewer."""
@@ -46,6 +48,7 @@ class _Copy:
         os.set_blocking(fd, False)
         self.fd = fd
         self.failure: OSError | None = None
+        self._is_writing = False
         self._stream = stream
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._filter = TerminalFilter(colours=stream is not None and stream.isatty())
@@ -81,9 +84,21 @@ class _Copy:
         self.fd = -1
         self._write(self._filter.end())
 
+    def is_stuck(self) -> bool:
+        """Whether a write waits for the reader of the stream."""
+        if not self._is_writing or self._stream is None:
+            return False
+        poll = select.poll()
+        try:
+            poll.register(self._stream.fileno(), select.POLLOUT)
+        except (OSError, ValueError):  # no file, or closed
+            return False
+        return not poll.poll(0)
+
     def _write(self, text: str) -> None:
         if not text or self.failure or self._stream is None:
             return
+        self._is_writing = True
         try:
             try:
                 self._stream.write(text)
@@ -93,6 +108,8 @@ class _Copy:
             self._stream.flush()
         except OSError as e:
             self.failure = e
+        finally:
+            self._is_writing = False
 
 
 def relay(
@@ -119,7 +136,7 @@ def relay(
     """
     process = os.pidfd_open(child)
     output, messages = _Copy(stdout, sys.stdout), _Copy(stderr, sys.stderr)
-    handlers = _install_handlers(process)
+    handlers = _install_handlers(process, (output, messages))
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         _serve(process, (output, messages), connection, answer)
@@ -172,8 +189,12 @@ def _answer_one(connection: socket.socket, answer: Answer | None) -> bool:
     return True
 
 
-def _install_handlers(process: int) -> dict[int, signal._HANDLER]:
-    """Passes signals on to the child. A signal that this process ignores is ignored by the child, too (nohup)."""
+def _install_handlers(process: int, copies: tuple[_Copy, _Copy]) -> dict[int, signal._HANDLER]:
+    """Passes signals on to the child. A signal that this process ignores is ignored by the child, too (nohup).
+
+    If the signal ends the child while the reader of the output takes nothing, this process ends at once, as it would
+    otherwise wait for that reader without limit.
+    """
 
     def send(number: int) -> None:
         with suppress(ProcessLookupError, PermissionError):
@@ -181,6 +202,8 @@ def _install_handlers(process: int) -> dict[int, signal._HANDLER]:
 
     def pass_on(number: int, _: FrameType | None) -> None:
         send(number)
+        if any(copy.is_stuck() for copy in copies) and _has_ended(process, STUCK_AFTER):
+            os._exit(128 + number)
 
     def stop(_number: int, _: FrameType | None) -> None:
         # The kernel discards SIGTSTP for the child, because no process of its session could continue it.
@@ -197,3 +220,10 @@ def _install_handlers(process: int) -> dict[int, signal._HANDLER]:
         for number, handler in wanted.items()
         if signal.getsignal(number) is not signal.SIG_IGN
     }
+
+
+def _has_ended(process: int, within: float) -> bool:
+    """Whether a process ends within so many seconds."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(1000 * within))

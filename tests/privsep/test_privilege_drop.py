@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -20,7 +21,8 @@ from rotator.privsep.apply import Applied, Setup
 from rotator.privsep.socket_client import ApplyPort
 from rotator.storage.generations import demand_state_dir
 from tests.support.other_user import NOBODY, forked
-from tests.support.waiting import PATIENCE
+from tests.support.terminal import state_of
+from tests.support.waiting import PATIENCE, wait_until
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(20)]
 
@@ -110,3 +112,35 @@ def test_a_signal_to_the_command_ends_it(setup: Setup) -> None:
     began = time.monotonic()
     _, status = os.waitpid(command, 0)
     assert (os.waitstatus_to_exitcode(status), time.monotonic() - began < PATIENCE) == (128 + signal.SIGTERM, True)
+
+
+def is_stuck(command: int, outlet: int) -> bool:
+    """Whether a command sleeps beside a full pipe, a moment later."""
+    time.sleep(0.01)
+    poll = select.poll()
+    poll.register(outlet, select.POLLOUT)
+    return state_of(command) == "S" and not poll.poll(0)
+
+
+def test_a_signal_ends_the_command_also_while_the_reader_of_its_output_takes_nothing(setup: Setup) -> None:
+    inlet, outlet = os.pipe()
+
+    def work(_: ApplyPort) -> int:
+        while True:
+            print("x" * 65536, flush=True)
+
+    def command_with_its_output_in_the_pipe() -> None:
+        sys.stdout = os.fdopen(outlet, "w")
+        os._exit(_run(setup, work))
+
+    command = forked(command_with_its_output_in_the_pipe)
+    try:
+        wait_until(lambda: all(is_stuck(command, outlet) for _ in range(20)), 10, "the output is stuck")
+        os.kill(command, signal.SIGTERM)
+        wait_until(lambda: state_of(command) == "Z", 10, "the command has ended")
+    finally:
+        os.kill(command, signal.SIGKILL)
+        _, status = os.waitpid(command, 0)
+        os.close(inlet)
+        os.close(outlet)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGTERM
