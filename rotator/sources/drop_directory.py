@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -256,7 +257,10 @@ class DropDirectories:
             return entries
         self._directories[directory] = (at.st_dev, at.st_ino)
         self._existed.add(directory)
-        self._list(directory, at, entries, now, lambda name: not is_temporary(name), follow=location.is_source)
+        site = location.site
+        self._list(
+            directory, at, entries, now, lambda name: "" if is_temporary(name) else site, follow=location.is_source
+        )
         return entries
 
     def _look_at_flat_files(self, now: int) -> tuple[dict[str, _Entries], DropLook]:
@@ -269,18 +273,25 @@ class DropDirectories:
             hint = f"Make it: {command('install -d -o rotator -g rotator -m 3770', self._incoming)}"
             return by_site, DropLook(problem=f"{self._incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self._directories[self._incoming] = (at.st_dev, at.st_ino)
-        self._list(self._incoming, at, entries, now, lambda name: bool(flat_site(name, self._flat_sites)), follow=False)
+        self._list(self._incoming, at, entries, now, lambda name: flat_site(name, self._flat_sites), follow=False)
         for entry in entries.signature:
             site_entries = by_site.setdefault(flat_site(str(entry[0]), self._flat_sites), _Entries())
             site_entries.signature.append(entry)
             site_entries.newest = max(site_entries.newest, *(n for n in entry[-1:] if isinstance(n, int)))
         return by_site, DropLook(problem=entries.problem, hint=entries.hint, reason=entries.reason)
 
-    def _names(self, directory: Path, entries: _Entries, wanted: Callable[[str], bool]) -> list[str]:
-        """The wanted names in a directory, as far as they are listed."""
+    def _names(self, directory: Path, entries: _Entries, site_of: Callable[[str], str]) -> list[str]:
+        """The names in a directory that belong to a site, as far as they are listed, and one more than a site may have.
+
+        Args:
+            directory: the directory.
+            entries: gets a problem if not all names are listed.
+            site_of: the site of a name; empty for a name that belongs to none.
+        """
         is_incoming = directory == self._incoming
         most = MAX_LISTED_FLAT if is_incoming else MAX_LISTED
         names: list[str] = []
+        number_of: Counter[str] = Counter()
         with os.scandir(directory) as listed:
             for number, entry in enumerate(listed, 1):
                 if number > most:
@@ -289,7 +300,9 @@ class DropDirectories:
                     break
                 if number % 1000 == 0:
                     self._waiting()
-                if wanted(entry.name):
+                site = site_of(entry.name)
+                if site and number_of[site] <= MAX_FILES:
+                    number_of[site] += 1
                     names.append(entry.name)
                     if len(names) > MAX_FILES and not is_incoming:
                         break
@@ -301,20 +314,20 @@ class DropDirectories:
         at: os.stat_result,
         entries: _Entries,
         now: int,
-        wanted: Callable[[str], bool],
+        site_of: Callable[[str], str],
         *,
         follow: bool,
     ) -> None:
         """Adds the entries of a directory; its names are listed only if they may have changed.
 
-        Of a directory with more files than a drop may have, one file more than that is looked at: it is refused.
+        Of a site with more files than it may have, one file more than that is looked at: they are refused.
         """
         listing = self._listings.setdefault(directory, _Listing())
         mark = (at.st_dev, at.st_ino, at.st_mtime_ns, at.st_ctime_ns)
         path = str(directory)
         try:
             if listing.mark != mark:
-                listing.names = tuple(sorted(self._names(directory, entries, wanted)))
+                listing.names = tuple(sorted(self._names(directory, entries, site_of)))
                 trusted = min(abs(now - at.st_mtime_ns), abs(now - at.st_ctime_ns)) >= YOUNG_NS
                 listing.mark = mark if trusted and not entries.problem else ()
             for name in listing.names:

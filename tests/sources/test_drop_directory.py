@@ -387,6 +387,15 @@ def test_of_a_drop_with_too_many_files_one_more_than_allowed_is_looked_at(incomi
     assert len(incoming.look().signature) == MAX_FILES + 1
 
 
+def test_of_very_many_flat_files_of_a_site_one_more_than_allowed_is_looked_at(tmp_path: Path) -> None:
+    incoming = Incoming(tmp_path, "a", "b")
+    for number in range(300):
+        incoming.write(f"a-{number}.pem")
+    incoming.write("b.pem")
+    looks = incoming.drops.look()
+    assert [len(looks[site].signature) for site in ("a", "b")] == [MAX_FILES + 1, 1]
+
+
 def test_a_directory_of_very_many_names_is_a_problem_and_is_listed_in_part(
     incoming: Incoming, monkeypatch: pytest.MonkeyPatch
 ) -> None:
