@@ -21,8 +21,9 @@ from rotator.rotation.validate_candidate import validate_candidate
 from rotator.validation.report import explain
 from rotator.validation.validate import Verdict, validate_chains
 
-STILL_VALIDATED = timedelta(seconds=1)
-"""How long an earlier verdict is used instead of a new one."""
+STILL_VALIDATED = timedelta(seconds=30)
+"""How long an earlier verdict is used instead of a new one: while a pass gathers its batch and prepares it. A costly
+candidate would otherwise be validated twice, the second time uncharged (`fairness`)."""
 CLOCK_TOLERANCE = timedelta(hours=1)
 """How far the clock may stand before the last entry of the history."""
 TEST_HINT = f"See that `command` under [nginx] runs by hand with -t, and what this host is short of; {AGAIN}"

@@ -16,7 +16,7 @@ from rotator.core.model import Result, Served, Target
 from rotator.core.problems import Code, Problem, Severity
 from rotator.core.reasons import Reason
 from rotator.privsep.apply import Applied, Setup
-from rotator.rotation.prepare import plan
+from rotator.rotation.prepare import STILL_VALIDATED, plan
 from rotator.rotation.request import RotationRequest, Validation
 from rotator.rotation.rotate import rotate
 from rotator.storage.locks import Lock
@@ -149,7 +149,7 @@ def test_an_unfit_pair_is_rejected_with_all_its_problems_and_touches_nothing(hos
     assert not host.world.applied
 
 
-def test_a_verdict_of_this_second_on_the_same_question_is_not_asked_for_again(host: Host) -> None:
+def test_a_recent_verdict_on_the_same_question_is_not_asked_for_again(host: Host) -> None:
     said = _validation(host)
     assert host.run(replace(_good(host), validation=said))[0].reason == Code.KEY_MISMATCH
 
@@ -158,7 +158,7 @@ def test_a_verdict_of_this_second_on_the_same_question_is_not_asked_for_again(ho
 def test_a_verdict_on_any_other_question_is_asked_for_again(host: Host, what: str) -> None:
     said = _validation(host)
     changed = {
-        "older": replace(said, at=said.at - timedelta(seconds=1)),
+        "older": replace(said, at=said.at - STILL_VALIDATED),
         "later": replace(said, at=said.at + timedelta(seconds=1)),
         "of another live pair": replace(said, live=((b"another",),)),
         "with force": said,
