@@ -95,14 +95,14 @@ class FileEvents:
         from rotator.daemon.directory_watch import DirectoryWatch
 
         self.rearmed += bool(self._armed or self.trouble)
-        was_told = bool(self.trouble)
+        was_reported = bool(self.trouble)
         self.close()
         with self._touching:
             self._touched = None
         try:
             self._watch = DirectoryWatch(self._touch, self._lose)
         except (OSError, RuntimeError) as error:  # no inotify instance or thread is left
-            if not was_told:
+            if not was_reported:
                 self._wake.set()
             return _reason(error)
         return ""

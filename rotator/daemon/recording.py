@@ -13,7 +13,7 @@ from rotator.daemon.journal import ERROR
 from rotator.daemon.loop_state import LoopState
 from rotator.daemon.runtime import WHO, ManagedSite
 from rotator.rotation.conclude import write_down
-from rotator.rotation.decide import LONGEST_WAIT, Decided, Deferral, Wait, backoff
+from rotator.rotation.decide import LONGEST_WAIT, Decided, Deferral, Moment, Wait, backoff
 from rotator.rotation.outcomes import still_serves
 from rotator.rotation.request import RotationRequest
 from rotator.rotation.snapshot import SiteSnapshot
@@ -114,14 +114,11 @@ def record_turn(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, d
         state.due, state.decision = wait.until, wait
         return
     if not (state.deferral and (state.deferral.digest, state.deferral.reason) == (digest, wait.reason)):
-        outcome = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
-        loop.journal.outcome(outcome)
-        loop.report(outcome)
+        _report_wait(loop, managed, snapshot, digest, wait)
     state.due = min(wait.until, now.monotonic + LONGEST_WAIT)
     state.decision = Wait(state.due, wait.reason)
     state.deferral = Deferral(digest, state.due, 0, wait.reason)
-    latest = (now.wall + timedelta(seconds=wait.until - now.monotonic)).isoformat(timespec="seconds")
-    intent = Intent(digest, str(Result.DEFERRED), wait.reason, managed.policy, latest)
+    intent = _waiting(managed, digest, wait, now)
     if intent != state.decided:
         state.decided = intent
         write_intent(loop, managed.site.name, intent)
@@ -139,12 +136,9 @@ def record_rest(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, d
     """
     now, state = loop.now(), loop.states[managed.site.name]
     if not (state.deferral and state.deferral.reason == wait.reason):
-        outcome = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
-        loop.journal.outcome(outcome)
-        loop.report(outcome)
+        _report_wait(loop, managed, snapshot, digest, wait)
     state.due, state.deferral = wait.until, Deferral(digest, wait.until, 0, wait.reason)
-    next_try = (now.wall + timedelta(seconds=wait.until - now.monotonic)).isoformat(timespec="seconds")
-    state.decided = Intent(digest, str(Result.DEFERRED), wait.reason, managed.policy, next_try)
+    state.decided = _waiting(managed, digest, wait, now)
     write_intent(loop, managed.site.name, state.decided)
 
 
@@ -171,6 +165,19 @@ def record_trouble(loop: LoopState, error: RotatorError, names: Sequence[str]) -
         message = f"{error.message}; {error.hint}" if error.hint else error.message
         loop.journal.say(error.code, message, ERROR)
     loop.trouble = error.code
+
+
+def _report_wait(loop: LoopState, managed: ManagedSite, snapshot: SiteSnapshot, digest: str, wait: Wait) -> None:
+    """Reports the start of a wait, which is an outcome."""
+    outcome = _written_down(loop, managed, snapshot, digest, Result.DEFERRED, wait)
+    loop.journal.outcome(outcome)
+    loop.report(outcome)
+
+
+def _waiting(managed: ManagedSite, digest: str, wait: Wait, now: Moment) -> Intent:
+    """The decision that a drop waits, with the time of its next try on the wall clock."""
+    next_try = (now.wall + timedelta(seconds=wait.until - now.monotonic)).isoformat(timespec="seconds")
+    return Intent(digest, str(Result.DEFERRED), wait.reason, managed.policy, next_try)
 
 
 def _written_down(
