@@ -253,5 +253,5 @@ def _charge(loop: LoopState, name: str, seconds: float) -> None:
     """Charges the CPU time of a decision to the drop, and to the owners of its files."""
     now, state = loop.now().monotonic, loop.states[name]
     state.account = state.account.charged(seconds, now)
-    for owner in loop.scan.looks[name].owners:
+    for owner in loop.scan.looks[name].owners - loop.delivering_owners:
         loop.accounts[owner] = loop.accounts.get(owner, fairness.Account()).charged(seconds, now)

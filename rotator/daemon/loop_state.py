@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -44,9 +45,11 @@ class LoopState:
         """The CPU time of this thread, in seconds."""
         self.accounts: dict[int, Account] = {}
         """The CPU time that the decisions about the drops of each owner have taken, by uid."""
+        self.delivering_owners = frozenset({0, os.geteuid()})
+        """The owners of files that `rotator deliver` writes as root, by uid: they are those of many sites, so they have
+        no account."""
         self.decisions = 0
         """The number of decisions since the start."""
-
         self.lock_holder = ""
         """The holder of the lock in the last try, as it was reported; empty once the lock was available."""
 

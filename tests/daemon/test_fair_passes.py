@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from rotator.daemon.telemetry import input_state
 from rotator.metrics import InputState
 from rotator.rotation.fairness import GATHER_FOR, REST
 from rotator.rotation.validate_candidate import validate_candidate
-from rotator.validation.validate import Anchors
+from rotator.validation.validate import Anchors, Verdict
 from tests.support.authority import CA, pem
 from tests.support.hosts import LISTENERS
 from tests.support.looping import Looping
@@ -23,7 +23,19 @@ DEAREST = 0.93
 """Seconds of CPU time of the most expensive input that the readers accept."""
 CHEAP = 0.02
 """Seconds of CPU time of a usual renewal."""
+SLOW = 0.1
+"""Seconds of a decision on a busy host."""
 HOSTILE = tuple(f"hostile{number:02}" for number in range(30))
+
+
+def slowed(looping: Looping) -> Callable[..., Verdict]:
+    """A validation that takes its time."""
+
+    def validate(*given: Any) -> Verdict:
+        looping.clock.sleep(SLOW)
+        return validate_candidate(*given)
+
+    return validate
 
 
 class Costly:
@@ -159,6 +171,39 @@ def test_what_is_ready_goes_live_before_the_costly_ones_are_decided(costly: Cost
     costly.until_validated("honest")
     assert costly.looping.shows(new, "honest")
     assert costly.validated[-1] == "honest"
+
+
+def test_a_costly_drop_of_an_owner_who_delivers_for_many_sites_is_charged_to_the_drop_alone(costly: Costly) -> None:
+    costly.change(HOSTILE[0])
+    costly.looping.loop.tick()
+    assert costly.looping.loop.states[HOSTILE[0]].account.spent >= DEAREST
+    assert costly.looping.loop.accounts == {}
+
+
+def test_a_costly_drop_of_another_owner_delays_all_drops_of_that_owner(costly: Costly) -> None:
+    costly.looping.loop.delivering_owners = frozenset()
+    costly.change(HOSTILE[0])
+    costly.looping.loop.tick()
+    (account,) = costly.looping.loop.accounts.values()
+    assert account.spent >= DEAREST
+
+
+def test_no_drop_is_validated_again_when_its_batch_is_prepared(many: Costly, monkeypatch: pytest.MonkeyPatch) -> None:
+    looping = many.looping
+    again: list[tuple[Any, ...]] = []
+    slow = slowed(looping)
+
+    def validate_again(*given: Any) -> Verdict:
+        again.append(given)
+        return slow(*given)
+
+    monkeypatch.setattr("rotator.daemon.deciding.validate_candidate", slow)
+    monkeypatch.setattr("rotator.rotation.prepare.validate_candidate", validate_again)
+    for site in looping.sites:
+        looping.drop(looping.issue(site), site)
+    looping.loop.tick()
+    assert looping.said("rotated") >= GATHER_FOR / SLOW
+    assert again == []
 
 
 def test_many_renewals_at_once_go_live_with_one_reload(many: Costly) -> None:

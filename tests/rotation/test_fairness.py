@@ -17,6 +17,7 @@ from rotator.rotation.fairness import (
     OLDEST_EVERY,
     PASS_FOR,
     REST,
+    SMALL,
     Account,
     DueDrop,
     goes_on,
@@ -102,6 +103,21 @@ def test_critical_sites_go_first_when_everything_is_due_at_once() -> None:
 
 def test_a_small_drop_goes_before_a_large_one() -> None:
     assert order(DueDrop("large", 1.0, size=LARGE), DueDrop("small", 0.0, size=9000)) == ["small", "large"]
+
+
+def test_a_drop_of_usual_size_goes_before_each_that_is_twice_as_large_as_a_usual_one() -> None:
+    hostile = [DueDrop(f"hostile{number}", 9.0, size=2 * SMALL) for number in range(100)]
+    assert order(DueDrop("honest", 5.0, size=SMALL - 1), *hostile, DueDrop("hostile", 1.0, size=SMALL))[0] == "honest"
+
+
+def test_after_a_start_the_smallest_goes_first_whatever_its_name() -> None:
+    hostile = [DueDrop(f"hostile{number:03}", 0.0, size=9001 + number) for number in range(100)]
+    honest = DueDrop("honest", 0.0, size=9000)
+    assert {order(*hostile, honest, decisions=number)[0] for number in range(OLDEST_EVERY)} == {"honest"}
+
+
+def test_usual_sizes_change_nothing_for_the_newest() -> None:
+    assert order(DueDrop("old", 0.0, size=1), DueDrop("new", 1.0, size=SMALL - 1))[0] == "new"
 
 
 def test_the_newest_of_equals_is_not_delayed_by_a_backlog() -> None:
