@@ -12,7 +12,7 @@ import pytest
 
 from rotator.daemon.telemetry import input_state
 from rotator.metrics import InputState
-from rotator.rotation.fairness import GATHER_FOR, REST
+from rotator.rotation.fairness import GATHER_FOR, LARGE, REST
 from rotator.rotation.validate_candidate import validate_candidate
 from rotator.validation.validate import Anchors, Verdict
 from tests.support.authority import CA, pem
@@ -159,6 +159,21 @@ def test_a_renewal_beside_drops_that_were_costly_before_is_decided_after_three_o
         costly.change(*HOSTILE)
     costly.looping.drop(costly.looping.issue("honest"), "honest")
     assert len(costly.until_validated("honest")) <= 3
+
+
+def test_a_renewal_that_came_before_a_start_does_not_wait_for_large_drops(tmp_path: Path) -> None:
+    sites = tuple(f"site{number:02}" for number in range(12))
+    looping = Looping(tmp_path, sites)
+    for site in sites[:-1]:
+        looping.write("fullchain.pem", b"x" * LARGE, site)
+    looping.drop(new := looping.issue(sites[-1]), sites[-1])
+    looping.loop = looping._loop()
+    looping.loop.start(1.0)
+    looping.loop.cpu_time = iter(range(1000)).__next__
+    looping.loop.tick()
+    assert looping.loop.decisions < len(sites)
+    assert looping.shows(new, sites[-1])
+    looping.close()
 
 
 def test_what_is_ready_goes_live_before_the_costly_ones_are_decided(costly: Costly) -> None:

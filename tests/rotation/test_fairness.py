@@ -112,8 +112,8 @@ def test_a_drop_of_usual_size_goes_before_each_that_is_twice_as_large_as_a_usual
 
 def test_after_a_start_the_smallest_goes_first_whatever_its_name() -> None:
     hostile = [DueDrop(f"hostile{number:03}", 0.0, size=9001 + number) for number in range(100)]
-    honest = DueDrop("honest", 0.0, size=9000)
-    assert {order(*hostile, honest, decisions=number)[0] for number in range(OLDEST_EVERY)} == {"honest"}
+    usual = DueDrop("usual", 0.0, size=9000)
+    assert {order(*hostile, usual, decisions=number)[0] for number in range(OLDEST_EVERY)} == {"usual"}
 
 
 def test_usual_sizes_change_nothing_for_the_newest() -> None:
