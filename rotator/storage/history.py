@@ -78,9 +78,12 @@ class History:
         """
         entry = HistoryEntry.of(outcome, who=who, trigger=trigger, fingerprints=fingerprints)
         line = _bounded_line(entry)
-        with translated(self.root, self._path), self._locked(APPEND_WITHIN):
+        with translated(self.root, self._path), contextlib.ExitStack() as held:
             # Without the lock it continues all the same: a rotation must not wait for a process that was stopped in the
-            # middle of an append. At worst, this line then comes before an older one.
+            # middle of an append, and no outcome is lost because the lock file cannot be opened, of which `tidy`
+            # reports the reason. At worst, this line then comes before an older one.
+            with contextlib.suppress(OSError):
+                held.enter_context(self._locked(APPEND_WITHIN))
             fd = self._opened()
             try:
                 size = os.fstat(fd).st_size

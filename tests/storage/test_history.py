@@ -130,6 +130,15 @@ def test_its_mode_is_the_contracts_whatever_the_umask(history: History, mask: in
     assert modes == {"history-000001.jsonl": 0o640, "history.jsonl": 0o640, "history.lock": 0o600}
 
 
+def test_a_lock_file_that_cannot_be_opened_loses_no_entry_and_is_reported_by_the_upkeep(history: History) -> None:
+    (history.root / "history.lock").mkdir()
+    note(history, "a", "b")
+    assert told(history) == "ab"
+    with pytest.raises(RotatorError):
+        history.tidy()
+    assert told(history) == "ab"
+
+
 def test_the_history_of_one_site_leaves_out_the_others(history: History) -> None:
     note(history, "a")
     note(history, "b", site="other")
