@@ -86,7 +86,8 @@ class Account:
         """
         after = Account(self.balance(now) + max(0.0, seconds), now)
         rest = min(LONGEST_REST, REST * seconds * max(0, after.level(now) - CHEAP))
-        return Account(after.spent, now, now + rest if rest > 0.0 else self.rests_until)
+        # Finding that a drop rests takes some CPU time, too, which must not end the rest.
+        return Account(after.spent, now, max(self.rests_until, now + rest) if rest > 0.0 else self.rests_until)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ DEAREST = 0.93
 """Seconds of CPU time of the most expensive input that the readers accept."""
 CHEAP = 0.02
 """Seconds of CPU time of a usual renewal."""
+LOOK = 0.005
+"""Seconds of CPU time that it takes to read a drop and its last decision."""
 SLOW = 0.1
 """Seconds of a decision on a busy host."""
 HOSTILE = tuple(f"hostile{number:02}" for number in range(30))
@@ -268,6 +270,23 @@ def test_a_costly_drop_that_changes_again_waits_and_is_reported_once(one: Costly
     assert looping.intent(site).next_try
     assert looping.said("deferred", "costly") == 1
     assert input_state(looping.loop.states[site]) is InputState.DEFERRED
+
+
+def test_a_look_at_a_costly_drop_that_has_changed_does_not_end_its_rest(one: Costly) -> None:
+    site, looping = HOSTILE[0], one.looping
+
+    def cpu_time() -> float:
+        one.cpu += LOOK
+        return one.cpu
+
+    looping.loop.cpu_time = cpu_time
+    one.change(site)
+    looping.loop.tick()
+    for _ in range(10):
+        looping.clock.sleep(0.5)
+        one.change(site)
+        looping.loop.tick()
+    assert one.validated == [site]
 
 
 def test_a_costly_drop_is_decided_after_its_rest(one: Costly) -> None:

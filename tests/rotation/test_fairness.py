@@ -64,6 +64,11 @@ def test_a_cheap_decision_neither_begins_a_rest_nor_makes_one_longer() -> None:
     assert costly.charged(0.0, 5.0).rests_until == costly.rests_until
 
 
+def test_a_cheap_decision_during_a_rest_does_not_end_it() -> None:
+    costly = Account().charged(DEAREST, 0.0)
+    assert costly.charged(0.01, 0.5).rests_until == costly.rests_until
+
+
 def test_half_of_an_account_is_forgotten_in_its_half_life() -> None:
     assert Account().charged(8 * LOWEST, 0.0).balance(HALF_LIFE) == 4 * LOWEST
 
