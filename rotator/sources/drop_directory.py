@@ -25,7 +25,7 @@ from rotator.core.reasons import Reason
 from rotator.core.text import shown_name
 from rotator.sources.delivery import reading_lock
 from rotator.sources.drop_source import DropLook
-from rotator.sources.file_reader import FLAT_SUFFIXES, MAX_FILES, is_temporary, read_drop, read_flat, read_password
+from rotator.sources.file_reader import MAX_FILES, flat_site, is_temporary, read_drop, read_flat, read_password
 from rotator.system.faults import code_of
 
 MAX_LISTED = 10_000
@@ -200,7 +200,7 @@ class DropDirectories:
         if location.is_source or _exists(location.directory):
             files += read_drop(location.directory, follow_links=location.is_source).files
         if not location.is_source and _exists(self._incoming):
-            files += read_flat(self._incoming, location.site, others=self._locations).files
+            files += read_flat(self._incoming, location.site, others=self._locations.keys()).files
         if not files:
             return None
         password, notes = read_password(location.password_file) if location.password_file else (None, ())
@@ -386,15 +386,3 @@ def _exists(path: Path) -> bool:
     except OSError:
         return True
     return True
-
-
-def flat_site(name: str, sites: frozenset[str]) -> str:
-    """The site of a flat file, by the rule of `read_flat`: the longest site name that fits; empty if none fits."""
-    stem, dot, suffix = name.rpartition(".")
-    if dot + suffix.lower() not in FLAT_SUFFIXES or is_temporary(name):
-        return ""
-    while stem not in sites:
-        stem, dash, _ = stem.rpartition("-")
-        if not dash:
-            return ""
-    return stem

@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -27,6 +27,9 @@ from rotator.system.faults import code_of, message_of
 from rotator.system.files import open_dir, read_bounded
 from rotator.system.trusted_paths import is_root
 from rotator.system.users import user_name
+
+LONGEST_SITE = 64
+"""The most characters of a site's name (`core.names`)."""
 
 MAX_FILES = 64
 """The most files of one drop, without temporary ones."""
@@ -178,11 +181,8 @@ def read_drop(path: str | os.PathLike[str], *, follow_links: bool = False) -> Ca
         return candidate
 
 
-def read_flat(incoming_dir: str | os.PathLike[str], site: str, *, others: Iterable[str] = ()) -> Candidate:
+def read_flat(incoming_dir: str | os.PathLike[str], site: str, *, others: Set[str] = frozenset()) -> Candidate:
     """The flat files of one site, directly in the incoming directory, sorted by name; empty if there are none.
-
-    A file belongs to a site if its name is `<site><suffix>` or `<site>-<anything><suffix>` with a suffix of
-    `FLAT_SUFFIXES`. If it matches two sites, it belongs to the one with the longer name.
 
     Args:
         incoming_dir: the directory of flat files and drops.
@@ -193,19 +193,33 @@ def read_flat(incoming_dir: str | os.PathLike[str], site: str, *, others: Iterab
         RotatorError: `io-error`, `permission`, `too-large` or `empty-file`, naming the file; exit status 3.
     """
     where = os.fspath(incoming_dir)
-    longer = [other for other in others if len(other) > len(site)]
-
-    def belongs(name: str) -> bool:
-        return _matches(name, site) and not is_temporary(name) and not any(_matches(name, other) for other in longer)
-
+    sites = others | {site}
     with _directory(where) as directory_fd:
-        names = _bounded(where, (n for n in _listed(directory_fd, where) if belongs(n)))
+        names = _bounded(where, (n for n in _listed(directory_fd, where) if flat_site(n, sites) == site))
         return _read_all(directory_fd, where, names, follow_links=False)
 
 
-def _matches(name: str, site: str) -> bool:
+def flat_site(name: str, sites: Set[str]) -> str:
+    """The site of a flat file; empty if it belongs to none.
+
+    A file belongs to a site if its name is `<site><suffix>` or `<site>-<anything><suffix>` with a suffix of
+    `FLAT_SUFFIXES`. If it matches two sites, it belongs to the one with the longer name. The time that it takes depends
+    neither on the number of sites nor on the length of the name, as other users can make very many files.
+
+    Args:
+        name: the name of the file.
+        sites: the names of all sites.
+    """
     stem, dot, suffix = name.rpartition(".")
-    return dot + suffix.lower() in FLAT_SUFFIXES and (stem == site or stem.startswith(site + "-"))
+    if dot + suffix.lower() not in FLAT_SUFFIXES or is_temporary(name):
+        return ""
+    if len(stem) > LONGEST_SITE:
+        stem = stem[: LONGEST_SITE + 1].rpartition("-")[0]
+    while stem not in sites:
+        stem, dash, _ = stem.rpartition("-")
+        if not dash:
+            return ""
+    return stem
 
 
 def _listed(directory_fd: int, where: str) -> Iterator[str]:

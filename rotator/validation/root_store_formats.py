@@ -2,8 +2,8 @@
 
 The content decides which reader is used. Each of them reads only what decides about a leaf below a root: which root it
 is, whether it is trusted for TLS servers, and until when or for which names. What a reader does not know is passed
-over; a file that is damaged, or cut off within an entry, is refused, because a root that is missing in it would be taken
-for a distrusted one.
+over; a file that is damaged, or cut off within an entry, is refused, because a root that is missing in it would be
+taken for a distrusted one.
 """
 
 from __future__ import annotations

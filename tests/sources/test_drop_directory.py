@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from rotator.core.errors import RotatorError
+from rotator.core.names import SITE
 from rotator.sources import drop_directory
-from rotator.sources.drop_directory import DropDirectories, DropLocation, flat_site
+from rotator.sources.drop_directory import DropDirectories, DropLocation
 from rotator.sources.drop_source import DropLook
-from rotator.sources.file_reader import MAX_FILES, read_flat
+from rotator.sources.file_reader import LONGEST_SITE, MAX_FILES, flat_site, read_flat
 from tests.support.other_user import as_nobody
 
 AGO_NS = 10_000_000_000
@@ -351,6 +352,35 @@ def test_flat_files_belong_to_whom_the_reader_gives_them(tmp_path: Path, name: s
     (tmp_path / name).write_bytes(b"x")
     takers = {s for s in sites if read_flat(tmp_path, s, others=sites).files}
     assert takers == ({site} if site else set())
+
+
+def test_a_flat_file_of_the_longest_site_name_is_found_behind_any_number_of_dashes() -> None:
+    site = "-".join("a" * 32)[: LONGEST_SITE - 1] + "b"
+    assert len(site) == LONGEST_SITE
+    assert SITE.fullmatch(site)
+    assert not SITE.fullmatch(site + "b")
+    sites = {site, "a"}
+    assert [flat_site(f"{name}.pem", sites) for name in (site, f"{site}-{'-' * 100}", f"{site}b-x")] == [
+        site,
+        site,
+        "a",
+    ]
+
+
+class Asked(frozenset[str]):
+    """Names of sites that count how often one is looked for."""
+
+    count = 0
+
+    def __contains__(self, name: object) -> bool:
+        Asked.count += 1
+        return super().__contains__(name)
+
+
+def test_the_site_of_a_flat_file_takes_no_longer_for_many_sites_or_dashes() -> None:
+    Asked.count = 0
+    assert flat_site("-" * 240 + ".pem", Asked(f"site{number}" for number in range(1000))) == ""
+    assert Asked.count <= LONGEST_SITE + 1
 
 
 # -- what it costs

@@ -580,12 +580,12 @@ def test_flat_files_are_those_with_the_sites_name(flat: Path) -> None:
 
 
 def test_a_flat_file_belongs_to_the_longest_site_that_it_fits(flat: Path) -> None:
-    names = [f.name for f in read_flat(flat, "shop", others=("shop", "shop-eu")).files]
+    names = [f.name for f in read_flat(flat, "shop", others={"shop", "shop-eu"}).files]
     assert names == ["shop-chain.PEM", "shop.crt", "shop.key"]
 
 
 def test_a_longer_site_takes_its_own_flat_file(flat: Path) -> None:
-    assert [f.name for f in read_flat(flat, "shop-eu", others=("shop", "shop-eu")).files] == ["shop-eu.pem"]
+    assert [f.name for f in read_flat(flat, "shop-eu", others={"shop", "shop-eu"}).files] == ["shop-eu.pem"]
 
 
 def test_a_site_without_flat_files_has_none(flat: Path) -> None:
