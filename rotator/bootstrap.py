@@ -253,11 +253,17 @@ def make_drop_sources(config: Config, waiting: Callable[[], None] = lambda: None
         config: the configuration.
         waiting: called between two drops that are looked at.
     """
-    directories = DropDirectories(
-        config.incoming,
-        [DropLocation(c.site.name, config.drop(c), c.source is not None, c.password_file) for c in config.sites],
-        waiting=waiting,
-    )
+    locations = [
+        DropLocation(
+            c.site.name,
+            config.drop(c),
+            c.source is not None,
+            c.password_file,
+            is_private=bool(c.drop_group or c.drop_owner),
+        )
+        for c in config.sites
+    ]
+    directories = DropDirectories(config.incoming, locations, waiting=waiting)
     return {site_config.site.name: directories for site_config in config.sites}
 
 

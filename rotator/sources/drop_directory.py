@@ -46,12 +46,20 @@ class DropLocation:
         is_source: whether it is a `source` of the configuration: links are followed, it has to exist, and there are no
             flat files.
         password_file: holds the password of an encrypted key in the drop.
+        is_private: whether the configuration says who may write the drop. Then there are no flat files, because every
+            user who may write to the incoming directory could add some to the renewal of the site.
     """
 
     site: str
     directory: Path
     is_source: bool = False
     password_file: Path | None = None
+    is_private: bool = False
+
+    @property
+    def has_flat_files(self) -> bool:
+        """Whether flat files in the incoming directory belong to it."""
+        return not (self.is_source or self.is_private)
 
 
 @dataclass(slots=True)
@@ -115,7 +123,8 @@ class DropDirectories:
         self._sites_by_directory: dict[str, set[str]] = {}
         for location in locations:
             self._sites_by_directory.setdefault(str(location.directory), set()).add(location.site)
-        self._flat_sites = frozenset(location.site for location in locations if not location.is_source)
+        self._flat_sites = frozenset(location.site for location in locations if location.has_flat_files)
+        self._uses_incoming = not all(location.is_source for location in locations)
         self._wall_ns, self._waiting = wall_ns, waiting
         self._existed: set[Path] = set()
         self._listings: dict[Path, _Listing] = {}
@@ -142,7 +151,7 @@ class DropDirectories:
             {} if sites is None else {path: mark for path, mark in self._directories.items() if path not in outdated}
         )
         now = self._wall_ns()
-        flat, trouble = self._look_at_flat_files(now) if self._flat_sites else ({}, DropLook())
+        flat, trouble = self._look_at_flat_files(now) if self._uses_incoming else ({}, DropLook())
         looks = {}
         for site, location in locations.items():
             self._waiting()
@@ -177,7 +186,7 @@ class DropDirectories:
             path: as a file event gives it.
         """
         parent, _, name = path.rpartition("/")
-        flat = flat_site(name, self._flat_sites) if parent == str(self._incoming) else ""
+        flat = self._flat_site(name) if parent == str(self._incoming) else ""
         by_directory = self._sites_by_directory
         return frozenset(by_directory.get(path, set()) | by_directory.get(parent, set()) | ({flat} if flat else set()))
 
@@ -199,7 +208,7 @@ class DropDirectories:
         files: list[SourceFile] = []
         if location.is_source or _exists(location.directory):
             files += read_drop(location.directory, follow_links=location.is_source).files
-        if not location.is_source and _exists(self._incoming):
+        if location.has_flat_files and _exists(self._incoming):
             files += read_flat(self._incoming, location.site, others=self._locations.keys()).files
         if not files:
             return None
@@ -263,6 +272,11 @@ class DropDirectories:
         )
         return entries
 
+    def _flat_site(self, name: str) -> str:
+        """The site of a flat file; empty if it belongs to none, or to one that has no flat files."""
+        site = flat_site(name, self._locations.keys())
+        return site if site in self._flat_sites else ""
+
     def _look_at_flat_files(self, now: int) -> tuple[dict[str, _Entries], DropLook]:
         """The flat files of all sites with one look at the incoming directory; or why there was none."""
         by_site: dict[str, _Entries] = {}
@@ -273,9 +287,9 @@ class DropDirectories:
             hint = f"Make it: {command('install -d -o rotator -g rotator -m 3770', self._incoming)}"
             return by_site, DropLook(problem=f"{self._incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self._directories[self._incoming] = (at.st_dev, at.st_ino)
-        self._list(self._incoming, at, entries, now, lambda name: flat_site(name, self._flat_sites), follow=False)
+        self._list(self._incoming, at, entries, now, self._flat_site, follow=False)
         for entry in entries.signature:
-            site_entries = by_site.setdefault(flat_site(str(entry[0]), self._flat_sites), _Entries())
+            site_entries = by_site.setdefault(self._flat_site(str(entry[0])), _Entries())
             site_entries.signature.append(entry)
             site_entries.newest = max(site_entries.newest, *(n for n in entry[-1:] if isinstance(n, int)))
         return by_site, DropLook(problem=entries.problem, hint=entries.hint, reason=entries.reason)

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rotator import bootstrap
+from rotator.config import load
 from rotator.core.errors import Exit
 from tests.support.calls import SITE, call, host
 from tests.support.other_user import NOBODY
@@ -152,3 +154,15 @@ def test_that_root_s_program_cannot_be_used_is_mentioned_but_no_mistake(tmp_path
     assert "systemctl enable --now rotator-apply.socket" in result.stderr
     file.write_text(file.read_text().replace("[nginx]\n", '[nginx]\napply = "direct"\n'))
     assert "note: apply" not in call("--config", file, "config", "check").stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "has_flat_files"), [("", True), ('drop_group = "certs"\n', False), ('drop_owner = "ann"\n', False)]
+)
+def test_a_site_with_a_group_or_an_owner_of_its_own_has_no_flat_files(
+    tmp_path: Path, setting: str, has_flat_files: bool
+) -> None:
+    config = load(host(tmp_path, SITE + setting))
+    site = config.sites[0]
+    (config.incoming / f"{site.site.name}.pem").write_bytes(b"x")
+    assert (bootstrap.drop_source(config, site).read(site.site.name) is not None) is has_flat_files

@@ -367,6 +367,29 @@ def test_a_flat_file_of_the_longest_site_name_is_found_behind_any_number_of_dash
     ]
 
 
+def test_a_site_whose_writers_are_configured_has_no_flat_files_and_none_of_them_counts_for_another(
+    tmp_path: Path,
+) -> None:
+    for name in ("a-b.pem", "a-b-more.pem", "a.pem"):
+        (tmp_path / name).write_bytes(b"x")
+    drops = DropDirectories(
+        tmp_path, [DropLocation("a", tmp_path / "a"), DropLocation("a-b", tmp_path / "a-b", is_private=True)]
+    )
+    looks = drops.look()
+    assert {site: [entry[0] for entry in look.signature] for site, look in looks.items()} == {"a": ["a.pem"], "a-b": []}
+    candidate = drops.read("a")
+    assert candidate is not None
+    assert [file.name for file in candidate.files] == ["a.pem"]
+    assert drops.read("a-b") is None
+    assert drops.sites_at(str(tmp_path / "a-b-more.pem")) == frozenset()
+
+
+def test_the_incoming_directory_is_watched_for_new_drops_also_where_no_site_has_flat_files(tmp_path: Path) -> None:
+    drops = DropDirectories(tmp_path, [DropLocation("a", tmp_path / "a", is_private=True)])
+    drops.look()
+    assert tmp_path in drops.directories
+
+
 class Asked(frozenset[str]):
     """Names of sites that count how often one is looked for."""
 
