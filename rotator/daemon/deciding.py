@@ -246,7 +246,8 @@ def _rest(account: fairness.Account, now: Moment, name: str) -> Wait | None:
         f"its contents took {account.balance(now.monotonic):.1f} s of CPU time lately, so the drops of other sites are "
         f"decided first; it is validated in {seconds:.0f} s"
     )
-    return Wait(account.rests_until, Reason.COSTLY, message, f"`{command('rotator swap', name)}` does not wait")
+    by_hand = f"A swap by hand does not wait: {command('rotator swap', name)}"
+    return Wait(account.rests_until, Reason.COSTLY, message, by_hand)
 
 
 def _charge(loop: LoopState, name: str, seconds: float) -> None:

@@ -32,8 +32,8 @@ CHEAP = 2
 """The highest level of a drop that counts as cheap: below 0.2 s of CPU time."""
 REST = 5.0
 """Seconds of rest for each second of CPU time, multiplied by the number of levels above `CHEAP`."""
-LONGEST_REST = 120.0
-"""Seconds that a drop rests at most."""
+SHORTEST_REST, LONGEST_REST = 1.0, 120.0
+"""Seconds that a drop rests at least and at most. A site whose usual renewals come in quick succession never rests."""
 OLDEST_EVERY = 4
 """One decision of so many is about the drop that is due for longest."""
 SMALL = 16 * 1024
@@ -87,7 +87,8 @@ class Account:
         after = Account(self.balance(now) + max(0.0, seconds), now)
         rest = min(LONGEST_REST, REST * seconds * max(0, after.level(now) - CHEAP))
         # Finding that a drop rests takes some CPU time, too, which must not end the rest.
-        return Account(after.spent, now, max(self.rests_until, now + rest) if rest > 0.0 else self.rests_until)
+        until = now + rest if rest >= SHORTEST_REST else self.rests_until
+        return Account(after.spent, now, max(self.rests_until, until))
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,13 @@ def order(*due: DueDrop, decisions: int = 0) -> list[str]:
 # -- accounts
 
 
+def test_usual_renewals_in_quick_succession_never_rest() -> None:
+    account = Account()
+    for number in range(1000):
+        account = account.charged(0.02, float(number))
+        assert account.rests_until < 0
+
+
 def test_usual_renewals_are_cheap_and_never_rest() -> None:
     account = Account()
     for number in range(6):
