@@ -70,6 +70,9 @@ class Connection:
                 f"connections as its MaxConnections= allows, or {PROGRAM} is of an older release"
             )
             raise RotatorError(Reason.APPLY_UNIT, message, f"{self._log_hint()}; of this release: {INSTALL}") from None
+        except (ValueError, OSError) as e:
+            self.close()
+            self._fail(f"{self._path}: the greeting is not that of {PROGRAM}: {e}", e)
         except BaseException:
             self.close()
             raise

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rotator.core.errors import Exit, RotatorError
-from rotator.core.hints import command, shell_word
+from rotator.core.hints import command
 from rotator.core.model import MAX_FILE, SourceFile
 from rotator.core.problems import Code
 from rotator.core.reasons import Reason
@@ -34,6 +34,7 @@ from rotator.sources.drop_rights import (
     DIRECTORY_MODE,
     OTHERS_MAY_WRITE,
     DropRights,
+    command_to_make,
     foreign_owner,
     move_away,
 )
@@ -117,7 +118,7 @@ def _opened_parent(parent: Path) -> int:
     try:
         return open_dir(parent)
     except FileNotFoundError as error:
-        hint = f"Create it: {command('install -d -o rotator -g rotator -m 3770', parent)}"
+        hint = f"Create it: {command_to_make('rotator:rotator', '3770', parent)}"
         raise _failed(f"{parent}, the directory of the drops, does not exist", hint) from error
     except OSError as error:
         _translate(error, parent)
@@ -150,8 +151,7 @@ def _demand_may_create(directory: Path, parent: os.stat_result, rights: DropRigh
 
 def _command_to_create(directory: Path, rights: DropRights) -> str:
     owner = "rotator" if rights.store_owner is None else user_name(rights.store_owner)
-    group = command("-g", rights.group or "rotator")
-    return f"{command('install -d -m 2770 -o', owner)} {group} {shell_word(directory)}"
+    return command_to_make(f"{owner}:{rights.group or 'rotator'}", "2770", directory)
 
 
 def _is_new(drop_fd: int, rights: DropRights, *, existed: bool) -> bool:

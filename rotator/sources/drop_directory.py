@@ -24,8 +24,17 @@ from rotator.core.problems import Code
 from rotator.core.reasons import Reason
 from rotator.core.text import shown_name
 from rotator.sources.delivery import reading_lock
+from rotator.sources.drop_rights import command_to_make
 from rotator.sources.drop_source import DropLook
-from rotator.sources.file_reader import MAX_FILES, flat_site, is_temporary, read_drop, read_flat, read_password
+from rotator.sources.file_reader import (
+    MAX_FILES,
+    flat_site,
+    is_temporary,
+    others_may_replace,
+    read_drop,
+    read_flat,
+    read_password,
+)
 from rotator.system.faults import code_of
 
 MAX_LISTED = 10_000
@@ -284,7 +293,7 @@ class DropDirectories:
         try:
             at = self._incoming.stat()
         except OSError as error:
-            hint = f"Make it: {command('install -d -o rotator -g rotator -m 3770', self._incoming)}"
+            hint = f"Make it: {command_to_make('rotator:rotator', '3770', self._incoming)}"
             return by_site, DropLook(problem=f"{self._incoming}: {error.strerror}", hint=hint, reason=_reason(error))
         self._directories[self._incoming] = (at.st_dev, at.st_ino)
         self._list(self._incoming, at, entries, now, self._flat_site, follow=False)
@@ -358,7 +367,9 @@ class DropDirectories:
             listing.mark = ()
             entries.problem = f"{shown_name(path)} cannot be looked into: {error.strerror}"
             entries.reason = _reason(error)
-            entries.hint = f"Open it to this user: {command(f'setfacl -m u:{os.geteuid():d}:rx', path)}"
+            entries.hint = f"See its owner, who can open it to this user: {command('ls -ld', path)}"
+            if not others_may_replace(path):
+                entries.hint = f"Open it to this user: {command(f'setfacl -m u:{os.geteuid():d}:rx', path)}"
 
 
 def _numbers_at(index: int, signature: Sequence[tuple[object, ...]]) -> list[int]:

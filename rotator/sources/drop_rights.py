@@ -87,7 +87,7 @@ def _faults_of_drop(directory: Path, status: os.stat_result, incoming_owner: int
     if wanted is not None and status.st_mode & stat.S_IWGRP and status.st_gid != wanted:
         yield (
             f"the group {group_name(status.st_gid)} may write to the drop {directory}, "
-            f"and the configuration names {rights.group}: {command('chgrp', rights.group, directory)}"
+            f"and the configuration names {rights.group}: {command('chgrp -h', rights.group, directory)}"
         )
 
 
@@ -98,6 +98,19 @@ def foreign_owner(directory: Path, uid: int) -> str:
         f"the drop {directory} belongs to {owner}, who is neither root, nor the owner of {directory.parent}, "
         "nor the drop_owner of the configuration"
     )
+
+
+def command_to_make(owner: str, mode: str, directory: Path) -> str:
+    """The command by which root makes a directory where other users may write.
+
+    It fails if the name is taken. `install -d` would give the target of another user's link away.
+
+    Args:
+        owner: the user and the group, with a colon between them.
+        mode: its mode, in octal digits.
+        directory: its path.
+    """
+    return f"{command('mkdir -m', mode, directory)} && {command('chown -h', owner, directory)}"
 
 
 def move_away(directory: Path) -> str:

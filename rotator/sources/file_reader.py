@@ -25,7 +25,7 @@ from rotator.core.problems import Code, Problem, Severity
 from rotator.core.text import shown_name
 from rotator.system.faults import code_of, message_of
 from rotator.system.files import open_dir, read_bounded
-from rotator.system.trusted_paths import is_root
+from rotator.system.trusted_paths import faults_of, is_root
 from rotator.system.users import user_name
 
 LONGEST_SITE = 64
@@ -347,7 +347,7 @@ def _demand_regular(status: os.stat_result, full: str, *, alone: bool) -> None:
         _refuse(
             Code.IO_ERROR,
             f"{shown_name(full)} has {status.st_nlink} hard links: it may be a file of another user",
-            f"Copy it: {command('cp', full, copy)} && {command('mv', copy, full)}",
+            f"Copy it: {command('cp -P --remove-destination', full, copy)} && {command('mv -T', copy, full)}",
         )
     if status.st_size > MAX_FILE:
         _refuse_large(full, status.st_size)
@@ -364,7 +364,7 @@ def _refuse_large(full: str, size: int) -> NoReturn:
     _refuse(
         Code.TOO_LARGE,
         f"{shown_name(full)} has {size} bytes or more; {MAX_FILE // 1024} KiB are allowed",
-        f"A chain with its key has about 10 KiB; see the type of this file: {command('file', full)}",
+        f"A chain with its key has about 10 KiB; see what this file is: {command('ls -l', full)}",
     )
 
 
@@ -389,13 +389,7 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
             problem = "may not be read by this user" + (
                 f", who may not enter {shown_name(obstacle)}" if obstacle else ""
             )
-            user, alternative = user_name(), "or, as root, deliver the files: rotator deliver SITE FILES"
-            if obstacle:
-                let = command(f"setfacl -m u:{os.geteuid():d}:x", obstacle)
-                hint = f"Let {shell_word(user)} enter it: {let}; {alternative}"
-            else:
-                let = f"{command('chgrp', user, full)} && {command('chmod g+r', full)}"
-                hint = f"Let {shell_word(user)} read it: {let}; {alternative}"
+            hint = f"{_opening(full, obstacle)}; or, as root, deliver the files: rotator deliver SITE FILES"
         case errno.ELOOP:
             problem = "is a symbolic link, or a circle of symbolic links"
         case errno.ENOTDIR:
@@ -413,6 +407,35 @@ def _translate(error: OSError | ValueError, full: str) -> NoReturn:
             full = full[:80] + "…"
             problem, hint = "has too long a name", "Give it a shorter name."
     _refuse(code, f"{shown_name(full)} {problem}", hint, error)
+
+
+def _opening(full: str, obstacle: str) -> str:
+    """The hint by which a file or directory becomes readable for this user.
+
+    Args:
+        full: the file.
+        obstacle: the directory on the way to it that this user may not enter; empty if there is none.
+    """
+    user = user_name()
+    if others_may_replace(obstacle or full):
+        return f"The owner of {shell_word(obstacle or full)} can open it to {shell_word(user)}"
+    if obstacle:
+        return f"Let {shell_word(user)} enter it: {command(f'setfacl -m u:{os.geteuid():d}:x', obstacle)}"
+    return f"Let {shell_word(user)} read it: {command('chgrp', user, full)} && {command('chmod g+r', full)}"
+
+
+def others_may_replace(path: str) -> bool:
+    """Whether users other than root may put a link in the place of a file or directory.
+
+    A command of root that changes it by its name would then change the target of the link.
+
+    Args:
+        path: the file or directory.
+    """
+    try:
+        return bool(faults_of(os.path.dirname(os.path.abspath(path))))  # noqa: PTH100, PTH120 - no link is followed
+    except OSError:
+        return True
 
 
 def _obstacle(full: str) -> str:

@@ -215,7 +215,9 @@ def test_more_bytes_than_a_drop_holds_are_rejected(config: Path, tmp_path: Path)
 
 def test_a_missing_incoming_directory_is_told(config: Path, pair: tuple[Path, Path]) -> None:
     (config.parent / "incoming").rmdir()
-    assert "install -d -o rotator" in deliver(config, "shop", *pair).stderr
+    assert (
+        f"mkdir -m 3770 {config.parent}/incoming && chown -h rotator:rotator" in deliver(config, "shop", *pair).stderr
+    )
 
 
 def test_a_file_that_the_caller_may_not_read_is_not_delivered(open_top: Path) -> None:

@@ -312,7 +312,7 @@ def no_state_directory_with_a_history(desk: Desk) -> list[str | Path]:
 @mistake(
     Exit.FAILURE,
     "incoming, the directory of the drops, does not exist",
-    "install -d -o rotator -g rotator -m 3770 {}/edge",
+    "mkdir -m 3770 {}/edge",
 )
 def no_incoming_directory(desk: Desk) -> list[str | Path]:
     desk.edge.incoming.rmdir()

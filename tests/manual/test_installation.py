@@ -42,7 +42,15 @@ def test_root_installs_wheels_alone_and_from_this_host_alone(text: str) -> None:
 @TEXTS
 def test_a_user_without_rights_downloads_and_builds(text: str) -> None:
     (built,) = [words for words in commands(text) if "wheel" in words]
-    assert built[:4] == ["runuser", "-u", "nobody", "--"]
+    assert built[:5] == ["runuser", "--pty", "-u", "nobody", "--"]
+
+
+@TEXTS
+def test_the_code_of_packages_gets_no_descriptor_of_roots_terminal(text: str) -> None:
+    """Without a terminal of its own, it could type into root's shell."""
+    of_nobody = [words for words in commands(text) if words[0] == "runuser"]
+    assert len(of_nobody) == 2
+    assert all(words[1] == "--pty" and words[-1] == "</dev/null" for words in of_nobody)
 
 
 def test_the_install_and_the_update_build_in_the_same_way() -> None:

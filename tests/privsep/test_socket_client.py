@@ -272,7 +272,12 @@ def test_a_greeting_that_refuses_has_its_reason(program: Program, connection: Co
     assert (e.code, e.message) == (Reason.APPLY_DENIED, "uid 7 may not")
 
 
-@pytest.mark.parametrize("line", [b"220 mail\n", b"[]\n", b"\n", b"{}\n", b"[" * 60_000 + b"\n"], ids=repr)
+LONG_GREETING = pytest.param(b"x" * (privileged.MAX_ANSWER + 1), id="too long")
+
+
+@pytest.mark.parametrize(
+    "line", [b"220 mail\n", b"[]\n", b"\n", b"{}\n", b"[" * 60_000 + b"\n", LONG_GREETING], ids=repr
+)
 def test_another_greeting_is_not_that_of_root_s_program(program: Program, connection: Connection, line: bytes) -> None:
     program.scripts = [[line]]
     e = refusal(lambda: connection.greet(lambda: None))

@@ -48,3 +48,21 @@ def test_the_daemon_brings_its_sockets_and_ends_before_the_programs(unit: str) -
     daemon = settings("rotator.service")
     assert f"{unit}.socket" in daemon["Wants"].split()
     assert settings(f"{unit}@.service")["Before"] == "rotator.service"
+
+
+def test_a_connection_to_the_port_of_the_metrics_starts_no_daemon_and_takes_no_limit() -> None:
+    socket, service = settings("rotator-metrics.socket"), settings("rotator-metrics.service")
+    assert (socket["Service"], socket["TriggerLimitIntervalSec"]) == ("rotator-metrics.service", "0")
+    assert (service["RemainAfterExit"], service["ExecStart"]) == ("yes", "/bin/true")
+    assert service["StartLimitIntervalSec"] == "0"
+    assert settings("rotator.service")["Sockets"] == "rotator-metrics.socket"
+
+
+def test_the_holder_of_the_metrics_port_ends_with_its_socket_which_could_not_start_beside_it() -> None:
+    service = settings("rotator-metrics.service")
+    assert service["BindsTo"] == service["After"] == "rotator-metrics.socket"
+
+
+@UNITS
+def test_refused_connections_do_not_fill_the_journal(unit: str) -> None:
+    assert settings(f"{unit}.socket")["LogLevelMax"] == "err"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from rotator.sources.drop_rights import DropRights, unsafe_drops
+from rotator.sources.drop_rights import DropRights, command_to_make, unsafe_drops
 from rotator.system import users
 
 STRANGER, OWNER, ABOVE = 64001, 64002, 64003
@@ -86,8 +87,24 @@ def test_a_drop_of_a_stranger_is_reported_with_the_command_that_moves_it_away(in
 def test_a_drop_with_another_group_than_the_configured_one_is_reported(incoming: Path) -> None:
     os.chown(incoming / "shop", -1, STRANGER)
     (fault,) = faults(incoming, DropRights(0, group="daemon"))
-    assert fault.endswith(f"the configuration names daemon: chgrp daemon '{incoming}/shop'")
+    assert fault.endswith(f"the configuration names daemon: chgrp -h daemon '{incoming}/shop'")
 
 
 def test_what_does_not_exist_has_no_faults(tmp_path: Path) -> None:
     assert faults(tmp_path / "incoming") == []
+
+
+def test_the_command_that_makes_a_drop_gives_no_target_of_a_link_away(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir(0o700)
+    (tmp_path / "shop").symlink_to(tmp_path / "etc")
+    done = subprocess.run(
+        ["/bin/sh", "-c", command_to_make(f"{os.geteuid()}:{os.getegid()}", "2770", tmp_path / "shop")]
+    )
+    assert (done.returncode, (tmp_path / "etc").stat().st_mode & 0o7777) == (1, 0o700)
+
+
+def test_the_command_that_makes_a_drop_gives_it_its_owner_and_mode(tmp_path: Path) -> None:
+    owner = f"{os.geteuid()}:{os.getegid()}"
+    subprocess.run(["/bin/sh", "-c", command_to_make(owner, "2770", tmp_path / "shop")], check=True)
+    status = (tmp_path / "shop").stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (os.geteuid(), os.getegid(), 0o2770)

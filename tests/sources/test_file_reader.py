@@ -253,13 +253,32 @@ def test_a_file_that_the_user_may_not_read_is_a_matter_of_permission(tmp_path: P
     assert as_nobody(lambda: told(lambda: read_named("f.key")), cwd=tmp_path)[0] == "permission"
 
 
-def test_the_hint_for_a_closed_file_is_the_command_that_opens_it(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "f.key").write_bytes(b"x")
-    (tmp_path / "f.key").chmod(0)
-    _, _, hint = as_nobody(lambda: told(lambda: read_named("f.key")), cwd=tmp_path)
-    # For root's tests pytest's own directory is in the way too, which is named first.
-    assert ("setfacl -m u:" if os.geteuid() == 0 else "chmod g+r f.key") in hint
+@pytest.fixture
+def open_top() -> Iterator[Path]:
+    """A directory of root's that every user can reach, which pytest's own are not for root's tests."""
+    top = Path(tempfile.mkdtemp(prefix="rotator-test-", dir="/var/lib"))
+    top.chmod(0o755)
+    yield top
+    shutil.rmtree(top)
+
+
+@pytest.mark.root
+def test_the_hint_for_a_closed_file_of_roots_is_the_command_that_opens_it(open_top: Path) -> None:
+    (open_top / "f.key").write_bytes(b"x")
+    (open_top / "f.key").chmod(0)
+    _, _, hint = as_nobody(lambda: told(lambda: read_named("f.key")), cwd=open_top)
+    assert "chmod g+r f.key" in hint
+
+
+@pytest.mark.root
+def test_a_closed_file_that_others_may_replace_by_a_link_is_never_opened_by_a_command_of_root(open_top: Path) -> None:
+    open_top.chmod(0o775)
+    (open_top / "f.key").write_bytes(b"x")
+    (open_top / "f.key").chmod(0)
+    _, _, hint = as_nobody(lambda: told(lambda: read_named("f.key")), cwd=open_top)
+    assert hint.startswith("The owner of f.key can open it to ")
+    assert "rotator deliver" in hint
+    assert not any(program in hint for program in ("chgrp", "chmod", "setfacl"))
 
 
 def test_a_closed_directory_on_the_way_is_named(tmp_path: Path) -> None:
