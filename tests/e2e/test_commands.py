@@ -394,7 +394,7 @@ def test_status_gives_no_advice_about_what_has_come_meanwhile(edge: Edge) -> Non
     with edge.locks.rotation("tester", 5.0) as lock:
         (done,) = recover([edge.wanted("example")], edge.ports, lock)
     assert "Start nginx" in done.hint
-    advice = "rotator help nginx-down"
+    advice = "Start nginx"
     assert advice in edge.cli("status", "example").stdout
     edge.nginx.start()
     shown = edge.cli("status", "example").stdout
