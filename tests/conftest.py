@@ -18,6 +18,8 @@ from tests.support.tiers import CHOICES, TIERS, Size, sample, tiers_of
 
 os.environ.pop("PYTHONUNBUFFERED", None)  # it hides what a command does when its output cannot be written
 
+os.umask(0o022)  # Debian 13 gives its users 0002, and rotator refuses much that a group may write
+
 WITHIN = 5.0
 """Seconds within which what a test has ended is gone."""
 
