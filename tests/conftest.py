@@ -7,12 +7,14 @@ import random
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from tests.support import leftovers
+from tests.support.places import own_directory
 from tests.support.scheduling import group_of
 from tests.support.tiers import CHOICES, TIERS, Size, sample, tiers_of
 
@@ -166,3 +168,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.section("left behind", red=True)
         for line in found:
             terminalreporter.line(line)
+
+
+@pytest.fixture
+def top() -> Iterator[Path]:
+    """A directory of root's alone that every user can reach, for tests of root."""
+    with own_directory() as made:
+        yield made

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -18,7 +18,6 @@ from tests.support.authority import CA
 from tests.support.calls import call, host
 from tests.support.nginx_server import write_pair
 from tests.support.other_user import NOBODY
-from tests.support.places import own_directory
 
 pytestmark = pytest.mark.root
 
@@ -30,12 +29,6 @@ ROOT = Path(__file__).parents[2]
 def root_ca() -> CA:
     """A root of today."""
     return CA.root(at=datetime.now(UTC))
-
-
-@pytest.fixture
-def top() -> Iterator[Path]:
-    with own_directory() as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,8 @@ from rotator.config import load
 from rotator.core.errors import RotatorError
 from tests.support.calls import call, host
 from tests.support.other_user import NOBODY, as_nobody
-from tests.support.places import own_directory
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def top() -> Iterator[Path]:
-    with own_directory() as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,15 +10,8 @@ import pytest
 from rotator.system import trusted_paths
 from rotator.system.trusted_paths import faults_of, is_root
 from tests.support.other_user import NOBODY
-from tests.support.places import own_directory
 
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def top() -> Iterator[Path]:
-    with own_directory() as made:
-        yield made
 
 
 @pytest.fixture
