@@ -101,11 +101,6 @@ def number_by_text(value: Mapping[str, object]) -> dict[str, float]:
     return {key: number(element) for key, element in value.items()}
 
 
-def number_or_none(value: object) -> float | None:
-    """A number, or null."""
-    return None if value is None else number(value)
-
-
 def time(value: object) -> datetime:
     """A time of RFC 3339, as UTC."""
     return datetime.fromisoformat(text(value)).astimezone(UTC)
